@@ -1,0 +1,921 @@
+package main
+
+// The arbiter binds the listeners, starts the workers and replaces those that
+// die or fall silent. Its state is one struct, touched by one goroutine (run);
+// the only other goroutine turns signals into bytes on the wake pipe. It never
+// touches a client.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	bindTries   = 5
+	bindPause   = time.Second
+	firstPause  = time.Second // before a worker that could not boot is tried again,
+	longestWait = 30 * time.Second
+	quickLimit  = 2 * time.Second // from a second signal to KILL
+	silence     = 5 * time.Second // without a heartbeat, beyond --timeout
+)
+
+type arbiter struct {
+	load   func() (*config, error) // reads every source of settings anew
+	cfg    *config
+	log    *errorLog
+	master string // how log lines name this process
+
+	listeners []*bound
+	wakeR     int
+	wakeW     int
+	lifeR     int // workers hold this end; EOF tells them that we are gone
+	lifeW     int
+	give      int // the hand-over socket outlives every worker
+	take      int
+
+	workers    map[int]*child
+	target     int // how many there should be
+	age        int // of the newest
+	generation int // of the settings that new workers get
+	served     bool
+	pause      time.Duration // the back-off, 0 after a successful boot
+	notBefore  int64
+	previous   *config // during a reload: what to go back to
+	replaced   []*bound
+	ownPid     string // the pidfile that we have written
+}
+
+// child is a worker as the arbiter sees it.
+type child struct {
+	pid        int
+	age        int
+	generation int
+	slot       *slot
+	told       bool // to leave
+	aborted    bool // for its silence
+}
+
+// bound is one listening socket.
+type bound struct {
+	fd        int
+	addr      address // as configured
+	inherited bool    // from fd:// or a service manager, whose it remains
+}
+
+// halt stops the server because of a worker's exit status.
+type halt struct {
+	reason string
+	status int
+}
+
+// run is the life of the arbiter; it returns the exit status.
+func (a *arbiter) run() (status int) {
+	debug.SetGCPercent(50)
+	a.master = "Master"
+	a.workers = map[int]*child{}
+	if err := a.start(); err != nil {
+		a.unlinkSockets()
+		a.removePidfile()
+		var start *startError
+		switch {
+		case errors.As(err, &start):
+			fmt.Fprint(os.Stderr, start.text)
+		case !errors.Is(err, errCannotBind) && !errors.Is(err, errInterrupted):
+			fmt.Fprintf(os.Stderr, "\nError: %v\n\n", err)
+		}
+		return exitFailure
+	}
+	for {
+		signals := a.sleep(time.Second)
+		for _, s := range signals {
+			if stop := a.handle(s); stop != nil {
+				return a.stop(stop.graceful, "", 0)
+			}
+		}
+		if h := a.reap(); h != nil {
+			return a.stop(true, h.reason, h.status)
+		}
+		a.murder()
+		a.manage()
+	}
+}
+
+// start opens everything that workers need.
+func (a *arbiter) start() (err error) {
+	if a.log, err = openErrorLog(a.cfg.errorlog, a.cfg.loglevel); err != nil {
+		return err
+	}
+	// Opened here only to fail now and not in every worker.
+	if access, err := openAccessLog(a.cfg.accesslog, a.cfg.accessLogFormat); err != nil {
+		return err
+	} else if access != nil {
+		access.close()
+	}
+	a.log.infof("Starting gunicorn %s", version)
+	if err := a.writePidfile(); err != nil {
+		return err
+	}
+	if err := a.openPipes(); err != nil {
+		return err
+	}
+	if a.listeners, err = a.openListeners(a.cfg, nil); err != nil {
+		return err
+	}
+	a.log.debugf("Arbiter booted")
+	a.log.infof("Listening at: %s (%d)", a.listening(), os.Getpid())
+	a.log.infof("Using worker: %s", a.cfg.workerClass)
+	notifyReady(a.log)
+	a.target = a.cfg.workers
+	a.manage()
+	return nil
+}
+
+func (a *arbiter) openPipes() error {
+	var wake, life [2]int
+	if err := unix.Pipe2(wake[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return os.NewSyscallError("pipe2", err)
+	}
+	if err := unix.Pipe2(life[:], unix.O_CLOEXEC); err != nil {
+		return os.NewSyscallError("pipe2", err)
+	}
+	var err error
+	if a.give, a.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+		return err
+	}
+	_ = unix.SetsockoptInt(a.give, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<20)
+	a.wakeR, a.wakeW, a.lifeR, a.lifeW = wake[0], wake[1], life[0], life[1]
+	caught := make(chan os.Signal, 64)
+	for s := range signalNames {
+		signal.Notify(caught, s)
+	}
+	go func() {
+		for s := range caught {
+			_, _ = unix.Write(a.wakeW, []byte{byte(s.(syscall.Signal))})
+		}
+	}()
+	return nil
+}
+
+// signalNames are the signals that the arbiter acts on, as its log has them.
+var signalNames = map[syscall.Signal]string{
+	unix.SIGHUP: "hup", unix.SIGQUIT: "quit", unix.SIGINT: "int", unix.SIGTERM: "term",
+	unix.SIGTTIN: "ttin", unix.SIGTTOU: "ttou", unix.SIGUSR1: "usr1", unix.SIGUSR2: "usr2",
+	unix.SIGWINCH: "winch", unix.SIGCHLD: "cld",
+}
+
+// sleep waits for a byte on the wake pipe, at most d, and returns the signals
+// that came. A zero byte is a worker's that only wants to be looked at.
+func (a *arbiter) sleep(d time.Duration) []syscall.Signal {
+	if ok, err := selectRead(a.wakeR, d); err != nil || !ok {
+		return nil
+	}
+	var b [256]byte
+	n, _ := rawRead(a.wakeR, b[:])
+	var signals []syscall.Signal
+	for _, s := range b[:n] {
+		if s != 0 {
+			signals = append(signals, syscall.Signal(s))
+		}
+	}
+	return signals
+}
+
+// order says how to stop.
+type order struct{ graceful bool }
+
+// handle acts on one signal; the result says to stop.
+func (a *arbiter) handle(s syscall.Signal) *order {
+	if s == unix.SIGCHLD {
+		a.log.debugf("Handling signal: %s", signalNames[s])
+		return nil // reaping follows in any case
+	}
+	a.log.infof("Handling signal: %s", signalNames[s])
+	switch s {
+	case unix.SIGTERM:
+		return &order{graceful: true}
+	case unix.SIGINT, unix.SIGQUIT:
+		return &order{}
+	case unix.SIGHUP:
+		a.log.infof("Hang up: %s", a.master)
+		a.reload()
+	case unix.SIGTTIN:
+		a.target++
+	case unix.SIGTTOU:
+		if a.target > 1 {
+			a.target--
+		}
+	case unix.SIGUSR1:
+		if err := a.log.reopen(); err != nil {
+			a.log.errorf("errorlog: %v", err)
+		}
+		a.signalAll(unix.SIGUSR1)
+	case unix.SIGUSR2:
+		a.log.warningf("USR2 signal ignored. This server cannot replace its binary yet: start a new one.")
+	case unix.SIGWINCH:
+		a.log.debugf("SIGWINCH ignored. Not daemonized")
+	}
+	return nil
+}
+
+func (a *arbiter) signalAll(s syscall.Signal) {
+	for pid := range a.workers {
+		_ = unix.Kill(pid, s)
+	}
+}
+
+// Workers -------------------------------------------------------------------
+
+// manage keeps as many workers as there should be. One that is leaving does
+// not count, so its replacement boots while it finishes.
+func (a *arbiter) manage() {
+	a.settle()
+	active := a.active()
+	for n := a.target - len(active); n > 0 && monotonic() >= a.notBefore; n-- {
+		if err := a.spawn(); err != nil {
+			a.log.errorf("worker: %v", err)
+			a.backOff()
+			return
+		}
+	}
+	for len(active) > a.target {
+		a.tell(active[0])
+		active = active[1:]
+	}
+}
+
+// active are the workers of the newest settings that are not leaving, oldest
+// first.
+func (a *arbiter) active() []*child {
+	var list []*child
+	for _, w := range a.workers {
+		if w.generation == a.generation && !w.told && w.slot.state.Load() != stateStopping {
+			list = append(list, w)
+		}
+	}
+	slices.SortFunc(list, func(x, y *child) int { return x.age - y.age })
+	return list
+}
+
+// tell asks a worker to leave.
+func (a *arbiter) tell(w *child) {
+	w.told = true
+	w.slot.order.Store(orderRetire)
+	_ = unix.Kill(w.pid, unix.SIGTERM)
+}
+
+// settle notes which workers have booted, and ends a reload when all have.
+func (a *arbiter) settle() {
+	serving := 0
+	for _, w := range a.workers {
+		if w.generation == a.generation && w.slot.state.Load() == stateServing {
+			serving++
+		}
+	}
+	if serving > 0 {
+		a.served, a.pause, a.notBefore = true, 0, 0
+	}
+	if a.previous == nil || serving < a.target {
+		return
+	}
+	a.previous = nil
+	for _, w := range a.workers {
+		if w.generation != a.generation && !w.told {
+			a.tell(w)
+		}
+	}
+	a.closeBound(a.replaced)
+	a.replaced = nil
+}
+
+// spawn starts one worker: this binary again, under a title of its own.
+func (a *arbiter) spawn() error {
+	fd, slot, err := newSlot()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	slot.heartbeat.Store(monotonic())
+	settings, err := memfd("settings", a.cfg.encode())
+	if err != nil {
+		slot.unmap()
+		return err
+	}
+	defer unix.Close(settings)
+	files := []uintptr{0, 1, 2, uintptr(a.lifeR), uintptr(fd), uintptr(settings), uintptr(a.give), uintptr(a.take), uintptr(a.wakeW)}
+	for _, l := range a.listeners {
+		files = append(files, uintptr(l.fd))
+	}
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{workerTitle + a.cfg.name() + "]"}, &syscall.ProcAttr{
+		Dir: a.cfg.chdir, Env: a.environment(), Files: files,
+	})
+	if err != nil {
+		slot.unmap()
+		return err
+	}
+	a.age++
+	a.workers[pid] = &child{pid: pid, age: a.age, generation: a.generation, slot: slot}
+	return nil
+}
+
+// environment is ours and what raw_env adds. A name stands in it once, as
+// programs differ in which of two they believe.
+func (a *arbiter) environment() []string {
+	env := os.Environ()
+	for _, set := range append([]string{"SERVER_SOFTWARE=gunicorn/" + version}, a.cfg.rawEnv...) {
+		name, _, _ := strings.Cut(set, "=")
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
+		env = append(env, set)
+	}
+	return env
+}
+
+// reap takes note of every dead child. As process 1 there are others than
+// workers among them.
+func (a *arbiter) reap() (h *halt) {
+	for {
+		pid, status := reapAny()
+		if pid == 0 {
+			return h
+		}
+		w := a.workers[pid]
+		if w == nil {
+			a.log.debugf("Reaped unknown child process (pid:%d, status:%d)", pid, status)
+			continue
+		}
+		delete(a.workers, pid)
+		booted := w.slot.state.Load() != stateBooting
+		w.slot.unmap()
+		code := exitStatus(status)
+		switch {
+		case status.Signaled() && status.Signal() == unix.SIGKILL:
+			a.log.errorf("Worker (pid:%d) was sent SIGKILL! Perhaps out of memory?", pid)
+		case status.Signaled() && status.Signal() == unix.SIGTERM:
+			a.log.infof("Worker (pid:%d) was sent SIGTERM!", pid)
+		case status.Signaled():
+			a.log.warningf("Worker (pid:%d) was sent %s!", pid, unix.SignalName(status.Signal()))
+		case code != 0:
+			a.log.errorf("Worker (pid:%d) exited with code %d.", pid, code)
+		}
+		if booted || w.told || h != nil {
+			continue
+		}
+		switch {
+		case w.generation != a.generation:
+		case a.previous != nil:
+			a.abandonReload()
+		case a.served:
+			a.backOff()
+		case code == exitBoot:
+			h = &halt{"Worker failed to boot.", code}
+		case code == exitLoad:
+			h = &halt{"App failed to load.", code}
+		default:
+			a.backOff()
+		}
+	}
+}
+
+// backOff slows down a crash loop.
+func (a *arbiter) backOff() {
+	a.pause = min(max(2*a.pause, firstPause), longestWait)
+	a.notBefore = monotonic() + int64(a.pause)
+	a.log.warningf("A worker could not boot; the next try is in %v", a.pause)
+}
+
+// murder ends workers whose loop has fallen silent: ABRT, and KILL in the next
+// pass. A request that hangs is the worker's own affair; here it is the worker
+// that hangs.
+func (a *arbiter) murder() {
+	if a.cfg.timeout == 0 {
+		return
+	}
+	now := monotonic()
+	for _, w := range a.workers {
+		silent := time.Duration(now - w.slot.heartbeat.Load())
+		if silent <= a.cfg.timeout+silence {
+			continue
+		}
+		if w.aborted {
+			_ = unix.Kill(w.pid, unix.SIGKILL)
+			continue
+		}
+		w.aborted = true
+		running := w.slot.runningText()
+		if running != "" {
+			running = ", running " + running
+		}
+		a.log.criticalf("WORKER TIMEOUT (pid:%d): no sign of life for %v%s", w.pid, silent.Round(time.Second), running)
+		_ = unix.Kill(w.pid, unix.SIGABRT)
+	}
+}
+
+// Reload --------------------------------------------------------------------
+
+// reload reads the settings anew and boots a new set of workers. The old ones
+// serve until the new ones do; when anything about the new settings or the
+// application is wrong, they simply go on.
+func (a *arbiter) reload() {
+	if a.previous != nil {
+		a.log.warningf("HUP signal ignored. A reload is under way.")
+		return
+	}
+	cfg, err := a.load()
+	if err != nil {
+		fmt.Fprint(os.Stderr, err.Error())
+		a.log.errorf("The new configuration cannot be used; the old one stays in force.")
+		return
+	}
+	log, err := openErrorLog(cfg.errorlog, cfg.loglevel)
+	if err == nil {
+		var access *accessLog
+		if access, err = openAccessLog(cfg.accesslog, cfg.accessLogFormat); err == nil && access != nil {
+			access.close()
+		}
+	}
+	if err != nil {
+		a.log.errorf("%v; the old configuration stays in force.", err)
+		return
+	}
+	listeners, err := a.openListeners(cfg, a.listeners)
+	if err != nil {
+		log.close()
+		a.log.errorf("%v; the old configuration stays in force.", err)
+		return
+	}
+	a.log.close()
+	a.log = log
+	if !slices.Equal(cfg.bind, a.cfg.bind) {
+		for _, l := range a.listeners {
+			if !slices.Contains(listeners, l) {
+				a.replaced = append(a.replaced, l)
+			}
+		}
+		a.listeners = listeners
+		a.log.infof("Listening at: %s", a.listening())
+	}
+	a.previous, a.cfg = a.cfg, cfg
+	a.generation++
+	a.target = cfg.workers
+	a.pause, a.notBefore = 0, 0
+	a.removePidfile()
+	if err := a.writePidfile(); err != nil {
+		a.log.errorf("%v", err)
+	}
+	a.manage()
+}
+
+// abandonReload is called when a worker of the new settings could not boot:
+// the old ones have never stopped serving, and stay.
+func (a *arbiter) abandonReload() {
+	a.log.errorf("The reload is abandoned: a worker could not boot. The workers that were there go on.")
+	for _, w := range a.workers {
+		if w.generation == a.generation {
+			a.tell(w)
+		}
+	}
+	a.generation--
+	if a.replaced != nil {
+		old := addresses(a.previous)
+		kept := a.replaced
+		for _, l := range a.listeners {
+			if slices.Contains(old, l.addr) {
+				kept = append(kept, l)
+			} else {
+				a.closeBound([]*bound{l})
+			}
+		}
+		a.listeners, a.replaced = kept, nil
+	}
+	a.cfg, a.previous = a.previous, nil
+	a.target = a.cfg.workers
+}
+
+// Stopping ------------------------------------------------------------------
+
+// stop ends all workers and returns the exit status. Gracefully, what has been
+// accepted and what waits to be accepted is answered first; a second signal
+// ends that.
+func (a *arbiter) stop(graceful bool, reason string, status int) int {
+	a.shutListeners()
+	sig := unix.SIGQUIT
+	if graceful {
+		sig = unix.SIGTERM
+	}
+	a.signalAll(sig)
+	limit := monotonic() + int64(a.cfg.gracefulTimeout)
+	for {
+		a.reap()
+		left := limit - monotonic()
+		if len(a.workers) == 0 || left <= 0 {
+			break
+		}
+		for _, s := range a.sleep(min(time.Duration(left), time.Second)) {
+			switch s {
+			case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
+				a.log.infof("Quick shutdown requested")
+				a.signalAll(unix.SIGQUIT)
+				limit = min(limit, monotonic()+int64(quickLimit))
+			}
+		}
+	}
+	a.signalAll(unix.SIGKILL)
+	for len(a.workers) > 0 {
+		a.sleep(100 * time.Millisecond)
+		a.reap()
+	}
+	if reason != "" {
+		a.log.errorf("Shutting down: %s", a.master)
+		a.log.errorf("Reason: %s", reason)
+	} else {
+		a.log.infof("Shutting down: %s", a.master)
+	}
+	a.removePidfile()
+	return status
+}
+
+// shutListeners keeps new clients out and leaves those that wait to the
+// workers: the queue's length is cut to nothing, which drops nobody who is in
+// it. A socket that is not ours stays as it is for its next user.
+func (a *arbiter) shutListeners() {
+	order := uint64(orderDrain)
+	for _, l := range a.listeners {
+		if l.inherited {
+			order = orderLeave
+		}
+	}
+	for _, w := range a.workers {
+		w.told = true
+		w.slot.order.Store(order)
+	}
+	a.unlinkSockets()
+	for _, l := range append(a.listeners, a.replaced...) {
+		if !l.inherited {
+			_ = unix.Listen(l.fd, 0)
+		}
+		unix.Close(l.fd)
+	}
+	a.listeners, a.replaced = nil, nil
+}
+
+func (a *arbiter) unlinkSockets() {
+	for _, l := range append(a.listeners, a.replaced...) {
+		if l.addr.network == "unix" && !l.inherited {
+			_ = unix.Unlink(l.addr.path)
+		}
+	}
+}
+
+// Listeners -----------------------------------------------------------------
+
+// listening is what the log says of the listeners.
+func (a *arbiter) listening() string {
+	var names []string
+	for _, l := range a.listeners {
+		names = append(names, l.String())
+	}
+	return strings.Join(names, ",")
+}
+
+func (l *bound) String() string {
+	sa, err := unix.Getsockname(l.fd)
+	if err != nil {
+		return err.Error()
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return fmt.Sprintf("http://%s:%d", netip.AddrFrom4(sa.Addr), sa.Port)
+	case *unix.SockaddrInet6:
+		return fmt.Sprintf("http://[%s]:%d", netip.AddrFrom16(sa.Addr), sa.Port)
+	case *unix.SockaddrUnix:
+		return "unix:" + sa.Name
+	}
+	return "unknown"
+}
+
+// openListeners binds what c asks for, taking over those in old that are the
+// same. Sockets from a service manager or fd:// replace all others.
+func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range list {
+				if !slices.Contains(old, l) {
+					a.closeBound([]*bound{l})
+				}
+			}
+		}
+	}()
+	if passed := passedListeners(); passed > 0 {
+		for fd := 3; fd < 3+passed; fd++ {
+			list = append(list, &bound{fd: fd, inherited: true})
+		}
+	}
+	if len(old) > 0 && old[0].inherited {
+		return old, nil
+	}
+	addrs := addresses(c)
+	for _, addr := range addrs {
+		if addr.network == "fd" {
+			list = append(list, &bound{fd: addr.fd, addr: addr, inherited: true})
+		}
+	}
+	for _, l := range list {
+		if _, err := unix.Getsockname(l.fd); err != nil {
+			return nil, fmt.Errorf("fd://%d: %w", l.fd, err)
+		}
+		unix.CloseOnExec(l.fd)
+		if err := a.listen(l.fd, c.backlog); err != nil {
+			return nil, fmt.Errorf("fd://%d: %w", l.fd, err)
+		}
+	}
+	if len(list) > 0 {
+		return list, nil
+	}
+	for _, addr := range addrs {
+		i := slices.IndexFunc(old, func(l *bound) bool { return l.addr == addr })
+		if i >= 0 {
+			list = append(list, old[i])
+			continue
+		}
+		fd, err := a.bind(c, addr)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, &bound{fd: fd, addr: addr})
+	}
+	return list, nil
+}
+
+// addresses reads bind, which has been checked.
+func addresses(c *config) (list []address) {
+	for _, text := range c.bind {
+		addr, _ := parseBind(text)
+		list = append(list, addr)
+	}
+	return list
+}
+
+// passedListeners is how many sockets a service manager has passed, from
+// descriptor 3 on (sd_listen_fds(3)).
+func passedListeners() int {
+	if pid, _ := strconv.Atoi(os.Getenv("LISTEN_PID")); pid != os.Getpid() {
+		return 0
+	}
+	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	os.Unsetenv("LISTEN_PID")
+	os.Unsetenv("LISTEN_FDS")
+	os.Unsetenv("LISTEN_FDNAMES")
+	return max(0, min(n, 1000))
+}
+
+// bind tries for a while: the last owner of the address may be leaving.
+func (a *arbiter) bind(c *config, addr address) (int, error) {
+	for try := 1; ; try++ {
+		fd, err := a.bindOnce(c, addr)
+		if err == nil {
+			return fd, nil
+		}
+		var errno syscall.Errno
+		text := err.Error()
+		if errors.As(err, &errno) {
+			text = fmt.Sprintf("[Errno %d] %s", int(errno), capitalized(errno.Error()))
+			switch errno {
+			case unix.EADDRINUSE:
+				a.log.errorf("Connection in use: %s", addr.tuple())
+			case unix.EADDRNOTAVAIL:
+				a.log.errorf("Invalid address: %s", addr.tuple())
+			}
+		} else if errors.Is(err, errNotSocket) {
+			return -1, err
+		}
+		a.log.errorf("connection to %s failed: %s", addr.tuple(), text)
+		if try == bindTries {
+			a.log.errorf("Can't connect to %s", addr.tuple())
+			return -1, errCannotBind
+		}
+		a.log.debugf("Retrying in 1 second.")
+		if a.interrupted(bindPause) {
+			return -1, errInterrupted
+		}
+	}
+}
+
+var (
+	errNotSocket   = errors.New("is not a socket")
+	errCannotBind  = errors.New("no listener")
+	errInterrupted = errors.New("interrupted")
+)
+
+// interrupted waits, and tells whether a signal asks to stop meanwhile. What
+// else comes in is for later.
+func (a *arbiter) interrupted(d time.Duration) bool {
+	for _, s := range a.sleep(d) {
+		switch s {
+		case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
+			return true
+		}
+		_, _ = unix.Write(a.wakeW, []byte{byte(s)})
+	}
+	return false
+}
+
+// capitalized is the C library's spelling of an error.
+func capitalized(s string) string {
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+func (a *arbiter) bindOnce(c *config, addr address) (fd int, err error) {
+	var sa unix.Sockaddr
+	family := unix.AF_INET
+	switch addr.network {
+	case "unix":
+		family = unix.AF_UNIX
+		sa = &unix.SockaddrUnix{Name: addr.path}
+		if err := clearSocket(addr.path); err != nil {
+			return -1, err
+		}
+	default:
+		ip, err := resolve(addr.host, addr.network == "tcp6")
+		if err != nil {
+			return -1, err
+		}
+		if ip.Is4() {
+			sa = &unix.SockaddrInet4{Port: addr.port, Addr: ip.As4()}
+		} else {
+			family = unix.AF_INET6
+			sa = &unix.SockaddrInet6{Port: addr.port, Addr: ip.As16(), ZoneId: zoneIndex(ip.Zone())}
+		}
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if family == unix.AF_UNIX {
+		old := unix.Umask(c.umask)
+		err = unix.Bind(fd, sa)
+		unix.Umask(old)
+	} else {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return -1, os.NewSyscallError("setsockopt", err)
+		}
+		// Connections inherit it.
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		err = unix.Bind(fd, sa)
+	}
+	if err != nil {
+		return -1, os.NewSyscallError("bind", err)
+	}
+	return fd, a.listen(fd, c.backlog)
+}
+
+func (a *arbiter) listen(fd, backlog int) error {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	return os.NewSyscallError("listen", unix.Listen(fd, backlog))
+}
+
+// clearSocket removes the socket file of a server that is gone. One that
+// somebody listens on is in use, and another kind of file is not ours.
+func clearSocket(path string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return nil // bind says what is wrong with the path
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("'%s' %w", path, errNotSocket)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	// EAGAIN is a listener with a full queue.
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == nil || err == unix.EAGAIN {
+		return unix.EADDRINUSE
+	}
+	return os.NewSyscallError("unlink", unix.Unlink(path))
+}
+
+// resolve turns a host into an address; names have IPv4 ones here.
+func resolve(host string, v6 bool) (netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() == v6 {
+		return ip, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
+	if err != nil || len(ips) == 0 {
+		return netip.Addr{}, errors.New("[Errno -2] Name or service not known")
+	}
+	return ips[0].Unmap(), nil
+}
+
+func zoneIndex(zone string) uint32 {
+	if zone == "" {
+		return 0
+	}
+	if i, err := net.InterfaceByName(zone); err == nil {
+		return uint32(i.Index)
+	}
+	n, _ := strconv.Atoi(zone)
+	return uint32(n)
+}
+
+func (a *arbiter) closeBound(list []*bound) {
+	for _, l := range list {
+		if l.addr.network == "unix" && !l.inherited {
+			_ = unix.Unlink(l.addr.path)
+		}
+		unix.Close(l.fd)
+	}
+}
+
+// Pidfile -------------------------------------------------------------------
+
+// writePidfile claims the pidfile: a live owner is an error. It appears whole,
+// by a rename.
+func (a *arbiter) writePidfile() error {
+	path := a.cfg.pidfile
+	if path == "" {
+		return nil
+	}
+	dir := filepath.Dir(path)
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return fmt.Errorf("%s doesn't exist. Can't create pidfile.", dir) //nolint:staticcheck // Gunicorn's text
+	}
+	if owner := pidfileOwner(path); owner > 0 && owner != os.Getpid() {
+		if err := unix.Kill(owner, 0); err == nil || err == unix.EPERM {
+			return fmt.Errorf("Already running on PID %d (or pid file '%s' is stale)", owner, path) //nolint:staticcheck // Gunicorn's text
+		}
+	}
+	temporary, err := os.CreateTemp(dir, ".gunicorn-pid-*")
+	if err != nil {
+		return fmt.Errorf("pidfile: %w", err)
+	}
+	_, err = fmt.Fprintf(temporary, "%d\n", os.Getpid())
+	err = errors.Join(err, temporary.Chmod(0o644), temporary.Close())
+	if err == nil {
+		err = os.Rename(temporary.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(temporary.Name())
+		return fmt.Errorf("pidfile: %w", err)
+	}
+	a.ownPid = path
+	return nil
+}
+
+// pidfileOwner is the pid in the file, 0 when there is none.
+func pidfileOwner(path string) int {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return pid
+}
+
+// removePidfile removes it if it is still ours.
+func (a *arbiter) removePidfile() {
+	if a.ownPid != "" && pidfileOwner(a.ownPid) == os.Getpid() {
+		_ = os.Remove(a.ownPid)
+	}
+	a.ownPid = ""
+}
+
+// notifyReady tells a service manager that clients can connect
+// (sd_notify(3)).
+func notifyReady(log *errorLog) {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		// Name with a leading @ is abstract, for the kernel and for us.
+		err = unix.Sendto(fd, []byte("READY=1\nSTATUS=Gunicorn arbiter booted"), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: path})
+		unix.Close(fd)
+	}
+	if err != nil {
+		log.debugf("NOTIFY_SOCKET: %v", err)
+	}
+}

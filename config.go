@@ -1,0 +1,2302 @@
+package main
+
+// The settings: one table, and the one path by which defaults, environment,
+// configuration file and flags become a checked value. Whoever wants to know
+// what can be set, how, and what it means reads the table; the functions below
+// it only walk it. What kinds of values there are is in kind.go.
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// config is one validated set of settings. The table in this file is the only
+// code that fills it.
+type config struct {
+	values     []any  // one for each row of the table, as its kind keeps it
+	positional string // the application named on the command line
+
+	help, version bool // --help and --version: nothing else was read
+
+	// What the caller adds, and the workers want to know.
+	startDir string
+	argv     []string
+
+	// Config File
+	configFile string
+	wsgiApp    string
+
+	// Server Socket
+	bind    []string
+	backlog int
+
+	// Worker Processes
+	workers           int
+	workerClass       string
+	threads           int
+	workerConnections int
+	maxRequests       int
+	maxRequestsJitter int
+	timeout           time.Duration
+	gracefulTimeout   time.Duration
+	keepalive         time.Duration
+	python            string // ours: --python PATH; "" look for one
+
+	// Security
+	limitRequestLine      int
+	limitRequestFields    int
+	limitRequestFieldSize int
+
+	// Debugging
+	checkConfig bool
+	printConfig bool
+
+	// Server Mechanics
+	sendfile            bool // effective value: false with --no-sendfile
+	reusePort           bool
+	chdir               string
+	rawEnv              []string
+	pidfile             string
+	umask               int
+	secureSchemeHeaders map[string]string
+	forwardedAllowIPs   trustList
+	pythonpath          string
+
+	permitObsoleteFolding           bool
+	stripHeaderSpaces               bool
+	permitUnconventionalHTTPMethod  bool
+	permitUnconventionalHTTPVersion bool
+	casefoldHTTPMethod              bool
+	forwarderHeaders                []string
+	headerMap                       string // drop, refuse, dangerous
+
+	// Logging
+	accesslog       string
+	accessLogFormat string
+	errorlog        string
+	loglevel        string
+
+	// Process Naming
+	procName        string
+	defaultProcName string
+}
+
+// trustList is a set of peers: every one, or those inside the networks.
+type trustList struct {
+	all  bool
+	nets []netip.Prefix
+}
+
+// has says whether addr is trusted. An IPv4 address inside IPv6 counts as IPv4.
+func (t trustList) has(addr netip.Addr) bool {
+	if t.all {
+		return true
+	}
+	addr = addr.Unmap()
+	for _, n := range t.nets {
+		if n.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// setting is a row of the table: all that flags, environment, configuration
+// file, --help, --print-config, the manual and their tests know of it.
+type setting struct {
+	name    string   // key of a configuration file
+	flags   []string // none: configuration file only
+	meta    string   // argument of the flags
+	section string
+	kind    *kind
+	def     string // as a user would type it, or none
+	usage   string // one line of help
+	doc     string // what else there is to say: units, bounds, zero
+
+	// computed gives a default that depends on how the server was started;
+	// def then describes it.
+	computed func(s *start) string
+
+	env     string                   // variable that replaces the default
+	envText func(text string) string // what its text means, as a user would type it
+
+	// early settings decide how the file is read, so it cannot hold them.
+	early bool
+
+	// unsupported says what to do instead. Any value is then refused but the
+	// default, an empty one, or one that accepts lists.
+	unsupported string
+	accepts     []string
+
+	field func(c *config) any
+}
+
+// none is the default of a setting that has none.
+const none = "None"
+
+// start is what defaults and relative paths depend on.
+type start struct {
+	dir string
+	env []string
+	app string // the application named on the command line
+}
+
+// lookup finds a variable in the environment we were started with.
+func (s *start) lookup(name string) (string, bool) {
+	for _, e := range s.env {
+		if key, value, ok := strings.Cut(e, "="); ok && key == name {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// What to do instead, where several rows give the same answer.
+const (
+	onlyHTTP1   = "only HTTP/1.1 is served; let a proxy in front speak HTTP/2"
+	onlyWSGI    = "only WSGI applications are served"
+	noTLS       = "let a proxy in front do TLS"
+	noSyslog    = "log to standard error or a file, and let the service manager forward it"
+	noMetrics   = "no metrics are sent; count requests from the access log"
+	noLoggers   = "the server's logs are not made in Python; use errorlog, accesslog and access_log_format"
+	noHooks     = "functions of a configuration file are not called"
+	noReloader  = "send HUP when the code has changed"
+	noPaste     = "name the application as MODULE:OBJECT"
+	noPROXY     = "let the proxy send X-Forwarded-For, and X-Forwarded-Proto"
+	noUWSGI     = "let the proxy speak HTTP, as proxy_pass of nginx does"
+	noControl   = "control the server with signals"
+	noDirty     = "there are no dirty arbiters; use a task queue"
+	noIdentity  = "start the server as the user and group that shall run it"
+	noDaemon    = "let a service manager run the server in the background"
+	harmless    = "Accepted so that existing configurations work, and without meaning here: "
+	controlPath = "gunicorn.ctl below XDG_RUNTIME_DIR or ~/.gunicorn"
+)
+
+// settings is the table, in the order of --help.
+var settings = []setting{
+	{
+		name:    "config",
+		flags:   []string{"-c", "--config"},
+		meta:    "CONFIG",
+		section: "Config File",
+		kind:    textKind,
+		def:     "./gunicorn.conf.py",
+		early:   true,
+		usage:   "configuration file: PATH, file:PATH or python:MODULE",
+		doc: `It is a Python program whose variables are the settings.
+A path counts from the directory the server was started in, whatever chdir says.
+The default file need not exist; one that is named must.`,
+		field: func(c *config) any { return &c.configFile },
+	},
+	{
+		name:    "wsgi_app",
+		section: "Config File",
+		kind:    textKind,
+		def:     none,
+		usage:   "application as MODULE:OBJECT",
+		doc:     `An application named on the command line goes before it.`,
+		field:   func(c *config) any { return &c.wsgiApp },
+	},
+	{
+		name:    "bind",
+		flags:   []string{"-b", "--bind"},
+		meta:    "ADDRESS",
+		section: "Server Socket",
+		kind:    list,
+		def:     "127.0.0.1:8000",
+		env:     "PORT",
+		envText: func(port string) string { return "0.0.0.0:" + port },
+		usage:   "address to listen on; repeat it for several",
+		doc: `One of HOST, HOST:PORT, :PORT, [IPV6]:PORT, tcp://HOST:PORT, unix:PATH or fd://NUMBER.
+Without a port it is 8000, and without a host every IPv4 address.
+PORT in the environment stands for 0.0.0.0 and that port.`,
+		field: func(c *config) any { return &c.bind },
+	},
+	{
+		name:    "backlog",
+		flags:   []string{"--backlog"},
+		meta:    "INT",
+		section: "Server Socket",
+		kind:    posInt,
+		def:     "2048",
+		usage:   "connections that may wait to be accepted",
+		doc: `It is the argument of listen(2), for each listener.
+The kernel caps it at net.core.somaxconn.`,
+		field: func(c *config) any { return &c.backlog },
+	},
+	{
+		name:    "workers",
+		flags:   []string{"-w", "--workers"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    posInt,
+		def:     "1",
+		env:     "WEB_CONCURRENCY",
+		usage:   "number of worker processes",
+		doc: `Each runs one request at a time; a busy host usually wants two to four for each core.
+TTIN and TTOU change the number at run time and HUP restores it.
+With 0 the arbiter runs alone.`,
+		field: func(c *config) any { return &c.workers },
+	},
+	{
+		name:        "worker_class",
+		flags:       []string{"-k", "--worker-class"},
+		meta:        "STRING",
+		section:     "Worker Processes",
+		kind:        class,
+		def:         "sync",
+		accepts:     []string{"gunicorn.workers.sync.SyncWorker", "egg:gunicorn#sync"},
+		unsupported: "sync is the only worker class, and clients that are slow or idle cost it nothing",
+		usage:       "kind of workers; sync is the only one",
+		doc:         `Such a worker runs one request at a time and holds many connections, so that neither slow clients nor idle ones keep it from working.`,
+		field:       func(c *config) any { return &c.workerClass },
+	},
+	{
+		name:        "threads",
+		flags:       []string{"--threads"},
+		meta:        "INT",
+		section:     "Worker Processes",
+		kind:        posInt,
+		def:         "1",
+		accepts:     []string{"0"},
+		unsupported: "a worker runs one request at a time; use more workers",
+		usage:       "threads of each worker; 1 is the only number",
+		doc:         `0 means the same.`,
+		field:       func(c *config) any { return &c.threads },
+	},
+	{
+		name:    "worker_connections",
+		flags:   []string{"--worker-connections"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    posInt,
+		def:     "1000",
+		usage:   "connections that one worker holds at once",
+		doc: `Idle ones count.
+A worker with so many accepts no more until one is closed.`,
+		field: func(c *config) any { return &c.workerConnections },
+	},
+	{
+		name:    "max_requests",
+		flags:   []string{"--max-requests"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    posInt,
+		def:     "0",
+		usage:   "requests after which a worker is replaced",
+		doc: `This limits what a leak of memory can do.
+0 never replaces one.`,
+		field: func(c *config) any { return &c.maxRequests },
+	},
+	{
+		name:    "max_requests_jitter",
+		flags:   []string{"--max-requests-jitter"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    posInt,
+		def:     "0",
+		usage:   "most that chance adds to max_requests",
+		doc: `Each worker adds a number from 0 to this, so that not all are replaced at once.
+Without max_requests it means nothing.`,
+		field: func(c *config) any { return &c.maxRequestsJitter },
+	},
+	{
+		name:    "timeout",
+		flags:   []string{"-t", "--timeout"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    seconds,
+		def:     "30",
+		usage:   "seconds a worker may be stuck before it is killed and replaced",
+		doc: `A request that runs for longer in the application counts as stuck; a client that is slow to send or to read does not.
+0 waits for ever.`,
+		field: func(c *config) any { return &c.timeout },
+	},
+	{
+		name:    "graceful_timeout",
+		flags:   []string{"--graceful-timeout"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    seconds,
+		def:     "30",
+		usage:   "seconds that requests get to finish in when the server stops or reloads",
+		doc: `Workers that still run then are killed.
+0 gives them no time.`,
+		field: func(c *config) any { return &c.gracefulTimeout },
+	},
+	{
+		name:    "keepalive",
+		flags:   []string{"--keep-alive"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    seconds,
+		def:     "2",
+		usage:   "seconds an idle connection stays open for the next request",
+		doc: `A server behind a proxy wants more than the proxy's own limit.
+0 closes each connection after its response.`,
+		field: func(c *config) any { return &c.keepalive },
+	},
+	{
+		name:    "limit_request_line",
+		flags:   []string{"--limit-request-line"},
+		meta:    "INT",
+		section: "Security",
+		kind:    posInt,
+		def:     "4094",
+		usage:   "longest request line in bytes",
+		doc: `It counts without the line's end.
+More than 8190 means 8190, and 0 sets no limit but the size of the buffer.`,
+		field: func(c *config) any { return &c.limitRequestLine },
+	},
+	{
+		name:    "limit_request_fields",
+		flags:   []string{"--limit-request-fields"},
+		meta:    "INT",
+		section: "Security",
+		kind:    posInt,
+		def:     "100",
+		usage:   "most header fields of a request",
+		doc:     `More than 32768, or 0, means 32768.`,
+		field:   func(c *config) any { return &c.limitRequestFields },
+	},
+	{
+		name:    "limit_request_field_size",
+		flags:   []string{"--limit-request-field_size"},
+		meta:    "INT",
+		section: "Security",
+		kind:    posInt,
+		def:     "8190",
+		usage:   "longest header field in bytes",
+		doc: `It counts name, colon, value and the line's end.
+With 0 only limit_request_fields times 8190 bytes bound the whole head.`,
+		field: func(c *config) any { return &c.limitRequestFieldSize },
+	},
+	{
+		name:        "reload",
+		flags:       []string{"--reload"},
+		section:     "Debugging",
+		kind:        boolean,
+		def:         "False",
+		unsupported: noReloader,
+		usage:       "restart workers when the code changes",
+	},
+	{
+		name:        "reload_engine",
+		flags:       []string{"--reload-engine"},
+		meta:        "STRING",
+		section:     "Debugging",
+		kind:        choice("Invalid reload_engine: '%s'", "", "auto", "poll", "inotify"),
+		def:         "auto",
+		unsupported: noReloader,
+		usage:       "how reload watches files: auto, poll or inotify",
+	},
+	{
+		name:        "reload_extra_files",
+		flags:       []string{"--reload-extra-file"},
+		meta:        "FILES",
+		section:     "Debugging",
+		kind:        list,
+		def:         none,
+		unsupported: noReloader,
+		usage:       "further file that reload watches; repeat it for several",
+	},
+	{
+		name:        "spew",
+		flags:       []string{"--spew"},
+		section:     "Debugging",
+		kind:        boolean,
+		def:         "False",
+		unsupported: "trace the application with the trace module of Python",
+		usage:       "print every line of Python that runs",
+	},
+	{
+		name:    "check_config",
+		flags:   []string{"--check-config"},
+		section: "Debugging",
+		kind:    boolean,
+		def:     "False",
+		usage:   "check the settings, load the application, and exit",
+		doc:     `The status is 0 if both went well and 1 if not; addresses and log files are not opened.`,
+		field:   func(c *config) any { return &c.checkConfig },
+	},
+	{
+		name:    "print_config",
+		flags:   []string{"--print-config"},
+		section: "Debugging",
+		kind:    boolean,
+		def:     "False",
+		usage:   "print the value of every setting, then do as check_config",
+		doc:     `The settings are sorted by name, and values printed as Python does.`,
+		field:   func(c *config) any { return &c.printConfig },
+	},
+	{
+		name:        "preload_app",
+		flags:       []string{"--preload"},
+		section:     "Server Mechanics",
+		kind:        boolean,
+		def:         "False",
+		unsupported: "each worker loads the application itself",
+		usage:       "load the application once, before the workers start",
+	},
+	{
+		name:    "sendfile",
+		flags:   []string{"--no-sendfile"},
+		section: "Server Mechanics",
+		kind:    onUnlessFalse,
+		def:     none,
+		env:     "SENDFILE",
+		envText: func(text string) string {
+			switch strings.ToLower(text) {
+			case "y", "1", "yes", "true":
+				return "True"
+			}
+			return "False"
+		},
+		usage: "send the files of wsgi.file_wrapper without sendfile(2)",
+		doc: `The key in a configuration file says the opposite: False does without, True and None use it.
+SENDFILE is one of y, 1, yes and true, or anything else to do without.`,
+		field: func(c *config) any { return &c.sendfile },
+	},
+	{
+		name:        "reuse_port",
+		flags:       []string{"--reuse-port"},
+		section:     "Server Mechanics",
+		kind:        boolean,
+		def:         "False",
+		unsupported: "the workers share the listeners of the arbiter",
+		usage:       "give each worker its own listeners, with SO_REUSEPORT",
+		field:       func(c *config) any { return &c.reusePort },
+	},
+	{
+		name:     "chdir",
+		flags:    []string{"--chdir"},
+		meta:     "DIR",
+		section:  "Server Mechanics",
+		kind:     directory,
+		def:      "the directory it was started in",
+		computed: func(s *start) string { return s.dir },
+		usage:    "directory to enter before the application is loaded",
+		doc:      `It must exist, and becomes the first place where Python looks for modules.`,
+		field:    func(c *config) any { return &c.chdir },
+	},
+	{
+		name:        "daemon",
+		flags:       []string{"-D", "--daemon"},
+		section:     "Server Mechanics",
+		kind:        boolean,
+		def:         "False",
+		unsupported: noDaemon,
+		usage:       "run in the background",
+	},
+	{
+		name:    "raw_env",
+		flags:   []string{"-e", "--env"},
+		meta:    "ENV",
+		section: "Server Mechanics",
+		kind:    list,
+		def:     none,
+		usage:   "environment variable KEY=VALUE for the application; repeat it for several",
+		doc:     `The configuration file does not see it.`,
+		field:   func(c *config) any { return &c.rawEnv },
+	},
+	{
+		name:    "pidfile",
+		flags:   []string{"-p", "--pid"},
+		meta:    "FILE",
+		section: "Server Mechanics",
+		kind:    textKind,
+		def:     none,
+		usage:   "file for the number of the arbiter's process",
+		doc:     `It is removed at the end if it still holds that number.`,
+		field:   func(c *config) any { return &c.pidfile },
+	},
+	{
+		name:    "worker_tmp_dir",
+		flags:   []string{"--worker-tmp-dir"},
+		meta:    "DIR",
+		section: "Server Mechanics",
+		kind:    textKind,
+		def:     none,
+		usage:   "directory for heartbeat files; there are none",
+		doc:     harmless + `the heartbeat of a worker is in shared memory.`,
+	},
+	{
+		name:        "user",
+		flags:       []string{"-u", "--user"},
+		meta:        "USER",
+		section:     "Server Mechanics",
+		kind:        userID,
+		def:         "the user that started it",
+		computed:    func(*start) string { return strconv.Itoa(os.Geteuid()) },
+		unsupported: noIdentity,
+		usage:       "name or number of the user that workers run as",
+	},
+	{
+		name:        "group",
+		flags:       []string{"-g", "--group"},
+		meta:        "GROUP",
+		section:     "Server Mechanics",
+		kind:        groupID,
+		def:         "the group that started it",
+		computed:    func(*start) string { return strconv.Itoa(os.Getegid()) },
+		unsupported: noIdentity,
+		usage:       "name or number of the group that workers run as",
+	},
+	{
+		name:    "umask",
+		flags:   []string{"-m", "--umask"},
+		meta:    "INT",
+		section: "Server Mechanics",
+		kind:    modeInt,
+		def:     "0",
+		usage:   "mode bits that a unix socket does not get",
+		doc: `The flag takes 0o117, or 0117 for the same; a file takes 0o117, 79 or the text "0o117".
+It is not the mask of the processes, which they inherit.`,
+		field: func(c *config) any { return &c.umask },
+	},
+	{
+		name:        "initgroups",
+		flags:       []string{"--initgroups"},
+		section:     "Server Mechanics",
+		kind:        boolean,
+		def:         "False",
+		unsupported: noIdentity,
+		usage:       "give workers all groups of their user",
+	},
+	{
+		name:    "tmp_upload_dir",
+		section: "Server Mechanics",
+		kind:    textKind,
+		def:     none,
+		usage:   "directory for uploads; there are none",
+		doc:     harmless + `a request body is never written to a file.`,
+	},
+	{
+		name:    "secure_scheme_headers",
+		section: "Server Mechanics",
+		kind:    stringDict,
+		def:     "X-FORWARDED-PROTOCOL=ssl,X-FORWARDED-PROTO=https,X-FORWARDED-SSL=on",
+		usage:   "headers by which a trusted proxy says that its client used https",
+		doc: `The keys are names in capitals, the values what says https exactly; any other value says http.
+Who is trusted is in forwarded_allow_ips.
+Headers that contradict each other are answered with 400.`,
+		field: func(c *config) any { return &c.secureSchemeHeaders },
+	},
+	{
+		name:    "forwarded_allow_ips",
+		flags:   []string{"--forwarded-allow-ips"},
+		meta:    "STRING",
+		section: "Server Mechanics",
+		kind:    networks,
+		def:     "127.0.0.1,::1",
+		env:     "FORWARDED_ALLOW_IPS",
+		usage:   "proxies to trust: addresses, networks, or * for every peer",
+		doc: `Only from them are secure_scheme_headers and forwarder_headers believed.
+A peer on a unix socket is always trusted.`,
+		field: func(c *config) any { return &c.forwardedAllowIPs },
+	},
+	{
+		name:    "accesslog",
+		flags:   []string{"--access-logfile"},
+		meta:    "FILE",
+		section: "Logging",
+		kind:    textKind,
+		def:     none,
+		usage:   "file for the access log, or - for standard output",
+		doc:     `Without it there is no access log.`,
+		field:   func(c *config) any { return &c.accesslog },
+	},
+	{
+		name:        "disable_redirect_access_to_syslog",
+		flags:       []string{"--disable-redirect-access-to-syslog"},
+		section:     "Logging",
+		kind:        boolean,
+		def:         "False",
+		unsupported: noSyslog,
+		usage:       "keep the access log out of syslog",
+	},
+	{
+		name:    "access_log_format",
+		flags:   []string{"--access-logformat"},
+		meta:    "STRING",
+		section: "Logging",
+		kind:    textKind,
+		def:     `%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`,
+		usage:   "line of the access log",
+		doc:     `What is not known about a request is written as a hyphen.`,
+		field:   func(c *config) any { return &c.accessLogFormat },
+	},
+	{
+		name:    "errorlog",
+		flags:   []string{"--error-logfile", "--log-file"},
+		meta:    "FILE",
+		section: "Logging",
+		kind:    textKind,
+		def:     "-",
+		usage:   "file for the error log, or - for standard error",
+		doc:     `What the application prints does not go there.`,
+		field:   func(c *config) any { return &c.errorlog },
+	},
+	{
+		name:    "loglevel",
+		flags:   []string{"--log-level"},
+		meta:    "LEVEL",
+		section: "Logging",
+		kind:    textKind,
+		def:     "info",
+		usage:   "least level of the error log: debug, info, warning, error or critical",
+		doc:     `Any other word means info.`,
+		field:   func(c *config) any { return &c.loglevel },
+	},
+	{
+		name:        "capture_output",
+		flags:       []string{"--capture-output"},
+		section:     "Logging",
+		kind:        boolean,
+		def:         "False",
+		unsupported: "redirect standard output and standard error where the server is started",
+		usage:       "send what the application prints to errorlog",
+	},
+	{
+		name:        "logger_class",
+		flags:       []string{"--logger-class"},
+		meta:        "STRING",
+		section:     "Logging",
+		kind:        class,
+		def:         "gunicorn.glogging.Logger",
+		unsupported: noLoggers,
+		usage:       "Python class that writes the logs",
+	},
+	{
+		name:        "logconfig",
+		flags:       []string{"--log-config"},
+		meta:        "FILE",
+		section:     "Logging",
+		kind:        textKind,
+		def:         none,
+		unsupported: noLoggers,
+		usage:       "INI file for the logging module of Python",
+	},
+	{
+		name:        "logconfig_dict",
+		section:     "Logging",
+		kind:        anyDict,
+		def:         "{}",
+		unsupported: noLoggers,
+		usage:       "dictionary for the logging module of Python",
+	},
+	{
+		name:        "logconfig_json",
+		flags:       []string{"--log-config-json"},
+		meta:        "FILE",
+		section:     "Logging",
+		kind:        textKind,
+		def:         none,
+		unsupported: noLoggers,
+		usage:       "JSON file for the logging module of Python",
+	},
+	{
+		name:        "syslog_addr",
+		flags:       []string{"--log-syslog-to"},
+		meta:        "SYSLOG_ADDR",
+		section:     "Logging",
+		kind:        textKind,
+		def:         "udp://localhost:514",
+		unsupported: noSyslog,
+		usage:       "address of syslog",
+	},
+	{
+		name:        "syslog",
+		flags:       []string{"--log-syslog"},
+		section:     "Logging",
+		kind:        boolean,
+		def:         "False",
+		unsupported: noSyslog,
+		usage:       "send the logs to syslog",
+	},
+	{
+		name:        "syslog_prefix",
+		flags:       []string{"--log-syslog-prefix"},
+		meta:        "SYSLOG_PREFIX",
+		section:     "Logging",
+		kind:        textKind,
+		def:         none,
+		unsupported: noSyslog,
+		usage:       "name of the program in syslog",
+	},
+	{
+		name:        "syslog_facility",
+		flags:       []string{"--log-syslog-facility"},
+		meta:        "SYSLOG_FACILITY",
+		section:     "Logging",
+		kind:        textKind,
+		def:         "user",
+		unsupported: noSyslog,
+		usage:       "facility in syslog",
+	},
+	{
+		name:        "enable_stdio_inheritance",
+		flags:       []string{"-R", "--enable-stdio-inheritance"},
+		section:     "Logging",
+		kind:        boolean,
+		def:         "False",
+		unsupported: noDaemon,
+		usage:       "keep standard output and standard error in the background",
+	},
+	{
+		name:        "statsd_host",
+		flags:       []string{"--statsd-host"},
+		meta:        "STATSD_ADDR",
+		section:     "Logging",
+		kind:        textKind,
+		def:         none,
+		unsupported: noMetrics,
+		usage:       "address of statsd",
+	},
+	{
+		name:        "dogstatsd_tags",
+		flags:       []string{"--dogstatsd-tags"},
+		meta:        "DOGSTATSD_TAGS",
+		section:     "Logging",
+		kind:        textKind,
+		def:         "",
+		unsupported: noMetrics,
+		usage:       "tags for statsd, separated by commas",
+	},
+	{
+		name:        "statsd_prefix",
+		flags:       []string{"--statsd-prefix"},
+		meta:        "STATSD_PREFIX",
+		section:     "Logging",
+		kind:        textKind,
+		def:         "",
+		unsupported: noMetrics,
+		usage:       "text before each metric's name",
+	},
+	{
+		name:        "enable_backlog_metric",
+		flags:       []string{"--enable-backlog-metric"},
+		section:     "Logging",
+		kind:        boolean,
+		def:         "False",
+		unsupported: noMetrics,
+		usage:       "measure how many connections wait to be accepted",
+	},
+	{
+		name:    "proc_name",
+		flags:   []string{"-n", "--name"},
+		meta:    "STRING",
+		section: "Process Naming",
+		kind:    textKind,
+		def:     none,
+		usage:   "name of the processes in ps(1) and top(1)",
+		doc:     `Without it they bear the name of the application.`,
+		field:   func(c *config) any { return &c.procName },
+	},
+	{
+		name:    "default_proc_name",
+		section: "Process Naming",
+		kind:    textKind,
+		def:     "the application named on the command line, or gunicorn",
+		computed: func(s *start) string {
+			if s.app != "" {
+				return s.app
+			}
+			return "gunicorn"
+		},
+		usage: "name of the processes without proc_name",
+		field: func(c *config) any { return &c.defaultProcName },
+	},
+	{
+		name:    "pythonpath",
+		flags:   []string{"--pythonpath"},
+		meta:    "STRING",
+		section: "Server Mechanics",
+		kind:    textKind,
+		def:     none,
+		usage:   "directories where Python looks for modules first, separated by commas",
+		doc:     `The last one is the first to be looked at.`,
+		field:   func(c *config) any { return &c.pythonpath },
+	},
+	{
+		name:        "paste",
+		flags:       []string{"--paste", "--paster"},
+		meta:        "STRING",
+		section:     "Server Mechanics",
+		kind:        textKind,
+		def:         none,
+		unsupported: noPaste,
+		usage:       "PasteDeploy file that names the application",
+	},
+	{
+		name:        "on_starting",
+		section:     "Server Hooks",
+		kind:        hook(1, 1),
+		def:         "OnStarting.on_starting",
+		unsupported: noHooks,
+		usage:       "called with the arbiter before it listens",
+	},
+	{
+		name:        "on_reload",
+		section:     "Server Hooks",
+		kind:        hook(1, 1),
+		def:         "OnReload.on_reload",
+		unsupported: noHooks,
+		usage:       "called with the arbiter when HUP starts new workers",
+	},
+	{
+		name:        "when_ready",
+		section:     "Server Hooks",
+		kind:        hook(1, 1),
+		def:         "WhenReady.when_ready",
+		unsupported: noHooks,
+		usage:       "called with the arbiter when it listens",
+	},
+	{
+		name:        "pre_fork",
+		section:     "Server Hooks",
+		kind:        hook(2, 2),
+		def:         "Prefork.pre_fork",
+		unsupported: noHooks,
+		usage:       "called with arbiter and worker before a worker starts",
+	},
+	{
+		name:        "post_fork",
+		section:     "Server Hooks",
+		kind:        hook(2, 2),
+		def:         "Postfork.post_fork",
+		unsupported: noHooks,
+		usage:       "called with arbiter and worker in a worker that starts",
+	},
+	{
+		name:        "post_worker_init",
+		section:     "Server Hooks",
+		kind:        hook(1, 1),
+		def:         "PostWorkerInit.post_worker_init",
+		unsupported: noHooks,
+		usage:       "called with the worker when it has loaded the application",
+	},
+	{
+		name:        "worker_int",
+		section:     "Server Hooks",
+		kind:        hook(1, 1),
+		def:         "WorkerInt.worker_int",
+		unsupported: noHooks,
+		usage:       "called with the worker on INT or QUIT",
+	},
+	{
+		name:        "worker_abort",
+		section:     "Server Hooks",
+		kind:        hook(1, 1),
+		def:         "WorkerAbort.worker_abort",
+		unsupported: noHooks,
+		usage:       "called with the worker on ABRT",
+	},
+	{
+		name:        "pre_exec",
+		section:     "Server Hooks",
+		kind:        hook(1, 1),
+		def:         "PreExec.pre_exec",
+		unsupported: noHooks,
+		usage:       "called with the arbiter before USR2 executes another",
+	},
+	{
+		name:        "pre_request",
+		section:     "Server Hooks",
+		kind:        hook(2, 2),
+		def:         "PreRequest.pre_request",
+		unsupported: noHooks,
+		usage:       "called with worker and request before the application is",
+	},
+	{
+		name:        "post_request",
+		section:     "Server Hooks",
+		kind:        hook(2, 4),
+		def:         "PostRequest.post_request",
+		unsupported: noHooks,
+		usage:       "called with worker, request, environ and response after a request",
+	},
+	{
+		name:        "child_exit",
+		section:     "Server Hooks",
+		kind:        hook(2, 2),
+		def:         "ChildExit.child_exit",
+		unsupported: noHooks,
+		usage:       "called with arbiter and worker when a worker has ended",
+	},
+	{
+		name:        "worker_exit",
+		section:     "Server Hooks",
+		kind:        hook(2, 2),
+		def:         "WorkerExit.worker_exit",
+		unsupported: noHooks,
+		usage:       "called with arbiter and worker in a worker that ends",
+	},
+	{
+		name:        "nworkers_changed",
+		section:     "Server Hooks",
+		kind:        hook(3, 3),
+		def:         "NumWorkersChanged.nworkers_changed",
+		unsupported: noHooks,
+		usage:       "called with the arbiter and the new and old number of workers",
+	},
+	{
+		name:        "on_exit",
+		section:     "Server Hooks",
+		kind:        hook(1, 1),
+		def:         "OnExit.on_exit",
+		unsupported: noHooks,
+		usage:       "called with the arbiter before it exits",
+	},
+	{
+		name:        "ssl_context",
+		section:     "Server Hooks",
+		kind:        hook(2, 2),
+		def:         "NewSSLContext.ssl_context",
+		unsupported: noHooks,
+		usage:       "called with the settings and a factory to make a TLS context",
+	},
+	{
+		name:        "proxy_protocol",
+		flags:       []string{"--proxy-protocol"},
+		meta:        "MODE",
+		section:     "Server Mechanics",
+		kind:        proxyMode,
+		def:         "off",
+		unsupported: noPROXY,
+		usage:       "expect a PROXY header from clients: off, v1, v2 or auto",
+	},
+	{
+		name:        "proxy_allow_ips",
+		flags:       []string{"--proxy-allow-from"},
+		meta:        "STRING",
+		section:     "Server Mechanics",
+		kind:        networks,
+		def:         "127.0.0.1,::1",
+		unsupported: noPROXY,
+		usage:       "peers that may send a PROXY header",
+	},
+	{
+		name:        "protocol",
+		flags:       []string{"--protocol"},
+		meta:        "STRING",
+		section:     "Server Mechanics",
+		kind:        textKind,
+		def:         "http",
+		unsupported: noUWSGI,
+		usage:       "protocol of clients: http or uwsgi",
+	},
+	{
+		name:        "uwsgi_allow_ips",
+		flags:       []string{"--uwsgi-allow-from"},
+		meta:        "STRING",
+		section:     "Server Mechanics",
+		kind:        networks,
+		def:         "127.0.0.1,::1",
+		unsupported: noUWSGI,
+		usage:       "peers that may speak uwsgi",
+	},
+	{
+		name:        "keyfile",
+		flags:       []string{"--keyfile"},
+		meta:        "FILE",
+		section:     "SSL",
+		kind:        textKind,
+		def:         none,
+		unsupported: noTLS,
+		usage:       "file with the private key",
+	},
+	{
+		name:        "certfile",
+		flags:       []string{"--certfile"},
+		meta:        "FILE",
+		section:     "SSL",
+		kind:        textKind,
+		def:         none,
+		unsupported: noTLS,
+		usage:       "file with the certificates",
+	},
+	{
+		name:        "ssl_version",
+		flags:       []string{"--ssl-version"},
+		meta:        "SSL_VERSION",
+		section:     "SSL",
+		kind:        anything,
+		def:         "2",
+		unsupported: noTLS,
+		usage:       "version of TLS",
+	},
+	{
+		name:        "cert_reqs",
+		flags:       []string{"--cert-reqs"},
+		meta:        "INT",
+		section:     "SSL",
+		kind:        lateInt,
+		def:         "0",
+		unsupported: noTLS,
+		usage:       "certificates of clients: 0 none, 1 optional, 2 required",
+	},
+	{
+		name:        "ca_certs",
+		flags:       []string{"--ca-certs"},
+		meta:        "FILE",
+		section:     "SSL",
+		kind:        textKind,
+		def:         none,
+		unsupported: noTLS,
+		usage:       "file with the certificates of authorities",
+	},
+	{
+		name:        "suppress_ragged_eofs",
+		flags:       []string{"--suppress-ragged-eofs"},
+		section:     "SSL",
+		kind:        boolean,
+		def:         "True",
+		unsupported: noTLS,
+		usage:       "take a connection that is cut for one that is closed",
+	},
+	{
+		name:        "do_handshake_on_connect",
+		flags:       []string{"--do-handshake-on-connect"},
+		section:     "SSL",
+		kind:        boolean,
+		def:         "False",
+		unsupported: noTLS,
+		usage:       "do the TLS handshake at once",
+	},
+	{
+		name:        "ciphers",
+		flags:       []string{"--ciphers"},
+		meta:        "STRING",
+		section:     "SSL",
+		kind:        textKind,
+		def:         none,
+		unsupported: noTLS,
+		usage:       "ciphers as OpenSSL lists them",
+	},
+	{
+		name:        "http_protocols",
+		flags:       []string{"--http-protocols"},
+		meta:        "STRING",
+		section:     "HTTP/2",
+		kind:        words,
+		def:         "h1",
+		unsupported: onlyHTTP1,
+		usage:       "versions of HTTP by preference: h1, h2, h3",
+	},
+	{
+		name:    "http2_cleartext",
+		flags:   []string{"--http2-cleartext"},
+		meta:    "STRING",
+		section: "HTTP/2",
+		kind: choice("http2_cleartext must be: off, prior-knowledge, upgrade, or both", "",
+			"off|false", "prior-knowledge|true", "upgrade", "both"),
+		def:         "off",
+		unsupported: onlyHTTP1,
+		usage:       "HTTP/2 without TLS: off, prior-knowledge, upgrade or both",
+	},
+	{
+		name:        "http2_max_concurrent_streams",
+		flags:       []string{"--http2-max-concurrent-streams"},
+		meta:        "INT",
+		section:     "HTTP/2",
+		kind:        posInt,
+		def:         "100",
+		unsupported: onlyHTTP1,
+		usage:       "most streams of a connection",
+	},
+	{
+		name:        "http2_initial_window_size",
+		flags:       []string{"--http2-initial-window-size"},
+		meta:        "INT",
+		section:     "HTTP/2",
+		kind:        posInt,
+		def:         "65535",
+		unsupported: onlyHTTP1,
+		usage:       "first flow control window in bytes",
+	},
+	{
+		name:        "http2_max_frame_size",
+		flags:       []string{"--http2-max-frame-size"},
+		meta:        "INT",
+		section:     "HTTP/2",
+		kind:        frameSize,
+		def:         "16384",
+		unsupported: onlyHTTP1,
+		usage:       "longest frame in bytes",
+	},
+	{
+		name:        "http2_max_header_list_size",
+		flags:       []string{"--http2-max-header-list-size"},
+		meta:        "INT",
+		section:     "HTTP/2",
+		kind:        posInt,
+		def:         "65536",
+		unsupported: onlyHTTP1,
+		usage:       "longest list of header fields in bytes",
+	},
+	{
+		name:        "raw_paste_global_conf",
+		flags:       []string{"--paste-global"},
+		meta:        "CONF",
+		section:     "Server Mechanics",
+		kind:        list,
+		def:         none,
+		unsupported: noPaste,
+		usage:       "global KEY=VALUE of PasteDeploy; repeat it for several",
+	},
+	{
+		name:    "permit_obsolete_folding",
+		flags:   []string{"--permit-obsolete-folding"},
+		section: "Server Mechanics",
+		kind:    boolean,
+		def:     "False",
+		usage:   "accept header fields that go on in the next line",
+		doc:     `Otherwise such a request is answered with 400.`,
+		field:   func(c *config) any { return &c.permitObsoleteFolding },
+	},
+	{
+		name:    "strip_header_spaces",
+		flags:   []string{"--strip-header-spaces"},
+		section: "Server Mechanics",
+		kind:    boolean,
+		def:     "False",
+		usage:   "accept blanks between the name of a header field and its colon",
+		doc: `Otherwise such a request is answered with 400.
+Proxies differ about such names, so this invites request smuggling.`,
+		field: func(c *config) any { return &c.stripHeaderSpaces },
+	},
+	{
+		name:    "permit_unconventional_http_method",
+		flags:   []string{"--permit-unconventional-http-method"},
+		section: "Server Mechanics",
+		kind:    boolean,
+		def:     "False",
+		usage:   "accept any token as a method",
+		doc:     `Otherwise it has 3 to 20 characters, no small letter and no number sign.`,
+		field:   func(c *config) any { return &c.permitUnconventionalHTTPMethod },
+	},
+	{
+		name:    "permit_unconventional_http_version",
+		flags:   []string{"--permit-unconventional-http-version"},
+		section: "Server Mechanics",
+		kind:    boolean,
+		def:     "False",
+		usage:   "accept any one-digit numbers as a version of HTTP",
+		doc:     `Otherwise the version begins with 1.`,
+		field:   func(c *config) any { return &c.permitUnconventionalHTTPVersion },
+	},
+	{
+		name:    "casefold_http_method",
+		flags:   []string{"--casefold-http-method"},
+		section: "Server Mechanics",
+		kind:    boolean,
+		def:     "False",
+		usage:   "give the application methods in capitals",
+		doc:     `Small letters need permit_unconventional_http_method too.`,
+		field:   func(c *config) any { return &c.casefoldHTTPMethod },
+	},
+	{
+		name:    "forwarder_headers",
+		flags:   []string{"--forwarder-headers"},
+		meta:    "STRING",
+		section: "Server Mechanics",
+		kind:    words,
+		def:     "SCRIPT_NAME,PATH_INFO",
+		usage:   "headers with an underscore that a trusted proxy may send",
+		doc: `They are names in capitals separated by commas, or * for all.
+SCRIPT_NAME is where the application is mounted.
+Who is trusted is in forwarded_allow_ips.`,
+		field: func(c *config) any { return &c.forwarderHeaders },
+	},
+	{
+		name:    "header_map",
+		flags:   []string{"--header-map"},
+		meta:    "STRING",
+		section: "Server Mechanics",
+		kind:    choice("Invalid header map behaviour: %s", "", "drop", "refuse", "dangerous"),
+		def:     "drop",
+		usage:   "headers with an underscore in their name: drop, refuse or dangerous",
+		doc: `drop ignores the header, and refuse answers 400.
+dangerous lets any client send what the application takes for the header with a hyphen.`,
+		field: func(c *config) any { return &c.headerMap },
+	},
+	{
+		name:        "asgi_loop",
+		flags:       []string{"--asgi-loop"},
+		meta:        "STRING",
+		section:     "Worker Processes",
+		kind:        choice("Invalid ASGI loop: %s", "", "auto", "asyncio", "uvloop"),
+		def:         "auto",
+		unsupported: onlyWSGI,
+		usage:       "event loop of ASGI: auto, asyncio or uvloop",
+	},
+	{
+		name:        "asgi_lifespan",
+		flags:       []string{"--asgi-lifespan"},
+		meta:        "STRING",
+		section:     "Worker Processes",
+		kind:        choice("Invalid ASGI lifespan: %s", "", "auto", "on", "off"),
+		def:         "auto",
+		unsupported: onlyWSGI,
+		usage:       "lifespan protocol of ASGI: auto, on or off",
+	},
+	{
+		name:        "asgi_disconnect_grace_period",
+		flags:       []string{"--asgi-disconnect-grace-period"},
+		meta:        "INT",
+		section:     "Worker Processes",
+		kind:        posInt,
+		def:         "3",
+		unsupported: onlyWSGI,
+		usage:       "seconds an ASGI application may go on without its client",
+	},
+	{
+		name:    "http_parser",
+		flags:   []string{"--http-parser"},
+		meta:    "STRING",
+		section: "Worker Processes",
+		kind: choice("http_parser must be one of: auto, fast, python", "http_parser must be a string",
+			"auto", "fast", "python"),
+		def:   "auto",
+		usage: "HTTP parser: auto, fast or python, which are the same one",
+		doc:   harmless + `there is one parser.`,
+	},
+	{
+		name:        "root_path",
+		flags:       []string{"--root-path"},
+		meta:        "STRING",
+		section:     "Server Mechanics",
+		kind:        textKind,
+		def:         "",
+		unsupported: onlyWSGI,
+		usage:       "where an ASGI application is mounted",
+	},
+	{
+		name:    "control_socket",
+		flags:   []string{"--control-socket"},
+		meta:    "PATH",
+		section: "Control",
+		kind:    textKind,
+		def:     controlPath,
+		computed: func(s *start) string {
+			if dir, _ := s.lookup("XDG_RUNTIME_DIR"); dir != "" {
+				if st, err := os.Stat(dir); err == nil && st.IsDir() {
+					return dir + "/gunicorn.ctl"
+				}
+			}
+			home, _ := s.lookup("HOME")
+			return home + "/.gunicorn/gunicorn.ctl"
+		},
+		unsupported: noControl,
+		usage:       "socket for commands to the server",
+	},
+	{
+		name:        "control_socket_mode",
+		flags:       []string{"--control-socket-mode"},
+		meta:        "INT",
+		section:     "Control",
+		kind:        modeInt,
+		def:         "0600",
+		unsupported: noControl,
+		usage:       "mode bits of control_socket",
+	},
+	{
+		name:    "control_socket_disable",
+		flags:   []string{"--no-control-socket"},
+		section: "Control",
+		kind:    boolean,
+		def:     "False",
+		usage:   "do without control_socket, as this server always does",
+		doc:     harmless + `there is no such socket.`,
+	},
+	{
+		name:        "dirty_apps",
+		flags:       []string{"--dirty-app"},
+		meta:        "STRING",
+		section:     "Dirty Arbiters",
+		kind:        list,
+		def:         none,
+		unsupported: noDirty,
+		usage:       "application for long calls; repeat it for several",
+	},
+	{
+		name:        "dirty_workers",
+		flags:       []string{"--dirty-workers"},
+		meta:        "INT",
+		section:     "Dirty Arbiters",
+		kind:        posInt,
+		def:         "0",
+		unsupported: noDirty,
+		usage:       "processes for long calls",
+	},
+	{
+		name:        "dirty_timeout",
+		flags:       []string{"--dirty-timeout"},
+		meta:        "INT",
+		section:     "Dirty Arbiters",
+		kind:        posInt,
+		def:         "300",
+		unsupported: noDirty,
+		usage:       "seconds a long call may take",
+	},
+	{
+		name:        "dirty_threads",
+		flags:       []string{"--dirty-threads"},
+		meta:        "INT",
+		section:     "Dirty Arbiters",
+		kind:        posInt,
+		def:         "1",
+		unsupported: noDirty,
+		usage:       "threads of each process for long calls",
+	},
+	{
+		name:        "dirty_graceful_timeout",
+		flags:       []string{"--dirty-graceful-timeout"},
+		meta:        "INT",
+		section:     "Dirty Arbiters",
+		kind:        posInt,
+		def:         "30",
+		unsupported: noDirty,
+		usage:       "seconds that long calls get to finish in",
+	},
+	{
+		name:        "on_dirty_starting",
+		section:     "Dirty Arbiter Hooks",
+		kind:        hook(1, 1),
+		def:         "OnDirtyStarting.on_dirty_starting",
+		unsupported: noDirty,
+		usage:       "called with the dirty arbiter before it listens",
+	},
+	{
+		name:        "dirty_post_fork",
+		section:     "Dirty Arbiter Hooks",
+		kind:        hook(2, 2),
+		def:         "DirtyPostFork.dirty_post_fork",
+		unsupported: noDirty,
+		usage:       "called with arbiter and worker in a dirty worker that starts",
+	},
+	{
+		name:        "dirty_worker_init",
+		section:     "Dirty Arbiter Hooks",
+		kind:        hook(1, 1),
+		def:         "DirtyWorkerInit.dirty_worker_init",
+		unsupported: noDirty,
+		usage:       "called with a dirty worker when it has loaded its applications",
+	},
+	{
+		name:        "dirty_worker_exit",
+		section:     "Dirty Arbiter Hooks",
+		kind:        hook(2, 2),
+		def:         "DirtyWorkerExit.dirty_worker_exit",
+		unsupported: noDirty,
+		usage:       "called with arbiter and worker when a dirty worker has ended",
+	},
+	{
+		name:    "python",
+		flags:   []string{"--python"},
+		meta:    "PATH",
+		section: "Worker Processes",
+		kind:    textKind,
+		def:     none,
+		early:   true,
+		usage:   "interpreter that runs the application and the configuration file",
+		doc: `A name without a slash is looked for in PATH.
+Without this it is the one of the virtual environment that VIRTUAL_ENV names, or else python3 or python.`,
+		field: func(c *config) any { return &c.python },
+	},
+}
+
+// options are the flags that are not settings. Reading ends at one with a
+// field; --man is the caller's.
+var options = []option{
+	{[]string{"-h", "--help"}, "show this help and exit", func(c *config) *bool { return &c.help }},
+	{[]string{"-v", "--version"}, "show the version and exit", func(c *config) *bool { return &c.version }},
+	{[]string{"--man"}, "show the source of the manual and exit", nil},
+}
+
+type option struct {
+	flags []string
+	usage string
+	field func(c *config) *bool
+}
+
+// startError ends the program. text is all that goes to standard error.
+type startError struct {
+	status int
+	text   string
+}
+
+func (e *startError) Error() string { return e.text }
+
+func usageError(format string, args ...any) error {
+	return &startError{2, "usage: gunicorn [OPTIONS] [APP_MODULE]\ngunicorn: error: " + fmt.Sprintf(format, args...) + "\n"}
+}
+
+// settingError is about a value, from anywhere but a configuration file.
+func settingError(err error) error {
+	return &startError{1, fmt.Sprintf("\nError: %v\n", err)}
+}
+
+// bootError is about a value that turns out wrong when the arbiter starts.
+func bootError(err error) error {
+	return &startError{1, fmt.Sprintf("\nError: %v\n\n", err)}
+}
+
+// sentence is an error that Gunicorn does not have, or shows as a traceback.
+func sentence(format string, args ...any) error {
+	return &startError{1, "gunicorn: " + fmt.Sprintf(format, args...) + "\n"}
+}
+
+// loadConfig reads every source, weakest first: defaults, environment,
+// configuration file, GUNICORN_CMD_ARGS, command line. args is argv without
+// the program's name, env the environment and dir the directory we were
+// started in. eval runs a configuration file, PATH or python:MODULE, and
+// returns what read_config does; its error is returned as it is. The settings
+// it gets are the early ones and the defaults of the rest.
+//
+// Any other error is a *startError.
+func loadConfig(args, env []string, dir string, eval func(c *config, spec string) (map[string]any, error)) (*config, error) {
+	line, err := parseFlags(args)
+	if err != nil {
+		return nil, err
+	}
+	if line.stop != nil {
+		return line.stopped(), nil
+	}
+	at := &start{dir: dir, env: env, app: line.app}
+	text, _ := at.lookup("GUNICORN_CMD_ARGS")
+	extra, err := splitShell(text)
+	if err != nil {
+		return nil, settingError(err)
+	}
+	more, err := parseFlags(extra)
+	if err != nil {
+		return nil, err
+	}
+	if more.stop != nil {
+		return more.stopped(), nil
+	}
+
+	c := &config{positional: line.app}
+	if err := c.setDefaults(at); err != nil {
+		return nil, err
+	}
+	defaults := slices.Clone(c.values)
+	if err := c.setFromEnv(at); err != nil {
+		return nil, err
+	}
+	isEarly := func(r *setting) bool { return r.early }
+	for _, given := range []*flagValues{more, line} {
+		if err := c.setFromFlags(given, at, isEarly); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.setFromFile(line, more, at, eval); err != nil {
+		return nil, err
+	}
+	isLate := func(r *setting) bool { return !r.early }
+	for _, given := range []*flagValues{more, line} {
+		if err := c.setFromFlags(given, at, isLate); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.checkSupported(defaults); err != nil {
+		return nil, err
+	}
+	if c.app() == "" {
+		return nil, settingError(errors.New("No application module specified."))
+	}
+	if c.checkConfig || c.printConfig {
+		return c, nil
+	}
+	return c, c.checkBoot()
+}
+
+// checkBoot looks at what Gunicorn does not before its arbiter starts.
+func (c *config) checkBoot() error {
+	for _, s := range c.bind {
+		if _, err := parseBind(s); err != nil {
+			return bootError(err)
+		}
+	}
+	for _, e := range c.rawEnv {
+		if strings.IndexByte(e, '=') < 1 || strings.IndexByte(e, 0) >= 0 {
+			return bootError(fmt.Errorf("environment setting %s invalid", pyRepr(e)))
+		}
+	}
+	return nil
+}
+
+// set checks the value of row i and puts it where it belongs.
+func (c *config) set(i int, v any, at *start) error {
+	k := settings[i].kind
+	v, err := k.value(v, at)
+	if err != nil {
+		return err
+	}
+	if !validText(v) {
+		return fmt.Errorf("not valid UTF-8: %s", pyRepr(v))
+	}
+	c.put(i, v)
+	return nil
+}
+
+// put stores a checked value.
+func (c *config) put(i int, v any) bool {
+	c.values[i] = v
+	return settings[i].field == nil || settings[i].kind.store(settings[i].field(c), v)
+}
+
+// validText says whether the strings in v can be sent to Python.
+func validText(v any) bool {
+	switch v := v.(type) {
+	case string:
+		return utf8.ValidString(v)
+	case []any:
+		return !slices.ContainsFunc(v, func(e any) bool { return !validText(e) })
+	case dict:
+		return !slices.ContainsFunc(v, func(e item) bool { return !validText(e.key) || !validText(e.value) })
+	}
+	return true
+}
+
+func (c *config) setDefaults(at *start) error {
+	c.values = make([]any, len(settings))
+	for i := range settings {
+		r := &settings[i]
+		text := r.def
+		if r.computed != nil {
+			text = r.computed(at)
+		}
+		v, err := r.parse(text)
+		if err == nil {
+			err = c.set(i, v, at)
+		}
+		if err != nil {
+			return sentence("default of %s: %v", r.name, err)
+		}
+	}
+	return nil
+}
+
+// parse turns what a user would type into a value to check.
+func (r *setting) parse(text string) (any, error) {
+	switch {
+	case r.kind.text != nil:
+		return r.kind.text(text)
+	case text == none:
+		return nil, nil
+	}
+	return text, nil
+}
+
+func (c *config) setFromEnv(at *start) error {
+	for i := range settings {
+		r := &settings[i]
+		if r.env == "" {
+			continue
+		}
+		text, ok := at.lookup(r.env)
+		if !ok {
+			continue
+		}
+		typed := text
+		if r.envText != nil {
+			typed = r.envText(text)
+		}
+		v, err := r.parse(typed)
+		if err == nil {
+			err = c.set(i, v, at)
+		}
+		if err != nil && r.kind.want != "" {
+			return sentence("%s: %q is not %s", r.env, text, r.kind.want)
+		} else if err != nil {
+			return sentence("%s: %v", r.env, err)
+		}
+	}
+	return nil
+}
+
+// setFromFile finds the configuration file, has it run, and takes the
+// variables that are settings.
+func (c *config) setFromFile(line, more *flagValues, at *start, eval func(*config, string) (map[string]any, error)) error {
+	spec := line.configFile()
+	if spec == "" {
+		spec = more.configFile()
+	}
+	module := strings.HasPrefix(spec, "python:")
+	if spec == "" {
+		spec = at.path("gunicorn.conf.py")
+		if _, err := os.Stat(spec); err != nil {
+			return nil
+		}
+	} else if !module {
+		spec = strings.TrimPrefix(spec, "file:")
+		if _, err := os.Stat(at.path(spec)); err != nil {
+			return settingError(fmt.Errorf("%s doesn't exist", pyRepr(spec)))
+		}
+	}
+	globals, err := eval(c, spec)
+	if err != nil {
+		return err
+	}
+	for i := range settings {
+		r := &settings[i]
+		v, ok := globals[r.name]
+		if !ok || r.early {
+			continue
+		}
+		v = fromPython(v)
+		if err := c.set(i, v, at); err != nil {
+			return &startError{1, fmt.Sprintf("Invalid value for %s: %s\n\n\nError: %v\n", r.name, pyStr(v), err)}
+		}
+	}
+	return nil
+}
+
+func (c *config) setFromFlags(given *flagValues, at *start, which func(*setting) bool) error {
+	for i := range settings {
+		r := &settings[i]
+		v, ok := given.values[r.name]
+		if !ok || !which(r) {
+			continue
+		}
+		if err := c.set(i, v, at); err != nil {
+			return settingError(err)
+		}
+	}
+	return nil
+}
+
+// checkSupported refuses what would be ignored in silence.
+func (c *config) checkSupported(defaults []any) error {
+	for i := range settings {
+		r, v := &settings[i], c.values[i]
+		if r.unsupported == "" || reflect.DeepEqual(v, defaults[i]) || r.accepts == nil && empty(v) {
+			continue
+		}
+		if slices.ContainsFunc(r.accepts, func(text string) bool {
+			parsed, err := r.parse(text)
+			return err == nil && reflect.DeepEqual(v, parsed)
+		}) {
+			continue
+		}
+		return sentence("%s: not supported by this server: %s", r.name, r.unsupported)
+	}
+	return nil
+}
+
+// empty says that a value turns nothing on.
+func empty(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case bool:
+		return !v
+	case string:
+		return v == ""
+	case []any:
+		return len(v) == 0
+	case dict:
+		return len(v) == 0
+	}
+	return false
+}
+
+// fileKeys are the names that a configuration file may set.
+func fileKeys() []string {
+	var names []string
+	for i := range settings {
+		if !settings[i].early {
+			names = append(names, settings[i].name)
+		}
+	}
+	return names
+}
+
+// app is the application as MODULE:OBJECT.
+func (c *config) app() string {
+	if c.positional != "" {
+		return c.positional
+	}
+	return c.wsgiApp
+}
+
+// name is what the titles of the processes say.
+func (c *config) name() string {
+	if c.procName != "" {
+		return c.procName
+	}
+	return c.defaultProcName
+}
+
+// encode writes a marshal dict of every setting by name, and what else a
+// worker and its Python want to know.
+func (c *config) encode() []byte {
+	b := []byte{marshalDict}
+	b = appendMarshalText(appendMarshalText(b, "app"), c.app())
+	b = appendMarshalText(appendMarshalText(b, "start_dir"), c.startDir)
+	b = appendMarshal(appendMarshalText(b, "argv"), c.argv)
+	b = appendMarshalText(appendMarshalText(b, "interpreter"), c.python)
+	for i, v := range c.values {
+		b = appendMarshalText(b, settings[i].name)
+		switch v := v.(type) {
+		case callable:
+			b = append(b, marshalNone)
+		case dict:
+			b = append(b, marshalDict)
+			for _, e := range v {
+				b = appendMarshal(appendMarshal(b, e.key), e.value)
+			}
+			b = append(b, marshalDictEnd)
+		default:
+			b = appendMarshal(b, v)
+		}
+	}
+	return append(b, marshalDictEnd)
+}
+
+// decodeConfig reads what encode wrote. A dict loses its order.
+func decodeConfig(b []byte) (*config, error) {
+	v, err := unmarshal(b)
+	if err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	all, _ := v.(map[string]any)
+	c := &config{values: make([]any, len(settings))}
+	c.positional, _ = all["app"].(string)
+	c.startDir, _ = all["start_dir"].(string)
+	c.argv, _ = stringsOf(all["argv"])
+	for i := range settings {
+		name := settings[i].name
+		v, ok := all[name]
+		if m, isDict := v.(map[string]any); isDict {
+			d := dict{}
+			for key, e := range m {
+				d = append(d, item{key, e})
+			}
+			v = d
+		}
+		if !ok || !c.put(i, v) {
+			return nil, fmt.Errorf("settings: %s: %w", name, errMarshal)
+		}
+	}
+	c.python, _ = all["interpreter"].(string)
+	return c, nil
+}
+
+// flagValues is what one command line says.
+type flagValues struct {
+	app    string         // first positional
+	stop   *option        // the option that reading ended at
+	values map[string]any // by name of the setting, parsed but not checked
+}
+
+// stopped is the settings when reading ended at an option.
+func (f *flagValues) stopped() *config {
+	c := &config{}
+	*f.stop.field(c) = true
+	return c
+}
+
+func (f *flagValues) configFile() string {
+	spec, _ := f.values["config"].(string)
+	return strip(spec)
+}
+
+// word is one argument of a command line as it was recognised.
+type word struct {
+	text   string
+	isFlag bool // or looks like one
+	end    bool // the first --
+	flag   string
+	joined *string // argument in the same word
+}
+
+// flagParser does what argparse does, as long as anyone could tell: flags and
+// positionals in any order, arguments attached or not, short flags joined,
+// prefixes of long flags. Positionals count up to the first flag after them.
+type flagParser struct {
+	rows  map[string]*setting
+	stops map[string]*option
+	names map[string]string // all the flags of a row, for messages
+	order []string
+	words []word
+	out   *flagValues
+}
+
+func parseFlags(args []string) (*flagValues, error) {
+	p := &flagParser{
+		rows:  map[string]*setting{},
+		stops: map[string]*option{},
+		names: map[string]string{},
+		out:   &flagValues{values: map[string]any{}},
+	}
+	add := func(flags []string) {
+		for _, f := range flags {
+			p.names[f] = strings.Join(flags, "/")
+			p.order = append(p.order, f)
+		}
+	}
+	for i := range options {
+		if options[i].field == nil {
+			continue
+		}
+		add(options[i].flags)
+		for _, f := range options[i].flags {
+			p.stops[f] = &options[i]
+		}
+	}
+	for i := range settings {
+		add(settings[i].flags)
+		for _, f := range settings[i].flags {
+			p.rows[f] = &settings[i]
+		}
+	}
+	if err := p.recognise(args); err != nil {
+		return nil, err
+	}
+	if err := p.parse(); err != nil {
+		return nil, err
+	}
+	return p.out, nil
+}
+
+func (p *flagParser) known(flag string) bool { return p.names[flag] != "" }
+
+// recognise decides which arguments are flags, before any is acted on.
+func (p *flagParser) recognise(args []string) error {
+	for i, arg := range args {
+		if !utf8.ValidString(arg) {
+			return sentence("%q is not valid UTF-8", arg)
+		}
+		if arg == "--" {
+			p.words = append(p.words, word{text: arg, end: true})
+			for _, rest := range args[i+1:] {
+				p.words = append(p.words, word{text: rest})
+			}
+			return nil
+		}
+		w, err := p.flagOf(arg)
+		if err != nil {
+			return err
+		}
+		p.words = append(p.words, w)
+	}
+	return nil
+}
+
+func (p *flagParser) flagOf(arg string) (word, error) {
+	w := word{text: arg, isFlag: true}
+	if len(arg) < 2 || arg[0] != '-' {
+		w.isFlag = false
+		return w, nil
+	}
+	name, value, hasValue := strings.Cut(arg, "=")
+	if p.known(arg) {
+		w.flag = arg
+		return w, nil
+	}
+	if hasValue {
+		w.joined = &value
+	}
+	if p.known(name) {
+		w.flag = name
+		return w, nil
+	}
+	if arg[1] != '-' {
+		if p.known(arg[:2]) {
+			rest := arg[2:]
+			w.flag, w.joined = arg[:2], &rest
+			return w, nil
+		}
+	} else {
+		var matches []string
+		for _, f := range p.order {
+			if strings.HasPrefix(f, name) {
+				matches = append(matches, f)
+			}
+		}
+		if len(matches) > 1 {
+			return w, usageError("ambiguous option: %s could match %s", arg, strings.Join(matches, ", "))
+		}
+		if len(matches) == 1 {
+			w.flag = matches[0]
+			return w, nil
+		}
+	}
+	w.isFlag = !negativeNumber(arg) && !strings.Contains(arg, " ")
+	w.joined = nil
+	return w, nil
+}
+
+// negativeNumber tells an argument such as -5 from a flag.
+func negativeNumber(s string) bool {
+	whole, fraction, dot := strings.Cut(s[1:], ".")
+	if dot && fraction == "" || !dot && whole == "" {
+		return false
+	}
+	return strings.Trim(whole+fraction, "0123456789") == ""
+}
+
+func (p *flagParser) parse() error {
+	var unknown []string
+	seen := false
+	for i := 0; i < len(p.words) && p.out.stop == nil; {
+		switch {
+		case p.words[i].isFlag && p.words[i].flag == "":
+			unknown = append(unknown, p.words[i].text)
+			i++
+		case p.words[i].isFlag:
+			next, err := p.flag(i)
+			if err != nil {
+				return err
+			}
+			i = next
+		default:
+			var group []string
+			first := ""
+			for found := false; i < len(p.words) && !p.words[i].isFlag; i++ {
+				if group = append(group, p.words[i].text); !p.words[i].end && !found {
+					first, found = p.words[i].text, true
+				}
+			}
+			if !seen {
+				p.out.app, seen = first, true
+			} else {
+				unknown = append(unknown, group...)
+			}
+		}
+	}
+	if unknown != nil && p.out.stop == nil {
+		return usageError("unrecognized arguments: %s", strings.Join(unknown, " "))
+	}
+	return nil
+}
+
+// flag takes the flag at word i, those joined to it, and its argument. It
+// returns the word to go on with.
+func (p *flagParser) flag(i int) (int, error) {
+	name, joined := p.words[i].flag, p.words[i].joined
+	i++
+	var alone []string
+	for joined != nil && p.takesNone(name) {
+		if *joined == "" || name[1] == '-' || !p.known("-"+(*joined)[:1]) {
+			return 0, usageError("argument %s: ignored explicit argument %s", p.names[name], pyRepr(*joined))
+		}
+		alone = append(alone, name)
+		name = "-" + (*joined)[:1]
+		if rest := (*joined)[1:]; rest != "" {
+			joined = &rest
+		} else {
+			joined = nil
+		}
+	}
+	if joined == nil && !p.takesNone(name) {
+		switch r := p.rows[name]; {
+		case i < len(p.words) && !p.words[i].isFlag && !p.words[i].end:
+			joined = &p.words[i].text
+			i++
+		case !r.kind.optional:
+			return 0, usageError("argument %s: expected one argument", p.names[name])
+		}
+	}
+	for _, f := range alone {
+		if err := p.take(f, nil); err != nil || p.out.stop != nil {
+			return i, err
+		}
+	}
+	return i, p.take(name, joined)
+}
+
+func (p *flagParser) takesNone(flag string) bool {
+	r := p.rows[flag]
+	return r == nil || r.kind.alone != nil && !r.kind.optional
+}
+
+// take notes one flag and its argument.
+func (p *flagParser) take(flag string, arg *string) error {
+	if p.out.stop = p.stops[flag]; p.out.stop != nil {
+		return nil
+	}
+	r := p.rows[flag]
+	if arg == nil {
+		p.out.values[r.name] = r.kind.alone
+		return nil
+	}
+	var v any = *arg
+	if r.kind.text != nil {
+		var err error
+		if v, err = r.kind.text(*arg); err != nil {
+			return usageError("argument %s: %v", p.names[flag], err)
+		}
+	}
+	if r.kind.repeats {
+		before, _ := p.out.values[r.name].([]any)
+		v = append(before, v)
+	}
+	p.out.values[r.name] = v
+	return nil
+}
+
+// splitShell splits text into words as a POSIX shell does: quotes and
+// backslashes, no expansion.
+func splitShell(text string) ([]string, error) {
+	var words []string
+	var w []byte
+	in, quote := false, byte(0)
+	for i := 0; i < len(text); i++ {
+		ch := text[i]
+		switch {
+		case quote == 0 && strings.IndexByte(" \t\r\n", ch) >= 0:
+			if in {
+				words = append(words, string(w))
+			}
+			w, in = w[:0], false
+			continue
+		case ch == '\\' && quote != '\'':
+			if i++; i == len(text) {
+				return nil, errors.New("No escaped character")
+			}
+			if quote != 0 && text[i] != '"' && text[i] != '\\' {
+				w = append(w, ch)
+			}
+			w = append(w, text[i])
+		case ch == quote:
+			quote = 0
+		case quote == 0 && (ch == '\'' || ch == '"'):
+			quote = ch
+		default:
+			w = append(w, ch)
+		}
+		in = true
+	}
+	if quote != 0 {
+		return nil, errors.New("No closing quotation")
+	}
+	if in {
+		words = append(words, string(w))
+	}
+	return words, nil
+}
+
+// each calls f with every setting, sorted by name, and its value as Python
+// prints it.
+func (c *config) each(f func(name, value string)) {
+	order := make([]int, len(settings))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int { return strings.Compare(settings[a].name, settings[b].name) })
+	for _, i := range order {
+		f(settings[i].name, pyStr(c.values[i]))
+	}
+}
+
+// print writes what --print-config shows.
+func (c *config) print(w io.Writer) {
+	width := 0
+	for i := range settings {
+		width = max(width, len(settings[i].name))
+	}
+	c.each(func(name, value string) { fmt.Fprintf(w, "%-*s = %s\n", width, name, value) })
+}
+
+// printHelp writes what --help shows: every flag, and no setting without one.
+func printHelp(w io.Writer) {
+	fmt.Fprint(w, "usage: gunicorn [OPTIONS] [APP_MODULE]\n\noptions:\n")
+	for _, o := range options {
+		printFlag(w, strings.Join(o.flags, ", "), o.usage)
+	}
+	for i := range settings {
+		r := &settings[i]
+		if r.flags == nil {
+			continue
+		}
+		forms := make([]string, len(r.flags))
+		for j, f := range r.flags {
+			switch forms[j] = f; {
+			case r.kind.optional:
+				forms[j] += " [" + r.meta + "]"
+			case r.meta != "":
+				forms[j] += " " + r.meta
+			}
+		}
+		usage := r.usage + " [" + r.def + "]"
+		if r.unsupported != "" && r.accepts == nil {
+			usage = r.usage + " (not supported)"
+		}
+		printFlag(w, strings.Join(forms, ", "), usage)
+	}
+}
+
+// printFlag writes flags in one column and their usage in another.
+func printFlag(w io.Writer, flags, usage string) {
+	const column, width = 24, 78
+	line := "  " + flags
+	if len(line) > column-2 {
+		fmt.Fprintln(w, line)
+		line = ""
+	}
+	line += strings.Repeat(" ", column-len(line))
+	for i, word := range strings.Split(usage, " ") {
+		if i > 0 && len(line)+1+len(word) > width {
+			fmt.Fprintln(w, line)
+			line = strings.Repeat(" ", column)
+		} else if i > 0 {
+			line += " "
+		}
+		line += word
+	}
+	fmt.Fprintln(w, line)
+}
+
+// manSettings is the settings part of the manual, in mdoc: a subsection for
+// each section of the table, an item for each row.
+func manSettings() string {
+	var b strings.Builder
+	var sections []string
+	for i := range settings {
+		if !slices.Contains(sections, settings[i].section) {
+			sections = append(sections, settings[i].section)
+		}
+	}
+	for _, section := range sections {
+		fmt.Fprintf(&b, ".Ss %s\n.Bl -tag -width Ds\n", section)
+		for i := range settings {
+			if settings[i].section == section {
+				settings[i].man(&b)
+			}
+		}
+		b.WriteString(".El\n")
+	}
+	return b.String()
+}
+
+func (r *setting) man(b *strings.Builder) {
+	b.WriteString(".It ")
+	for i, f := range r.flags {
+		if i > 0 {
+			b.WriteString(" , ")
+		}
+		b.WriteString("Fl " + f[1:])
+		switch {
+		case r.kind.optional:
+			b.WriteString(" Op Ar " + r.meta)
+		case r.meta != "":
+			b.WriteString(" Ar " + r.meta)
+		}
+	}
+	if r.flags == nil {
+		b.WriteString("Va " + r.name)
+	}
+	fmt.Fprintf(b, "\n%s%s.\n", strings.ToUpper(r.usage[:1]), manText(r.usage[1:]))
+	for _, s := range strings.Split(r.doc, "\n") {
+		if s != "" {
+			fmt.Fprintln(b, manText(s))
+		}
+	}
+	if r.unsupported != "" && r.accepts == nil {
+		fmt.Fprintf(b, "Not supported: %s.\n", manText(r.unsupported))
+	} else if r.kind.alone == nil && r.def != none {
+		if r.computed != nil {
+			fmt.Fprintf(b, "The default is %s.\n", manText(r.def))
+		} else {
+			fmt.Fprintf(b, "The default is\n.Ql %s .\n", strings.ReplaceAll(manText(r.def), `"`, `\(dq`))
+		}
+	}
+	if r.env != "" {
+		fmt.Fprintf(b, "The variable\n.Ev %s\nreplaces the default.\n", r.env)
+	}
+	if r.early {
+		b.WriteString("A configuration file cannot set this.\n")
+	} else if r.flags != nil && !slices.Contains(r.flags, "--"+strings.ReplaceAll(r.name, "_", "-")) {
+		fmt.Fprintf(b, "The key in a configuration file is\n.Va %s .\n", r.name)
+	}
+}
+
+// manText escapes what mdoc would interpret.
+func manText(s string) string {
+	s = strings.ReplaceAll(s, `\`, `\e`)
+	if strings.HasPrefix(s, ".") || strings.HasPrefix(s, "'") {
+		s = `\&` + s
+	}
+	return s
+}
+
+// address is where to listen.
+type address struct {
+	network string // "tcp", "tcp6", "unix", "fd"
+	host    string
+	port    int
+	path    string
+	fd      int
+}
+
+// parseBind reads one address of bind. Its errors are those of the original.
+func parseBind(s string) (address, error) {
+	if rest, ok := strings.CutPrefix(s, "fd://"); ok {
+		fd, err := pyInt(rest, 10)
+		if err != nil || fd < 0 || fd > 1<<20 {
+			return address{}, fmt.Errorf("%s is not a valid file descriptor.", pyRepr(rest))
+		}
+		return address{network: "fd", fd: int(fd)}, nil
+	}
+	if rest, ok := strings.CutPrefix(s, "unix:"); ok {
+		path := strings.TrimPrefix(rest, "//")
+		if path == "" {
+			return address{}, fmt.Errorf("%s has no path of a socket.", pyRepr(s))
+		}
+		return address{network: "unix", path: path}, nil
+	}
+	a := address{network: "tcp", port: 8000}
+	host, port, hasPort := strings.Cut(strings.TrimPrefix(s, "tcp://"), ":")
+	if name, rest, ok := bracketed(strings.TrimPrefix(s, "tcp://")); ok {
+		host = name
+		port, hasPort = strings.CutPrefix(rest, ":")
+	} else if host == "" || host == "0" {
+		host = "0.0.0.0"
+	}
+	if hasPort {
+		port, _, _ = strings.Cut(port, ":")
+		n, err := pyInt(port, 10)
+		if err != nil || n < 0 || n > 65535 {
+			return address{}, fmt.Errorf("%s is not a valid port number.", pyRepr(port))
+		}
+		a.port = int(n)
+	}
+	a.host = strings.ToLower(host)
+	if ip, err := netip.ParseAddr(a.host); err == nil && ip.Is6() {
+		a.network = "tcp6"
+	}
+	return a, nil
+}
+
+// bracketed splits [HOST]REST.
+func bracketed(s string) (host, rest string, ok bool) {
+	if strings.HasPrefix(s, "[") {
+		host, rest, ok = strings.Cut(s[1:], "]")
+	}
+	return host, rest, ok
+}
+
+// tuple is the address as Python's log lines show it.
+func (a address) tuple() string {
+	switch a.network {
+	case "unix":
+		return a.path
+	case "fd":
+		return strconv.Itoa(a.fd)
+	}
+	return fmt.Sprintf("(%s, %d)", pyRepr(a.host), a.port)
+}

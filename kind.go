@@ -1,0 +1,765 @@
+package main
+
+// Kinds: what the values of settings can be. The first half of the file turns
+// flag text, and values of every type that a configuration file can hold, into
+// the one form of each kind; the error texts are those that Python and
+// Gunicorn's own checks give, because people search for them. The second half
+// prints values as Python does.
+//
+// A value that has been checked is nil, a bool, an int64, a string, a []any of
+// strings, a dict, or a callable.
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// kind is what the settings of one type have in common.
+type kind struct {
+	alone    any    // what the flag means without an argument; nil: it needs one
+	optional bool   // the flag works alone and with an argument
+	repeats  bool   // each flag of one source adds to the list
+	want     string // what a value should have been, for a sentence
+
+	// text reads flags, the environment and defaults; nil leaves them text.
+	// Its error is one of usage.
+	text func(s string) (any, error)
+
+	// value checks what any source gave and returns its one form.
+	value func(v any, at *start) (any, error)
+
+	// store puts that form into the field of a config. It reports whether
+	// the form was right, as a config may come from another process.
+	store func(field, v any) bool
+}
+
+// dict is a Python dict in its own order. An unsorted map would print
+// differently each time.
+type dict []item
+
+type item struct{ key, value any }
+
+// callable is a function or a class of a configuration file. It stays in
+// Python; its name and the number of its positional parameters come here.
+type callable struct {
+	name   string
+	params int64
+}
+
+// object is any other Python value, which no setting accepts.
+type object struct{ class, repr string }
+
+// fromPython finds the types that marshal cannot express in what read_config
+// gave: a map there is always a description, never a user's dict.
+func fromPython(v any) any {
+	switch v := v.(type) {
+	case []any:
+		for i := range v {
+			v[i] = fromPython(v[i])
+		}
+	case map[string]any:
+		text := func(key string) string { s, _ := v[key].(string); return s }
+		switch v["type"] {
+		case "callable":
+			params, _ := v["params"].(int64)
+			return callable{text("name"), params}
+		case "dict":
+			d := dict{}
+			items, _ := v["items"].([]any)
+			for _, e := range items {
+				if pair, ok := e.([]any); ok && len(pair) == 2 {
+					d = append(d, item{fromPython(pair[0]), fromPython(pair[1])})
+				}
+			}
+			return d
+		}
+		return object{text("class"), text("repr")}
+	}
+	return v
+}
+
+// textKind is a string, or nothing.
+var textKind = &kind{value: checkText, store: storeText}
+
+func checkText(v any, _ *start) (any, error) {
+	switch v := v.(type) {
+	case nil:
+		return nil, nil
+	case string:
+		return strip(v), nil
+	}
+	return nil, notString(v)
+}
+
+func storeText(field, v any) bool {
+	s, ok := v.(string)
+	*field.(*string) = s
+	return ok || v == nil
+}
+
+func notString(v any) error { return fmt.Errorf("Not a string: %s", pyStr(v)) }
+
+// strip cuts the white space that Python's str.strip does.
+func strip(s string) string {
+	return strings.TrimFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f
+	})
+}
+
+// posInt is zero or a positive whole number.
+var posInt = &kind{
+	want:  "zero or a positive whole number",
+	text:  decimal,
+	value: checkPosInt,
+	store: storeInt,
+}
+
+// decimal reads the argument of a flag that takes a number.
+func decimal(s string) (any, error) {
+	n, err := pyInt(s, 10)
+	if err != nil {
+		return nil, fmt.Errorf("invalid int value: %s", pyRepr(s))
+	}
+	return n, nil
+}
+
+// lateInt is a posInt whose flag leaves the reading to the check, which knows
+// 0x and its like.
+var lateInt = &kind{value: checkPosInt, store: storeInt}
+
+// modeInt is a posInt whose flag takes octal numbers too, as chmod does.
+var modeInt = &kind{
+	text: func(s string) (any, error) {
+		base := 0
+		if octal(s) {
+			base = 8
+		}
+		n, err := pyInt(s, base)
+		if err != nil {
+			return nil, fmt.Errorf("invalid auto_int value: %s", pyRepr(s))
+		}
+		return n, nil
+	},
+	value: checkPosInt,
+	store: storeInt,
+}
+
+// octal tells 022 from 0o22 and 22.
+func octal(s string) bool {
+	if len(s) < 2 || s[0] != '0' {
+		return false
+	}
+	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
+}
+
+// frameSize is what RFC 9113 allows as SETTINGS_MAX_FRAME_SIZE.
+var frameSize = &kind{
+	text: decimal,
+	value: func(v any, at *start) (any, error) {
+		v, err := checkPosInt(v, at)
+		if n, _ := v.(int64); err == nil && (n < 16384 || n > 16777215) {
+			err = fmt.Errorf("http2_max_frame_size must be between 16384 and 16777215, got %d", n)
+		}
+		return v, err
+	},
+}
+
+func checkPosInt(v any, _ *start) (any, error) {
+	var n int64
+	switch t := v.(type) {
+	case bool:
+		if t {
+			n = 1
+		}
+	case int64:
+		n = t
+	case string, []byte:
+		text, ok := t.(string)
+		if !ok {
+			text = string(t.([]byte))
+		}
+		var err error
+		if n, err = pyInt(text, 0); err != nil {
+			return nil, fmt.Errorf("invalid literal for int() with base 0: %s", pyRepr(v))
+		}
+	default:
+		return nil, errors.New("int() can't convert non-string with explicit base")
+	}
+	if n < 0 {
+		return nil, fmt.Errorf("Value must be positive: %d", n)
+	}
+	return n, nil
+}
+
+func storeInt(field, v any) bool {
+	n, ok := v.(int64)
+	*field.(*int) = int(n)
+	return ok
+}
+
+// pyInt reads a whole number as Python's int(s, base) does; base is 0, 8 or
+// 10. Python has no largest number; what is too large here becomes ours.
+func pyInt(s string, base int) (int64, error) {
+	s = strip(s)
+	digits := strings.TrimLeft(s, "+-")
+	if len(s)-len(digits) > 1 {
+		return 0, strconv.ErrSyntax
+	}
+	switch {
+	case base == 0 && len(digits) > 1 && digits[0] == '0' && strings.Trim(digits, "0_") != "" &&
+		!strings.ContainsRune("xXoObB", rune(digits[1])):
+		return 0, strconv.ErrSyntax // Go reads 022 as octal, Python refuses it
+	case base == 10:
+		if strings.HasPrefix(digits, "_") || strings.HasSuffix(digits, "_") || strings.Contains(digits, "__") {
+			return 0, strconv.ErrSyntax
+		}
+		s = strings.ReplaceAll(s, "_", "")
+	}
+	n, err := strconv.ParseInt(s, base, 64)
+	if errors.Is(err, strconv.ErrRange) {
+		err = nil
+	}
+	return n, err
+}
+
+// seconds is a posInt kept as a duration. What is longer than a duration can
+// be, as sys.maxsize is, becomes the longest.
+var seconds = &kind{
+	want:  posInt.want,
+	text:  decimal,
+	value: checkPosInt,
+	store: func(field, v any) bool {
+		n, ok := v.(int64)
+		*field.(*time.Duration) = time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
+		return ok
+	},
+}
+
+// boolean is on or off; its flag turns it on.
+var boolean = &kind{alone: true, value: checkBool, store: storeBool}
+
+func checkBool(v any, _ *start) (any, error) {
+	switch v := v.(type) {
+	case nil, bool:
+		return v, nil
+	case string:
+		switch strings.ToLower(strip(v)) {
+		case "true":
+			return true, nil
+		case "false":
+			return false, nil
+		}
+		return nil, fmt.Errorf("Invalid boolean: %s", v)
+	}
+	return nil, badCast(v)
+}
+
+func storeBool(field, v any) bool {
+	on, ok := v.(bool)
+	*field.(*bool) = on
+	return ok || v == nil
+}
+
+func badCast(v any) error { return fmt.Errorf("Invalid type for casting: %s", pyStr(v)) }
+
+// onUnlessFalse is a boolean that its flag turns off, and that is on when
+// nobody says anything.
+var onUnlessFalse = &kind{
+	alone: false,
+	value: checkBool,
+	store: func(field, v any) bool { return storeBool(field, v != any(false)) },
+}
+
+// list is any number of strings.
+var list = &kind{repeats: true, value: checkList, store: storeList}
+
+func checkList(v any, _ *start) (any, error) {
+	strs := []any{}
+	var from []any
+	switch t := v.(type) {
+	case nil:
+	case string:
+		if t != "" {
+			from = []any{t}
+		}
+	case []any:
+		from = t
+	case dict:
+		for _, e := range t {
+			from = append(from, e.key)
+		}
+	case []byte:
+		for _, b := range t {
+			from = append(from, int64(b))
+		}
+	default:
+		if v == any(false) || v == any(int64(0)) || v == any(0.0) {
+			break
+		}
+		return nil, fmt.Errorf("'%s' object is not iterable", pyClass(v))
+	}
+	for _, e := range from {
+		s, ok := e.(string)
+		if !ok {
+			return nil, notString(e)
+		}
+		strs = append(strs, strip(s))
+	}
+	return strs, nil
+}
+
+func storeList(field, v any) bool {
+	strs, ok := stringsOf(v)
+	*field.(*[]string) = strs
+	return ok
+}
+
+func stringsOf(v any) ([]string, bool) {
+	from, ok := v.([]any)
+	strs := make([]string, len(from))
+	for i, e := range from {
+		s, isText := e.(string)
+		strs[i], ok = s, ok && isText
+	}
+	return strs, ok
+}
+
+// words is a list written as one string with commas.
+var words = &kind{value: checkWords, store: storeList}
+
+func checkWords(v any, at *start) (any, error) {
+	strs := []any{}
+	switch v := v.(type) {
+	case nil:
+	case string:
+		for _, s := range strings.Split(v, ",") {
+			if s = strip(s); s != "" {
+				strs = append(strs, s)
+			}
+		}
+	default:
+		return nil, notString(v)
+	}
+	return strs, nil
+}
+
+// networks is words that are IP addresses or networks, or * for every peer.
+var networks = &kind{
+	value: func(v any, at *start) (any, error) {
+		v, err := checkWords(v, at)
+		if err == nil {
+			_, err = trust(v)
+		}
+		return v, err
+	},
+	store: func(field, v any) bool {
+		t, err := trust(v)
+		*field.(*trustList) = t
+		return err == nil
+	},
+}
+
+func trust(v any) (t trustList, err error) {
+	strs, ok := stringsOf(v)
+	if !ok {
+		return t, errors.New("not a list of strings")
+	}
+	for _, s := range strs {
+		if s == "*" {
+			t.all = true
+			continue
+		}
+		n, err := parseNetwork(s)
+		if err != nil {
+			return t, err
+		}
+		t.nets = append(t.nets, n)
+	}
+	return t, nil
+}
+
+// parseNetwork reads an address, or a network with the length of its prefix
+// or, for IPv4, its mask.
+func parseNetwork(s string) (netip.Prefix, error) {
+	text, mask, masked := strings.Cut(s, "/")
+	addr, err := netip.ParseAddr(text)
+	size := addr.BitLen()
+	if masked && err == nil {
+		size, err = prefixLen(mask, size)
+	}
+	if err != nil || addr.Zone() != "" {
+		return netip.Prefix{}, fmt.Errorf("%s does not appear to be an IPv4 or IPv6 network", pyRepr(s))
+	}
+	n := netip.PrefixFrom(addr, size)
+	if n.Masked() != n {
+		return netip.Prefix{}, fmt.Errorf("%s has host bits set", n)
+	}
+	if addr.Is4In6() && size >= 96 { // has looks peers up as IPv4
+		n = netip.PrefixFrom(addr.Unmap(), size-96)
+	}
+	return n, nil
+}
+
+func prefixLen(mask string, most int) (int, error) {
+	if strings.Trim(mask, "0123456789") == "" {
+		n, err := strconv.Atoi(mask)
+		if err == nil && n > most {
+			err = strconv.ErrRange
+		}
+		return n, err
+	}
+	addr, err := netip.ParseAddr(mask)
+	if err != nil || most != 32 || !addr.Is4() {
+		return 0, strconv.ErrSyntax
+	}
+	var m uint32
+	for _, b := range addr.As4() {
+		m = m<<8 | uint32(b)
+	}
+	if m>>31 == 0 { // ones where the host is
+		m = ^m
+	}
+	n := bits.LeadingZeros32(^m)
+	if m<<n != 0 {
+		return 0, strconv.ErrSyntax
+	}
+	return n, nil
+}
+
+// choice is one word of a few, in any case. Each name may have other
+// spellings behind bars; the first name is what None means. wrong is the error
+// for another word, with %s for it, and notText the one for another type.
+func choice(wrong, notText string, names ...string) *kind {
+	canonical := func(text string) string {
+		for _, name := range names {
+			spellings := strings.Split(name, "|")
+			for _, s := range spellings {
+				if s == strings.ToLower(strip(text)) {
+					return spellings[0]
+				}
+			}
+		}
+		return ""
+	}
+	return &kind{
+		value: func(v any, _ *start) (any, error) {
+			text, ok := v.(string)
+			switch v {
+			case nil:
+				first, _, _ := strings.Cut(names[0], "|")
+				return first, nil
+			case true:
+				text = "true"
+			case false:
+				text = "false"
+			}
+			name := canonical(text)
+			switch {
+			case name != "":
+				return name, nil
+			case ok:
+				return nil, errors.New(strings.Replace(wrong, "%s", text, 1))
+			case notText != "":
+				return nil, errors.New(notText)
+			}
+			return nil, badCast(v)
+		},
+		store: storeText,
+	}
+}
+
+// proxyMode is the one choice whose flag may stand alone.
+var proxyMode = func() *kind {
+	k := choice("proxy_protocol must be: off, v1, v2, or auto", "proxy_protocol must be string or bool",
+		"off|false|0|none", "v1", "v2", "auto|true|1")
+	k.alone, k.optional = "auto", true
+	return k
+}()
+
+// class is a Python class or the name of one.
+var class = &kind{
+	value: func(v any, at *start) (any, error) {
+		if c, ok := v.(callable); ok {
+			return c, nil
+		}
+		return checkText(v, at)
+	},
+	store: storeText,
+}
+
+// hook is a function of a configuration file, or the dotted name of one, that
+// takes from least to most positional parameters.
+func hook(least, most int64) *kind {
+	return &kind{
+		text: func(s string) (any, error) { return callable{s, most}, nil }, // of a default
+		value: func(v any, _ *start) (any, error) {
+			switch v := v.(type) {
+			case string:
+				return v, nil
+			case callable:
+				if v.params < least || v.params > most {
+					return nil, fmt.Errorf("Value must have an arity of: %d", most)
+				}
+				return v, nil
+			}
+			return nil, fmt.Errorf("Value is not callable: %s", pyStr(v))
+		},
+	}
+}
+
+// stringDict is a dict of strings.
+var stringDict = &kind{
+	text: func(s string) (any, error) { // of a default
+		d := dict{}
+		for _, e := range strings.Split(s, ",") {
+			key, value, _ := strings.Cut(e, "=")
+			d = append(d, item{key, value})
+		}
+		return d, nil
+	},
+	value: func(v any, at *start) (any, error) {
+		d, ok := v.(dict)
+		if !ok {
+			return nil, fmt.Errorf("Value is not a dictionary: %s ", pyStr(v))
+		}
+		for _, e := range d {
+			for _, part := range []any{e.key, e.value} {
+				if _, ok := part.(string); !ok {
+					return nil, notString(part)
+				}
+			}
+		}
+		return d, nil
+	},
+	store: func(field, v any) bool {
+		d, ok := v.(dict)
+		m := map[string]string{}
+		for _, e := range d {
+			key, isKey := e.key.(string)
+			value, isText := e.value.(string)
+			m[key], ok = value, ok && isKey && isText
+		}
+		*field.(*map[string]string) = m
+		return ok
+	},
+}
+
+// anyDict is a dict of anything.
+var anyDict = &kind{
+	text: func(string) (any, error) { return dict{}, nil }, // of a default
+	value: func(v any, at *start) (any, error) {
+		if d, ok := v.(dict); ok {
+			return d, nil
+		}
+		return nil, fmt.Errorf("Value is not a dictionary: %s ", pyStr(v))
+	},
+}
+
+// directory is one that exists; a relative one counts from where we started.
+var directory = &kind{
+	value: func(v any, at *start) (any, error) {
+		if v == nil {
+			return nil, errors.New("join() argument must be str, bytes, or os.PathLike object, not 'NoneType'")
+		}
+		v, err := checkText(v, at)
+		if err != nil {
+			return nil, err
+		}
+		path := at.path(v.(string))
+		if st, err := os.Stat(path); err != nil || !st.IsDir() {
+			return nil, fmt.Errorf("can't chdir to %s", pyRepr(v))
+		}
+		return path, nil
+	},
+	store: storeText,
+}
+
+// path makes name absolute against the directory we started in.
+func (s *start) path(name string) string {
+	if filepath.IsAbs(name) {
+		return filepath.Clean(name)
+	}
+	return filepath.Join(s.dir, name)
+}
+
+// userID and groupID are numbers, or names that the system knows.
+var userID = identity("user", os.Geteuid, func(name string) (string, error) {
+	u, err := user.Lookup(name)
+	if err != nil {
+		return "", err
+	}
+	return u.Uid, nil
+})
+
+var groupID = identity("group", os.Getegid, func(name string) (string, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return "", err
+	}
+	return g.Gid, nil
+})
+
+func identity(what string, own func() int, lookup func(string) (string, error)) *kind {
+	return &kind{value: func(v any, at *start) (any, error) {
+		switch v := v.(type) {
+		case nil:
+			return int64(own()), nil
+		case int64:
+			return v, nil
+		case bool:
+			return checkPosInt(v, at)
+		case string:
+			id := v
+			if strings.Trim(v, "0123456789") != "" || v == "" {
+				var err error
+				if id, err = lookup(v); err != nil {
+					return nil, fmt.Errorf("No such %s: %s", what, pyRepr(v))
+				}
+			}
+			return pyInt(id, 10)
+		}
+		return nil, fmt.Errorf("'%s' object has no attribute 'isdigit'", pyClass(v))
+	}}
+}
+
+// anything is not checked, as nobody will read it.
+var anything = &kind{
+	text: func(s string) (any, error) {
+		if n, err := pyInt(s, 10); err == nil {
+			return n, nil
+		}
+		return s, nil
+	},
+	value: func(v any, _ *start) (any, error) { return v, nil },
+}
+
+// pyStr is Python's str of a value.
+func pyStr(v any) string {
+	if s, ok := v.(string); ok {
+		return s
+	}
+	return pyRepr(v)
+}
+
+// pyRepr is Python's repr of a value.
+func pyRepr(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "None"
+	case bool:
+		if v {
+			return "True"
+		}
+		return "False"
+	case int64:
+		return strconv.FormatInt(v, 10)
+	case float64:
+		return pyFloat(v)
+	case string:
+		return pyQuote(v, func(r rune) bool { return unicode.IsPrint(r) })
+	case []byte:
+		latin := string(appendLatin(nil, v))
+		return "b" + pyQuote(latin, func(r rune) bool { return r >= ' ' && r <= '~' })
+	case []any:
+		parts := make([]string, len(v))
+		for i, e := range v {
+			parts[i] = pyRepr(e)
+		}
+		return "[" + strings.Join(parts, ", ") + "]"
+	case dict:
+		parts := make([]string, len(v))
+		for i, e := range v {
+			parts[i] = pyRepr(e.key) + ": " + pyRepr(e.value)
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
+	case callable:
+		return "<" + v.name + "()>"
+	case object:
+		return v.repr
+	}
+	panic(fmt.Sprintf("config: no Python form for %T", v))
+}
+
+func pyFloat(f float64) string {
+	switch a := math.Abs(f); {
+	case math.IsNaN(f):
+		return "nan"
+	case math.IsInf(f, 0):
+		return strings.TrimPrefix(strings.ToLower(strconv.FormatFloat(f, 'g', -1, 64)), "+")
+	case a != 0 && (a < 1e-4 || a >= 1e16):
+		return strconv.FormatFloat(f, 'e', -1, 64)
+	}
+	s := strconv.FormatFloat(f, 'f', -1, 64)
+	if !strings.Contains(s, ".") {
+		s += ".0"
+	}
+	return s
+}
+
+// pyQuote quotes s, preferring single quotes, and escapes what plain refuses.
+func pyQuote(s string, plain func(rune) bool) string {
+	quote := '\''
+	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
+		quote = '"'
+	}
+	b := []byte(string(quote))
+	for i, r := range s {
+		switch {
+		case r == quote || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r == '\n':
+			b = append(b, `\n`...)
+		case r == '\r':
+			b = append(b, `\r`...)
+		case r == '\t':
+			b = append(b, `\t`...)
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\ufffd"):
+			b = fmt.Appendf(b, `\udc%02x`, s[i])
+		case plain(r):
+			b = utf8.AppendRune(b, r)
+		case r < 0x100:
+			b = fmt.Appendf(b, `\x%02x`, r)
+		case r < 0x10000:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		default:
+			b = fmt.Appendf(b, `\U%08x`, r)
+		}
+	}
+	return string(b) + string(quote)
+}
+
+// pyClass is the name of the Python type of a value.
+func pyClass(v any) string {
+	switch v := v.(type) {
+	case nil:
+		return "NoneType"
+	case bool:
+		return "bool"
+	case int64:
+		return "int"
+	case float64:
+		return "float"
+	case string:
+		return "str"
+	case []byte:
+		return "bytes"
+	case []any:
+		return "list"
+	case dict:
+		return "dict"
+	case object:
+		return v.class
+	}
+	return "function"
+}

@@ -1,0 +1,414 @@
+package main
+
+// A lane joins a worker to one thread of its Python. Requests wait for that
+// thread as messages in a socket, the queue; what belongs to the request that
+// runs, its response and the rest of its body, goes over another, the wire.
+//
+// The queue is a SOCK_SEQPACKET pair of which the worker keeps both ends.
+// Whoever receives a message owns it, by the kernel's word: a request that
+// Python has received has begun, and one that it has not can be received back
+// and be served elsewhere. So a request that was written ahead is never lost,
+// never stuck behind a slow one, and never executed twice.
+//
+// Every request has a number and every frame repeats it. A frame that does not
+// fit what is running means that this Python is out of step: nothing that it
+// says after that reaches anybody.
+
+import (
+	_ "embed"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+//go:embed wsgi.py
+var wsgiSource []byte
+
+// The frame header: length of the payload, request number, bytes of marshal at
+// the front of the payload, kind, flags, two bytes of nothing.
+const frameHeader = 16
+
+const (
+	kindRequest  = 1 + iota // environ, body
+	kindIndirect            // the environ is too long for a message: it is asked for
+	kindBody                // an answer to kindRead
+)
+
+const (
+	kindReady    = 8 + iota // the application is loaded
+	kindResponse            // status and headers, body
+	kindBlock               // more body
+	kindFile                // status and headers, offset, length; a descriptor comes along
+	kindFailed              // no more will come; the traceback is logged
+	kindRead                // wants so many bytes of body
+	kindHints               // headers of a 103
+)
+
+const (
+	flagLast   = 1 << iota // of this body
+	flagMore               // of the body is to be asked for
+	flagBroken             // the body will never be complete
+	flagQuiet              // the application wants the connection closed, and no error
+)
+
+const (
+	queueMax = 1 << 16   // bytes of the longest message in a queue
+	depthMax = 32        // requests in a queue and running
+	wireRoom = 256 << 10 // bytes taken off the wire at once
+	metaMax  = 4 << 20   // bytes of status and headers: far above any client's limit
+)
+
+// moment is how long a request may keep others waiting in a worker before they
+// are served elsewhere, and how much work is written ahead.
+const moment = 2 * time.Millisecond
+
+var errOutOfStep = errors.New("out of step")
+
+type lane struct {
+	pid   int
+	queue int // the worker's end
+	back  int // Python's end, kept to take back what has not begun
+	wire  int
+	trace int // memfd: stacks, as faulthandler writes them
+
+	// giveUp is a word that Python reads after each block: the number of
+	// the request whose client has left.
+	giveUp *atomic.Uint32
+
+	ready  bool
+	eof    bool   // Python has closed the wire
+	closed bool   // given up: nothing more is sent or believed
+	events uint32 // that the wire is watched for
+
+	number uint32  // of the newest request
+	flight []*conn // written and not answered, oldest first
+	begun  int64   // when the oldest of them began
+	pace   int64   // how long calls take of late: nanoseconds, smoothed
+
+	in       []byte // off the wire: in[at:] is not yet handled
+	at       int
+	frame    frame // whose body is coming
+	bodyLeft int
+	passed   int // a descriptor that came along, -1 for none
+	out      []byte
+}
+
+// frame is one header.
+type frame struct {
+	length, number, meta uint32
+	kind, flags          byte
+}
+
+func (f frame) append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, f.length)
+	b = binary.LittleEndian.AppendUint32(b, f.number)
+	b = binary.LittleEndian.AppendUint32(b, f.meta)
+	return append(b, f.kind, f.flags, 0, 0)
+}
+
+func readFrame(b []byte) frame {
+	return frame{
+		length: binary.LittleEndian.Uint32(b),
+		number: binary.LittleEndian.Uint32(b[4:]),
+		meta:   binary.LittleEndian.Uint32(b[8:]),
+		kind:   b[12],
+		flags:  b[13],
+	}
+}
+
+// bootstrap runs the source on descriptor 3. Its globals are its own: the
+// application finds a __main__ that is empty, as a program's would be wrong.
+const bootstrap = "import sys; exec(compile(open(3, 'rb').read(), '<gunicorn>', 'exec'), {'__name__': '__gunicorn__'})"
+
+// startPython runs wsgi.py in the given role, with files from descriptor 4 on,
+// and returns its pid. The environment is the worker's, and never is the mode
+// an isolated one: wrappers that patch through PYTHONPATH must work.
+func startPython(python, role string, env []string, files ...int) (int, error) {
+	source, err := memfd("wsgi.py", wsgiSource)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(source)
+	attr := &syscall.ProcAttr{
+		Env:   env,
+		Files: []uintptr{0, 1, 2, uintptr(source)},
+		// Whatever becomes of this process, its Python does not
+		// outlive it. The signal comes when the thread that forks
+		// ends; Go's threads end with the process.
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+	}
+	for _, fd := range files {
+		attr.Files = append(attr.Files, uintptr(fd))
+	}
+	pid, err := syscall.ForkExec(python, []string{python, "-c", bootstrap, role}, attr)
+	if err != nil {
+		return 0, fmt.Errorf("python: %s: %w", python, err)
+	}
+	return pid, nil
+}
+
+// openLane starts a Python whose application will read requests from it.
+func openLane(c *config, env []string) (l *lane, err error) {
+	settings, err := memfd("settings", c.encode())
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(settings)
+	l = &lane{passed: -1, in: make([]byte, 0, wireRoom)}
+	l.queue, l.back, err = socketpair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		return nil, err
+	}
+	wire, far, err := socketpair(unix.SOCK_STREAM)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(far)
+	l.wire = wire
+	// As much as the kernel lets anyone have: a full queue only means that
+	// fewer requests are written ahead.
+	_ = unix.SetsockoptInt(l.queue, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
+	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
+	if l.trace, err = memfd("trace", nil); err != nil {
+		return nil, err
+	}
+	page, err := memfd("give-up", make([]byte, pageSize))
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(page)
+	b, err := unix.Mmap(page, 0, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	l.giveUp = (*atomic.Uint32)(unsafe.Pointer(&b[0]))
+	l.pid, err = startPython(c.python, "serve", env, settings, l.back, far, l.trace, page)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(l.wire, true); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return l, nil
+}
+
+// depth is how many requests the lane may hold: as many as are done in a
+// moment at the pace of late, one when calls take longer.
+func (l *lane) depth() int {
+	if l.pace == 0 {
+		return 1
+	}
+	return max(1, min(depthMax, int(int64(moment)/l.pace)))
+}
+
+// free says whether the lane takes one more request.
+func (l *lane) free() bool {
+	return l.ready && !l.closed && !l.eof && len(l.flight) < l.depth()
+}
+
+// stalled says whether the oldest request has run for longer than a moment.
+func (l *lane) stalled(now int64) bool {
+	return len(l.flight) > 0 && now-l.begun > int64(moment)
+}
+
+// send writes one message into the queue: false when it has no room now.
+func (l *lane) send(c *conn, message []byte, now int64) (bool, error) {
+	for {
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(l.queue), uintptr(unsafe.Pointer(unsafe.SliceData(message))),
+			uintptr(len(message)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		switch errno {
+		case 0:
+			if len(l.flight) == 0 {
+				l.begun = now
+			}
+			l.flight = append(l.flight, c)
+			return true, nil
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			if len(l.flight) > 0 {
+				return false, nil
+			}
+		}
+		return false, os.NewSyscallError("sendto", errno)
+	}
+}
+
+// takeBack receives the requests that Python has not begun, and returns their
+// connections, oldest first.
+func (l *lane) takeBack() (back []*conn) {
+	var head [frameHeader]byte
+	for {
+		// The rest of the message is thrown away: its connection still has
+		// what it was made of.
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&head[0])),
+			frameHeader, unix.MSG_DONTWAIT, 0, 0)
+		if errno == unix.EINTR {
+			continue
+		}
+		if errno != 0 || n < frameHeader {
+			return back
+		}
+		number := readFrame(head[:]).number
+		for i, c := range l.flight {
+			if c.number == number {
+				l.flight = append(l.flight[:i], l.flight[i+1:]...)
+				back = append(back, c)
+				break
+			}
+		}
+	}
+}
+
+// answered takes the oldest request off the flight: its response is complete.
+func (l *lane) answered(now int64) {
+	took := now - l.begun
+	if l.pace == 0 {
+		l.pace = max(took, 1)
+	} else {
+		l.pace = max(l.pace+(took-l.pace)/8, 1)
+	}
+	l.begun = now
+	n := copy(l.flight, l.flight[1:])
+	l.flight[n] = nil
+	l.flight = l.flight[:n]
+}
+
+// running is the connection whose request Python has begun, nil for none. What
+// is still in the queue has not: the caller takes that back first when the
+// difference matters.
+func (l *lane) running() *conn {
+	if len(l.flight) == 0 {
+		return nil
+	}
+	return l.flight[0]
+}
+
+// receive takes what is on the wire into l.in: false when nothing is there. A
+// descriptor that came along is kept in l.passed.
+func (l *lane) receive() (bool, error) {
+	if l.at > 0 {
+		n := copy(l.in[:cap(l.in)], l.in[l.at:])
+		l.in, l.at = l.in[:n], 0
+	}
+	if len(l.in) == cap(l.in) {
+		// Only a frame's head and marshal must be in memory as a whole.
+		if cap(l.in) >= metaMax {
+			return false, errOutOfStep
+		}
+		l.in = append(make([]byte, 0, 2*cap(l.in)), l.in...)
+	}
+	n, passed, errno := rawRecvmsg(l.wire, l.in[len(l.in):cap(l.in)])
+	switch {
+	case errno == unix.EAGAIN:
+		return false, nil
+	case errno != 0:
+		return false, os.NewSyscallError("recvmsg", errno)
+	case n == 0:
+		l.eof = true
+		return false, nil
+	}
+	if passed >= 0 {
+		if l.passed >= 0 {
+			unix.Close(l.passed)
+		}
+		l.passed = passed
+	}
+	l.in = l.in[:len(l.in)+n]
+	return true, nil
+}
+
+// next is the next frame's header and marshal once both are in memory; its
+// body is then taken by body.
+func (l *lane) next() (meta []byte, ok bool, err error) {
+	b := l.in[l.at:]
+	if len(b) < frameHeader {
+		return nil, false, nil
+	}
+	f := readFrame(b)
+	if f.meta > f.length || f.meta > metaMax-frameHeader {
+		return nil, false, errOutOfStep
+	}
+	n := frameHeader + int(f.meta)
+	if f.kind == kindFile || f.kind == kindRead {
+		n = frameHeader + int(f.length) // a few bytes more, wanted at once
+		if f.length-f.meta > 16 {
+			return nil, false, errOutOfStep
+		}
+	}
+	if len(b) < n {
+		return nil, false, nil
+	}
+	l.frame, l.bodyLeft = f, int(f.length)-(n-frameHeader)
+	l.at += n
+	return b[frameHeader:n], true, nil
+}
+
+// body takes what has come of the running frame's body; done when that was the
+// end of it.
+func (l *lane) body() (b []byte, done bool) {
+	b = l.in[l.at:]
+	if len(b) > l.bodyLeft {
+		b = b[:l.bodyLeft]
+	}
+	l.at += len(b)
+	l.bodyLeft -= len(b)
+	return b, l.bodyLeft == 0
+}
+
+// answer sends an answer to kindRead. What the wire has no room for waits in
+// l.out: at most one answer, because Python asks for one at a time.
+func (l *lane) answer(f frame, payload []byte) error {
+	if len(l.out) > 0 {
+		return errOutOfStep
+	}
+	var head [frameHeader]byte
+	f.length = uint32(len(payload))
+	n, errno := rawWritev(l.wire, f.append(head[:0]), payload)
+	if errno != 0 && errno != unix.EAGAIN {
+		return os.NewSyscallError("writev", errno)
+	}
+	if n < frameHeader {
+		l.out = append(l.out, head[n:]...)
+		n = frameHeader
+	}
+	l.out = append(l.out, payload[n-frameHeader:]...)
+	return nil
+}
+
+// flush writes what waits in l.out, as far as there is room.
+func (l *lane) flush() {
+	if len(l.out) == 0 || l.closed {
+		return
+	}
+	n, _ := rawWrite(l.wire, l.out)
+	l.out = append(l.out[:0], l.out[n:]...)
+	if len(l.out) == 0 {
+		l.out = nil
+	}
+}
+
+// endQueue tells Python that no request will come: it runs its exit handlers
+// and leaves.
+func (l *lane) endQueue() {
+	if l.queue >= 0 {
+		unix.Close(l.queue)
+		l.queue = -1
+	}
+}
+
+// stacks is what faulthandler has written, at most 64 KB of it.
+func (l *lane) stacks() string {
+	b, err := readFile(l.trace, 64<<10)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}

@@ -1,0 +1,582 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const defaultAccessFormat = `%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`
+
+func testFields(pairs ...string) []field {
+	var fields []field
+	for i := 0; i < len(pairs); i += 2 {
+		fields = append(fields, field{[]byte(pairs[i]), []byte(pairs[i+1])})
+	}
+	return fields
+}
+
+// testEntry is a request as an ordinary client makes it.
+func testEntry(fields ...string) *accessEntry {
+	now := new(clock)
+	now.set(time.Date(2026, 11, 22, 20, 15, 26, 0, time.FixedZone("", 5400)))
+	return &accessEntry{
+		now: now,
+		req: &request{
+			method: []byte("GET"), target: []byte("/a%20b?x=1"), path: []byte("/a%20b"),
+			query: []byte("x=1"), version: []byte("HTTP/1.1"), fields: testFields(fields...),
+		},
+		endpoint: &endpoint{serverName: "127.0.0.1", serverPort: "8000", remoteAddr: "192.0.2.7", remotePort: "4321"},
+		parsed:   true,
+		status:   []byte("200 OK"),
+		fields:   testFields("X-Id", "1", "x-id", "2"),
+		bytes:    14,
+		duration: 2*time.Second + 34567*time.Microsecond,
+		pid:      77,
+	}
+}
+
+// formatAccess returns the line for e without the newline.
+func formatAccess(t *testing.T, format string, e *accessEntry) string {
+	t.Helper()
+	pieces, err := compileAccessFormat(format)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &accessLog{pieces: pieces}
+	a.record(e)
+	line, ok := strings.CutSuffix(string(a.buf), "\n")
+	if !ok {
+		t.Fatalf("no newline after %q", line)
+	}
+	return line
+}
+
+func TestClock(t *testing.T) {
+	var c clock
+	c.set(time.Date(2026, 11, 2, 1, 15, 26, 999, time.FixedZone("", -3*3600)))
+	if got := string(c.httpDate()); got != "Mon, 02 Nov 2026 04:15:26 GMT" {
+		t.Errorf("httpDate: %s", got)
+	}
+	if got := string(c.clf()); got != "[02/Nov/2026:01:15:26 -0300]" {
+		t.Errorf("clf: %s", got)
+	}
+	c.set(c.now.Add(time.Second))
+	if got := string(c.httpDate()); got != "Mon, 02 Nov 2026 04:15:27 GMT" {
+		t.Errorf("httpDate a second later: %s", got)
+	}
+	c.refresh()
+	if n := testing.AllocsPerRun(100, func() { c.set(c.now.Add(time.Second)) }); n != 0 {
+		t.Errorf("%v allocations for a new second", n)
+	}
+}
+
+func TestAccessFormat(t *testing.T) {
+	ordinary := testEntry("Host", "example.org", "Referer", "http://r/", "User-Agent", "curl/8",
+		"Authorization", "bAsIc YW5uYTpzZWNyZXQ6eA==", "Accept", "a", "accept", "b", "Content-Type", "text/plain")
+	ordinary.req.repeated = true
+	bare := testEntry()
+	local := testEntry("Host", "h.example:81")
+	local.req.host = []byte("h.example:81")
+	local.endpoint = &endpoint{unix: true, serverName: "/run/s"}
+	failed := testEntry("X-Seen", "1", "User-Agent", "curl/8")
+	failed.parsed, failed.status, failed.bytes = false, []byte("400 Bad Request"), 0
+	mounted := testEntry()
+	mounted.scriptName, mounted.req.path = "/app", []byte("/app/caf%C3%A9%2e")
+	for _, test := range []struct {
+		format string
+		entry  *accessEntry
+		want   string
+	}{
+		{defaultAccessFormat, ordinary, `192.0.2.7 - anna [22/Nov/2026:20:15:26 +0130] "GET /a%20b?x=1 HTTP/1.1" 200 14 "http://r/" "curl/8"`},
+		{defaultAccessFormat, bare, `192.0.2.7 - - [22/Nov/2026:20:15:26 +0130] "GET /a%20b?x=1 HTTP/1.1" 200 14 "-" "-"`},
+		{defaultAccessFormat, local, ` - - [22/Nov/2026:20:15:26 +0130] "GET /a%20b?x=1 HTTP/1.1" 200 14 "-" "-"`},
+		{defaultAccessFormat, failed, `192.0.2.7 - - [22/Nov/2026:20:15:26 +0130] "GET /a%20b?x=1 HTTP/1.1" 400 0 "-" "-"`},
+		{"%(U)s %(q)s %(m)s %(H)s", bare, "/a b x=1 GET HTTP/1.1"},
+		{"%(U)s %({X-Seen}i)s %({REMOTE_ADDR}e)s", failed, "None 1 -"},
+		{"%(U)s %({PATH_INFO}e)s %({SCRIPT_NAME}e)s", mounted, "/café. /café. /app"},
+		{"%(T)s %(M)s %(D)s %(L)s %(p)s %(B)s", bare, "2 2034 2034567 2.034567 <77> 14"},
+		{"%(T)d|%(T)5d|%(T)-5d|%(T)05i|%(T)+u|%(T)ld", bare, "2|    2|2    |00002|+2|2"},
+		{"%(D)x|%(B)o|%(B)#x|%(T)f|%(T).1f|%(B)8.2e|%(M)g", bare, "1f0b87|16|0xe|2.000000|2.0|1.40e+01|2034"},
+		{"%(m)6s|%(m)-6s|%(m).2s|%(m)5.1s|%(D)9s|%(m)02s", bare, "   GET|GET   |GE|    G|  2034567|GET"},
+		{"%(U)9s|%(U).6s", mounted, "   /café.|/café."},
+		{"%(s)r %(B)r %(zz)a", bare, "'200' 14 '-'"},
+		{"100%% %%(h)s", bare, "100% %(h)s"},
+		{"%({Accept}i)s %({ACCEPT}I)s %({missing}i)s", ordinary, "b b -"},
+		{"%({x-id}o)s %({X-Other}o)s", ordinary, "2 -"},
+		{"%({HTTP_ACCEPT}e)s %({http_host}e)s %({Content_Type}e)s", ordinary, "a,b example.org text/plain"},
+		{"%({SERVER_NAME}e)s:%({SERVER_PORT}e)s %({REMOTE_PORT}e)s %({wsgi.url_scheme}e)s", ordinary, "127.0.0.1:8000 4321 http"},
+		{"%({SERVER_NAME}e)s:%({SERVER_PORT}e)s %({REMOTE_PORT}e)s", local, "h.example:81 -"},
+		{"%(h)s%(Z)s%()s%({}i)s%({x}q)s%({x)s%(hh)s%(-)s%(i)s%(e)s", bare, "192.0.2.7---------"},
+		{"%({a(b)c}i)s", bare, "-"},
+		{"no atom", bare, "no atom"},
+		{"", bare, ""},
+	} {
+		if got := formatAccess(t, test.format, test.entry); got != test.want {
+			t.Errorf("%q:\n got %q\nwant %q", test.format, got, test.want)
+		}
+	}
+}
+
+func TestAccessUser(t *testing.T) {
+	for value, want := range map[string]string{
+		"Basic YW5uYTp4":       "anna", // anna:x
+		"BASIC   YW5uYTp4  ":   "anna",
+		"Basic YW5uYQ==":       "anna",     // anna
+		"Basic OnNlY3JldA==":   "-",        // :secret
+		"Basic YW5uYTp4!":      "-",        // not base64
+		"Basic YW5uYTp4Y":      "-",        // cut off
+		"Basic /zp4":           "-",        // not UTF-8
+		"Basic w6k6eA==":       "é",        // é:x
+		"Basic YSIKYjp4":       `a\"\x0ab`, // a"LFb:x
+		"Basic":                "-",
+		"Basic ":               "-",
+		"BasicYW5uYTp4":        "-",
+		"Bearer YW5uYTp4":      "-",
+		"Digest username=anna": "-",
+	} {
+		if got := formatAccess(t, "%(u)s", testEntry("Authorization", value)); got != want {
+			t.Errorf("%q: got %q, want %q", value, got, want)
+		}
+	}
+}
+
+// Whatever a client sends, its record is one line, and the quoted parts of it
+// end where they should.
+func TestAccessInjection(t *testing.T) {
+	var nasty []byte
+	for c := range 256 {
+		nasty = append(nasty, byte(c))
+	}
+	nasty = append(nasty, "\u202e\u2028\u0085\u00a0\ufeff\xc3\" \\\" \\\\\" 200 0 \"-\"\r\n10.0.0.1 - -\x1b[2J"...)
+	quoted := regexp.MustCompile(`^"(?:[^"\\]|\\.)*" end$`)
+	for _, last := range []byte("\"\\\n\r\x1b\x00\xc3\xff") {
+		text := append(nasty[:len(nasty):len(nasty)], last)
+		e := testEntry("Referer", string(text), "User-Agent", string(text), "X", string(text))
+		e.req.method, e.req.target, e.req.query, e.req.version = text, text, text, text
+		e.req.path = []byte("/%0d%0A%22%00%1b" + string(text))
+		e.fields = testFields("X", string(text))
+		e.status = text
+		for _, atom := range strings.Fields("r m U q H s f a {X}i {X}o {HTTP_X}e {QUERY_STRING}e {PATH_INFO}e") {
+			line := formatAccess(t, fmt.Sprintf(`"%%(%s)s" end`, atom), e)
+			if !quoted.MatchString(line) {
+				t.Errorf("%s: the quotes do not hold: %q", atom, line)
+			}
+			for _, r := range line {
+				if r < ' ' || r >= 0x7f && r < 0xa1 || r == 0xfffd || r == 0x202e || r == 0x2028 {
+					t.Errorf("%s: %q comes through in %q", atom, r, line)
+				}
+			}
+		}
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                   "",
+		"plain \\ \"text\"":  "plain \\ \"text\"",
+		"a\r\nb\tc\x7f":      `a\x0d\x0ab\x09c\x7f`,
+		"é\xe9 \xe2\x82 €":   `é\xe9 \xe2\x82 €`,
+		"\u0085\u202e":       `\xc2\x85\xe2\x80\xae`,
+		"\xed\xa0\x80\ufffd": `\xed\xa0\x80` + "\ufffd",
+	} {
+		if got := printable([]byte(text)); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestAccessFormatErrors(t *testing.T) {
+	for format, want := range map[string]string{
+		"a %":              `"%": no name in parentheses after the percent sign`,
+		"%s":               `"%s": no name in parentheses after the percent sign`,
+		"%-5(h)s":          `"%-5(h)s": no name in parentheses after the percent sign`,
+		"x %(h":            `"%(h": no closing parenthesis`,
+		"%(h)":             `"%(h)": no conversion letter at the end`,
+		"%(h)5.":           `"%(h)5.": no conversion letter at the end`,
+		"%(h)d":            `"%(h)d": %d needs a number, which "h" is not`,
+		"%(nothing)d":      `"%(nothing)d": %d needs a number, which "nothing" is not`,
+		"%(h)y tail":       `"%(h)y tail": 'y' is no conversion`,
+		"%(T)*d":           `"%(T)*d": '*' is no conversion`,
+		"%(h)99999s":       `"%(h)99999s": the width is too large`,
+		"%(h).99999s":      `"%(h).99999s": the width is too large`,
+		"%(h)s\n%(h) \xff": `"%(h) \xff": 'ÿ' is no conversion`,
+	} {
+		a, err := openAccessLog("/dev/null", format)
+		if a != nil || err == nil || err.Error() != "access_log_format: "+want {
+			t.Errorf("%q: got %v, want %s", format, err, want)
+		}
+	}
+}
+
+func TestAccessAllocations(t *testing.T) {
+	a, err := openAccessLog("/dev/null", defaultAccessFormat+" %(U)s %(D)s %({Host}i)s %({HTTP_HOST}e)s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := testEntry("Host", "example.org", "User-Agent", `Mozilla/5.0 "é" \`, "Authorization", "Basic YW5uYTp4")
+	for range 1000 { // let the buffer find its size
+		a.record(e)
+	}
+	if n := testing.AllocsPerRun(2000, func() { a.record(e); a.flush() }); n != 0 {
+		t.Errorf("%v allocations per record", n)
+	}
+}
+
+func BenchmarkAccessRecord(b *testing.B) {
+	a, err := openAccessLog("/dev/null", defaultAccessFormat)
+	if err != nil {
+		b.Fatal(err)
+	}
+	e := testEntry("Host", "example.org", "Accept", "*/*",
+		"User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0")
+	for b.Loop() {
+		a.record(e)
+	}
+}
+
+func TestAccessOff(t *testing.T) {
+	a, err := openAccessLog("", "%(")
+	if a != nil || err != nil {
+		t.Fatal(a, err)
+	}
+	a.record(testEntry())
+	a.flush()
+	a.close()
+	if a.reopen() != nil || a.recovered() != 0 {
+		t.Error("a log that is off did something")
+	}
+}
+
+func readLog(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestLogReopen(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	a, err := openAccessLog("access", "%(m)s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := openErrorLog("error", "info")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir("/")
+	a.record(testEntry())
+	l.infof("one")
+	for _, name := range []string{"/access", "/error"} {
+		if err := os.Rename(dir+name, dir+name+".1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.reopen(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.reopen(); err != nil {
+		t.Fatal(err)
+	}
+	a.record(testEntry())
+	a.record(testEntry())
+	a.flush()
+	l.infof("two")
+	if got := readLog(t, dir+"/access.1"); got != "GET\n" {
+		t.Errorf("old access log %q", got)
+	}
+	if got := readLog(t, dir+"/access"); got != "GET\nGET\n" {
+		t.Errorf("new access log %q", got)
+	}
+	if got := readLog(t, dir+"/error.1"); !strings.HasSuffix(got, "] one\n") {
+		t.Errorf("old error log %q", got)
+	}
+	if got := readLog(t, dir+"/error"); !strings.HasSuffix(got, "] two\n") {
+		t.Errorf("new error log %q", got)
+	}
+	if flags, err := unix.FcntlInt(uintptr(l.out.fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("descriptor flags %#x %v", flags, err)
+	}
+	if st, err := os.Stat(dir + "/error"); err != nil || st.Mode().Perm()&^0o644 != 0 {
+		t.Errorf("mode %v %v", st.Mode(), err)
+	}
+
+	// Where it cannot be opened again, the log stays where it was.
+	if err := os.Rename(dir+"/error", dir+"/error.2"); err != nil {
+		t.Fatal(err)
+	}
+	l.out.path = dir + "/gone/error"
+	if err := l.reopen(); err == nil {
+		t.Error("no error from reopen")
+	}
+	l.infof("three")
+	if got := readLog(t, dir+"/error.2"); !strings.HasSuffix(got, "] three\n") {
+		t.Errorf("error log %q", got)
+	}
+	a.record(testEntry())
+	a.close()
+	l.close()
+	if got := readLog(t, dir+"/access"); got != "GET\nGET\nGET\n" {
+		t.Errorf("access log after close %q", got)
+	}
+}
+
+func TestErrorLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "error")
+	form := regexp.MustCompile(fmt.Sprintf(
+		`(?m)^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d{4}\] \[%d\] \[([A-Z]+)\] \S`, os.Getpid()))
+	for level, want := range map[string]string{
+		"debug":    "DEBUG INFO WARNING ERROR CRITICAL",
+		"WARNING":  "WARNING ERROR CRITICAL",
+		"nonsense": "INFO WARNING ERROR CRITICAL",
+		"Critical": "CRITICAL",
+	} {
+		l, err := openErrorLog(path, level)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		l.debugf("%d%%", 1)
+		l.infof("100%%")
+		l.warningf("%s", "w")
+		l.errorf("e\nTraceback:\n  x")
+		l.criticalf("c")
+		got := readLog(t, path)
+		var levels []string
+		for _, m := range form.FindAllStringSubmatch(got, -1) {
+			levels = append(levels, m[1])
+		}
+		if strings.Join(levels, " ") != want {
+			t.Errorf("level %s: %s in\n%s", level, levels, got)
+		}
+		if l.enabled(levelDebug) != (level == "debug") {
+			t.Errorf("level %s: enabled(debug) is wrong", level)
+		}
+		if level == "debug" && !strings.Contains(got, "[ERROR] e\nTraceback:\n  x\n") {
+			t.Errorf("traceback in %q", got)
+		}
+	}
+}
+
+func TestUnwritable(t *testing.T) {
+	dir := t.TempDir()
+	fifo := dir + "/fifo"
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		dir + "/no/log": "FileNotFoundError(2, 'No such file or directory')",
+		dir:             "IsADirectoryError(21, 'Is a directory')",
+		"/dev/null/log": "NotADirectoryError(20, 'Not a directory')",
+		fifo:            "OSError(6, 'No such device or address')",
+	} {
+		want = "'" + path + "' isn't writable [" + want + "]"
+		if _, err := openErrorLog(path, "info"); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+		if _, err := openAccessLog(path, ""); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	a, err := openAccessLog("/dev/full", defaultAccessFormat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const records = 10000
+	for range records {
+		a.record(testEntry())
+	}
+	a.flush()
+	if len(a.buf) > accessPending+1024 || a.dropped == 0 {
+		t.Errorf("%d bytes kept, %d records dropped", len(a.buf), a.dropped)
+	}
+	if a.recovered() != 0 {
+		t.Error("a full disk counts as recovered")
+	}
+	a.out.path = filepath.Join(t.TempDir(), "log")
+	dropped := a.dropped
+	if err := a.reopen(); err != nil {
+		t.Fatal(err)
+	}
+	a.flush()
+	if got := a.recovered(); got != dropped {
+		t.Errorf("%d of %d dropped records told", got, dropped)
+	}
+	if a.recovered() != 0 {
+		t.Error("told twice")
+	}
+	if got := strings.Count(readLog(t, a.out.path), "\n"); got != records-dropped {
+		t.Errorf("%d lines, want %d", got, records-dropped)
+	}
+
+	l, err := openErrorLog("/dev/full", "info")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		l.infof("%d", i)
+	}
+	l.out.path = filepath.Join(t.TempDir(), "log")
+	if err := l.reopen(); err != nil {
+		t.Fatal(err)
+	}
+	l.infof("more")
+	l.infof("last")
+	got := strings.SplitAfter(readLog(t, l.out.path), "\n")
+	if len(got) != 4 || !strings.HasSuffix(got[0], "[WARNING] 3 records of this log were lost\n") ||
+		!strings.HasSuffix(got[2], "[INFO] last\n") {
+		t.Errorf("%q", got)
+	}
+}
+
+func testPipe(t *testing.T) (r *os.File, w int) {
+	t.Helper()
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	r = os.NewFile(uintptr(p[0]), "pipe")
+	t.Cleanup(func() { r.Close() })
+	return r, p[1]
+}
+
+// testPipeLog is an access log whose standard output is w.
+func testPipeLog(t *testing.T, w int) *accessLog {
+	t.Helper()
+	out, err := openSink("-", w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pieces, err := compileAccessFormat(defaultAccessFormat)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &accessLog{out: out, pieces: pieces}
+}
+
+func TestClosedPipe(t *testing.T) {
+	r, w := testPipe(t)
+	a := testPipeLog(t, w)
+	l := &errorLog{out: a.out}
+	r.Close()
+	for range 5000 {
+		a.record(testEntry())
+	}
+	l.infof("nobody hears")
+	if a.dropped == 0 || l.lost.Load() != 1 {
+		t.Errorf("dropped %d records, lost %d", a.dropped, l.lost.Load())
+	}
+}
+
+// A reader that stalls costs records, not time; the pipe stays a blocking one
+// for whoever else has it, and lines of two writers do not mix.
+func TestStalledReader(t *testing.T) {
+	for _, reopened := range []bool{true, false} {
+		r, w := testPipe(t)
+		logs := []*accessLog{testPipeLog(t, w), testPipeLog(t, w)}
+		if logs[0].out.fd == w {
+			t.Fatal("the pipe was not opened again")
+		}
+		if !reopened { // as if that had not been allowed
+			logs[0].close()
+			logs[1].close()
+			logs = logs[:1]
+			logs[0].out.fd = w
+		}
+		if flags, err := unix.FcntlInt(uintptr(w), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Fatalf("flags %#x %v", flags, err)
+		}
+		const records = 8000
+		start := time.Now()
+		var writers sync.WaitGroup
+		for _, a := range logs {
+			writers.Go(func() {
+				for i := range records {
+					a.record(testEntry("User-Agent", strings.Repeat("x", 1+i%300)))
+					if i%10 == 0 {
+						a.flush()
+					}
+				}
+			})
+		}
+		writers.Wait()
+		l := &errorLog{out: logs[0].out}
+		for range 20 {
+			l.infof("no room")
+		}
+		if d := time.Since(start); d > 3*time.Second {
+			t.Errorf("a stalled reader held the log up for %v", d)
+		}
+
+		lines := make(chan int)
+		go func() {
+			n := 0
+			whole := regexp.MustCompile(`^192\.0\.2\.7 - - \[.* "GET /a%20b\?x=1 HTTP/1.1" 200 14 "-" "x+"$|\] 20 records of this log were lost$|\] room$`)
+			for s := bufio.NewScanner(r); s.Scan(); {
+				if !whole.Match(s.Bytes()) {
+					t.Errorf("mixed line %q", s.Text())
+				} else if bytes.HasPrefix(s.Bytes(), []byte("192")) {
+					n++
+				}
+			}
+			lines <- n
+		}()
+		dropped := 0
+		for _, a := range logs {
+			for len(a.buf) > 0 {
+				a.flush()
+				time.Sleep(time.Millisecond)
+			}
+			dropped += a.recovered()
+		}
+		if dropped == 0 {
+			t.Error("nothing was dropped")
+		}
+		l.infof("room")
+		for _, a := range logs {
+			a.close()
+		}
+		if reopened {
+			unix.Close(w)
+		}
+		if n := <-lines; n+dropped != records*len(logs) {
+			t.Errorf("%d lines and %d dropped of %d", n, dropped, records*len(logs))
+		}
+	}
+}
+
+// A record larger than a pipe arrives whole when its reader is only slow.
+func TestSlowReader(t *testing.T) {
+	r, w := testPipe(t)
+	l := &errorLog{out: testPipeLog(t, w).out}
+	unix.Close(w)
+	trace := strings.Repeat("  File \"x.py\", line 1\n", 10000)
+	go func() {
+		l.errorf("%s", trace)
+		l.close()
+	}()
+	time.Sleep(20 * time.Millisecond)
+	got, err := io.ReadAll(r)
+	if err != nil || !strings.HasSuffix(string(got), trace+"\n") {
+		t.Errorf("%d of %d bytes, %v", len(got), len(trace), err)
+	}
+}

@@ -1,0 +1,278 @@
+// Gunicorn serves Python web applications (WSGI, PEP 3333).
+//
+// One binary plays two parts. The arbiter (arbiter.go), which is what a user
+// starts, reads the settings (config.go, kind.go), binds the listeners and
+// keeps the workers alive. It starts a worker (worker.go) by executing itself.
+// A worker speaks HTTP (http.go) with clients and frames (lane.go, marshal.go)
+// with its own Python, which runs the embedded wsgi.py. They share a page of
+// memory each (scoreboard.go); logs are in log.go, system calls in sys.go.
+package main
+
+import (
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// version is what --version and SERVER_SOFTWARE say.
+const version = "0.1.0"
+
+// Exit statuses; the manual explains them.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+	exitBoot    = 3 // a worker's: the application could not be imported
+	exitLoad    = 4 // a worker's: it was, and has no such object
+)
+
+// workerTitle begins the name of a worker in the process list, and is how the
+// binary knows that it is one.
+const workerTitle = "gunicorn: worker ["
+
+//go:embed gunicorn.1
+var manual string
+
+func main() {
+	if strings.HasPrefix(os.Args[0], workerTitle) {
+		// Executed as /proc/self/exe, the process would be called exe.
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(cString("gunicorn")), 0, 0, 0)
+		os.Exit(runWorker())
+	}
+	os.Exit(runCommand(os.Args[1:]))
+}
+
+// fatalf ends the process with one sentence on standard error.
+func fatalf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "gunicorn: "+format+"\n", args...)
+	os.Exit(exitFailure)
+}
+
+// runCommand is what a user started.
+func runCommand(args []string) int {
+	if len(args) > 0 && args[0] == "--man" {
+		fmt.Print(manual)
+		return 0
+	}
+	dir := startDir()
+	load := func() (*config, error) {
+		if err := os.Chdir(dir); err != nil {
+			return nil, err
+		}
+		c, err := loadConfig(args, os.Environ(), dir, evalConfig)
+		if err != nil || c.help || c.version {
+			return c, err
+		}
+		c.startDir, c.argv = dir, append([]string{programPath()}, args...)
+		if c.python, err = findPython(c); err != nil {
+			return nil, err
+		}
+		return c, os.Chdir(c.chdir)
+	}
+	c, err := load()
+	var start *startError
+	switch {
+	case errors.As(err, &start):
+		fmt.Fprint(os.Stderr, start.text)
+		return start.status
+	case err != nil:
+		fatalf("%v", err)
+	case c.help:
+		printHelp(os.Stdout)
+		return 0
+	case c.version:
+		fmt.Printf("gunicorn (version %s)\n", version)
+		return 0
+	}
+	if c.printConfig {
+		c.print(os.Stdout)
+	}
+	if c.checkConfig || c.printConfig {
+		return checkApp(c)
+	}
+	a := &arbiter{load: load, cfg: c}
+	return a.run()
+}
+
+// startDir is the directory that the user is in, by the name that the user has
+// for it when that is right.
+func startDir() string {
+	dir, err := os.Getwd() // prefers $PWD when it names the same directory
+	if err != nil {
+		fatalf("start directory: %v", err)
+	}
+	return dir
+}
+
+// programPath is sys.argv[0] of the application: the file that was executed.
+func programPath() string {
+	if path, err := exec.LookPath(os.Args[0]); err == nil {
+		if path, err = filepath.Abs(path); err == nil {
+			return path
+		}
+	}
+	return os.Args[0]
+}
+
+// checkApp is --check-config beyond the settings: the application loads.
+func checkApp(c *config) int {
+	settings, err := memfd("settings", c.encode())
+	if err != nil {
+		fatalf("%v", err)
+	}
+	pid, err := startPython(c.python, "check", os.Environ(), settings)
+	if err != nil {
+		fatalf("%v", err)
+	}
+	return exitStatus(waitFor(pid))
+}
+
+// exitStatus is a process's status as a shell has it.
+func exitStatus(s unix.WaitStatus) int {
+	if s.Signaled() {
+		return 128 + int(s.Signal())
+	}
+	return s.ExitStatus()
+}
+
+// Python --------------------------------------------------------------------
+
+// oldest is the first version that wsgi.py runs on.
+const oldest = "3.8"
+
+// probe prints an interpreter's version and its own path, which is not the one
+// it was called by when that is a version manager's script.
+const probe = `import os, sys
+os.write(3, ("%d.%d %d %s" % (sys.version_info[0], sys.version_info[1],
+  sys.version_info >= (3, 8), sys.executable)).encode())`
+
+// findPython returns the interpreter for the application: --python, that of
+// the active virtualenv, the first on PATH.
+func findPython(c *config) (string, error) {
+	candidates := []string{"python3", "python"}
+	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
+		candidates = append([]string{filepath.Join(venv, "bin", "python3")}, candidates...)
+	}
+	if c.python != "" {
+		candidates = []string{c.python}
+	}
+	var tried []string
+	for _, name := range candidates {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			tried = append(tried, name+" (not found)")
+			continue
+		}
+		if path, err = filepath.Abs(path); err != nil {
+			return "", err
+		}
+		out, status, err := readPython(func(out int) (int, error) {
+			return syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
+				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out)},
+			})
+		})
+		words := strings.SplitN(string(out), " ", 3)
+		switch {
+		case err != nil || status != 0 || len(words) != 3:
+			tried = append(tried, path+" (does not run)")
+		case words[1] != "1":
+			tried = append(tried, path+" (is "+words[0]+")")
+		case words[2] == "":
+			return path, nil
+		default:
+			return words[2], nil
+		}
+	}
+	return "", fmt.Errorf("python: no Python %s or newer was found; tried %s", oldest, strings.Join(tried, ", "))
+}
+
+// outputMax bounds what a Python may say of a config file.
+const outputMax = 16 << 20
+
+// readPython starts an interpreter that may write to the descriptor given,
+// waits for its end and returns what it wrote there and its exit status. Its
+// other output goes where ours goes.
+func readPython(start func(out int) (pid int, err error)) (out []byte, status int, err error) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return nil, 0, os.NewSyscallError("pipe2", err)
+	}
+	defer unix.Close(p[0])
+	pid, err := start(p[1])
+	unix.Close(p[1])
+	if err != nil {
+		return nil, 0, err
+	}
+	b := make([]byte, 64<<10)
+	for {
+		n, err := unix.Read(p[0], b)
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 {
+			break
+		}
+		if out = append(out, b[:n]...); len(out) > outputMax {
+			_ = unix.Kill(pid, unix.SIGKILL)
+			waitFor(pid)
+			return nil, 0, fmt.Errorf("python: more than %d bytes of settings", outputMax)
+		}
+	}
+	return out, exitStatus(waitFor(pid)), nil
+}
+
+// waitFor waits for one child.
+func waitFor(pid int) (status unix.WaitStatus) {
+	for {
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
+			return status
+		}
+	}
+}
+
+func cString(s string) unsafe.Pointer {
+	b := append([]byte(s), 0)
+	return unsafe.Pointer(&b[0])
+}
+
+// evalConfig runs a configuration file and returns its globals. What it prints
+// goes where our output goes; when it fails it has said why.
+func evalConfig(c *config, spec string) (map[string]any, error) {
+	python, err := findPython(c)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for i := range settings {
+		names = append(names, settings[i].name)
+	}
+	question, err := memfd("question", appendMarshal(nil, map[string]any{
+		"spec": spec, "dir": startDir(), "names": names,
+	}))
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(question)
+	out, status, err := readPython(func(out int) (int, error) {
+		return startPython(python, "config", os.Environ(), question, out)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if status != 0 {
+		return nil, &startError{status: exitFailure}
+	}
+	v, err := unmarshal(out)
+	globals, ok := v.(map[string]any)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("config: %s: %w", spec, errMarshal)
+	}
+	return globals, nil
+}

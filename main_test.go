@@ -1,0 +1,1190 @@
+package main
+
+// Black-box tests: TestMain builds the real binary, and TestScripts drives it
+// by testdata/script/NAME.txt. A script is lines of commands, then files as
+// `-- NAME --` and their text, which are put into a fresh directory, the
+// server's working directory. A blank separates words; '...' quotes one. Text
+// to send or to compare has Go's escapes (\r \n \xNN) and may be repeated:
+// 'ab'*1000. A word written ~'...' is a regular expression (multi-line mode).
+// $ADDR $PORT $PID $DIR $PYTHON $GUNICORN stand for what their names say, and
+// $WORKER for the pid of the oldest worker.
+//
+//	differs: REASON        first line: not run against the reference
+//	env K=V                for what is started after it
+//	inherit                opens a listener that the next start gets as fd 3
+//	start ARGS...          starts the server on a port of the kernel's choice
+//	                       and waits until it listens and has a worker
+//	start! ARGS...         starts it with just these arguments, waits for nothing
+//	run ARGS...            runs the program to its end; exit, stdout and stderr are
+//	                       about it until the next start or signal
+//	listener N             further connections go to the Nth address (from 1)
+//	conn NAME              goes on with another connection, opened by its first send
+//	send TEXT...           sends text
+//	close, shut, reset     closes; closes the sending half; closes with RST
+//	reply [HEAD] STATUS [BODY]  reads a whole response: BODY is TEXT... or ~RE
+//	head STATUS            reads a response's head alone
+//	body ~RE, !body ~RE    looks at the last response's body again
+//	header NAME VALUE      a header field of the last response: text or ~RE
+//	!header NAME           it has no such field
+//	fields ~RE             the last response's head as it came
+//	raw TEXT               the next bytes are these
+//	rest ~RE               everything until the server closes matches
+//	closed                 the server closes, and nothing more was to be read
+//	get PATH STATUS [BODY] one request on a connection of its own
+//	wait log|stdout RE     waits for it in the error log or standard output
+//	log RE, !log RE        it is, is not in the error log by now
+//	count N RE             it is there N times
+//	stdout RE, stderr RE   the same for standard output and error (also with !)
+//	workers N              waits until there are N workers, each with its Python
+//	pid-changed worker|python   waits until as many as then have replaced them all
+//	pid-same worker|python      they are the same still
+//	signal NAME [arbiter|worker|python]   to the arbiter or to the first of those
+//	kill -9 WHO            is signal KILL WHO
+//	exit N                 waits for the end of the run or server and its status
+//	file NAME RE           waits until the file is there and matches
+//	nofile NAME            waits until it is not there
+//	sh COMMAND             a shell command, to be successful
+//	expect-error RE        asks for ERROR and CRITICAL lines that would be failures
+//
+// Every wait ends with its condition or, as a failure, after waitLimit. When a
+// script ends, a server that still runs must end by TERM with status 0, and
+// must have left no process, socket, pid file or unasked error.
+//
+// With GUNICORN_REFERENCE naming a Python Gunicorn the same scripts run
+// against that.
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// waitLimit bounds every single wait.
+const waitLimit = 10 * time.Second
+
+var (
+	testBinary string // the program under test
+	reference  bool   // it is a Python Gunicorn
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	if testBinary = os.Getenv("GUNICORN_REFERENCE"); testBinary != "" {
+		reference = true
+		return m.Run()
+	}
+	if f := flag.Lookup("test.fuzzworker"); f != nil && f.Value.String() == "true" {
+		return m.Run() // one of many, and none drives the binary
+	}
+	dir, err := os.MkdirTemp("", "gunicorn-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	testBinary = filepath.Join(dir, "gunicorn")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-w", "-o", testBinary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// TestScripts runs every script, or those that -run 'TestScripts/NAME' names.
+func TestScripts(t *testing.T) {
+	names, err := filepath.Glob("testdata/script/*.txt")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, name := range names {
+		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			runScript(t, name)
+		})
+	}
+}
+
+// A Python to run applications with.
+
+var pythonOnce = sync.OnceValues(makePython)
+
+// testPython returns the python3 of a virtualenv that has what
+// testdata/requirements.txt asks for. It is made once for each content of that
+// file and kept in the user's cache directory.
+func testPython(t testing.TB) string {
+	t.Helper()
+	python, err := pythonOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return python
+}
+
+func makePython() (string, error) {
+	wanted, err := os.ReadFile("testdata/requirements.txt")
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable, sys.version)").Output()
+	if err != nil {
+		return "", fmt.Errorf("python3: %w", err)
+	}
+	base, _, _ := strings.Cut(string(out), " ")
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	hash := sha256.Sum256(slices.Concat(out, wanted))
+	dir := filepath.Join(cache, "gunicorn-test", fmt.Sprintf("%x", hash[:8]))
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return "", err
+	}
+	// Test processes of several packages or trees may come here at one time.
+	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return "", err
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return "", fmt.Errorf("%s: %w", lock.Name(), err)
+	}
+	python := filepath.Join(dir, "bin", "python3")
+	complete := filepath.Join(dir, "complete")
+	if _, err := os.Stat(complete); err == nil {
+		return python, nil
+	}
+	for _, args := range [][]string{
+		{base, "-m", "venv", "--clear", dir},
+		{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "testdata/requirements.txt"},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("the tests' virtualenv: %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	return python, os.WriteFile(complete, nil, 0o644)
+}
+
+// Processes, as /proc shows them.
+
+type process struct {
+	pid, ppid int
+	title     string // argv[0]
+	args      string
+}
+
+// processes lists what runs in dir's name: its environment has HOME=dir, which
+// every process of the tests gets and passes on. Zombies are not listed.
+func processes(dir string) []process {
+	mark := []byte("HOME=" + dir + "\x00")
+	entries, _ := os.ReadDir("/proc")
+	var list []process
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		environ, err := os.ReadFile("/proc/" + e.Name() + "/environ")
+		if err != nil || !bytes.Contains(environ, mark) {
+			continue
+		}
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		rest := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if rest[0] == "Z" || rest[0] == "X" {
+			continue
+		}
+		ppid, _ := strconv.Atoi(rest[1])
+		cmdline, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		title, _, _ := bytes.Cut(cmdline, []byte{0})
+		args := strings.ReplaceAll(string(cmdline), "\x00", " ")
+		list = append(list, process{pid, ppid, string(title), args})
+	}
+	return list
+}
+
+// poll waits until done says so.
+func poll(limit time.Duration, done func() bool) bool {
+	for end := time.Now().Add(limit); !done(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// compile makes sense of a regular expression of a test.
+func compile(t testing.TB, re string) *regexp.Regexp {
+	t.Helper()
+	r, err := regexp.Compile("(?m)" + re)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// The server under test.
+
+type server struct {
+	addr string // of its first listener: HOST:PORT or unix:PATH
+	url  string // http://HOST:PORT, for TCP
+	pid  int    // of the arbiter
+
+	t         testing.TB
+	dir       string
+	cmd       *exec.Cmd
+	listeners []string
+	files     [2]string // standard output and error
+	errorlog  string    // file named by the arguments, if any
+	ended     chan struct{}
+	expected  []*regexp.Regexp // errors that are asked for
+	killed    bool             // the test took the arbiter's chance to tidy up
+}
+
+// startServer starts the program in dir, on a port of the kernel's choice
+// unless args have -b, and waits until it listens and has a worker. When the
+// test ends it must stop by TERM and leave nothing behind.
+func startServer(t testing.TB, dir string, args ...string) *server {
+	t.Helper()
+	s := launch(t, dir, nil, nil, withBind(args)...)
+	t.Cleanup(s.finish)
+	s.waitBooted()
+	return s
+}
+
+// withBind adds an address to arguments that name none.
+func withBind(args []string) []string {
+	for _, a := range args {
+		if strings.HasPrefix(a, "-b") || strings.HasPrefix(a, "--bind") {
+			return args
+		}
+	}
+	return append([]string{"-b", "127.0.0.1:0"}, args...)
+}
+
+// launch starts the program in dir. Files become its descriptors from 3 on.
+func launch(t testing.TB, dir string, env []string, files []*os.File, args ...string) *server {
+	t.Helper()
+	s := &server{t: t, dir: dir, ended: make(chan struct{})}
+	if !reference {
+		args = append([]string{"--python", testPython(t)}, args...)
+	}
+	s.cmd = underTest(t, dir, env, args...)
+	if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "LISTEN_FDS=") }) {
+		// LISTEN_PID is for the process itself to be, so a shell has to help.
+		s.cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, s.cmd.Args...)
+		s.cmd.Path = "/bin/sh"
+	}
+	s.cmd.ExtraFiles = files
+	for i := range s.cmd.Args {
+		switch name, value, _ := strings.Cut(s.cmd.Args[i], "="); name {
+		case "--error-logfile", "--log-file":
+			if value == "" && i+1 < len(s.cmd.Args) {
+				value = s.cmd.Args[i+1]
+			}
+			if value != "-" {
+				s.errorlog = filepath.Join(dir, value)
+			}
+		}
+	}
+	out := t.TempDir()
+	for i, name := range []string{"stdout", "stderr"} {
+		s.files[i] = filepath.Join(out, name)
+		f, err := os.Create(s.files[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if i == 0 {
+			s.cmd.Stdout = f
+		} else {
+			s.cmd.Stderr = f
+		}
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.pid = s.cmd.Process.Pid
+	go func() {
+		s.cmd.Wait()
+		close(s.ended)
+	}()
+	return s
+}
+
+// underTest is the program with the surroundings every test has.
+func underTest(t testing.TB, dir string, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	if reference { // which would make a socket of a kind that we have not
+		args = append([]string{"--no-control-socket"}, args...)
+	}
+	cmd := exec.Command(testBinary, args...)
+	cmd.Dir = dir
+	cmd.Env = slices.Concat(environment(t, dir), env)
+	return cmd
+}
+
+// environment leaves out whatever could change what a server does.
+func environment(t testing.TB, dir string) []string {
+	t.Helper()
+	path := os.Getenv("PATH")
+	if !reference {
+		path = filepath.Dir(testPython(t)) + ":" + path
+	}
+	return []string{
+		"HOME=" + dir,
+		"LANG=C.UTF-8",
+		"PATH=" + path,
+		"PYTHONDONTWRITEBYTECODE=1", // a reload within a second must see new source
+		"TZ=UTC",
+	}
+}
+
+func (s *server) stdout() string { return readAll(s.files[0]) }
+
+// log is standard error, and the error log if that is a file.
+func (s *server) log() string {
+	text := readAll(s.files[1])
+	if s.errorlog != "" {
+		text += readAll(s.errorlog)
+	}
+	return text
+}
+
+// readAll is a file's text, nothing if there is no such file.
+func readAll(name string) string {
+	b, _ := os.ReadFile(name)
+	return string(b)
+}
+
+func (s *server) waitLog(re string) {
+	s.t.Helper()
+	s.waitText("the log", re, s.log)
+}
+
+func (s *server) waitText(what, re string, text func() string) {
+	s.t.Helper()
+	r := compile(s.t, re)
+	if !poll(waitLimit, func() bool { return r.MatchString(text()) }) {
+		s.t.Fatalf("%s never had %q", what, re)
+	}
+}
+
+var listening = regexp.MustCompile(`(?m)Listening at: (\S*) \(\d+\)$`)
+
+// waitBooted waits until the server listens and has begun a worker.
+func (s *server) waitBooted() {
+	s.t.Helper()
+	s.waitListening()
+	s.waitLog(`Booting worker with pid`)
+}
+
+// waitListening learns the server's addresses from its log.
+func (s *server) waitListening() {
+	s.t.Helper()
+	var m []string
+	ok := poll(waitLimit, func() bool {
+		ended := s.hasEnded() // before the look, so as not to miss the last lines
+		m = listening.FindStringSubmatch(s.log())
+		return m != nil || ended
+	})
+	if !ok || m == nil {
+		s.t.Fatal("the server does not listen")
+	}
+	s.listeners = strings.Split(m[1], ",")
+	for i, l := range s.listeners {
+		s.listeners[i] = strings.TrimPrefix(l, "http://")
+	}
+	s.addr = s.listeners[0]
+	s.url = "http://" + s.addr
+}
+
+// dial connects to the server's nth address, from 1.
+func (s *server) dial(n int) net.Conn {
+	s.t.Helper()
+	if s.addr == "" {
+		s.waitListening()
+	}
+	if n > len(s.listeners) {
+		s.t.Fatalf("listener %d: there are only %q", n, s.listeners)
+	}
+	network, addr := "tcp", s.listeners[n-1]
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, addr = "unix", path
+		if !filepath.IsAbs(path) {
+			addr = filepath.Join(s.dir, path)
+		}
+	}
+	c, err := net.DialTimeout(network, addr, waitLimit)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
+// workers lists the pids of the workers, oldest first.
+func (s *server) workers() []int {
+	var pids []int
+	for _, p := range processes(s.dir) {
+		if p.ppid == s.pid && (reference || strings.HasPrefix(p.title, "gunicorn: worker [")) {
+			pids = append(pids, p.pid)
+		}
+	}
+	return pids
+}
+
+// python lists the pids of the Pythons that run the application.
+func (s *server) python() []int {
+	workers := s.workers()
+	if reference {
+		return workers
+	}
+	var pids []int
+	for _, p := range processes(s.dir) {
+		if slices.Contains(workers, p.ppid) {
+			pids = append(pids, p.pid)
+		}
+	}
+	return pids
+}
+
+// waitWorkers waits until there are n workers, each with its Python.
+func (s *server) waitWorkers(n int) {
+	s.t.Helper()
+	if !poll(waitLimit, func() bool { return len(s.workers()) == n && len(s.python()) == n }) {
+		s.t.Fatalf("there are %d workers and %d Pythons, not %d", len(s.workers()), len(s.python()), n)
+	}
+}
+
+func (s *server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	s.killed = s.killed || sig == syscall.SIGKILL
+	if err := syscall.Kill(s.pid, sig); err != nil {
+		s.t.Fatalf("%v to the arbiter: %v", sig, err)
+	}
+}
+
+func (s *server) hasEnded() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for the arbiter's end: its exit status, or minus the signal.
+func (s *server) wait() int {
+	s.t.Helper()
+	select {
+	case <-s.ended:
+	case <-time.After(waitLimit):
+		s.t.Fatal("the server does not end")
+	}
+	return statusOf(s.cmd.ProcessState)
+}
+
+func statusOf(state *os.ProcessState) int {
+	if ws := state.Sys().(syscall.WaitStatus); ws.Signaled() {
+		return -int(ws.Signal())
+	}
+	return state.ExitCode()
+}
+
+var (
+	errorLine = regexp.MustCompile(`(?m)^\[[^]]*\] \[\d+\] \[(ERROR|CRITICAL)\] .*$`)
+	traceback = regexp.MustCompile(`(?m)^Traceback \(most recent call last\)`)
+	goCrash   = regexp.MustCompile(`(?m)^(panic|fatal error|runtime): .*|^goroutine \d+ .*`)
+)
+
+// finish stops the server, if need be, and makes the checks nobody writes.
+func (s *server) finish() {
+	t := s.t
+	t.Helper()
+	if !s.hasEnded() {
+		syscall.Kill(s.pid, syscall.SIGTERM)
+		select {
+		case <-s.ended:
+			if status := statusOf(s.cmd.ProcessState); status != 0 && !s.killed {
+				t.Errorf("after TERM the server's status was %d", status)
+			}
+		case <-time.After(waitLimit):
+			t.Error("the server did not end by TERM")
+			syscall.Kill(s.pid, syscall.SIGKILL)
+			<-s.ended
+		}
+	}
+	var left []process
+	if !poll(3*time.Second, func() bool { left = processes(s.dir); return len(left) == 0 }) {
+		for _, p := range left {
+			t.Errorf("left behind: process %d: %s", p.pid, p.args)
+			syscall.Kill(p.pid, syscall.SIGKILL)
+		}
+	}
+	if !s.killed {
+		filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && (d.Type()&fs.ModeSocket != 0 || strings.HasSuffix(path, ".pid")) {
+				t.Errorf("left behind: %s", path)
+			}
+			return nil
+		})
+	}
+	s.checkLog()
+	if t.Failed() {
+		t.Logf("standard output:\n%s", s.stdout())
+		t.Logf("log:\n%s", s.log())
+	}
+}
+
+// checkLog finds errors that were not asked for, and the other way round.
+func (s *server) checkLog() {
+	s.t.Helper()
+	text := s.log()
+	met := make([]bool, len(s.expected))
+	for _, line := range errorLine.FindAllString(text, -1) {
+		asked := false
+		for i, re := range s.expected {
+			if re.MatchString(line) {
+				met[i], asked = true, true
+			}
+		}
+		if !asked {
+			s.t.Errorf("unasked: %s", line)
+		}
+	}
+	for i, re := range s.expected {
+		if !met[i] {
+			s.t.Errorf("expect-error %v: there was none", re)
+		}
+	}
+	if len(s.expected) == 0 && traceback.MatchString(text) {
+		s.t.Error("unasked traceback")
+	}
+	if line := goCrash.FindString(text); line != "" {
+		s.t.Errorf("crash: %s", line)
+	}
+}
+
+// Scripts.
+
+type script struct {
+	t        testing.TB
+	dir      string
+	env      []string
+	files    []*os.File // for the next server to inherit
+	srv      *server
+	expected []*regexp.Regexp
+	marked   []int // workers and Pythons when last counted
+	ran      *ran  // the last run, unless a start came after it
+	conns    map[string]*client
+	conn     string // key in conns
+	listener int
+	fields   string // of the last response: its head as it came
+	body     string
+}
+
+// ran is what a program left that ran to its end.
+type ran struct {
+	stdout, stderr string
+	status         int
+}
+
+// client is one connection to the server.
+type client struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+// scriptWord is one word of a command line.
+type scriptWord struct {
+	text  string // as written between the quotes
+	re    bool   // written ~'...'
+	times int    // 'text'*times
+}
+
+// arg is the word as an argument of a program.
+func (w scriptWord) arg() string { return strings.ReplaceAll(w.text, `\'`, `'`) }
+
+// bytes is the word as text to send or to compare.
+func (w scriptWord) bytes(t testing.TB) string {
+	t.Helper()
+	quoted := strings.NewReplacer(`\'`, `'`, `\\`, `\\`, `"`, `\"`, `\`, `\`).Replace(w.text)
+	text, err := strconv.Unquote(`"` + quoted + `"`)
+	if err != nil {
+		t.Fatalf("%s: %v", w.text, err)
+	}
+	return strings.Repeat(text, w.times)
+}
+
+// matches compares got with the word, whichever kind that is.
+func (w scriptWord) matches(t testing.TB, got string) bool {
+	t.Helper()
+	if w.re {
+		return compile(t, w.text).MatchString(got)
+	}
+	return got == w.bytes(t)
+}
+
+var wordSyntax = regexp.MustCompile(`^(~?)(?:'((?:[^'\\]|\\.)*)'(?:\*(\d+))?|([^'\s]\S*))(?:\s+|$)`)
+
+func splitWords(line string) ([]scriptWord, error) {
+	var words []scriptWord
+	for line != "" {
+		m := wordSyntax.FindStringSubmatch(line)
+		if m == nil {
+			return nil, fmt.Errorf("not a word: %s", line)
+		}
+		w := scriptWord{text: m[2] + m[4], re: m[1] != "", times: 1}
+		if m[3] != "" {
+			w.times, _ = strconv.Atoi(m[3])
+		}
+		words = append(words, w)
+		line = line[len(m[0]):]
+	}
+	return words, nil
+}
+
+var fileMark = regexp.MustCompile(`(?m)^-- (\S+) --\n`)
+
+func runScript(t *testing.T, name string) {
+	text := readAll(name)
+	s := &script{t: t, dir: t.TempDir(), conns: map[string]*client{}, listener: 1}
+	marks := fileMark.FindAllStringSubmatchIndex(text, -1)
+	commands := text
+	for i, m := range marks {
+		end := len(text)
+		if i+1 < len(marks) {
+			end = marks[i+1][0]
+		}
+		if i == 0 {
+			commands = text[:m[0]]
+		}
+		path := filepath.Join(s.dir, text[m[2]:m[3]])
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text[m[1]:end]), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if reason, ok := strings.CutPrefix(commands, "differs: "); ok && reference {
+		t.Logf("differs: %s", reason[:strings.IndexByte(reason, '\n')])
+		return
+	}
+	at := 0
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s:%d", name, at)
+		}
+		s.finish()
+	}()
+	for line := range strings.Lines(commands) {
+		at++
+		line = strings.TrimSpace(line)
+		if line != "" && line[0] != '#' && !strings.HasPrefix(line, "differs:") {
+			s.do(line)
+		}
+	}
+}
+
+func (s *script) finish() {
+	s.t.Helper()
+	for _, c := range s.conns {
+		c.Close()
+	}
+	clear(s.conns)
+	if s.srv != nil {
+		s.srv.expected = s.expected
+		s.srv.finish()
+	}
+	s.srv, s.expected = nil, nil
+}
+
+func (s *script) do(line string) {
+	s.t.Helper()
+	line = s.expand(line)
+	name, rest, _ := strings.Cut(line, " ")
+	rest = strings.TrimSpace(rest)
+	command := commands[name]
+	if command == nil {
+		s.t.Fatalf("no such command: %s", line)
+	}
+	words := []scriptWord{{text: rest}}
+	if name != "sh" {
+		var err error
+		if words, err = splitWords(rest); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if len(words) < arity[name] {
+		s.t.Fatalf("too few words: %s", line)
+	}
+	before := s.t.Failed()
+	command(s, words)
+	if !before && s.t.Failed() {
+		s.t.FailNow()
+	}
+}
+
+func (s *script) expand(line string) string {
+	if !strings.Contains(line, "$") {
+		return line
+	}
+	pairs := []string{"$DIR", s.dir, "$GUNICORN", testBinary}
+	if strings.Contains(line, "$PYTHON") {
+		pairs = append(pairs, "$PYTHON", testPython(s.t))
+	}
+	if s.srv != nil {
+		if s.srv.addr == "" && strings.Contains(line, "$ADDR") {
+			s.srv.waitListening()
+		}
+		port := s.srv.addr[strings.LastIndexByte(s.srv.addr, ':')+1:]
+		if strings.Contains(line, "$WORKER") {
+			pairs = append(pairs, "$WORKER", fmt.Sprint(append(s.srv.workers(), 0)[0]))
+		}
+		pairs = append(pairs, "$PID", strconv.Itoa(s.srv.pid), "$ADDR", s.srv.addr, "$PORT", port)
+	}
+	return strings.NewReplacer(pairs...).Replace(line)
+}
+
+// server is the one that runs; most commands need it.
+func (s *script) server() *server {
+	s.t.Helper()
+	if s.srv == nil {
+		s.t.Fatal("no server was started")
+	}
+	return s.srv
+}
+
+// client is the current connection, opened if need be.
+func (s *script) client() *client {
+	s.t.Helper()
+	c := s.conns[s.conn]
+	if c == nil {
+		conn := s.server().dial(s.listener)
+		c = &client{conn, bufio.NewReaderSize(conn, 1<<17)}
+		s.conns[s.conn] = c
+	}
+	c.SetDeadline(time.Now().Add(waitLimit))
+	return c
+}
+
+// drop forgets the current connection.
+func (s *script) drop() {
+	s.client().Close()
+	delete(s.conns, s.conn)
+}
+
+// readReply reads a response, the body too if it is wanted.
+func (s *script) readReply(method, status string, body bool) {
+	s.t.Helper()
+	r := s.client().r
+	s.fields, s.body = peekHead(r), ""
+	resp, err := http.ReadResponse(r, &http.Request{Method: method})
+	if err != nil {
+		s.t.Fatalf("no response: %v in %s", err, cut(s.fields))
+	}
+	if body {
+		b, err := io.ReadAll(resp.Body)
+		s.body = string(b)
+		if err != nil {
+			s.t.Fatalf("status %s, then %v after %s", resp.Status, err, cut(s.body))
+		}
+	}
+	if strconv.Itoa(resp.StatusCode) != status {
+		s.t.Fatalf("status %s, not %s, body %s", resp.Status, status, cut(s.body))
+	}
+}
+
+// peekHead returns the head of the response to be read next, as far as it
+// comes. (net/http hides the fields that it makes use of.)
+func peekHead(r *bufio.Reader) string {
+	for n := 1; ; n++ {
+		head, err := r.Peek(n)
+		if err != nil || bytes.HasSuffix(head, []byte("\r\n\r\n")) {
+			return string(head)
+		}
+	}
+}
+
+// field is a header field of the last response; repeated ones are joined by |.
+func (s *script) field(name string) (string, bool) {
+	var values []string
+	for line := range strings.SplitSeq(s.fields, "\r\n") {
+		if got, value, ok := strings.Cut(line, ": "); ok && strings.EqualFold(got, name) {
+			values = append(values, value)
+		}
+	}
+	return strings.Join(values, "|"), values != nil
+}
+
+// checkBody compares the last body with words that need not be there: an
+// expression, or texts that follow one another.
+func (s *script) checkBody(words []scriptWord) {
+	s.t.Helper()
+	if len(words) == 0 {
+		return
+	}
+	if words[0].re {
+		if !words[0].matches(s.t, s.body) {
+			s.t.Fatalf("body %s does not match %s", cut(s.body), words[0].text)
+		}
+		return
+	}
+	var want strings.Builder
+	for _, w := range words {
+		want.WriteString(w.bytes(s.t))
+	}
+	if s.body != want.String() {
+		s.t.Fatalf("body %s, not %s", cut(s.body), cut(want.String()))
+	}
+}
+
+func (s *script) start(words []scriptWord, bind bool) {
+	s.t.Helper()
+	if s.srv != nil {
+		s.finish()
+	}
+	var args []string
+	for _, w := range words {
+		args = append(args, w.arg())
+	}
+	if bind && s.files == nil {
+		args = withBind(args)
+	}
+	s.ran = nil
+	s.srv = launch(s.t, s.dir, s.env, s.files, args...)
+	for _, f := range s.files {
+		f.Close()
+	}
+	s.files = nil
+	if bind {
+		s.srv.waitBooted()
+	}
+}
+
+func (s *script) run(words []scriptWord) {
+	s.t.Helper()
+	var args []string
+	for _, w := range words {
+		args = append(args, w.arg())
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := underTest(s.t, s.dir, s.env, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second
+	err := cmd.Start()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	watch := time.AfterFunc(waitLimit, func() { cmd.Process.Kill() })
+	err = cmd.Wait()
+	s.ran = &ran{stdout.String(), stderr.String(), statusOf(cmd.ProcessState)}
+	if !watch.Stop() || errors.Is(err, exec.ErrWaitDelay) {
+		s.t.Fatalf("run: no end in time\n%s%s", s.ran.stdout, s.ran.stderr)
+	}
+}
+
+// text is what the program wrote: by run, or else by the server.
+func (s *script) text(what string) string {
+	s.t.Helper()
+	switch {
+	case s.ran != nil && what == "stdout":
+		return s.ran.stdout
+	case s.ran != nil && what == "stderr":
+		return s.ran.stderr
+	case what == "stdout":
+		return s.server().stdout()
+	default:
+		return s.server().log()
+	}
+}
+
+// check looks for a regular expression, or for its absence.
+func (s *script) check(what string, w scriptWord, want bool) {
+	s.t.Helper()
+	text := s.text(what)
+	if compile(s.t, w.text).MatchString(text) != want {
+		s.t.Fatalf("%s: %q: want %v in %s", what, w.text, want, cut(text))
+	}
+}
+
+// signal sends one to the arbiter, the oldest worker or its Python.
+func (s *script) signal(name, who string) {
+	s.t.Helper()
+	sig := unix.SignalNum("SIG" + name)
+	if sig == 0 {
+		s.t.Fatalf("no such signal: %s", name)
+	}
+	var pids []int
+	switch who {
+	case "arbiter":
+		s.ran = nil
+		s.server().signal(sig)
+		return
+	case "worker":
+		pids = s.server().workers()
+	case "python":
+		pids = s.server().python()
+	default:
+		s.t.Fatalf("signal to whom: %s", who)
+	}
+	if len(pids) == 0 {
+		s.t.Fatalf("there is no %s", who)
+	}
+	if err := syscall.Kill(pids[0], sig); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// pids lists the processes of a kind.
+func (s *script) pids(kind string) []int {
+	if kind == "python" {
+		return s.server().python()
+	}
+	return s.server().workers()
+}
+
+func (s *script) pidChanged(kind string) {
+	s.t.Helper()
+	n := len(s.marked)
+	if !reference {
+		n /= 2
+	}
+	ok := poll(waitLimit, func() bool {
+		now := s.pids(kind)
+		return len(now) == n && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(s.marked, pid) })
+	})
+	if !ok {
+		s.t.Fatalf("%s: were %v, are %v", kind, s.marked, s.pids(kind))
+	}
+}
+
+func (s *script) shell(command string) {
+	s.t.Helper()
+	cmd := exec.Command("/bin/sh", "-c", command)
+	cmd.Dir = s.dir
+	cmd.Env = slices.Concat(environment(s.t, s.dir), s.env)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		s.t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+}
+
+// cut shortens text for a message.
+func cut(text string) string {
+	if len(text) > 1000 {
+		return fmt.Sprintf("%.1000q... (%d bytes)", text, len(text))
+	}
+	return fmt.Sprintf("%q", text)
+}
+
+// arity is the least number of words of a command, where it is not 0.
+var arity = map[string]int{
+	"env": 1, "listener": 1, "conn": 1, "send": 1, "reply": 1, "head": 1, "body": 1, "!body": 1,
+	"header": 2, "!header": 1, "fields": 1, "raw": 1, "rest": 1, "get": 2, "wait": 2, "log": 1, "!log": 1,
+	"count": 2, "stdout": 1, "!stdout": 1, "stderr": 1, "!stderr": 1, "workers": 1,
+	"pid-changed": 1, "pid-same": 1, "signal": 1, "kill": 2, "exit": 1, "file": 2, "nofile": 1,
+	"expect-error": 1,
+}
+
+var commands map[string]func(*script, []scriptWord)
+
+func init() { // not a literal: the commands reach back to the map
+	commands = map[string]func(*script, []scriptWord){
+		"env":    func(s *script, w []scriptWord) { s.env = append(s.env, w[0].arg()) },
+		"start":  func(s *script, w []scriptWord) { s.t.Helper(); s.start(w, true) },
+		"start!": func(s *script, w []scriptWord) { s.t.Helper(); s.start(w, false) },
+		"run":    (*script).run,
+		"inherit": func(s *script, w []scriptWord) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			defer l.Close()
+			f, err := l.(*net.TCPListener).File()
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			s.files = append(s.files, f)
+		},
+		"listener": func(s *script, w []scriptWord) { s.listener = s.number(w[0]) },
+		"conn":     func(s *script, w []scriptWord) { s.conn = w[0].text },
+		"send": func(s *script, w []scriptWord) {
+			for _, text := range w {
+				if _, err := io.WriteString(s.client(), text.bytes(s.t)); err != nil {
+					s.t.Fatal(err)
+				}
+			}
+		},
+		"close": func(s *script, w []scriptWord) { s.drop() },
+		"shut": func(s *script, w []scriptWord) {
+			s.client().Conn.(interface{ CloseWrite() error }).CloseWrite()
+		},
+		"reset": func(s *script, w []scriptWord) {
+			s.client().Conn.(*net.TCPConn).SetLinger(0)
+			s.drop()
+		},
+		"reply": func(s *script, w []scriptWord) {
+			method := "GET"
+			if w[0].text == "HEAD" {
+				method, w = "HEAD", w[1:]
+			}
+			s.readReply(method, w[0].text, true)
+			s.checkBody(w[1:])
+		},
+		"head": func(s *script, w []scriptWord) { s.readReply("GET", w[0].text, false) },
+		"body": func(s *script, w []scriptWord) { s.checkBody(w) },
+		"!body": func(s *script, w []scriptWord) {
+			if w[0].matches(s.t, s.body) {
+				s.t.Fatalf("body %s", cut(s.body))
+			}
+		},
+		"header": func(s *script, w []scriptWord) {
+			value, ok := s.field(w[0].text)
+			if !ok || !w[1].matches(s.t, value) {
+				s.t.Fatalf("%s: %q, not %q in %q", w[0].text, value, w[1].text, s.fields)
+			}
+		},
+		"!header": func(s *script, w []scriptWord) {
+			if value, ok := s.field(w[0].text); ok {
+				s.t.Fatalf("%s: %q", w[0].text, value)
+			}
+		},
+		"fields": func(s *script, w []scriptWord) {
+			if !w[0].matches(s.t, s.fields) {
+				s.t.Fatalf("head %s, not %s", cut(s.fields), w[0].text)
+			}
+		},
+		"raw": func(s *script, w []scriptWord) {
+			want := w[0].bytes(s.t)
+			got := make([]byte, len(want))
+			n, err := io.ReadFull(s.client().r, got)
+			if err != nil || string(got) != want {
+				s.t.Fatalf("read %s, not %s: %v", cut(string(got[:n])), cut(want), err)
+			}
+		},
+		"rest": func(s *script, w []scriptWord) {
+			got, err := io.ReadAll(s.client().r)
+			if err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				s.t.Fatalf("read %s: %v", cut(string(got)), err)
+			}
+			s.body = string(got)
+			s.checkBody(w)
+			s.drop()
+		},
+		"closed": func(s *script, w []scriptWord) {
+			got, err := io.ReadAll(s.client().r)
+			if err != nil && !errors.Is(err, syscall.ECONNRESET) {
+				s.t.Fatalf("not closed: %v", err)
+			}
+			if len(got) > 0 {
+				s.t.Fatalf("not closed: got %s", cut(string(got)))
+			}
+			s.drop()
+		},
+		"get": func(s *script, w []scriptWord) {
+			current := s.conn
+			s.conn = "get"
+			fmt.Fprintf(s.client(), "GET %s HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n", w[0].bytes(s.t))
+			s.readReply("GET", w[1].text, true)
+			s.drop()
+			s.conn = current
+			s.checkBody(w[2:])
+		},
+		"wait": func(s *script, w []scriptWord) {
+			s.server().waitText("the "+w[0].text, w[1].text, func() string { return s.text(w[0].text) })
+		},
+		"log":     func(s *script, w []scriptWord) { s.check("log", w[0], true) },
+		"!log":    func(s *script, w []scriptWord) { s.check("log", w[0], false) },
+		"stdout":  func(s *script, w []scriptWord) { s.check("stdout", w[0], true) },
+		"!stdout": func(s *script, w []scriptWord) { s.check("stdout", w[0], false) },
+		"stderr":  func(s *script, w []scriptWord) { s.check("stderr", w[0], true) },
+		"!stderr": func(s *script, w []scriptWord) { s.check("stderr", w[0], false) },
+		"count": func(s *script, w []scriptWord) {
+			if n := len(compile(s.t, w[1].text).FindAllString(s.text("log"), -1)); n != s.number(w[0]) {
+				s.t.Fatalf("%q: %d times, not %s", w[1].text, n, w[0].text)
+			}
+		},
+		"workers": func(s *script, w []scriptWord) {
+			s.server().waitWorkers(s.number(w[0]))
+			s.marked = s.server().workers()
+			if !reference {
+				s.marked = append(s.marked, s.server().python()...)
+			}
+		},
+		"pid-changed": func(s *script, w []scriptWord) { s.pidChanged(w[0].text) },
+		"pid-same": func(s *script, w []scriptWord) {
+			for _, pid := range s.pids(w[0].text) {
+				if !slices.Contains(s.marked, pid) {
+					s.t.Fatalf("%s %d is new", w[0].text, pid)
+				}
+			}
+		},
+		"signal": func(s *script, w []scriptWord) { s.signal(w[0].text, append(w, scriptWord{text: "arbiter"})[1].text) },
+		"kill":   func(s *script, w []scriptWord) { s.signal("KILL", w[1].text) },
+		"exit": func(s *script, w []scriptWord) {
+			status, text := 0, ""
+			if s.ran != nil {
+				status, text = s.ran.status, s.ran.stdout+s.ran.stderr
+			} else {
+				status = s.server().wait()
+			}
+			if status != s.number(w[0]) {
+				s.t.Fatalf("exit status %d, not %s\n%s", status, w[0].text, text)
+			}
+		},
+		"file": func(s *script, w []scriptWord) {
+			path := filepath.Join(s.dir, w[0].text)
+			if re := compile(s.t, w[1].text); !poll(waitLimit, func() bool {
+				b, err := os.ReadFile(path)
+				return err == nil && re.Match(b)
+			}) {
+				s.t.Fatalf("%s: %q: not in %s", w[0].text, w[1].text, cut(readAll(path)))
+			}
+		},
+		"nofile": func(s *script, w []scriptWord) {
+			path := filepath.Join(s.dir, w[0].text)
+			if !poll(waitLimit, func() bool { _, err := os.Lstat(path); return errors.Is(err, fs.ErrNotExist) }) {
+				s.t.Fatalf("%s is there", w[0].text)
+			}
+		},
+		"sh":           func(s *script, w []scriptWord) { s.shell(w[0].text) },
+		"expect-error": func(s *script, w []scriptWord) { s.expected = append(s.expected, compile(s.t, w[0].text)) },
+	}
+}
+
+func (s *script) number(w scriptWord) int {
+	s.t.Helper()
+	n, err := strconv.Atoi(w.text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
