@@ -114,12 +114,17 @@ var (
 func (s site) visit(c crew, client, app string, expected ...string) *server {
 	t := s.t
 	t.Helper()
-	srv := s.start(t, append(c.args, "--access-logfile", "-", app)...)
+	if reference && c.name == withThreads.name {
+		t.Skip("26.1.0's gthread forgets requests on connections that it keeps, until more bytes arrive")
+	}
+	// On a busy host a client may think for longer than the two seconds an idle
+	// connection has by default.
+	srv := s.start(t, append(c.args, "--keep-alive", "30", "--access-logfile", "-", app)...)
 	for _, re := range expected {
 		srv.expected = append(srv.expected, compile(t, re))
 	}
 	args := []string{tool(t, "client.py"), "--threads", strconv.Itoa(c.clients)}
-	if !reference || c.name == withThreads.name { // the reference's sync worker closes each connection
+	if !reference { // whose sync worker closes each connection
 		args = append(args, "--keepalive")
 	}
 	s.python(t, append(args, client, srv.url)...)
@@ -236,7 +241,7 @@ func TestOpenTelemetry(t *testing.T) {
 		env = append(env, "PYTHONPATH="+strings.TrimSpace(string(out)))
 		args = append(args, "--no-control-socket")
 	}
-	args = append(args, "-b", "127.0.0.1:0", "-w", "2", "-e", s.data(), "guestbook:app")
+	args = append(args, "-b", "127.0.0.1:0", "-e", s.data(), "guestbook:app")
 	srv := &server{t: t, dir: s.dir, ended: make(chan struct{}), cmd: exec.Command(args[0], args[1:]...)}
 	srv.cmd.Dir, srv.cmd.Env = s.dir, append(environment(t, s.dir), env...)
 	for i, stream := range []*io.Writer{&srv.cmd.Stdout, &srv.cmd.Stderr} {

@@ -51,6 +51,8 @@ type arbiter struct {
 	target     int // how many there should be
 	age        int // of the newest
 	generation int // of the settings that new workers get
+	newest     int // the last generation that was tried
+	former     int // during a reload: what to go back to
 	served     bool
 	pause      time.Duration // the back-off, 0 after a successful boot
 	notBefore  int64
@@ -65,8 +67,10 @@ type child struct {
 	age        int
 	generation int
 	slot       *slot
+	booted     bool // its application is loaded
 	told       bool // to leave
 	aborted    bool // for its silence
+	killed     bool // by us
 }
 
 // bound is one listening socket.
@@ -106,6 +110,7 @@ func (a *arbiter) run() (status int) {
 				return a.stop(stop.graceful, "", 0)
 			}
 		}
+		a.settle()
 		if h := a.reap(); h != nil {
 			return a.stop(true, h.reason, h.status)
 		}
@@ -242,7 +247,6 @@ func (a *arbiter) signalAll(s syscall.Signal) {
 // manage keeps as many workers as there should be. One that is leaving does
 // not count, so its replacement boots while it finishes.
 func (a *arbiter) manage() {
-	a.settle()
 	active := a.active()
 	for n := a.target - len(active); n > 0 && monotonic() >= a.notBefore; n-- {
 		if err := a.spawn(); err != nil {
@@ -281,12 +285,16 @@ func (a *arbiter) tell(w *child) {
 func (a *arbiter) settle() {
 	serving := 0
 	for _, w := range a.workers {
-		if w.generation == a.generation && w.slot.state.Load() == stateServing {
-			serving++
+		if w.slot.state.Load() != stateServing {
+			continue
 		}
-	}
-	if serving > 0 {
-		a.served, a.pause, a.notBefore = true, 0, 0
+		a.served = true
+		if w.generation == a.generation && !w.told {
+			serving++
+			if !w.booted {
+				w.booted, a.pause, a.notBefore = true, 0, 0
+			}
+		}
 	}
 	if a.previous == nil || serving < a.target {
 		return
@@ -361,6 +369,7 @@ func (a *arbiter) reap() (h *halt) {
 		w.slot.unmap()
 		code := exitStatus(status)
 		switch {
+		case w.killed:
 		case status.Signaled() && status.Signal() == unix.SIGKILL:
 			a.log.errorf("Worker (pid:%d) was sent SIGKILL! Perhaps out of memory?", pid)
 		case status.Signaled() && status.Signal() == unix.SIGTERM:
@@ -468,7 +477,9 @@ func (a *arbiter) reload() {
 		a.log.infof("Listening at: %s", a.listening())
 	}
 	a.previous, a.cfg = a.cfg, cfg
-	a.generation++
+	a.former = a.generation
+	a.newest++
+	a.generation = a.newest
 	a.target = cfg.workers
 	a.pause, a.notBefore = 0, 0
 	a.removePidfile()
@@ -487,7 +498,7 @@ func (a *arbiter) abandonReload() {
 			a.tell(w)
 		}
 	}
-	a.generation--
+	a.generation = a.former
 	if a.replaced != nil {
 		old := addresses(a.previous)
 		kept := a.replaced
@@ -532,7 +543,11 @@ func (a *arbiter) stop(graceful bool, reason string, status int) int {
 			}
 		}
 	}
-	a.signalAll(unix.SIGKILL)
+	for pid, w := range a.workers {
+		a.log.warningf("Worker (pid:%d) has not finished in time and is killed", pid)
+		w.killed = true
+		_ = unix.Kill(pid, unix.SIGKILL)
+	}
 	for len(a.workers) > 0 {
 		a.sleep(100 * time.Millisecond)
 		a.reap()

@@ -3,10 +3,10 @@ package main
 // The settings: one table, and the one path by which defaults, environment,
 // configuration file and flags become a checked value. Whoever wants to know
 // what can be set, how, and what it means reads the table; the functions below
-// it only walk it. What kinds of values there are is in kind.go.
+// it only walk it. What kinds of values there are is in kind.go, and how a
+// command line is read in flag.go.
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -1416,20 +1416,6 @@ Without this it is the one of the virtual environment that VIRTUAL_ENV names, or
 	},
 }
 
-// options are the flags that are not settings. Reading ends at one with a
-// field; --man is the caller's.
-var options = []option{
-	{[]string{"-h", "--help"}, "show this help and exit", func(c *config) *bool { return &c.help }},
-	{[]string{"-v", "--version"}, "show the version and exit", func(c *config) *bool { return &c.version }},
-	{[]string{"--man"}, "show the source of the manual and exit", nil},
-}
-
-type option struct {
-	flags []string
-	usage string
-	field func(c *config) *bool
-}
-
 // startError ends the program. text is all that goes to standard error.
 type startError struct {
 	status int
@@ -1437,10 +1423,6 @@ type startError struct {
 }
 
 func (e *startError) Error() string { return e.text }
-
-func usageError(format string, args ...any) error {
-	return &startError{2, "usage: gunicorn [OPTIONS] [APP_MODULE]\ngunicorn: error: " + fmt.Sprintf(format, args...) + "\n"}
-}
 
 // settingError is about a value, from anywhere but a configuration file.
 func settingError(err error) error {
@@ -1514,7 +1496,7 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 		return nil, err
 	}
 	if c.app() == "" {
-		return nil, settingError(errors.New("No application module specified."))
+		return nil, settingError(said("No application module specified."))
 	}
 	if c.checkConfig || c.printConfig {
 		return c, nil
@@ -1713,17 +1695,6 @@ func empty(v any) bool {
 	return false
 }
 
-// fileKeys are the names that a configuration file may set.
-func fileKeys() []string {
-	var names []string
-	for i := range settings {
-		if !settings[i].early {
-			names = append(names, settings[i].name)
-		}
-	}
-	return names
-}
-
 // app is the application as MODULE:OBJECT.
 func (c *config) app() string {
 	if c.positional != "" {
@@ -1793,301 +1764,6 @@ func decodeConfig(b []byte) (*config, error) {
 	}
 	c.python, _ = all["interpreter"].(string)
 	return c, nil
-}
-
-// flagValues is what one command line says.
-type flagValues struct {
-	app    string         // first positional
-	stop   *option        // the option that reading ended at
-	values map[string]any // by name of the setting, parsed but not checked
-}
-
-// stopped is the settings when reading ended at an option.
-func (f *flagValues) stopped() *config {
-	c := &config{}
-	*f.stop.field(c) = true
-	return c
-}
-
-func (f *flagValues) configFile() string {
-	spec, _ := f.values["config"].(string)
-	return strip(spec)
-}
-
-// word is one argument of a command line as it was recognised.
-type word struct {
-	text   string
-	isFlag bool // or looks like one
-	end    bool // the first --
-	flag   string
-	joined *string // argument in the same word
-}
-
-// flagParser does what argparse does, as long as anyone could tell: flags and
-// positionals in any order, arguments attached or not, short flags joined,
-// prefixes of long flags. Positionals count up to the first flag after them.
-type flagParser struct {
-	rows  map[string]*setting
-	stops map[string]*option
-	names map[string]string // all the flags of a row, for messages
-	order []string
-	words []word
-	out   *flagValues
-}
-
-func parseFlags(args []string) (*flagValues, error) {
-	p := &flagParser{
-		rows:  map[string]*setting{},
-		stops: map[string]*option{},
-		names: map[string]string{},
-		out:   &flagValues{values: map[string]any{}},
-	}
-	add := func(flags []string) {
-		for _, f := range flags {
-			p.names[f] = strings.Join(flags, "/")
-			p.order = append(p.order, f)
-		}
-	}
-	for i := range options {
-		if options[i].field == nil {
-			continue
-		}
-		add(options[i].flags)
-		for _, f := range options[i].flags {
-			p.stops[f] = &options[i]
-		}
-	}
-	for i := range settings {
-		add(settings[i].flags)
-		for _, f := range settings[i].flags {
-			p.rows[f] = &settings[i]
-		}
-	}
-	if err := p.recognise(args); err != nil {
-		return nil, err
-	}
-	if err := p.parse(); err != nil {
-		return nil, err
-	}
-	return p.out, nil
-}
-
-func (p *flagParser) known(flag string) bool { return p.names[flag] != "" }
-
-// recognise decides which arguments are flags, before any is acted on.
-func (p *flagParser) recognise(args []string) error {
-	for i, arg := range args {
-		if !utf8.ValidString(arg) {
-			return sentence("%q is not valid UTF-8", arg)
-		}
-		if arg == "--" {
-			p.words = append(p.words, word{text: arg, end: true})
-			for _, rest := range args[i+1:] {
-				p.words = append(p.words, word{text: rest})
-			}
-			return nil
-		}
-		w, err := p.flagOf(arg)
-		if err != nil {
-			return err
-		}
-		p.words = append(p.words, w)
-	}
-	return nil
-}
-
-func (p *flagParser) flagOf(arg string) (word, error) {
-	w := word{text: arg, isFlag: true}
-	if len(arg) < 2 || arg[0] != '-' {
-		w.isFlag = false
-		return w, nil
-	}
-	name, value, hasValue := strings.Cut(arg, "=")
-	if p.known(arg) {
-		w.flag = arg
-		return w, nil
-	}
-	if hasValue {
-		w.joined = &value
-	}
-	if p.known(name) {
-		w.flag = name
-		return w, nil
-	}
-	if arg[1] != '-' {
-		if p.known(arg[:2]) {
-			rest := arg[2:]
-			w.flag, w.joined = arg[:2], &rest
-			return w, nil
-		}
-	} else {
-		var matches []string
-		for _, f := range p.order {
-			if strings.HasPrefix(f, name) {
-				matches = append(matches, f)
-			}
-		}
-		if len(matches) > 1 {
-			return w, usageError("ambiguous option: %s could match %s", arg, strings.Join(matches, ", "))
-		}
-		if len(matches) == 1 {
-			w.flag = matches[0]
-			return w, nil
-		}
-	}
-	w.isFlag = !negativeNumber(arg) && !strings.Contains(arg, " ")
-	w.joined = nil
-	return w, nil
-}
-
-// negativeNumber tells an argument such as -5 from a flag.
-func negativeNumber(s string) bool {
-	whole, fraction, dot := strings.Cut(s[1:], ".")
-	if dot && fraction == "" || !dot && whole == "" {
-		return false
-	}
-	return strings.Trim(whole+fraction, "0123456789") == ""
-}
-
-func (p *flagParser) parse() error {
-	var unknown []string
-	seen := false
-	for i := 0; i < len(p.words) && p.out.stop == nil; {
-		switch {
-		case p.words[i].isFlag && p.words[i].flag == "":
-			unknown = append(unknown, p.words[i].text)
-			i++
-		case p.words[i].isFlag:
-			next, err := p.flag(i)
-			if err != nil {
-				return err
-			}
-			i = next
-		default:
-			var group []string
-			first := ""
-			for found := false; i < len(p.words) && !p.words[i].isFlag; i++ {
-				if group = append(group, p.words[i].text); !p.words[i].end && !found {
-					first, found = p.words[i].text, true
-				}
-			}
-			if !seen {
-				p.out.app, seen = first, true
-			} else {
-				unknown = append(unknown, group...)
-			}
-		}
-	}
-	if unknown != nil && p.out.stop == nil {
-		return usageError("unrecognized arguments: %s", strings.Join(unknown, " "))
-	}
-	return nil
-}
-
-// flag takes the flag at word i, those joined to it, and its argument. It
-// returns the word to go on with.
-func (p *flagParser) flag(i int) (int, error) {
-	name, joined := p.words[i].flag, p.words[i].joined
-	i++
-	var alone []string
-	for joined != nil && p.takesNone(name) {
-		if *joined == "" || name[1] == '-' || !p.known("-"+(*joined)[:1]) {
-			return 0, usageError("argument %s: ignored explicit argument %s", p.names[name], pyRepr(*joined))
-		}
-		alone = append(alone, name)
-		name = "-" + (*joined)[:1]
-		if rest := (*joined)[1:]; rest != "" {
-			joined = &rest
-		} else {
-			joined = nil
-		}
-	}
-	if joined == nil && !p.takesNone(name) {
-		switch r := p.rows[name]; {
-		case i < len(p.words) && !p.words[i].isFlag && !p.words[i].end:
-			joined = &p.words[i].text
-			i++
-		case !r.kind.optional:
-			return 0, usageError("argument %s: expected one argument", p.names[name])
-		}
-	}
-	for _, f := range alone {
-		if err := p.take(f, nil); err != nil || p.out.stop != nil {
-			return i, err
-		}
-	}
-	return i, p.take(name, joined)
-}
-
-func (p *flagParser) takesNone(flag string) bool {
-	r := p.rows[flag]
-	return r == nil || r.kind.alone != nil && !r.kind.optional
-}
-
-// take notes one flag and its argument.
-func (p *flagParser) take(flag string, arg *string) error {
-	if p.out.stop = p.stops[flag]; p.out.stop != nil {
-		return nil
-	}
-	r := p.rows[flag]
-	if arg == nil {
-		p.out.values[r.name] = r.kind.alone
-		return nil
-	}
-	var v any = *arg
-	if r.kind.text != nil {
-		var err error
-		if v, err = r.kind.text(*arg); err != nil {
-			return usageError("argument %s: %v", p.names[flag], err)
-		}
-	}
-	if r.kind.repeats {
-		before, _ := p.out.values[r.name].([]any)
-		v = append(before, v)
-	}
-	p.out.values[r.name] = v
-	return nil
-}
-
-// splitShell splits text into words as a POSIX shell does: quotes and
-// backslashes, no expansion.
-func splitShell(text string) ([]string, error) {
-	var words []string
-	var w []byte
-	in, quote := false, byte(0)
-	for i := 0; i < len(text); i++ {
-		ch := text[i]
-		switch {
-		case quote == 0 && strings.IndexByte(" \t\r\n", ch) >= 0:
-			if in {
-				words = append(words, string(w))
-			}
-			w, in = w[:0], false
-			continue
-		case ch == '\\' && quote != '\'':
-			if i++; i == len(text) {
-				return nil, errors.New("No escaped character")
-			}
-			if quote != 0 && text[i] != '"' && text[i] != '\\' {
-				w = append(w, ch)
-			}
-			w = append(w, text[i])
-		case ch == quote:
-			quote = 0
-		case quote == 0 && (ch == '\'' || ch == '"'):
-			quote = ch
-		default:
-			w = append(w, ch)
-		}
-		in = true
-	}
-	if quote != 0 {
-		return nil, errors.New("No closing quotation")
-	}
-	if in {
-		words = append(words, string(w))
-	}
-	return words, nil
 }
 
 // each calls f with every setting, sorted by name, and its value as Python
@@ -2209,10 +1885,14 @@ func (r *setting) man(b *strings.Builder) {
 	if r.unsupported != "" && r.accepts == nil {
 		fmt.Fprintf(b, "Not supported: %s.\n", manText(r.unsupported))
 	} else if r.kind.alone == nil && r.def != none {
-		if r.computed != nil {
+		literal := strings.ReplaceAll(manText(r.def), `"`, `\(dq`)
+		switch {
+		case r.computed != nil:
 			fmt.Fprintf(b, "The default is %s.\n", manText(r.def))
-		} else {
-			fmt.Fprintf(b, "The default is\n.Ql %s .\n", strings.ReplaceAll(manText(r.def), `"`, `\(dq`))
+		case len(literal) > 40: // too long to fill lines with
+			fmt.Fprintf(b, "The default is\n.Dl %s\n", literal)
+		default:
+			fmt.Fprintf(b, "The default is\n.Ql %s .\n", literal)
 		}
 	}
 	if r.env != "" {
@@ -2248,14 +1928,14 @@ func parseBind(s string) (address, error) {
 	if rest, ok := strings.CutPrefix(s, "fd://"); ok {
 		fd, err := pyInt(rest, 10)
 		if err != nil || fd < 0 || fd > 1<<20 {
-			return address{}, fmt.Errorf("%s is not a valid file descriptor.", pyRepr(rest))
+			return address{}, said("%s is not a valid file descriptor.", pyRepr(rest))
 		}
 		return address{network: "fd", fd: int(fd)}, nil
 	}
 	if rest, ok := strings.CutPrefix(s, "unix:"); ok {
 		path := strings.TrimPrefix(rest, "//")
 		if path == "" {
-			return address{}, fmt.Errorf("%s has no path of a socket.", pyRepr(s))
+			return address{}, said("%s has no path of a socket.", pyRepr(s))
 		}
 		return address{network: "unix", path: path}, nil
 	}
@@ -2271,7 +1951,7 @@ func parseBind(s string) (address, error) {
 		port, _, _ = strings.Cut(port, ":")
 		n, err := pyInt(port, 10)
 		if err != nil || n < 0 || n > 65535 {
-			return address{}, fmt.Errorf("%s is not a valid port number.", pyRepr(port))
+			return address{}, said("%s is not a valid port number.", pyRepr(port))
 		}
 		a.port = int(n)
 	}

@@ -10,6 +10,7 @@ package main
 // strings, a dict, or a callable.
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -89,6 +90,13 @@ func fromPython(v any) any {
 	return v
 }
 
+// said is an error in the words of Python or Gunicorn, whatever their style.
+func said(format string, args ...any) error { return pyError(fmt.Sprintf(format, args...)) }
+
+type pyError string
+
+func (e pyError) Error() string { return string(e) }
+
 // textKind is a string, or nothing.
 var textKind = &kind{value: checkText, store: storeText}
 
@@ -108,7 +116,7 @@ func storeText(field, v any) bool {
 	return ok || v == nil
 }
 
-func notString(v any) error { return fmt.Errorf("Not a string: %s", pyStr(v)) }
+func notString(v any) error { return said("Not a string: %s", pyStr(v)) }
 
 // strip cuts the white space that Python's str.strip does.
 func strip(s string) string {
@@ -197,7 +205,7 @@ func checkPosInt(v any, _ *start) (any, error) {
 		return nil, errors.New("int() can't convert non-string with explicit base")
 	}
 	if n < 0 {
-		return nil, fmt.Errorf("Value must be positive: %d", n)
+		return nil, said("Value must be positive: %d", n)
 	}
 	return n, nil
 }
@@ -260,7 +268,7 @@ func checkBool(v any, _ *start) (any, error) {
 		case "false":
 			return false, nil
 		}
-		return nil, fmt.Errorf("Invalid boolean: %s", v)
+		return nil, said("Invalid boolean: %s", v)
 	}
 	return nil, badCast(v)
 }
@@ -271,7 +279,7 @@ func storeBool(field, v any) bool {
 	return ok || v == nil
 }
 
-func badCast(v any) error { return fmt.Errorf("Invalid type for casting: %s", pyStr(v)) }
+func badCast(v any) error { return said("Invalid type for casting: %s", pyStr(v)) }
 
 // onUnlessFalse is a boolean that its flag turns off, and that is on when
 // nobody says anything.
@@ -423,18 +431,13 @@ func prefixLen(mask string, most int) (int, error) {
 	if err != nil || most != 32 || !addr.Is4() {
 		return 0, strconv.ErrSyntax
 	}
-	var m uint32
-	for _, b := range addr.As4() {
-		m = m<<8 | uint32(b)
+	m := binary.BigEndian.Uint32(addr.AsSlice())
+	for _, m := range []uint32{m, ^m} { // ones where the network is, or the host
+		if n := bits.LeadingZeros32(^m); m<<n == 0 {
+			return n, nil
+		}
 	}
-	if m>>31 == 0 { // ones where the host is
-		m = ^m
-	}
-	n := bits.LeadingZeros32(^m)
-	if m<<n != 0 {
-		return 0, strconv.ErrSyntax
-	}
-	return n, nil
+	return 0, strconv.ErrSyntax
 }
 
 // choice is one word of a few, in any case. Each name may have other
@@ -509,11 +512,11 @@ func hook(least, most int64) *kind {
 				return v, nil
 			case callable:
 				if v.params < least || v.params > most {
-					return nil, fmt.Errorf("Value must have an arity of: %d", most)
+					return nil, said("Value must have an arity of: %d", most)
 				}
 				return v, nil
 			}
-			return nil, fmt.Errorf("Value is not callable: %s", pyStr(v))
+			return nil, said("Value is not callable: %s", pyStr(v))
 		},
 	}
 }
@@ -531,7 +534,7 @@ var stringDict = &kind{
 	value: func(v any, at *start) (any, error) {
 		d, ok := v.(dict)
 		if !ok {
-			return nil, fmt.Errorf("Value is not a dictionary: %s ", pyStr(v))
+			return nil, said("Value is not a dictionary: %s ", pyStr(v))
 		}
 		for _, e := range d {
 			for _, part := range []any{e.key, e.value} {
@@ -562,7 +565,7 @@ var anyDict = &kind{
 		if d, ok := v.(dict); ok {
 			return d, nil
 		}
-		return nil, fmt.Errorf("Value is not a dictionary: %s ", pyStr(v))
+		return nil, said("Value is not a dictionary: %s ", pyStr(v))
 	},
 }
 
@@ -624,7 +627,7 @@ func identity(what string, own func() int, lookup func(string) (string, error)) 
 			if strings.Trim(v, "0123456789") != "" || v == "" {
 				var err error
 				if id, err = lookup(v); err != nil {
-					return nil, fmt.Errorf("No such %s: %s", what, pyRepr(v))
+					return nil, said("No such %s: %s", what, pyRepr(v))
 				}
 			}
 			return pyInt(id, 10)
@@ -633,15 +636,16 @@ func identity(what string, own func() int, lookup func(string) (string, error)) 
 	}}
 }
 
-// anything is not checked, as nobody will read it.
+// anything is not checked, as nobody reads it.
 var anything = &kind{
-	text: func(s string) (any, error) {
-		if n, err := pyInt(s, 10); err == nil {
-			return n, nil
+	value: func(v any, _ *start) (any, error) {
+		if s, ok := v.(string); ok {
+			if n, err := pyInt(s, 10); err == nil {
+				return n, nil
+			}
 		}
-		return s, nil
+		return v, nil
 	},
-	value: func(v any, _ *start) (any, error) { return v, nil },
 }
 
 // pyStr is Python's str of a value.

@@ -90,7 +90,9 @@ type lane struct {
 	number uint32  // of the newest request
 	flight []*conn // written and not answered, oldest first
 	begun  int64   // when the oldest of them began
-	pace   int64   // how long calls take of late: nanoseconds, smoothed
+	// patience is when the oldest began, or was last seen not to have.
+	patience int64
+	pace     int64 // how long calls take of late: nanoseconds, smoothed
 
 	in       []byte // off the wire: in[at:] is not yet handled
 	at       int
@@ -215,7 +217,7 @@ func (l *lane) free() bool {
 
 // stalled says whether the oldest request has run for longer than a moment.
 func (l *lane) stalled(now int64) bool {
-	return len(l.flight) > 0 && now-l.begun > int64(moment)
+	return len(l.flight) > 0 && now-l.patience > int64(moment)
 }
 
 // send writes one message into the queue: false when it has no room now.
@@ -226,7 +228,7 @@ func (l *lane) send(c *conn, message []byte, now int64) (bool, error) {
 		switch errno {
 		case 0:
 			if len(l.flight) == 0 {
-				l.begun = now
+				l.begun, l.patience = now, now
 			}
 			l.flight = append(l.flight, c)
 			return true, nil
@@ -239,6 +241,15 @@ func (l *lane) send(c *conn, message []byte, now int64) (bool, error) {
 		}
 		return false, os.NewSyscallError("sendto", errno)
 	}
+}
+
+// headBegun says whether Python has received the oldest request: then it is no
+// longer the first message of the queue.
+func (l *lane) headBegun() bool {
+	var head [frameHeader]byte
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&head[0])),
+		frameHeader, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	return errno != 0 || n < frameHeader || readFrame(head[:]).number != l.flight[0].number
 }
 
 // takeBack receives the requests that Python has not begun, and returns their
@@ -275,7 +286,7 @@ func (l *lane) answered(now int64) {
 	} else {
 		l.pace = max(l.pace+(took-l.pace)/8, 1)
 	}
-	l.begun = now
+	l.begun, l.patience = now, now
 	n := copy(l.flight, l.flight[1:])
 	l.flight[n] = nil
 	l.flight = l.flight[:n]

@@ -18,7 +18,7 @@ package main
 //	run ARGS...            runs the program to its end; exit, stdout and stderr are
 //	                       about it until the next start or signal
 //	listener N             further connections go to the Nth address (from 1)
-//	conn NAME              goes on with another connection, opened by its first send
+//	conn [NAME]            goes on with another connection, opened by its first send
 //	send TEXT...           sends text
 //	close, shut, reset     closes; closes the sending half; closes with RST
 //	reply [HEAD] STATUS [BODY]  reads a whole response: BODY is TEXT... or ~RE
@@ -26,7 +26,7 @@ package main
 //	body ~RE, !body ~RE    looks at the last response's body again
 //	header NAME VALUE      a header field of the last response: text or ~RE
 //	!header NAME           it has no such field
-//	fields ~RE             the last response's head as it came
+//	fields ~RE, !fields ~RE     the last response's head as it came
 //	raw TEXT               the next bytes are these
 //	rest ~RE               everything until the server closes matches
 //	closed                 the server closes, and nothing more was to be read
@@ -1007,8 +1007,8 @@ func cut(text string) string {
 
 // arity is the least number of words of a command, where it is not 0.
 var arity = map[string]int{
-	"env": 1, "listener": 1, "conn": 1, "send": 1, "reply": 1, "head": 1, "body": 1, "!body": 1,
-	"header": 2, "!header": 1, "fields": 1, "raw": 1, "rest": 1, "get": 2, "wait": 2, "log": 1, "!log": 1,
+	"env": 1, "listener": 1, "send": 1, "reply": 1, "head": 1, "body": 1, "!body": 1,
+	"header": 2, "!header": 1, "fields": 1, "!fields": 1, "raw": 1, "rest": 1, "get": 2, "wait": 2, "log": 1, "!log": 1,
 	"count": 2, "stdout": 1, "!stdout": 1, "stderr": 1, "!stderr": 1, "workers": 1,
 	"pid-changed": 1, "pid-same": 1, "signal": 1, "kill": 2, "exit": 1, "file": 2, "nofile": 1,
 	"expect-error": 1,
@@ -1035,7 +1035,7 @@ func init() { // not a literal: the commands reach back to the map
 			s.files = append(s.files, f)
 		},
 		"listener": func(s *script, w []scriptWord) { s.listener = s.number(w[0]) },
-		"conn":     func(s *script, w []scriptWord) { s.conn = w[0].text },
+		"conn":     func(s *script, w []scriptWord) { s.conn = append(w, scriptWord{})[0].text },
 		"send": func(s *script, w []scriptWord) {
 			for _, text := range w {
 				if _, err := io.WriteString(s.client(), text.bytes(s.t)); err != nil {
@@ -1080,6 +1080,11 @@ func init() { // not a literal: the commands reach back to the map
 		"fields": func(s *script, w []scriptWord) {
 			if !w[0].matches(s.t, s.fields) {
 				s.t.Fatalf("head %s, not %s", cut(s.fields), w[0].text)
+			}
+		},
+		"!fields": func(s *script, w []scriptWord) {
+			if w[0].matches(s.t, s.fields) {
+				s.t.Fatalf("head %s", cut(s.fields))
 			}
 		},
 		"raw": func(s *script, w []scriptWord) {

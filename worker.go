@@ -96,6 +96,7 @@ type conn struct {
 	begun   int64  // when it was given to the lane
 	started bool   // the response's head is made
 	refused bool   // what the application still says goes nowhere
+	dropped bool   // and was too much for a client, which has its whole response
 	keep    bool
 	framing framing
 	status  []byte
@@ -316,10 +317,13 @@ func (w *worker) loop() {
 	for !w.finished() {
 		wait := nextTick - w.now
 		if len(w.lane.flight) > 0 && !w.stalled {
-			wait = min(wait, w.lane.begun+int64(moment)-w.now)
+			wait = min(wait, w.lane.patience+int64(moment)-w.now)
 		}
 		if w.obeyAt != 0 && !w.stopping {
 			wait = min(wait, w.obeyAt-w.now)
+		}
+		if w.cfg.timeout > 0 && len(w.lane.flight) > 0 {
+			wait = min(wait, w.lane.begun+int64(w.cfg.timeout)-w.now)
 		}
 		n := epollWait(w.ep, events, time.Duration(max(wait, 0)))
 		w.now = monotonic()
@@ -334,6 +338,9 @@ func (w *worker) loop() {
 		if w.now >= nextTick {
 			w.tick()
 			nextTick = w.now + int64(time.Second)
+		}
+		if c := w.lane.running(); c != nil && w.cfg.timeout > 0 && w.now-w.lane.begun >= int64(w.cfg.timeout) {
+			w.overdue(c)
 		}
 		if !w.stalled && w.lane.stalled(w.now) {
 			w.stall()
@@ -435,6 +442,9 @@ func (w *worker) reopen() {
 	if err := w.access.reopen(); err != nil {
 		w.log.errorf("accesslog: %v", err)
 	}
+	if w.lane.ready && !w.pythonGone {
+		_ = unix.Kill(w.lane.pid, unix.SIGUSR1)
+	}
 }
 
 // retire stops taking work and leaves what has not begun to the siblings, or
@@ -478,8 +488,12 @@ func (w *worker) end() {
 		w.closeListeners()
 	}
 	for _, c := range w.conns {
-		if c != nil && c.state == readingHead && len(c.in) == 0 {
+		switch {
+		case c == nil || c.state != readingHead:
+		case len(c.in) == 0:
 			w.close(c)
+		default:
+			c.expires = min(c.expires, w.now+int64(lingerLimit))
 		}
 	}
 	if !w.lane.ready {
@@ -1089,6 +1103,11 @@ func (w *worker) holdable() int {
 // stall is called when a request has run for more than a moment: whoever waits
 // behind it should not.
 func (w *worker) stall() {
+	if !w.lane.headBegun() {
+		// It is the machine that is busy, and would be for siblings too.
+		w.lane.patience = w.now
+		return
+	}
 	w.stalled = true
 	if w.alone {
 		return
@@ -1369,18 +1388,16 @@ func (w *worker) block(c *conn, b []byte) {
 	}
 	w.outFor(c)
 	if c.framing.noBody {
-		if c.sent == 0 && string(c.req.method) != "HEAD" {
-			w.log.warningf("WSGI app sent body bytes on a no-body response (method=%s status=%d); dropping per RFC 9110.",
-				c.req.method, c.framing.code)
-		}
-		c.sent += int64(len(b))
+		w.log.warningf("WSGI app sent body bytes on a no-body response (method=%s status=%d); dropping per RFC 9110.",
+			c.req.method, c.framing.code)
+		c.dropped, c.refused = true, true
 		return
 	}
 	if c.framing.length >= 0 && c.sent+int64(len(b)) > c.framing.length {
 		w.log.warningf("%s: the response body is longer than its Content-Length, %d; the rest is dropped",
 			c.line(), c.framing.length)
 		b = b[:c.framing.length-c.sent]
-		c.refused = true
+		c.dropped, c.refused = true, true
 	}
 	c.sent += int64(len(b))
 	if len(w.obuf)+len(b) <= coalesce {
@@ -1517,7 +1534,7 @@ func (w *worker) complete(c *conn) {
 	}
 	w.served++
 	w.slot.requests.Store(w.served)
-	if c.framing.code >= 500 || c.refused {
+	if c.framing.code >= 500 || c.refused && !c.dropped {
 		w.slot.failures.Add(1)
 	}
 	w.slot.bytes.Add(uint64(c.sent))
@@ -1793,7 +1810,7 @@ func (w *worker) recycle(c *conn) {
 	c.body, c.fed, c.ownBody = nil, 0, false
 	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
 	c.asked, c.indirect = false, false
-	c.started, c.refused, c.keep = false, false, false
+	c.started, c.refused, c.dropped, c.keep = false, false, false, false
 	c.framing, c.meta, c.sent, c.tail = framing{}, nil, 0, ""
 	c.tried, c.head, c.next = 0, 0, 0
 	c.begun, c.number = 0, 0
@@ -1830,9 +1847,6 @@ func (w *worker) tick() {
 	}
 	if c := w.lane.running(); c != nil {
 		w.slot.setRunning(c.line(), w.lane.begun)
-		if w.cfg.timeout > 0 && w.now-w.lane.begun > int64(w.cfg.timeout) && !w.lane.closed {
-			w.overdue(c)
-		}
 	}
 	if w.killAt != 0 && w.killAt <= w.now {
 		w.killPython(unix.SIGKILL)
@@ -1848,7 +1862,7 @@ func (w *worker) tick() {
 
 func (w *worker) expire(c *conn) {
 	switch {
-	case c.state == readingHead && len(c.in) == 0, c.state == lingering:
+	case c.state == readingHead && (len(c.in) == 0 || w.ending), c.state == lingering:
 		w.close(c)
 	case c.state == readingHead, c.state == readingBody:
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
@@ -1971,12 +1985,10 @@ func (w *worker) died(status unix.WaitStatus) {
 	}
 	w.pythonGone = true
 	w.killAt = 0
-	expected := w.quitting || l.queue < 0
 	switch {
 	case !l.ready && !w.stopping:
-		w.exit = exitStatus(status)
-		if status.Signaled() {
-			w.exit = 1
+		if w.exit = exitStatus(status); status.Signaled() {
+			w.exit = 0 // said here, and need not be said again
 			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, l.pid, fate(status))
 		}
 		l.closed = true
@@ -1985,7 +1997,7 @@ func (w *worker) died(status unix.WaitStatus) {
 		w.logStacks()
 	case w.hung != "":
 		w.logStacks()
-	case l.closed || expected && len(l.flight) == 0:
+	case l.closed || w.quitting || l.queue < 0 && len(l.flight) == 0:
 	default:
 		w.giveBack()
 		running := l.running()

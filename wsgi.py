@@ -25,6 +25,7 @@ import logging.handlers
 import marshal
 import mmap
 import os
+import re
 import signal
 import socket
 import stat
@@ -72,8 +73,7 @@ def load_app(spec):
         name = expression.id
     elif isinstance(expression, ast.Call):
         if not isinstance(expression.func, ast.Name):
-            raise LoadError("Function reference must be a simple name: %r"
-                            % text.partition("(")[0])
+            raise LoadError("Function reference must be a simple name: %r" % text)
         name = expression.func.id
         try:
             args = [ast.literal_eval(arg) for arg in expression.args]
@@ -360,9 +360,15 @@ class Call:
 
     def early_hints(self, headers):
         """wsgi.early_hints: a 103 before the response."""
+        for name, value in headers:
+            if not name or FORBIDDEN(name + value):
+                raise ValueError("invalid early hint: %r: %r" % (name, value))
         if not self.begun:
             meta = marshal.dumps([(plain(name), plain(value)) for name, value in headers], 2)
             send_all(self.wire, HEADER.pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
+
+
+FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # in a header
 
 
 def plain(text):
@@ -403,15 +409,18 @@ class Lane:
             "wsgi.input_terminated": True,
             "SERVER_SOFTWARE": os.environ["SERVER_SOFTWARE"],
         }
-        # A child that the application forks must not speak for this process.
-        os.register_at_fork(after_in_child=self.detach)
+        os.register_at_fork(before=hold_signals, after_in_parent=release_signals,
+                            after_in_child=self.detach)
 
     def detach(self):
+        """A child that the application forks does not speak for this process,
+        and TERM ends it, as multiprocessing expects."""
         self.queue.close()
         self.wire.close()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in STOP:
             if signal.getsignal(number) is forward:
                 signal.signal(number, signal.SIG_DFL)
+        release_signals()
 
     def serve(self):
         """Serves until the worker closes the queue."""
@@ -550,6 +559,18 @@ def positional_params(function):
 
 # Process -------------------------------------------------------------------
 
+STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def hold_signals():
+    # One that reached a new child before detach would be lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+
+
+def release_signals():
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
+
+
 def forward(number, frame):
     """A signal sent to this process is meant for its worker."""
     os.kill(os.getppid(), number)
@@ -557,6 +578,14 @@ def forward(number, frame):
 
 def ignore(number, frame):
     pass
+
+
+def reopen_logs(number, frame):
+    """USR1, after the worker's: the loggers' files have new names."""
+    for name in ("gunicorn.error", "gunicorn.access"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.handlers.WatchedFileHandler):
+                handler.reopenIfNeeded()
 
 
 def set_up_process():
@@ -568,14 +597,12 @@ def set_up_process():
         faulthandler.enable(TRACE, all_threads=True, c_stack=False)
     else:
         faulthandler.enable(TRACE, all_threads=True)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+    for number in STOP:
         signal.signal(number, forward)
-        signal.siginterrupt(number, False)
     # Handlers, not SIG_IGN: programs that the application starts would
     # inherit that.
-    for number in (signal.SIGUSR1, signal.SIGWINCH):
-        signal.signal(number, ignore)
-        signal.siginterrupt(number, False)
+    for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
+        signal.signal(number, handler)
 
 
 def read_settings():
