@@ -30,6 +30,7 @@ type config struct {
 	// What the caller adds, and the workers want to know.
 	startDir string
 	argv     []string
+	bridge   []byte // wsgi.py as python wants it
 
 	// Config File
 	configFile string
@@ -1719,6 +1720,7 @@ func (c *config) encode() []byte {
 	b = appendMarshalText(appendMarshalText(b, "start_dir"), c.startDir)
 	b = appendMarshal(appendMarshalText(b, "argv"), c.argv)
 	b = appendMarshalText(appendMarshalText(b, "interpreter"), c.python)
+	b = appendMarshalBytes(appendMarshalText(b, "bridge"), c.bridge)
 	for i, v := range c.values {
 		b = appendMarshalText(b, settings[i].name)
 		switch v := v.(type) {
@@ -1763,6 +1765,7 @@ func decodeConfig(b []byte) (*config, error) {
 		}
 	}
 	c.python, _ = all["interpreter"].(string)
+	c.bridge, _ = all["bridge"].([]byte)
 	return c, nil
 }
 
@@ -1889,6 +1892,9 @@ func (r *setting) man(b *strings.Builder) {
 		switch {
 		case r.computed != nil:
 			fmt.Fprintf(b, "The default is %s.\n", manText(r.def))
+		case r.kind == stringDict:
+			v, _ := r.parse(r.def)
+			fmt.Fprintf(b, "The default is\n%s.\n", manText(pyStr(v)))
 		case len(literal) > 40: // too long to fill lines with
 			fmt.Fprintf(b, "The default is\n.Dl %s\n", literal)
 		default:

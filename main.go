@@ -71,7 +71,7 @@ func runCommand(args []string) int {
 			return c, err
 		}
 		c.startDir, c.argv = dir, append([]string{programPath()}, args...)
-		if c.python, err = findPython(c); err != nil {
+		if c.python, c.bridge, err = findPython(c); err != nil {
 			return nil, err
 		}
 		return c, os.Chdir(c.chdir)
@@ -127,7 +127,7 @@ func checkApp(c *config) int {
 	if err != nil {
 		fatalf("%v", err)
 	}
-	pid, err := startPython(c.python, "check", os.Environ(), settings)
+	pid, err := startPython(c.python, c.bridge, "check", os.Environ(), settings)
 	if err != nil {
 		fatalf("%v", err)
 	}
@@ -147,15 +147,24 @@ func exitStatus(s unix.WaitStatus) int {
 // oldest is the first version that wsgi.py runs on.
 const oldest = "3.8"
 
-// probe prints an interpreter's version and its own path, which is not the one
-// it was called by when that is a version manager's script.
-const probe = `import os, sys
-os.write(3, ("%d.%d %d %s" % (sys.version_info[0], sys.version_info[1],
-  sys.version_info >= (3, 8), sys.executable)).encode())`
+// probe answers with an interpreter's version, whether that will do, and its
+// own path, which is not the one it was called by when that is a version
+// manager's script; then with the bridge that bootstrap reads.
+const probe = `import marshal, sys
+w = open(3, 'wb')
+w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
+s = open(4, 'rb').read()
+w.write(marshal.dumps((sys.version, s, marshal.dumps(compile(s, '<gunicorn>', 'exec')))))
+w.close()`
 
-// findPython returns the interpreter for the application: --python, that of
-// the active virtualenv, the first on PATH.
-func findPython(c *config) (string, error) {
+// findPython returns the interpreter for the application, --python, that of the
+// active virtualenv or the first on PATH, and wsgi.py as that one wants it.
+func findPython(c *config) (python string, bridge []byte, err error) {
+	source, err := memfd("wsgi.py", wsgiSource)
+	if err != nil {
+		return "", nil, err
+	}
+	defer unix.Close(source)
 	candidates := []string{"python3", "python"}
 	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
 		candidates = append([]string{filepath.Join(venv, "bin", "python3")}, candidates...)
@@ -171,26 +180,27 @@ func findPython(c *config) (string, error) {
 			continue
 		}
 		if path, err = filepath.Abs(path); err != nil {
-			return "", err
+			return "", nil, err
 		}
 		out, status, err := readPython(func(out int) (int, error) {
 			return syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
-				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out)},
+				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out), uintptr(source)},
 			})
 		})
-		words := strings.SplitN(string(out), " ", 3)
+		answer, bridge, _ := strings.Cut(string(out), "\n")
+		words := strings.SplitN(answer, " ", 3)
 		switch {
+		case len(words) == 3 && words[1] != "1":
+			tried = append(tried, path+" (is "+words[0]+")")
 		case err != nil || status != 0 || len(words) != 3:
 			tried = append(tried, path+" (does not run)")
-		case words[1] != "1":
-			tried = append(tried, path+" (is "+words[0]+")")
 		case words[2] == "":
-			return path, nil
+			return path, []byte(bridge), nil
 		default:
-			return words[2], nil
+			return words[2], []byte(bridge), nil
 		}
 	}
-	return "", fmt.Errorf("python: no Python %s or newer was found; tried %s", oldest, strings.Join(tried, ", "))
+	return "", nil, fmt.Errorf("python: no Python %s or newer was found; tried %s", oldest, strings.Join(tried, ", "))
 }
 
 // outputMax bounds what a Python may say of a config file.
@@ -245,7 +255,7 @@ func cString(s string) unsafe.Pointer {
 // evalConfig runs a configuration file and returns its globals. What it prints
 // goes where our output goes; when it fails it has said why.
 func evalConfig(c *config, spec string) (map[string]any, error) {
-	python, err := findPython(c)
+	python, bridge, err := findPython(c)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +271,7 @@ func evalConfig(c *config, spec string) (map[string]any, error) {
 	}
 	defer unix.Close(question)
 	out, status, err := readPython(func(out int) (int, error) {
-		return startPython(python, "config", os.Environ(), question, out)
+		return startPython(python, bridge, "config", os.Environ(), question, out)
 	})
 	if err != nil {
 		return nil, err

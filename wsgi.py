@@ -13,25 +13,22 @@ Descriptors, as the worker (lane.go) hands them over:
 A frame is a header and a payload: some bytes of marshal, then raw body.
 """
 
-import ast
 import errno
 import faulthandler
-import importlib
-import importlib.machinery
-import importlib.util
 import io
 import logging
-import logging.handlers
 import marshal
 import mmap
 import os
 import re
 import signal
-import socket
 import stat
 import struct
 import sys
-import traceback
+
+# Modules that are slow or large are imported where they are needed: what this
+# process has loaded is paid for once for each worker.
+from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket
 
 SETTINGS, QUEUE, WIRE, TRACE, PAGE = 4, 5, 6, 7, 8
 ANSWER = 5  # where a configuration file's values go
@@ -64,25 +61,10 @@ def load_app(spec):
         raise
     module = sys.modules[module_name]
 
-    try:
-        expression = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        raise LoadError("Failed to parse %r as an attribute name or function call." % text)
-    args, kwargs = (), None
-    if isinstance(expression, ast.Name):
-        name = expression.id
-    elif isinstance(expression, ast.Call):
-        if not isinstance(expression.func, ast.Name):
-            raise LoadError("Function reference must be a simple name: %r" % text)
-        name = expression.func.id
-        try:
-            args = [ast.literal_eval(arg) for arg in expression.args]
-            kwargs = {k.arg: ast.literal_eval(k.value) for k in expression.keywords}
-        except ValueError:
-            raise LoadError("Failed to parse arguments as literal values: %r" % text)
+    if text.isidentifier():
+        name, args, kwargs = text, (), None
     else:
-        raise LoadError("Failed to parse %r as an attribute name or function call." % text)
-
+        name, args, kwargs = parse_call(text)
     try:
         app = getattr(module, name)
     except AttributeError:
@@ -101,6 +83,28 @@ def load_app(spec):
     if not callable(app):
         raise LoadError("Application object must be callable.")
     return app
+
+
+def parse_call(text):
+    """The name and the arguments, literal values, of a factory's call. The
+    arguments are None for a name alone."""
+    import ast
+    try:
+        expression = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        raise LoadError("Failed to parse %r as an attribute name or function call." % text)
+    if isinstance(expression, ast.Name):
+        return expression.id, (), None
+    if not isinstance(expression, ast.Call):
+        raise LoadError("Failed to parse %r as an attribute name or function call." % text)
+    if not isinstance(expression.func, ast.Name):
+        raise LoadError("Function reference must be a simple name: %r" % text)
+    try:
+        args = [ast.literal_eval(arg) for arg in expression.args]
+        kwargs = {k.arg: ast.literal_eval(k.value) for k in expression.keywords}
+    except ValueError:
+        raise LoadError("Failed to parse arguments as literal values: %r" % text)
+    return expression.func.id, args, kwargs
 
 
 def set_up_path(settings):
@@ -147,13 +151,25 @@ def set_up_logging(settings):
 
 
 def handler_for(path, stream, formatter):
-    # A watched file follows a rotation by itself: no signal need arrive here.
     if path in (None, "", "-"):
         handler = logging.StreamHandler(stream)
     else:
-        handler = logging.handlers.WatchedFileHandler(path)
+        handler = logging.FileHandler(path)
     handler.setFormatter(formatter)
     return handler
+
+
+def reopen_logs(number, frame):
+    """USR1: somebody has renamed the files. Every logger's are reopened, the
+    application's too, as under Gunicorn."""
+    loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
+    for logger in loggers:
+        for handler in getattr(logger, "handlers", ()):
+            if isinstance(handler, logging.FileHandler):
+                with handler.lock:
+                    if handler.stream:
+                        handler.close()
+                        handler.stream = handler._open()
 
 
 class Errors:
@@ -346,7 +362,7 @@ class Call:
         payload = meta + struct.pack("<QQ", offset, left)
         frame = HEADER.pack(len(payload), self.number, len(meta), FILE, LAST) + payload
         try:
-            sent = self.wire.sendmsg((frame,), [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))])
+            sent = self.wire.sendmsg((frame,), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))])
         except OSError:
             os._exit(0)
         send_all(self.wire, frame[sent:])
@@ -393,8 +409,10 @@ class Lane:
     response. sync has one lane, on the main thread."""
 
     def __init__(self, settings, app, log):
-        self.queue = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, QUEUE)
-        self.wire = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, WIRE)
+        self.queue = socket(AF_UNIX, SOCK_SEQPACKET, 0, QUEUE)
+        self.wire = socket(AF_UNIX, SOCK_STREAM, 0, WIRE)
+        for end in (self.queue, self.wire):
+            end.settimeout(None)  # whatever socket.setdefaulttimeout says
         page = mmap.mmap(PAGE, mmap.PAGESIZE, prot=mmap.PROT_READ)
         self.cancelled = memoryview(page).cast("I")
         self.app, self.log = app, log
@@ -487,6 +505,7 @@ def read_config(spec, path, names):
     in names, in terms of marshal. What goes wrong in it ends this process."""
     sys.path.insert(0, path)
     if spec.startswith("python:"):
+        import importlib
         try:
             module = importlib.import_module(spec[len("python:"):])
         except Exception as e:
@@ -499,6 +518,9 @@ def read_config(spec, path, names):
 
 
 def run_config(name, path):
+    import importlib.machinery
+    import importlib.util
+    import traceback
     if os.path.splitext(path)[1] not in (".py", ".pyc"):
         print("!!!\n!!! WARNING: configuration file should have a valid Python extension.\n!!!\n",
               file=sys.stderr, flush=True)
@@ -580,13 +602,6 @@ def ignore(number, frame):
     pass
 
 
-def reopen_logs(number, frame):
-    """USR1, after the worker's: the loggers' files have new names."""
-    for name in ("gunicorn.error", "gunicorn.access"):
-        for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.handlers.WatchedFileHandler):
-                handler.reopenIfNeeded()
-
 
 def set_up_process():
     for fd in (QUEUE, WIRE, TRACE, PAGE):
@@ -619,7 +634,7 @@ def serve():
         app = load_app(settings["app"])
     except LoadError as e:
         if log.isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
+            log.debug("", exc_info=True)
         else:
             print(e, file=sys.stderr, flush=True)
         sys.exit(4)
@@ -637,6 +652,7 @@ def check():
     try:
         load_app(settings["app"])
     except BaseException:
+        import traceback
         print("\nError while loading the application:\n", file=sys.stderr)
         traceback.print_exc()
         sys.exit(1)
