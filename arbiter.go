@@ -57,6 +57,7 @@ type arbiter struct {
 	pause      time.Duration // the back-off, 0 after a successful boot
 	notBefore  int64
 	previous   *config // during a reload: what to go back to
+	again      bool    // and another HUP has come
 	replaced   []*bound
 	ownPid     string // the pidfile that we have written
 }
@@ -307,6 +308,9 @@ func (a *arbiter) settle() {
 	}
 	a.closeBound(a.replaced)
 	a.replaced = nil
+	if a.again {
+		a.reload()
+	}
 }
 
 // spawn starts one worker: this binary again, under a title of its own.
@@ -439,9 +443,10 @@ func (a *arbiter) murder() {
 // application is wrong, they simply go on.
 func (a *arbiter) reload() {
 	if a.previous != nil {
-		a.log.warningf("HUP signal ignored. A reload is under way.")
+		a.again = true // what has changed since must not be missed
 		return
 	}
+	a.again = false
 	cfg, err := a.load()
 	if err != nil {
 		fmt.Fprint(os.Stderr, err.Error())
@@ -513,6 +518,9 @@ func (a *arbiter) abandonReload() {
 	}
 	a.cfg, a.previous = a.previous, nil
 	a.target = a.cfg.workers
+	if a.again {
+		a.reload()
+	}
 }
 
 // Stopping ------------------------------------------------------------------
@@ -875,11 +883,11 @@ func (a *arbiter) writePidfile() error {
 	}
 	dir := filepath.Dir(path)
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return fmt.Errorf("%s doesn't exist. Can't create pidfile.", dir) //nolint:staticcheck // Gunicorn's text
+		return said("%s doesn't exist. Can't create pidfile.", dir)
 	}
 	if owner := pidfileOwner(path); owner > 0 && owner != os.Getpid() {
 		if err := unix.Kill(owner, 0); err == nil || err == unix.EPERM {
-			return fmt.Errorf("Already running on PID %d (or pid file '%s' is stale)", owner, path) //nolint:staticcheck // Gunicorn's text
+			return said("Already running on PID %d (or pid file '%s' is stale)", owner, path)
 		}
 	}
 	temporary, err := os.CreateTemp(dir, ".gunicorn-pid-*")

@@ -130,8 +130,10 @@ type setting struct {
 	env     string                   // variable that replaces the default
 	envText func(text string) string // what its text means, as a user would type it
 
-	// early settings decide how the file is read, so it cannot hold them.
-	early bool
+	// early settings decide how the file is read: their flags count before it
+	// too. ours are unknown to Gunicorn, so that another variable of a file may
+	// have the name: only text is taken for a value.
+	early, ours bool
 
 	// unsupported says what to do instead. Any value is then refused but the
 	// default, an empty one, or one that accepts lists.
@@ -195,6 +197,7 @@ var settings = []setting{
 		usage:   "configuration file: PATH, file:PATH or python:MODULE",
 		doc: `It is a Python program whose variables are the settings.
 A path counts from the directory the server was started in, whatever chdir says.
+In the file itself this has no effect.
 The default file need not exist; one that is named must.`,
 		field: func(c *config) any { return &c.configFile },
 	},
@@ -283,7 +286,7 @@ With 0 the arbiter runs alone.`,
 		def:     "1000",
 		usage:   "connections that one worker holds at once",
 		doc: `Idle ones count.
-A worker with so many accepts no more until one is closed.`,
+A worker with so many accepts no more until one is closed; 0 is no limit but that on descriptors.`,
 		field: func(c *config) any { return &c.workerConnections },
 	},
 	{
@@ -1410,9 +1413,11 @@ dangerous lets any client send what the application takes for the header with a 
 		kind:    textKind,
 		def:     none,
 		early:   true,
+		ours:    true,
 		usage:   "interpreter that runs the application and the configuration file",
 		doc: `A name without a slash is looked for in PATH.
-Without this it is the one of the virtual environment that VIRTUAL_ENV names, or else python3 or python.`,
+Without this it is the one of the virtual environment that VIRTUAL_ENV names, or else python3 or python.
+A configuration file that sets it has itself been run by one found without it.`,
 		field: func(c *config) any { return &c.python },
 	},
 }
@@ -1487,9 +1492,9 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if err := c.setFromFile(line, more, at, eval); err != nil {
 		return nil, err
 	}
-	isLate := func(r *setting) bool { return !r.early }
+	all := func(*setting) bool { return true }
 	for _, given := range []*flagValues{more, line} {
-		if err := c.setFromFlags(given, at, isLate); err != nil {
+		if err := c.setFromFlags(given, at, all); err != nil {
 			return nil, err
 		}
 	}
@@ -1636,7 +1641,7 @@ func (c *config) setFromFile(line, more *flagValues, at *start, eval func(*confi
 	for i := range settings {
 		r := &settings[i]
 		v, ok := globals[r.name]
-		if !ok || r.early {
+		if _, text := v.(string); !ok || r.early && !(r.ours && text) {
 			continue
 		}
 		v = fromPython(v)
@@ -1904,9 +1909,7 @@ func (r *setting) man(b *strings.Builder) {
 	if r.env != "" {
 		fmt.Fprintf(b, "The variable\n.Ev %s\nreplaces the default.\n", r.env)
 	}
-	if r.early {
-		b.WriteString("A configuration file cannot set this.\n")
-	} else if r.flags != nil && !slices.Contains(r.flags, "--"+strings.ReplaceAll(r.name, "_", "-")) {
+	if r.flags != nil && !slices.Contains(r.flags, "--"+strings.ReplaceAll(r.name, "_", "-")) {
 		fmt.Fprintf(b, "The key in a configuration file is\n.Va %s .\n", r.name)
 	}
 }

@@ -884,7 +884,8 @@ func TestFileErrors(t *testing.T) {
 		{"chdir", "", "DIR"},
 		{"chdir", "sub/..", "DIR"},
 		{"config", "elsewhere", "./gunicorn.conf.py"},
-		{"python", "elsewhere", "None"},
+		{"python", "elsewhere", "elsewhere"},
+		{"python", int64(3), "None"},
 		{"preload", true, "no such setting"},
 	} {
 		t.Run(tc.name+" as "+tc.want, func(t *testing.T) {

@@ -1,11 +1,12 @@
 // Gunicorn serves Python web applications (WSGI, PEP 3333).
 //
 // One binary plays two parts. The arbiter (arbiter.go), which is what a user
-// starts, reads the settings (config.go, kind.go), binds the listeners and
-// keeps the workers alive. It starts a worker (worker.go) by executing itself.
-// A worker speaks HTTP (http.go) with clients and frames (lane.go, marshal.go)
-// with its own Python, which runs the embedded wsgi.py. They share a page of
-// memory each (scoreboard.go); logs are in log.go, system calls in sys.go.
+// starts, reads the settings (config.go, kind.go, flag.go), binds the listeners
+// and keeps the workers alive. It starts a worker (worker.go) by executing
+// itself. A worker speaks HTTP (http.go) with clients (client.go) and frames
+// (lane.go, marshal.go, reply.go) with its own Python, which runs the embedded
+// wsgi.py. The two share a page of memory (scoreboard.go) with the arbiter's
+// eyes on it; logs are in log.go, system calls in sys.go.
 package main
 
 import (
@@ -276,8 +277,8 @@ func evalConfig(c *config, spec string) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if status != 0 {
-		return nil, &startError{status: exitFailure}
+	if status != 0 || len(out) == 0 {
+		return nil, &startError{status: status} // the file ended it, perhaps by exit()
 	}
 	v, err := unmarshal(out)
 	globals, ok := v.(map[string]any)

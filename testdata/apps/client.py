@@ -161,7 +161,7 @@ HTML, TEXT, JSON = "text/html; charset=utf-8", "text/plain; charset=utf-8", "app
 
 
 @check("flask")
-def pages(c):
+def flask_pages(c):
     r = c.get("/", 200, HTML)
     if not r.text.startswith("<!doctype html>") or "<title>Entries – Guest book</title>" not in r.text:
         raise AssertionError(r.text)
@@ -175,7 +175,7 @@ def pages(c):
 
 
 @check("flask")
-def routes(c):
+def flask_routes(c):
     c.get("/hello/Zo%C3%AB%20%2F%3F", 404, HTML)  # %2F parts the path in WSGI
     r = c.get("/hello/Zo%C3%AB%20%3F?a=1&a=%E2%82%AC&b=", 200, JSON)
     equal(r.json(), {
@@ -187,7 +187,7 @@ def routes(c):
 
 
 @check("flask")
-def json_api(c):
+def flask_json_api(c):
     thing = {"text": "Zoë €", "number": 1.5, "list": [1, None, True], "long": "x" * 100000}
     r = c.post("/api/echo", 201, JSON, json=thing)
     equal(r.json(), thing)
@@ -199,7 +199,7 @@ def json_api(c):
 
 
 @check("flask")
-def request_headers(c):
+def flask_request_headers(c):
     sent = {"X-Long": "v" * 7000, "X-Latin": "é", "Authorization": "Basic dTpw", "X-Under-Score": "1"}
     r = c.get("/api/headers", 200, JSON, headers=sent)
     got = dict(r.json())
@@ -209,7 +209,7 @@ def request_headers(c):
 
 
 @check("flask")
-def cookies(c):
+def flask_cookies(c):
     r = c.get("/cookies", 200, HTML)
     plain, private, quoted = r.raw.headers.getlist("Set-Cookie")
     equal((plain, quoted), ("plain=1; Path=/", r'quoted="a \"b\"\073 c"; Path=/'))
@@ -220,7 +220,7 @@ def cookies(c):
 
 
 @check("flask")
-def sessions(c):
+def flask_sessions(c):
     c.get("/login", 200, HTML)
     r = c.post("/login", 403, HTML, data={"user": c.id, "password": "wrong"})
     if "Wrong password." not in r.text:
@@ -236,7 +236,7 @@ def sessions(c):
 
 
 @check("flask")
-def forms(c):
+def flask_forms(c):
     for text in ("first & <second>", "mañana"):
         r = c.post("/sign", 303, HTML, data={"text": text})
         equal(r.headers["Location"], "/")
@@ -254,14 +254,14 @@ def forms(c):
 
 
 @check("flask")
-def upload(c):
+def flask_upload(c):
     equal(c.upload("/upload", {"note": "ein Übersichtsbild"}),
           {"name": "Übersicht.bin", "type": "application/octet-stream", "size": UPLOAD_SIZE,
            "sha256": c.big_sha256, "note": "ein Übersichtsbild"})
 
 
 @check("flask")
-def bodies(c):
+def flask_bodies(c):
     equal(c.send("PUT", "/raw", 200, JSON, data=c.big).json(),
           {"size": UPLOAD_SIZE, "sha256": c.big_sha256, "length": UPLOAD_SIZE})
     equal(c.send("PUT", "/raw", 200, JSON, data=chunked(c.big)).json(),
@@ -283,7 +283,7 @@ def bodies(c):
 
 
 @check("flask")
-def files(c):
+def flask_files(c):
     type = "application/octet-stream"
     r = c.get("/picture", 200, type)
     whole = r.content
@@ -303,13 +303,13 @@ def files(c):
 
 
 @check("flask")
-def streaming(c):
+def flask_streaming(c):
     c.blocks_come_one_by_one("/stream", "application/x-ndjson")
     c.leaves_in_the_middle("/endless")
 
 
 @check("flask")
-def errors(c):
+def flask_errors(c):
     r = c.get("/no/such/page", 404, HTML)
     if "<h1>No such page</h1>\n<p>/no/such/page</p>" not in r.text:
         raise AssertionError(r.text)
@@ -342,7 +342,7 @@ def sign_in(c):
 
 
 @check("django")
-def pages(c):
+def django_pages(c):
     r = c.get("/", 200, HTML)
     if "<h1>Books</h1>" not in r.text:
         raise AssertionError(r.text)
@@ -363,7 +363,7 @@ def pages(c):
 
 
 @check("django")
-def static_files(c):
+def django_static_files(c):
     page = c.get("/admin/login/", 200, HTML).text
     sheets = re.findall(r'<link rel="stylesheet" href="([^"]+)">', page)
     if len(sheets) < 3:
@@ -390,7 +390,7 @@ def static_files(c):
 
 
 @check("django")
-def admin(c):
+def django_admin(c):
     sign_in(c)
     page = c.get("/admin/", 200, HTML).text
     if "Site administration" not in page or 'href="/admin/books/book/"' not in page:
@@ -434,7 +434,7 @@ def admin(c):
 
 
 @check("django")
-def upload(c):
+def django_upload(c):
     r = c.get("/upload/", 200, HTML)
     fields = {"csrfmiddlewaretoken": token(r.text), "note": "Übersicht"}
     got = c.upload("/upload/", fields)
@@ -456,7 +456,7 @@ def upload(c):
 
 
 @check("django")
-def streaming(c):
+def django_streaming(c):
     r = c.get("/books.csv", 200, "text/csv")
     equal(r.headers["Transfer-Encoding"], "chunked")
     rows = list(csv.reader(r.text.splitlines()))
@@ -466,7 +466,7 @@ def streaming(c):
 
 
 @check("django")
-def errors(c):
+def django_errors(c):
     r = c.get("/boom/?id=" + c.id, 500, HTML)
     if "<h1>Server Error (500)</h1>" not in r.text:
         raise AssertionError(r.text)
@@ -476,7 +476,7 @@ def errors(c):
 
 
 @check("bottle")
-def pages(c):
+def bottle_pages(c):
     page = "text/html; charset=UTF-8"
     equal(c.get("/", 200, page).text, "<p>Hello, World!</p>\n")
     equal(c.get("/hello/Zo%C3%AB%20%3C", 200, page).text, "<p>Hello, Zoë &lt;!</p>\n")
@@ -490,7 +490,7 @@ def pages(c):
 
 
 @check("bottle")
-def forms(c):
+def bottle_forms(c):
     equal(c.get("/whoami", 200, TEXT.replace("utf", "UTF")).text, "nobody")
     r = c.post("/form", 303, "text/html; charset=UTF-8", data={"name": "Zoë"})
     equal(r.headers["Location"], c.base + "/whoami")
@@ -500,7 +500,7 @@ def forms(c):
 
 
 @check("bottle")
-def files(c):
+def bottle_files(c):
     name = c.id + ".bin"
     got = c.post("/upload", 200, JSON, files={"file": (name, c.big)}).json()
     equal(got, {"name": name, "size": UPLOAD_SIZE, "sha256": c.big_sha256})
@@ -516,7 +516,7 @@ def files(c):
 
 
 @check("falcon")
-def things(c):
+def falcon_things(c):
     r = c.get("/things/7?limit=3&tag=a,b&tag=c", 200, JSON)
     equal(r.json(), {"number": 7, "limit": 3, "tags": ["a,b", "c"],
                      "uri": c.base + "/things/7?limit=3&tag=a,b&tag=c"})
@@ -538,7 +538,7 @@ def things(c):
 
 
 @check("falcon")
-def files(c):
+def falcon_files(c):
     path = "/files/" + c.id
     want = {"size": UPLOAD_SIZE, "sha256": c.big_sha256}
     equal(c.send("PUT", path, 201, JSON, data=c.big).json(), want)
@@ -566,7 +566,7 @@ def visit(site, base, keepalive):
             failed += 1
             result = "FAILED\n" + traceback.format_exc()
         with output:
-            print("%s %s: %s" % (site, function.__name__, result), flush=True)
+            print("%s: %s" % (function.__name__, result), flush=True)
     c.session.close()
     return failed
 

@@ -132,10 +132,21 @@ def processes(environ, query):
         p.start()
         pid, parent = queue.get(timeout=20)
         p.join()
-        with context.Pool(2) as pool:
-            squares = pool.map(square, range(20))
+        pool = context.Pool(2)
+        squares = pool.map(square, range(20))
+        pool.close()
+        pool.join()
         results[method] = [pid == p.pid, p.exitcode, squares == [n * n for n in range(20)]]
     return results
+
+
+def terminate(environ, query):
+    """A forked child ends by TERM, and not as the server does."""
+    p = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    p.start()
+    p.terminate()
+    p.join()
+    return p.exitcode
 
 
 def threads(environ, query):
@@ -219,8 +230,8 @@ class Lines:
 
 things = {
     "/imported": imported, "/software": software, "/run": run, "/background": background, "/fork": fork,
-    "/fork_and_go_on": fork_and_go_on, "/processes": processes, "/threads": threads, "/ticks": count_ticks,
-    "/alarm": alarm, "/log": write_logs, "/limits": limits, "/exit": leave, "/die": die, "/crash": crash,
+    "/fork_and_go_on": fork_and_go_on, "/processes": processes, "/terminate": terminate, "/threads": threads,
+    "/ticks": count_ticks, "/alarm": alarm, "/log": write_logs, "/limits": limits, "/exit": leave, "/die": die, "/crash": crash,
     "/broken_pipe": own_pipe,
 }
 

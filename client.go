@@ -1,0 +1,748 @@
+package main
+
+// One client's connection: a small state machine that reads requests, waits
+// while Python has one, and drains the response at the client's pace. What it
+// holds in memory is bounded, and so is every wait.
+
+import (
+	"net/netip"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// States of a connection.
+const (
+	readingHead = iota // or idle, when no byte of one has come
+	readingBody
+	waiting  // for a lane
+	inLane   // its request is in the queue or runs
+	draining // the response is complete and not yet all written
+	lingering
+)
+
+// conn is one client.
+type conn struct {
+	fd      int // -1 once closed
+	state   uint8
+	watched bool // by epoll; edge-triggered, once and for all
+	unread  bool // the socket may hold bytes, or an end, not seen yet
+	trusted bool
+	expires int64 // monotonic, 0 for never; what happens then depends on state
+	peer    endpoint
+	served  int // requests
+
+	in    []byte   // from the head's first byte on
+	tried int      // bytes of in that parse has seen
+	head  int      // length of the parsed head
+	next  int      // where in in the next request begins
+	req   *request // nil while idle
+
+	body     []byte // bytes not yet given to Python are body[fed:]
+	fed      int
+	ownBody  bool  // body is a buffer of its own, not a part of in
+	bodyLeft int64 // to be read from the client
+	decoder  *chunkedDecoder
+	asked    bool        // Python waits for body
+	want     int         // this many bytes at most
+	broken   *badRequest // why the body will never be complete
+	indirect bool        // Python asks for the environ first
+
+	number  uint32 // of the request in the lane
+	begun   int64  // when it was given to the lane
+	started bool   // the response's head is made
+	refused bool   // what the application still says goes nowhere
+	dropped bool   // and was too much for a client, which has its whole response
+	keep    bool
+	framing framing
+	status  []byte
+	meta    []byte // of the response, for the access log, when it came in several frames
+	sent    int64  // bytes of body from the application
+	out     []byte // out[outAt:] waits for the client
+	outAt   int
+	file    int // descriptor of what comes after out, -1 for none
+	fileAt  int64
+	fileEnd int64
+	tail    string // after the file
+	junk    int    // bytes thrown away while lingering
+}
+
+// watch puts c under epoll. Both directions once and edge-triggered: no further
+// system call is needed however often the connection changes its state.
+func (w *worker) watch(c *conn) {
+	if c.watched || c.fd < 0 {
+		return
+	}
+	if err := epollAdd(w.ep, c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, onClient); err != nil {
+		w.log.errorf("%v", err)
+		w.lost(c)
+		return
+	}
+	c.watched = true
+}
+
+// client handles an event on a connection.
+func (w *worker) client(c *conn, events uint32) {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		c.unread = true
+	}
+	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && c.state != readingHead && c.state != readingBody {
+		w.lost(c)
+		return
+	}
+	if events&unix.EPOLLOUT != 0 && c.pending() {
+		w.drain(c)
+	}
+	if c.fd >= 0 {
+		w.advance(c)
+	}
+}
+
+// Reading -------------------------------------------------------------------
+
+// advance takes c as far as the bytes that are there lead.
+func (w *worker) advance(c *conn) {
+	for c.fd >= 0 {
+		switch c.state {
+		case readingHead:
+			if len(c.in) > c.tried {
+				if !w.parse(c) {
+					return
+				}
+				continue
+			}
+			if !w.readHead(c) {
+				return
+			}
+		case readingBody:
+			if c.bodyLeft == 0 && c.decoder == nil || len(c.body) >= w.holdable() {
+				w.enqueue(c)
+				return
+			}
+			if !w.readBody(c) {
+				return
+			}
+		case inLane:
+			w.feed(c)
+			return
+		case lingering:
+			w.linger(c)
+			return
+		default:
+			return
+		}
+	}
+}
+
+// receive reads once into the free part of b. n is 0 when nothing is there;
+// end says that nothing will come any more.
+func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
+	if !c.unread {
+		return 0, false
+	}
+	n, errno := rawRead(c.fd, b)
+	switch {
+	case errno == unix.EAGAIN:
+		if c.watched {
+			c.unread = false
+		} else {
+			w.watch(c) // what came in between is an event of its own
+			c.unread = false
+		}
+		return 0, false
+	case errno != 0 || n == 0:
+		return 0, true
+	}
+	return n, false
+}
+
+func (w *worker) readHead(c *conn) bool {
+	if len(c.in) == cap(c.in) {
+		c.in = w.pool.grow(c.in, firstRead)
+	}
+	n, end := w.receive(c, c.in[len(c.in):cap(c.in)])
+	if end {
+		w.close(c) // silently: there is no request yet
+		return false
+	}
+	if n == 0 {
+		if len(c.in) == 0 {
+			w.pool.put(c.in)
+			c.in = nil
+		}
+		return false
+	}
+	if len(c.in) == 0 {
+		c.expires = w.now + int64(headLimit)
+	}
+	c.in = c.in[:len(c.in)+n]
+	return true
+}
+
+// parse looks at the head: false when the request is refused.
+func (w *worker) parse(c *conn) bool {
+	if c.req == nil {
+		c.req = w.newRequest()
+	}
+	c.tried = len(c.in)
+	n, bad := c.req.parse(c.in, w.cfg, c.trusted)
+	if bad == nil && n > 0 {
+		bad = c.req.checkScriptName(w.scriptName)
+	}
+	if bad != nil {
+		w.refuse(c, bad)
+		return false
+	}
+	if n == 0 {
+		return true
+	}
+	c.head, c.next = n, n
+	c.state = readingBody
+	c.expires = w.now + int64(bodyLimit)
+	rest := c.in[n:]
+	switch {
+	case c.req.chunked:
+		c.decoder = &chunkedDecoder{}
+		if len(rest) > 0 {
+			return w.decode(c, rest)
+		}
+	case c.req.contentLength > 0:
+		take := int(min(c.req.contentLength, int64(len(rest))))
+		c.body = rest[:take:take]
+		c.next = n + take
+		c.bodyLeft = c.req.contentLength - int64(take)
+	}
+	if c.req.expect && len(rest) == 0 && (c.decoder != nil || c.bodyLeft > 0) {
+		w.send(c, []byte("HTTP/1.1 100 Continue\r\n\r\n"), nil)
+	}
+	return c.fd >= 0
+}
+
+// readBody reads more of a body; false when nothing more is there now.
+func (w *worker) readBody(c *conn) bool {
+	if c.decoder != nil {
+		buf := w.pool.get(heldPressed)
+		defer func() { w.pool.put(buf) }()
+		n, end := w.receive(c, buf[:cap(buf)])
+		if end {
+			w.breakBody(c, newBadRequest(400, "the client left before its request was complete", ""))
+			return false
+		}
+		if n == 0 {
+			return false
+		}
+		c.expires = w.now + int64(bodyLimit)
+		return w.decode(c, buf[:n])
+	}
+	w.makeRoom(c)
+	room := c.body[len(c.body):cap(c.body)]
+	n, end := w.receive(c, room[:min(int64(len(room)), c.bodyLeft)])
+	if end {
+		w.breakBody(c, newBadRequest(400, "the client left before its request was complete", ""))
+		return false
+	}
+	if n == 0 {
+		return false
+	}
+	c.expires = w.now + int64(bodyLimit)
+	c.body = c.body[:len(c.body)+n]
+	c.bodyLeft -= int64(n)
+	return true
+}
+
+// makeRoom sees to it that c.body is a buffer with room.
+func (w *worker) makeRoom(c *conn) {
+	if !c.ownBody {
+		b := w.pool.get(max(firstRead, 2*(len(c.body)-c.fed)))
+		b = append(b, c.body[c.fed:]...)
+		c.body, c.fed, c.ownBody = b, 0, true
+		return
+	}
+	if c.fed > 0 && len(c.body) == cap(c.body) || c.fed == len(c.body) {
+		n := copy(c.body, c.body[c.fed:])
+		c.body, c.fed = c.body[:n], 0
+	}
+	if len(c.body) == cap(c.body) {
+		c.body = w.pool.grow(c.body, firstRead)
+	}
+}
+
+// decode takes raw bytes of a chunked body. What follows the body is the next
+// request and goes where that is looked for.
+func (w *worker) decode(c *conn, raw []byte) bool {
+	if !c.ownBody {
+		c.body, c.fed, c.ownBody = w.pool.get(firstRead), 0, true
+	}
+	for len(c.body)+len(raw) > cap(c.body) {
+		if c.fed > 0 {
+			n := copy(c.body, c.body[c.fed:])
+			c.body, c.fed = c.body[:n], 0
+			continue
+		}
+		c.body = w.pool.grow(c.body, firstRead)
+	}
+	out, n, done, bad := c.decoder.decode(c.body, raw, w.cfg)
+	c.body = out
+	if bad != nil {
+		w.breakBody(c, bad)
+		return false
+	}
+	if done {
+		c.decoder = nil
+		w.stash(c, raw[n:])
+	}
+	return true
+}
+
+// stash puts bytes of the next request behind this one's head, whose slices
+// must stay where they are: a buffer that is too small is left to them.
+func (w *worker) stash(c *conn, rest []byte) {
+	if c.head+len(rest) > cap(c.in) {
+		bigger := w.pool.get(c.head + len(rest))
+		w.pool.forget(c.in)
+		c.in = append(bigger, c.in[:c.head]...)
+	}
+	c.in = append(c.in[:c.head], rest...)
+	c.next = c.head
+}
+
+// breakBody ends a body that cannot be completed. The application is told if
+// it has the request; otherwise it never hears of it.
+func (w *worker) breakBody(c *conn, bad *badRequest) {
+	if c.state == readingBody {
+		w.refuse(c, bad)
+		return
+	}
+	c.broken = bad
+}
+
+// refuse answers a client's mistake and closes.
+func (w *worker) refuse(c *conn, bad *badRequest) {
+	w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, bad.text)
+	if c.req != nil && (bad.access || c.state != readingHead) {
+		w.record(c, []byte(strconv.Itoa(bad.status)), false)
+	}
+	w.page(c, bad)
+}
+
+// page writes an error page and closes politely.
+func (w *worker) page(c *conn, bad *badRequest) {
+	if c.fd < 0 {
+		return
+	}
+	c.keep, c.state = false, draining
+	w.send(c, appendErrorPage(nil, bad), nil)
+	w.drained(c)
+}
+
+// Writing -------------------------------------------------------------------
+
+func (c *conn) pending() bool { return len(c.out) > c.outAt || c.file >= 0 }
+
+// send writes a and b to the client, as far as it takes them; the rest waits.
+func (w *worker) send(c *conn, a, b []byte) {
+	if c.fd < 0 || len(a)+len(b) == 0 {
+		return
+	}
+	n := 0
+	if !c.pending() {
+		var errno syscall.Errno
+		if len(b) == 0 {
+			n, errno = rawWrite(c.fd, a)
+		} else {
+			n, errno = rawWritev(c.fd, a, b)
+		}
+		if errno != 0 && errno != unix.EAGAIN {
+			w.lost(c)
+			return
+		}
+		if n == len(a)+len(b) {
+			return
+		}
+		c.expires = w.now + int64(writeLimit)
+	}
+	if n < len(a) {
+		w.put(c, a[n:])
+		n = len(a)
+	}
+	w.put(c, b[n-len(a):])
+	w.watch(c)
+}
+
+func (w *worker) put(c *conn, b []byte) {
+	if c.outAt > 0 && len(c.out)+len(b) > cap(c.out) {
+		n := copy(c.out, c.out[c.outAt:])
+		c.out, c.outAt = c.out[:n], 0
+	}
+	for len(c.out)+len(b) > cap(c.out) {
+		c.out = w.pool.grow(c.out, max(firstRead, len(b)))
+	}
+	c.out = append(c.out, b...)
+}
+
+// drain writes what waits for the client.
+func (w *worker) drain(c *conn) {
+	for len(c.out) > c.outAt {
+		n, errno := rawWrite(c.fd, c.out[c.outAt:])
+		if errno == unix.EAGAIN {
+			break
+		}
+		if errno != 0 {
+			w.lost(c)
+			return
+		}
+		c.outAt += n
+		c.expires = w.now + int64(writeLimit)
+	}
+	if len(c.out) == c.outAt {
+		w.pool.put(c.out)
+		c.out, c.outAt = nil, 0
+		if c.file >= 0 && !w.drainFile(c) {
+			return
+		}
+	}
+	if w.choked == c && len(c.out)-c.outAt < resumeAt {
+		w.choked = nil
+		w.watchWire()
+		w.replies()
+	}
+	if c.fd >= 0 && c.state == draining {
+		w.drained(c)
+	}
+}
+
+// drainFile sends the file behind the head; false when the client is slow or
+// the connection gone.
+func (w *worker) drainFile(c *conn) bool {
+	for c.fileAt < c.fileEnd {
+		n, err := unix.Sendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EAGAIN:
+			w.watch(c)
+			return false
+		case err != nil:
+			w.lost(c)
+			return false
+		case n == 0:
+			w.log.errorf("%s: the file became shorter while it was sent; closing the connection", c.line())
+			w.lost(c)
+			return false
+		}
+		c.expires = w.now + int64(writeLimit)
+	}
+	unix.Close(c.file)
+	c.file = -1
+	if tail := c.tail; tail != "" {
+		c.tail = ""
+		w.send(c, []byte(tail), nil)
+	}
+	return c.fd >= 0
+}
+
+// drained goes on after a response, once it is written.
+func (w *worker) drained(c *conn) {
+	if c.fd < 0 {
+		return
+	}
+	if c.file >= 0 && len(c.out) == c.outAt && !w.drainFile(c) || c.pending() {
+		if c.fd >= 0 {
+			c.expires = w.now + int64(writeLimit)
+			w.watch(c)
+		}
+		return
+	}
+	if !c.keep {
+		w.leave(c)
+		return
+	}
+	c.served++
+	rest := c.in[c.next:]
+	w.recycle(c)
+	n := copy(c.in[:cap(c.in)], rest)
+	c.in = c.in[:n]
+	c.state = readingHead
+	c.expires = w.now + int64(w.cfg.keepalive)
+	if n > 0 {
+		c.expires = w.now + int64(headLimit)
+	}
+	if w.stopping {
+		if n == 0 && w.ending {
+			w.close(c)
+			return
+		}
+		if !w.ending && w.giveAway(c) {
+			return
+		}
+	}
+	w.advance(c)
+}
+
+// leave closes after the last response. Closing while the client still sends
+// would reset the connection and take the response away from it, so the rest
+// is read and thrown away first, within limits.
+func (w *worker) leave(c *conn) {
+	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
+	w.recycle(c)
+	c.state, c.unread = lingering, true
+	c.expires = w.now + int64(lingerLimit)
+	w.linger(c)
+}
+
+func (w *worker) linger(c *conn) {
+	b := w.pool.get(firstRead)
+	defer w.pool.put(b)
+	for c.junk <= lingerBytes {
+		n, end := w.receive(c, b[:cap(b)])
+		if end {
+			break
+		}
+		if n == 0 {
+			return
+		}
+		c.junk += n
+	}
+	w.close(c)
+}
+
+// lost is called when the client is gone, or deserves no more.
+func (w *worker) lost(c *conn) {
+	switch c.state {
+	case waiting:
+		w.record(c, []byte("499"), true)
+	case inLane:
+		// Python may be at it: it is told, and what it says goes nowhere.
+		w.lane.giveUp.Store(c.number)
+		w.log.debugf("Closing connection. The client of %s has left", c.line())
+		w.unplug(c)
+		c.broken = newBadRequest(499, "the client left", "")
+		if w.choked == c {
+			w.choked = nil
+			w.watchWire()
+			w.replies()
+		}
+		w.feed(c)
+		return
+	}
+	w.close(c)
+}
+
+// unplug closes the client's socket and keeps the rest.
+func (w *worker) unplug(c *conn) {
+	if c.fd < 0 {
+		return
+	}
+	w.conns[c.fd] = nil
+	unix.Close(c.fd)
+	c.fd = -1
+	w.open--
+	w.slot.connections.Store(uint64(w.open))
+	if c.file >= 0 {
+		unix.Close(c.file)
+		c.file = -1
+	}
+	w.pool.put(c.out)
+	c.out, c.outAt = nil, 0
+}
+
+// close ends a connection of which nothing is in the lane.
+func (w *worker) close(c *conn) {
+	w.unplug(c)
+	w.release(c)
+}
+
+// release gives a closed connection's buffers back.
+func (w *worker) release(c *conn) {
+	w.recycle(c)
+	w.pool.put(c.in)
+	c.in = nil
+}
+
+// recycle forgets a request; c.in stays for the next.
+func (w *worker) recycle(c *conn) {
+	if c.req != nil {
+		c.req.reset()
+		w.idle = append(w.idle, c.req)
+		c.req = nil
+	}
+	if c.ownBody {
+		w.pool.put(c.body)
+	}
+	c.body, c.fed, c.ownBody = nil, 0, false
+	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
+	c.asked, c.indirect = false, false
+	c.started, c.refused, c.dropped, c.keep = false, false, false, false
+	c.framing, c.meta, c.sent, c.tail = framing{}, nil, 0, ""
+	c.tried, c.head, c.next = 0, 0, 0
+	c.begun, c.number = 0, 0
+}
+
+func (w *worker) newRequest() *request {
+	if n := len(w.idle); n > 0 {
+		r := w.idle[n-1]
+		w.idle = w.idle[:n-1]
+		return r
+	}
+	r := &request{}
+	r.reset()
+	return r
+}
+
+// line names a request for the log: "GET /path".
+func (c *conn) line() string {
+	if c.req == nil || len(c.req.target) == 0 {
+		return "(no URI read)"
+	}
+	return printable(c.req.method) + " " + printable(c.req.target)
+}
+
+// Hand-over -----------------------------------------------------------------
+
+// giveAway hands a connection to whichever worker is free first, with the bytes
+// read so far. It fails when the socket between them is full, or the request is
+// too long for a message; then the connection stays.
+func (w *worker) giveAway(c *conn) bool {
+	if w.ending || c.fd < 0 || c.pending() || c.decoder != nil || c.req != nil && c.req.chunked && c.state != readingHead {
+		return false
+	}
+	in, body := c.in, []byte(nil)
+	if c.ownBody {
+		in, body = c.in[:c.head], c.body
+	}
+	if len(in)+len(body) > queueMax-1024 {
+		return false
+	}
+	b := appendMarshalTuple(w.fbuf[:0], 8)
+	b = appendMarshalBool(b, c.peer.unix)
+	b = appendMarshalText(b, c.peer.serverName)
+	b = appendMarshalText(b, c.peer.serverPort)
+	b = appendMarshalText(b, c.peer.remoteAddr)
+	b = appendMarshalText(b, c.peer.remotePort)
+	b = appendMarshalInt(b, int64(c.served))
+	b = appendMarshalBytes(b, in)
+	b = appendMarshalBytes(b, body)
+	w.fbuf = b[:0]
+	if c.watched {
+		epollDel(w.ep, c.fd) // the kernel would keep watching: the socket lives on
+		c.watched = false
+	}
+	if err := unix.Sendmsg(w.giveFD, b, unix.UnixRights(c.fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != nil {
+		c.unread = true
+		w.watch(c)
+		return false
+	}
+	w.close(c)
+	return true
+}
+
+// takeOver receives a connection as accept would a new one.
+func (w *worker) takeOver() {
+	b := w.pool.get(2 * queueMax)
+	defer w.pool.put(b)
+	n, fd, errno := rawRecvmsg(w.takeFD, b[:cap(b)])
+	if errno != 0 || fd < 0 {
+		return
+	}
+	r := &marshalReader{b: b[:n]}
+	var peer endpoint
+	r.sequence()
+	peer.unix = r.kind() == 'T'
+	r.is('T', 'F')
+	peer.serverName, peer.serverPort = string(r.text()), string(r.text())
+	peer.remoteAddr, peer.remotePort = string(r.text()), string(r.text())
+	served := int(r.int())
+	in, body := r.bytes(), r.bytes()
+	if r.err != nil {
+		w.log.errorf("hand-over: %v", r.err)
+		unix.Close(fd)
+		return
+	}
+	trusted := peer.unix
+	if addr, err := netip.ParseAddr(peer.remoteAddr); err == nil {
+		trusted = w.cfg.forwardedAllowIPs.has(addr)
+	}
+	c := w.add(fd, peer, trusted)
+	c.served = served
+	c.expires = w.now + int64(headLimit)
+	if len(in)+len(body) > 0 {
+		c.in = append(append(w.pool.get(max(firstRead, len(in)+len(body))), in...), body...)
+	} else {
+		c.expires = w.now + int64(w.cfg.keepalive)
+	}
+	w.advance(c)
+}
+
+// Buffers -------------------------------------------------------------------
+
+// pool keeps buffers of a few sizes for reuse.
+type pool struct {
+	free [poolClasses][][]byte
+	out  int // bytes in use
+}
+
+const (
+	poolSmallest = 4 << 10
+	poolClasses  = 10 // up to 2 MB; longer ones are not kept
+	poolKeep     = 64 // of each size, and no more than poolKeepBytes of it
+	poolKeepSize = 1 << 20
+)
+
+// class is the index of the smallest size that holds n.
+func poolClass(n int) (class, size int) {
+	for size = poolSmallest; size < n; size *= 2 {
+		class++
+	}
+	return class, size
+}
+
+// get returns an empty buffer with room for n bytes at least.
+func (p *pool) get(n int) []byte {
+	class, size := poolClass(n)
+	p.out += size
+	if class < poolClasses {
+		if list := p.free[class]; len(list) > 0 {
+			b := list[len(list)-1]
+			p.free[class] = list[:len(list)-1]
+			return b
+		}
+	}
+	return make([]byte, 0, size)
+}
+
+// forget takes note that a buffer will not come back.
+func (p *pool) forget(b []byte) {
+	_, size := poolClass(cap(b))
+	p.out -= size
+}
+
+func (p *pool) put(b []byte) {
+	if cap(b) == 0 {
+		return
+	}
+	class, size := poolClass(cap(b))
+	p.out -= size
+	if size == cap(b) && class < poolClasses && len(p.free[class]) < max(1, min(poolKeep, poolKeepSize/size)) {
+		p.free[class] = append(p.free[class], b[:0])
+	}
+}
+
+// grow returns b's content in a buffer with room for n bytes more, twice as
+// large at least.
+func (p *pool) grow(b []byte, n int) []byte {
+	bigger := append(p.get(max(2*cap(b), len(b)+n)), b...)
+	p.put(b)
+	return bigger
+}
+
+// trim lets go of one large buffer of each size, so that what a burst needed
+// does not stay for ever.
+func (p *pool) trim() {
+	for class := 5; class < poolClasses; class++ {
+		if n := len(p.free[class]); n > 0 {
+			p.free[class][n-1] = nil
+			p.free[class] = p.free[class][:n-1]
+		}
+	}
+}

@@ -1,0 +1,450 @@
+package main
+
+// What Python says, frame by frame, and what becomes of it: a response's head
+// and body for the client, a demand for more of the request, a failure.
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// replies takes what Python has said.
+func (w *worker) replies() {
+	l := w.lane
+	for w.choked == nil && !l.closed {
+		more, err := l.receive()
+		if err == nil {
+			err = w.frames()
+		}
+		if err != nil {
+			w.outOfStep(err)
+			return
+		}
+		if l.eof {
+			// It is dying, or ought to: SIGCHLD tells how.
+			epollDel(w.ep, l.wire)
+			if w.killAt == 0 && !w.pythonGone {
+				w.killAt = w.now + int64(killDelay)
+			}
+			break
+		}
+		if !more || len(l.in) < cap(l.in) {
+			break
+		}
+	}
+	w.flushOut()
+}
+
+// frames handles the frames that are in memory.
+func (w *worker) frames() error {
+	l := w.lane
+	for w.choked == nil {
+		if l.bodyLeft == 0 {
+			meta, ok, err := l.next()
+			if err != nil || !ok {
+				return err
+			}
+			if err := w.openFrame(meta); err != nil {
+				return err
+			}
+			if l.bodyLeft == 0 {
+				w.endFrame()
+				continue
+			}
+		}
+		b, done := l.body()
+		if len(b) == 0 {
+			return nil
+		}
+		w.block(l.running(), b)
+		if done {
+			w.endFrame()
+		}
+	}
+	return nil
+}
+
+// openFrame handles a frame's head and marshal.
+func (w *worker) openFrame(meta []byte) error {
+	l := w.lane
+	f := l.frame
+	if l.bodyLeft > 0 && f.kind != kindResponse && f.kind != kindBlock {
+		return errOutOfStep
+	}
+	if f.kind == kindReady {
+		if f.number != 0 || l.ready {
+			return errOutOfStep
+		}
+		l.ready = true
+		w.slot.state.Store(stateServing)
+		_, _ = unix.Write(w.wake, []byte{0})
+		return nil
+	}
+	c := l.running()
+	if c == nil || c.number != f.number || !l.ready {
+		return errOutOfStep
+	}
+	r := &marshalReader{b: meta[:f.meta]}
+	switch f.kind {
+	case kindResponse, kindFile:
+		if c.started {
+			return errOutOfStep
+		}
+		if err := w.readResponse(r); err != nil {
+			return err
+		}
+		w.begin(c, meta[:f.meta])
+		if f.kind == kindFile {
+			return w.attach(c, meta[f.meta:])
+		}
+		if c.framing.chunked && l.bodyLeft > 0 {
+			w.obuf = appendChunkSize(w.obuf, l.bodyLeft)
+		}
+	case kindBlock:
+		if !c.started {
+			return errOutOfStep
+		}
+		w.outFor(c)
+		if c.framing.chunked && !c.refused && l.bodyLeft > 0 {
+			w.obuf = appendChunkSize(w.obuf, l.bodyLeft)
+		}
+	case kindFailed:
+		w.failed(c, f.flags)
+	case kindRead:
+		if f.length != 4 || c.asked || len(meta) != 4 {
+			return errOutOfStep
+		}
+		c.asked = true
+		c.want = int(uint32(meta[0]) | uint32(meta[1])<<8 | uint32(meta[2])<<16 | uint32(meta[3])<<24)
+		w.feed(c)
+	case kindHints:
+		return w.hints(c, r)
+	default:
+		return errOutOfStep
+	}
+	return nil
+}
+
+// errBadType is an application's mistake, not a lane's.
+var errBadType = errors.New("status and headers must be strings")
+
+// readResponse fills w.resp with slices of the frame's memory. What is well
+// formed and of a wrong type leaves an empty status, which begin refuses.
+func (w *worker) readResponse(r *marshalReader) error {
+	w.text = w.text[:0]
+	w.resp.status, w.resp.fields = nil, w.resp.fields[:0]
+	if r.sequence() != 2 {
+		return errOutOfStep
+	}
+	good := true
+	status := w.readText(r, &good)
+	w.readFields(r, &good)
+	if r.err != nil {
+		return errOutOfStep
+	}
+	if good {
+		w.resp.status = status
+	}
+	return nil
+}
+
+func (w *worker) readFields(r *marshalReader, good *bool) {
+	if k := r.kind(); k != '(' && k != '[' {
+		r.value(0)
+		*good = false
+		return
+	}
+	for n := r.sequence(); n > 0 && r.err == nil; n-- {
+		if k := r.kind(); k != '(' && k != '[' {
+			r.value(0)
+			*good = false
+			continue
+		}
+		if pair := r.sequence(); pair != 2 {
+			for ; pair > 0 && r.err == nil; pair-- {
+				r.value(0)
+			}
+			*good = false
+			continue
+		}
+		name, value := w.readText(r, good), w.readText(r, good)
+		w.resp.fields = append(w.resp.fields, field{name: name, value: value})
+	}
+}
+
+// readText is the latin-1 of the next value, which should be a str.
+func (w *worker) readText(r *marshalReader, good *bool) []byte {
+	if k := r.kind(); k != 'u' && k != 't' {
+		r.value(0)
+		*good = false
+		return nil
+	}
+	at := len(w.text)
+	text := r.text()
+	b, ok := latin(w.text[at:], text)
+	if !ok {
+		*good = false
+		return nil
+	}
+	if len(text) > 0 && len(b) != len(text) {
+		w.text = append(w.text[:at], b...)
+	}
+	return b
+}
+
+// begin makes the response's head.
+func (w *worker) begin(c *conn, meta []byte) {
+	w.outFor(c)
+	c.started = true
+	x := exchange{version: c.req.version, minor: c.req.minor, head: string(c.req.method) == "HEAD",
+		keepAlive: c.keep && !w.ending && !w.quitting}
+	if c.bodyLeft > 0 || c.decoder != nil {
+		// The rest of the body may never be read; then the connection cannot
+		// go on. Better to say so than to promise.
+		x.keepAlive = false
+	}
+	var err error
+	if w.resp.status == nil {
+		err = errBadType
+	} else {
+		w.obuf, c.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.httpDate())
+	}
+	if err != nil {
+		w.log.errorf("Error handling request %s: %v", c.line(), err)
+		w.serverError(c)
+		return
+	}
+	c.keep = c.framing.keepAlive
+	c.status = append(c.status[:0], w.resp.status...)
+	if w.access != nil && (w.lane.frame.flags&flagLast == 0 || w.lane.bodyLeft > len(w.lane.in)-w.lane.at) {
+		c.meta = append(c.meta[:0], meta...)
+	}
+}
+
+// serverError answers 500 in place of what the application made.
+func (w *worker) serverError(c *conn) {
+	c.started, c.refused = true, true
+	c.status = append(c.status[:0], "500 Internal Server Error"...)
+	c.meta, c.keep = nil, false
+	w.resp.fields = w.resp.fields[:0]
+	bad := c.broken
+	if bad == nil {
+		bad = newBadRequest(500, "", "")
+	} else {
+		c.status = append(c.status[:0], strconv.Itoa(bad.status)+" "+bad.reason...)
+	}
+	c.framing = framing{code: bad.status, noBody: true}
+	w.outFor(c)
+	w.obuf = appendErrorPage(w.obuf, bad)
+}
+
+// outFor makes c the connection that w.obuf is for.
+func (w *worker) outFor(c *conn) {
+	if w.obufFor != c {
+		w.flushOut()
+		w.obufFor = c
+	}
+}
+
+func (w *worker) flushOut() {
+	if c := w.obufFor; c != nil {
+		w.obufFor = nil
+		w.send(c, w.obuf, nil)
+		w.obuf = w.obuf[:0]
+	}
+}
+
+// block takes a piece of the response's body.
+func (w *worker) block(c *conn, b []byte) {
+	if c.refused {
+		return
+	}
+	w.outFor(c)
+	if c.framing.noBody {
+		w.log.warningf("WSGI app sent body bytes on a no-body response (method=%s status=%d); dropping per RFC 9110.",
+			c.req.method, c.framing.code)
+		c.dropped, c.refused = true, true
+		return
+	}
+	if c.framing.length >= 0 && c.sent+int64(len(b)) > c.framing.length {
+		w.log.warningf("%s: the response body is longer than its Content-Length, %d; the rest is dropped",
+			c.line(), c.framing.length)
+		b = b[:c.framing.length-c.sent]
+		c.dropped, c.refused = true, true
+	}
+	c.sent += int64(len(b))
+	if len(w.obuf)+len(b) <= coalesce {
+		w.obuf = append(w.obuf, b...)
+		return
+	}
+	w.obufFor = nil
+	w.send(c, w.obuf, b)
+	w.obuf = w.obuf[:0]
+	if len(c.out)-c.outAt > w.holdable() && c.fd >= 0 {
+		w.choked = c
+		w.watchWire()
+	}
+}
+
+// endFrame handles the end of a frame.
+func (w *worker) endFrame() {
+	f := w.lane.frame
+	if f.kind != kindResponse && f.kind != kindBlock {
+		return
+	}
+	c := w.lane.running()
+	if c == nil {
+		return
+	}
+	if c.framing.chunked && !c.refused {
+		w.outFor(c)
+		if f.length > f.meta {
+			w.obuf = append(w.obuf, "\r\n"...)
+		}
+		if f.flags&flagLast != 0 {
+			w.obuf = append(w.obuf, "0\r\n\r\n"...)
+		}
+	}
+	if f.flags&flagLast != 0 {
+		w.flushOut()
+		w.complete(c)
+	}
+}
+
+// attach puts the file that came along behind the head.
+func (w *worker) attach(c *conn, numbers []byte) error {
+	r := marshalReader{b: numbers}
+	offset, size := r.uint64(), r.uint64()
+	fd := w.lane.passed
+	w.lane.passed = -1
+	if r.err != nil || fd < 0 || int64(offset) < 0 || int64(size) < 0 {
+		return errOutOfStep
+	}
+	if c.refused || c.framing.noBody || size == 0 || c.fd < 0 {
+		unix.Close(fd)
+		if c.framing.chunked && !c.refused {
+			w.obuf = append(w.obuf, "0\r\n\r\n"...)
+		}
+	} else {
+		if c.framing.chunked {
+			w.obuf = appendChunkSize(w.obuf, int(size))
+			c.tail = "\r\n0\r\n\r\n"
+		}
+		w.flushOut()
+		c.sent = int64(size)
+		if c.fd < 0 {
+			unix.Close(fd)
+		} else {
+			c.file, c.fileAt, c.fileEnd = fd, int64(offset), int64(offset+size)
+		}
+	}
+	w.flushOut()
+	w.complete(c)
+	return nil
+}
+
+func (w *worker) hints(c *conn, r *marshalReader) error {
+	good := true
+	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
+	w.readFields(r, &good)
+	if r.err != nil {
+		return errOutOfStep
+	}
+	if c.started || c.req.minor == 0 || c.req.version == nil {
+		return nil
+	}
+	err := errBadType
+	if good {
+		w.outFor(c)
+		w.obuf, err = appendEarlyHints(w.obuf, w.resp.fields)
+	}
+	if err != nil {
+		w.log.errorf("Error in early hints of %s: %v", c.line(), err)
+	}
+	return nil
+}
+
+// failed ends a response that the application did not finish.
+func (w *worker) failed(c *conn, flags byte) {
+	if !c.started && flags&flagQuiet == 0 {
+		w.serverError(c)
+		w.flushOut()
+		w.complete(c)
+		return
+	}
+	if !c.started {
+		c.status = append(c.status[:0], "499"...)
+	}
+	w.flushOut()
+	w.cut(c)
+}
+
+// cut ends a response in the middle, so that no client takes it for complete.
+func (w *worker) cut(c *conn) {
+	c.keep, c.refused = false, true
+	if c.fd >= 0 && c.started && !c.framing.chunked && c.framing.length < 0 && !c.framing.noBody {
+		// Only a reset tells the client: an orderly close is this body's end.
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	w.complete(c)
+}
+
+// complete is reached once for every request that Python has begun: its
+// response is in the hands of this worker, or was cut off.
+func (w *worker) complete(c *conn) {
+	l := w.lane
+	if c.framing.length > c.sent && !c.refused && !c.framing.noBody {
+		w.log.errorf("%s: the response body has %d bytes and its Content-Length says %d; closing the connection",
+			c.line(), c.sent, c.framing.length)
+		c.keep, c.refused = false, true
+	}
+	w.record(c, c.status, true)
+	l.answered(w.now)
+	w.stalled = false
+	if len(l.flight) == 0 {
+		w.slot.busy.Store(0)
+		w.slot.begun.Store(0)
+	}
+	w.served++
+	w.slot.requests.Store(w.served)
+	if c.framing.code >= 500 || c.refused && !c.dropped {
+		w.slot.failures.Add(1)
+	}
+	w.slot.bytes.Add(uint64(c.sent))
+	if w.choked == c {
+		w.choked = nil
+		w.watchWire()
+	}
+	if c.bodyLeft > 0 || c.decoder != nil {
+		c.keep = false // what is unread must never be taken for a request
+	}
+	if c.fd < 0 {
+		w.release(c)
+		return
+	}
+	c.state = draining
+	w.drained(c)
+}
+
+// record writes the access log's line.
+func (w *worker) record(c *conn, status []byte, parsed bool) {
+	if w.access == nil {
+		return
+	}
+	if c.meta != nil {
+		_ = w.readResponse(&marshalReader{b: c.meta})
+	} else if !parsed || c.refused {
+		w.resp.fields = w.resp.fields[:0]
+	}
+	began := c.begun
+	if began == 0 {
+		began = w.now
+	}
+	w.access.record(&accessEntry{
+		now: &w.clock, req: c.req, endpoint: &c.peer, scriptName: w.scriptName, parsed: parsed,
+		status: status, fields: w.resp.fields, bytes: c.sent, duration: time.Duration(w.now - began), pid: w.pid,
+	})
+}
