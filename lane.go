@@ -15,7 +15,7 @@ package main
 // says after that reaches anybody.
 
 import (
-	_ "embed"
+	"embed"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,8 +28,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-//go:embed wsgi.py
-var wsgiSource []byte
+// The Python half: wsgi.py is what runs, and loads the others if it needs them.
+//
+//go:embed wsgi.py hooks.py package.py
+var pythonFiles embed.FS
 
 // The frame header: length of the payload, request number, bytes of marshal at
 // the front of the payload, kind, flags, two bytes of nothing.
@@ -125,19 +127,36 @@ func readFrame(b []byte) frame {
 	}
 }
 
-// bootstrap runs the bridge on descriptor 3: wsgi.py as source and compiled by
-// the version that is named with it. Compiling takes 10 ms and 2 MB, so it is
-// done once and not by each worker's Python, unless that is another by now. Its
-// globals are its own: the application finds a __main__ that is empty.
-const bootstrap = `import marshal, sys
-v, s, c = marshal.loads(open(3, 'rb').read())
-exec(marshal.loads(c) if v == sys.version else compile(s, '<gunicorn>', 'exec'), {'__name__': '__gunicorn__'})`
+// bootstrap runs the bridge on descriptor 3: a version of Python, the sources,
+// and the sources as that version has compiled them. Compiling takes 10 ms and
+// 2 MB, so it is done once and not by each worker's Python, unless that is
+// another by now. The application finds a __main__ that is empty.
+const bootstrap = `import marshal, os, sys
+def load(name):
+    version, sources, compiled = marshal.loads(os.pread(3, 1 << 24, 0))
+    if version == sys.version:
+        return marshal.loads(compiled[name])
+    return compile(sources[name], '<gunicorn ' + name + '>', 'exec')
+exec(load('wsgi.py'), {'__name__': '__gunicorn__', 'load': load})`
+
+// sources is a marshal dict of the Python files by name.
+func sources() []byte {
+	files := map[string]any{}
+	for _, name := range []string{"wsgi.py", "hooks.py", "package.py"} {
+		text, err := pythonFiles.ReadFile(name)
+		if err != nil {
+			panic(err) // embed has seen to it
+		}
+		files[name] = text
+	}
+	return appendMarshal(nil, files)
+}
 
 // startPython runs wsgi.py in the given role, with files from descriptor 4 on,
 // and returns its pid. The environment is the worker's, and never is the mode
 // an isolated one: wrappers that patch through PYTHONPATH must work.
 func startPython(python string, bridge []byte, role string, env []string, files ...int) (int, error) {
-	source, err := memfd("wsgi.py", bridge)
+	source, err := memfd("bridge", bridge)
 	if err != nil {
 		return 0, err
 	}

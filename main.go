@@ -154,14 +154,15 @@ const oldest = "3.8"
 const probe = `import marshal, sys
 w = open(3, 'wb')
 w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
-s = open(4, 'rb').read()
-w.write(marshal.dumps((sys.version, s, marshal.dumps(compile(s, '<gunicorn>', 'exec')))))
+s = marshal.loads(open(4, 'rb').read())
+c = {n: marshal.dumps(compile(t, '<gunicorn ' + n + '>', 'exec')) for n, t in s.items()}
+w.write(marshal.dumps((sys.version, s, c)))
 w.close()`
 
 // findPython returns the interpreter for the application, --python, that of the
 // active virtualenv or the first on PATH, and wsgi.py as that one wants it.
 func findPython(c *config) (python string, bridge []byte, err error) {
-	source, err := memfd("wsgi.py", wsgiSource)
+	source, err := memfd("sources", sources())
 	if err != nil {
 		return "", nil, err
 	}

@@ -6,7 +6,7 @@ knows no HTTP and makes no policy: requests arrive parsed, responses leave as
 structure, and the worker writes them to clients.
 
 Descriptors, as the worker (lane.go) hands them over:
-  3  this source          6  wire: frames of the running request, both ways
+  3  the bridge           6  wire: frames of the running request, both ways
   4  settings, marshal    7  where faulthandler writes stacks
   5  queue of requests    8  page: the number of the request to give up
 
@@ -30,7 +30,7 @@ import sys
 # process has loaded is paid for once for each worker.
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket
 
-SETTINGS, QUEUE, WIRE, TRACE, PAGE = 4, 5, 6, 7, 8
+BRIDGE, SETTINGS, QUEUE, WIRE, TRACE, PAGE = 3, 4, 5, 6, 7, 8
 ANSWER = 5  # where a configuration file's values go
 
 # length of the payload, request number, bytes of marshal in it, kind, flags
@@ -604,7 +604,7 @@ def ignore(number, frame):
 
 
 def set_up_process():
-    for fd in (QUEUE, WIRE, TRACE, PAGE):
+    for fd in (BRIDGE, QUEUE, WIRE, TRACE, PAGE):
         os.set_inheritable(fd, False)
     # The stack of every thread, when the worker gives up on this process
     # (ABRT) or the application breaks it: seen even from inside C code.

@@ -1,0 +1,1 @@
+"""The gunicorn package that Python code imports."""
