@@ -11,28 +11,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replies takes what Python has said.
+// replies takes what Python has said. What is in memory comes first, so that the
+// buffer never has to grow for a body.
 func (w *worker) replies() {
 	l := w.lane
-	for w.choked == nil && !l.closed {
-		more, err := l.receive()
-		if err == nil {
-			err = w.frames()
+	for more := true; !l.closed; {
+		if err := w.frames(); err != nil {
+			w.outOfStep(err)
+			return
 		}
+		if !more || l.closed || l.eof || w.choked != nil {
+			break
+		}
+		got, err := l.receive()
 		if err != nil {
 			w.outOfStep(err)
 			return
 		}
+		// A buffer that is not full has emptied the wire.
+		more = got && len(l.in) == cap(l.in)
 		if l.eof {
 			// It is dying, or ought to: SIGCHLD tells how.
 			epollDel(w.ep, l.wire)
 			if w.killAt == 0 && !w.pythonGone {
 				w.killAt = w.now + int64(killDelay)
 			}
-			break
-		}
-		if !more || len(l.in) < cap(l.in) {
-			break
 		}
 	}
 	w.flushOut()
@@ -353,7 +356,7 @@ func (w *worker) hints(c *conn, r *marshalReader) error {
 	if r.err != nil {
 		return errOutOfStep
 	}
-	if c.started || c.req.minor == 0 || c.req.version == nil {
+	if c.started || c.req.minor == 0 {
 		return nil
 	}
 	err := errBadType
