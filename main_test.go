@@ -56,6 +56,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"flag"
@@ -989,7 +990,10 @@ func (s *script) pidChanged(kind string) {
 
 func (s *script) shell(command string) {
 	s.t.Helper()
-	cmd := exec.Command("/bin/sh", "-c", command)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*waitLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	cmd.WaitDelay = time.Second // what it leaves in the background writes elsewhere
 	cmd.Dir = s.dir
 	cmd.Env = slices.Concat(environment(s.t, s.dir), s.env)
 	if out, err := cmd.CombinedOutput(); err != nil {
