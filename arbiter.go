@@ -37,7 +37,8 @@ type arbiter struct {
 	load   func() (*config, error) // reads every source of settings anew
 	cfg    *config
 	log    *errorLog
-	master string // how log lines name this process
+	access *accessLog // for workers to inherit
+	master string     // how log lines name this process
 
 	listeners []*bound
 	wakeR     int
@@ -49,6 +50,7 @@ type arbiter struct {
 
 	workers    map[int]*child
 	target     int // how many there should be
+	counted    int // how many there were of late
 	age        int // of the newest
 	generation int // of the settings that new workers get
 	newest     int // the last generation that was tried
@@ -92,6 +94,12 @@ func (a *arbiter) run() (status int) {
 	debug.SetGCPercent(50)
 	a.master = "Master"
 	a.workers = map[int]*child{}
+	defer func() {
+		a.cfg.logger.finish()
+		if a.previous != nil {
+			a.previous.logger.finish()
+		}
+	}()
 	if err := a.start(); err != nil {
 		a.unlinkSockets()
 		a.removePidfile()
@@ -117,19 +125,25 @@ func (a *arbiter) run() (status int) {
 		}
 		a.murder()
 		a.manage()
+		if err := a.cfg.logger.keep(a.cfg); err != nil {
+			a.log.errorf("logger: %v", err)
+		}
 	}
 }
 
 // start opens everything that workers need.
 func (a *arbiter) start() (err error) {
-	if a.log, err = openErrorLog(a.cfg.errorlog, a.cfg.loglevel); err != nil {
+	if a.log, a.access, err = openLogs(a.cfg); err != nil {
 		return err
 	}
-	// Opened here only to fail now and not in every worker.
-	if access, err := openAccessLog(a.cfg.accesslog, a.cfg.accessLogFormat); err != nil {
+	if m := a.cfg.mold; m != nil {
+		if err := m.start(a.cfg, childEnv(a.cfg)); err != nil {
+			return err
+		}
+	}
+	a.target = a.cfg.workers
+	if err := a.hook("nworkers_changed", a.target, nil); err != nil {
 		return err
-	} else if access != nil {
-		access.close()
 	}
 	a.log.infof("Starting gunicorn %s", version)
 	if err := a.writePidfile(); err != nil {
@@ -138,14 +152,20 @@ func (a *arbiter) start() (err error) {
 	if err := a.openPipes(); err != nil {
 		return err
 	}
+	if err := a.hook("on_starting"); err != nil {
+		return err
+	}
 	if a.listeners, err = a.openListeners(a.cfg, nil); err != nil {
 		return err
 	}
 	a.log.debugf("Arbiter booted")
 	a.log.infof("Listening at: %s (%d)", a.listening(), os.Getpid())
+	a.cfg.warnOfPatterns(a.log)
 	a.log.infof("Using worker: %s", a.cfg.workerClass)
 	notifyReady(a.log)
-	a.target = a.cfg.workers
+	if err := a.hook("when_ready"); err != nil {
+		return err
+	}
 	a.manage()
 	return nil
 }
@@ -219,22 +239,111 @@ func (a *arbiter) handle(s syscall.Signal) *order {
 		a.log.infof("Hang up: %s", a.master)
 		a.reload()
 	case unix.SIGTTIN:
-		a.target++
+		a.want(a.target + 1)
 	case unix.SIGTTOU:
 		if a.target > 1 {
-			a.target--
+			a.want(a.target - 1)
 		}
 	case unix.SIGUSR1:
-		if err := a.log.reopen(); err != nil {
-			a.log.errorf("errorlog: %v", err)
-		}
+		a.reopen()
 		a.signalAll(unix.SIGUSR1)
 	case unix.SIGUSR2:
 		a.log.warningf("USR2 signal ignored. This server cannot replace its binary yet: start a new one.")
 	case unix.SIGWINCH:
-		a.log.debugf("SIGWINCH ignored. Not daemonized")
+		if !a.cfg.daemon {
+			a.log.debugf("SIGWINCH ignored. Not daemonized")
+			break
+		}
+		a.log.infof("graceful stop of workers")
+		a.want(0)
+		for pid, w := range a.workers {
+			w.told = true
+			w.slot.order.Store(orderLeave) // nobody is there to take over
+			_ = unix.Kill(pid, unix.SIGTERM)
+		}
 	}
 	return nil
+}
+
+// openLogs opens both logs, gives their files to whom workers switch to, and
+// sends our output there if it is to be captured.
+func openLogs(c *config) (log *errorLog, access *accessLog, err error) {
+	warning, err := c.resolveLogs()
+	if err != nil {
+		return nil, nil, err
+	}
+	if log, err = openErrorLog(c.errorlog, c.loglevel); err != nil {
+		return nil, nil, err
+	}
+	access, err = openAccessLog(c.accesslog, c.accessLogFormat)
+	if err == nil {
+		err = log.join(c)
+	}
+	if err == nil {
+		access, err = access.join(c, log.syslog)
+	}
+	if err == nil {
+		err = giveLogs(c, log, access)
+	}
+	if err == nil && c.captureOutput {
+		err = log.out.capture()
+	}
+	if err == nil && c.logs {
+		if c.logger == nil {
+			c.logger, err = openLogger(c)
+		}
+		if err == nil {
+			access, err = c.inPython(log, access, &recorder{c.logger.give})
+		}
+	}
+	if err != nil {
+		log.close()
+		access.close()
+		return nil, nil, err
+	}
+	if warning != nil {
+		log.warningf("%v", warning)
+	}
+	return log, access, nil
+}
+
+// giveLogs makes log files that have been opened by their names ready for
+// workers to do the same.
+func giveLogs(c *config, log *errorLog, access *accessLog) error {
+	err := log.out.give(c.credential)
+	if err == nil && access != nil {
+		err = access.out.give(c.credential)
+	}
+	return err
+}
+
+// reopen comes before the workers': they may have no right to make new files.
+func (a *arbiter) reopen() {
+	if err := a.log.reopen(); err != nil {
+		a.log.errorf("errorlog: %v", err)
+	}
+	if err := a.access.reopen(); err != nil {
+		a.log.errorf("accesslog: %v", err)
+	}
+	if a.log.python != nil {
+		a.log.python.reopen()
+	}
+	err := giveLogs(a.cfg, a.log, a.access)
+	if err == nil && a.cfg.captureOutput && a.log.out.file {
+		err = a.log.out.capture()
+	}
+	if err != nil {
+		a.log.errorf("%v", err)
+	}
+}
+
+// want changes the number of workers.
+func (a *arbiter) want(n int) {
+	old := a.target
+	a.target = n
+	if err := a.hook("nworkers_changed", n, old); err != nil {
+		a.log.errorf("nworkers_changed: %v", err)
+	}
 }
 
 func (a *arbiter) signalAll(s syscall.Signal) {
@@ -259,6 +368,31 @@ func (a *arbiter) manage() {
 	for len(active) > a.target {
 		a.tell(active[0])
 		active = active[1:]
+	}
+	a.measure()
+}
+
+// measure sends what the arbiter knows to statsd.
+func (a *arbiter) measure() {
+	if n := len(a.active()); n != a.counted {
+		a.counted = n
+		a.log.debugf("%d workers", n)
+		a.log.statsd.send("gunicorn.workers:" + strconv.Itoa(n) + "|g")
+	}
+	if !a.cfg.backlogMetric {
+		return
+	}
+	backlog, known := 0, false
+	for _, l := range a.listeners {
+		// Of a listener this is the length of its queue; a unix socket has
+		// no such thing.
+		if info, err := unix.GetsockoptTCPInfo(l.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			backlog, known = backlog+int(info.Unacked), true
+		}
+	}
+	if known {
+		a.log.debugf("socket backlog: %d", backlog)
+		a.log.statsd.send("gunicorn.backlog:" + strconv.Itoa(backlog) + "|h")
 	}
 }
 
@@ -300,6 +434,8 @@ func (a *arbiter) settle() {
 	if a.previous == nil || serving < a.target {
 		return
 	}
+	a.previous.mold.close()
+	a.previous.logger.close()
 	a.previous = nil
 	for _, w := range a.workers {
 		if w.generation != a.generation && !w.told {
@@ -321,18 +457,25 @@ func (a *arbiter) spawn() error {
 	}
 	defer unix.Close(fd)
 	slot.heartbeat.Store(monotonic())
+	slot.age.Store(uint64(a.age + 1))
 	settings, err := memfd("settings", a.cfg.encode())
 	if err != nil {
 		slot.unmap()
 		return err
 	}
 	defer unix.Close(settings)
-	files := []uintptr{0, 1, 2, uintptr(a.lifeR), uintptr(fd), uintptr(settings), uintptr(a.give), uintptr(a.take), uintptr(a.wakeW)}
+	files := []uintptr{0, 1, 2, uintptr(a.lifeR), uintptr(fd), uintptr(settings), uintptr(a.give), uintptr(a.take), uintptr(a.wakeW), a.log.out.passed(a.lifeR), a.access.passed(a.lifeR)}
+	forks := uintptr(a.lifeR) // which keeps the number from being given to something else
+	if a.cfg.mold != nil {
+		forks = uintptr(a.cfg.mold.forks)
+	}
+	files = append(files, forks, a.cfg.logger.passed(a.lifeR))
 	for _, l := range a.listeners {
 		files = append(files, uintptr(l.fd))
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{workerTitle + a.cfg.name() + "]"}, &syscall.ProcAttr{
-		Dir: a.cfg.chdir, Env: a.environment(), Files: files,
+		Dir: a.cfg.chdir, Env: childEnv(a.cfg), Files: files,
+		Sys: &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
 	if err != nil {
 		slot.unmap()
@@ -343,11 +486,11 @@ func (a *arbiter) spawn() error {
 	return nil
 }
 
-// environment is ours and what raw_env adds. A name stands in it once, as
+// childEnv is our environment and what raw_env adds. A name stands in it once, as
 // programs differ in which of two they believe.
-func (a *arbiter) environment() []string {
+func childEnv(c *config) []string {
 	env := os.Environ()
-	for _, set := range append([]string{"SERVER_SOFTWARE=gunicorn/" + version}, a.cfg.rawEnv...) {
+	for _, set := range append([]string{"SERVER_SOFTWARE=gunicorn/" + version}, c.rawEnv...) {
 		name, _, _ := strings.Cut(set, "=")
 		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
 		env = append(env, set)
@@ -363,6 +506,16 @@ func (a *arbiter) reap() (h *halt) {
 		if pid == 0 {
 			return h
 		}
+		if m := a.cfg.mold; m != nil && pid == m.pid {
+			if h = a.moldDied(status); h != nil {
+				return h
+			}
+			continue
+		}
+		if a.cfg.logger.died(pid) {
+			a.log.errorf("The Python that makes the logs (pid:%d) %s Another is started.", pid, fate(status))
+			continue
+		}
 		w := a.workers[pid]
 		if w == nil {
 			a.log.debugf("Reaped unknown child process (pid:%d, status:%d)", pid, status)
@@ -370,6 +523,10 @@ func (a *arbiter) reap() (h *halt) {
 		}
 		delete(a.workers, pid)
 		booted := w.slot.state.Load() != stateBooting
+		if python := int(w.slot.python.Load()); status.Signaled() && a.cfg.mold != nil && python > 0 {
+			// Its Python is not its child, and would not die with it.
+			_ = unix.Kill(python, unix.SIGKILL)
+		}
 		w.slot.unmap()
 		code := exitStatus(status)
 		switch {
@@ -436,6 +593,69 @@ func (a *arbiter) murder() {
 	}
 }
 
+// Hooks ---------------------------------------------------------------------
+
+// hook calls a server hook of the configuration file, if it has that one.
+func (a *arbiter) hook(name string, args ...any) error {
+	return a.hookOf(a.cfg, a.listeners, name, args...)
+}
+
+func (a *arbiter) hookOf(c *config, listeners []*bound, name string, args ...any) error {
+	if c.mold == nil || !c.hooks()[name] {
+		return nil
+	}
+	addresses, entries := []any{}, []any{}
+	for _, l := range listeners {
+		addr := any(l.addr.path)
+		switch sa, _ := unix.Getsockname(l.fd); sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			addr = []any{netip.AddrFrom4(sa.Addr).String(), sa.Port}
+		case *unix.SockaddrInet6:
+			addr = []any{netip.AddrFrom16(sa.Addr).String(), sa.Port}
+		}
+		addresses = append(addresses, addr)
+		entries = append(entries, []any{l.String(), addr, l.fd, addr})
+	}
+	if listeners == nil { // not yet open
+		for _, addr := range addressesOf(c) {
+			if addr.network == "unix" {
+				addresses = append(addresses, addr.path)
+			} else {
+				addresses = append(addresses, []any{addr.host, addr.port})
+			}
+		}
+	}
+	if args == nil {
+		args = []any{}
+	}
+	answer, err := c.mold.ask(map[string]any{"do": "hook", "name": name, "args": args, "facts": map[string]any{
+		"num_workers": a.target, "address": addresses, "listeners": entries,
+	}})
+	if err != nil {
+		return err
+	}
+	if n, ok := answer["num_workers"].(int64); ok && n >= 0 && n <= 1<<16 {
+		a.target = int(n)
+	}
+	changed, _ := answer["changed"].(map[string]any)
+	return c.change(changed)
+}
+
+// moldDied is called when the Python of the configuration file has ended. An
+// exception in one of its hooks has ended it with 255, and ends the server; for
+// anything else a reload makes another.
+func (a *arbiter) moldDied(status unix.WaitStatus) *halt {
+	m := a.cfg.mold
+	m.close()
+	a.cfg.mold = nil
+	if exitStatus(status) == 255 {
+		return &halt{"A server hook failed.", 255}
+	}
+	a.log.errorf("The Python of the configuration file (pid:%d) %s A reload starts another.", m.pid, fate(status))
+	_, _ = unix.Write(a.wakeW, []byte{byte(unix.SIGHUP)})
+	return nil
+}
+
 // Reload --------------------------------------------------------------------
 
 // reload reads the settings anew and boots a new set of workers. The old ones
@@ -453,25 +673,33 @@ func (a *arbiter) reload() {
 		a.log.errorf("The new configuration cannot be used; the old one stays in force.")
 		return
 	}
-	log, err := openErrorLog(cfg.errorlog, cfg.loglevel)
-	if err == nil {
-		var access *accessLog
-		if access, err = openAccessLog(cfg.accesslog, cfg.accessLogFormat); err == nil && access != nil {
-			access.close()
-		}
-	}
+	log, access, err := openLogs(cfg)
 	if err != nil {
 		a.log.errorf("%v; the old configuration stays in force.", err)
 		return
 	}
 	listeners, err := a.openListeners(cfg, a.listeners)
+	if err == nil && cfg.mold != nil {
+		if err = cfg.mold.start(cfg, childEnv(cfg)); err == nil {
+			err = a.hookOf(cfg, listeners, "on_reload")
+		}
+	}
 	if err != nil {
 		log.close()
+		access.close()
+		cfg.mold.close()
+		cfg.logger.close()
+		for _, l := range listeners {
+			if !slices.Contains(a.listeners, l) {
+				a.closeBound([]*bound{l})
+			}
+		}
 		a.log.errorf("%v; the old configuration stays in force.", err)
 		return
 	}
 	a.log.close()
-	a.log = log
+	a.access.close()
+	a.log, a.access = log, access
 	if !slices.Equal(cfg.bind, a.cfg.bind) {
 		for _, l := range a.listeners {
 			if !slices.Contains(listeners, l) {
@@ -485,7 +713,7 @@ func (a *arbiter) reload() {
 	a.former = a.generation
 	a.newest++
 	a.generation = a.newest
-	a.target = cfg.workers
+	a.want(cfg.workers)
 	a.pause, a.notBefore = 0, 0
 	a.removePidfile()
 	if err := a.writePidfile(); err != nil {
@@ -505,7 +733,7 @@ func (a *arbiter) abandonReload() {
 	}
 	a.generation = a.former
 	if a.replaced != nil {
-		old := addresses(a.previous)
+		old := addressesOf(a.previous)
 		kept := a.replaced
 		for _, l := range a.listeners {
 			if slices.Contains(old, l.addr) {
@@ -516,8 +744,15 @@ func (a *arbiter) abandonReload() {
 		}
 		a.listeners, a.replaced = kept, nil
 	}
+	a.cfg.mold.close()
+	a.cfg.logger.close()
 	a.cfg, a.previous = a.previous, nil
 	a.target = a.cfg.workers
+	if log, access, err := openLogs(a.cfg); err == nil {
+		a.log.close()
+		a.access.close()
+		a.log, a.access = log, access
+	}
 	if a.again {
 		a.reload()
 	}
@@ -567,6 +802,10 @@ func (a *arbiter) stop(graceful bool, reason string, status int) int {
 		a.log.infof("Shutting down: %s", a.master)
 	}
 	a.removePidfile()
+	if err := a.hook("on_exit"); err != nil && status == 0 {
+		status = exitFailure
+	}
+	a.cfg.mold.close()
 	return status
 }
 
@@ -649,7 +888,7 @@ func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err err
 	if len(old) > 0 && old[0].inherited {
 		return old, nil
 	}
-	addrs := addresses(c)
+	addrs := addressesOf(c)
 	for _, addr := range addrs {
 		if addr.network == "fd" {
 			list = append(list, &bound{fd: addr.fd, addr: addr, inherited: true})
@@ -682,8 +921,8 @@ func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err err
 	return list, nil
 }
 
-// addresses reads bind, which has been checked.
-func addresses(c *config) (list []address) {
+// addressesOf reads bind, which has been checked.
+func addressesOf(c *config) (list []address) {
 	for _, text := range c.bind {
 		addr, _ := parseBind(text)
 		list = append(list, addr)
@@ -795,6 +1034,9 @@ func (a *arbiter) bindOnce(c *config, addr address) (fd int, err error) {
 		old := unix.Umask(c.umask)
 		err = unix.Bind(fd, sa)
 		unix.Umask(old)
+		if err == nil && c.credential != nil {
+			err = unix.Lchown(addr.path, int(c.credential.Uid), int(c.credential.Gid))
+		}
 	} else {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return -1, os.NewSyscallError("setsockopt", err)

@@ -516,6 +516,7 @@ func (w *worker) lost(c *conn) {
 		// Python may be at it: it is told, and what it says goes nowhere.
 		w.lane.giveUp.Store(c.number)
 		w.log.debugf("Closing connection. The client of %s has left", c.line())
+		c.forbidEnd()
 		w.unplug(c)
 		c.broken = newBadRequest(499, "the client left", "")
 		if w.choked == c {
@@ -526,7 +527,16 @@ func (w *worker) lost(c *conn) {
 		w.feed(c)
 		return
 	}
+	c.forbidEnd()
 	w.close(c)
+}
+
+// forbidEnd makes closing a reset when an orderly end would pass for the end of
+// the body.
+func (c *conn) forbidEnd() {
+	if c.fd >= 0 && c.started && !c.framing.chunked && c.framing.length < 0 && !c.framing.noBody {
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
 }
 
 // unplug closes the client's socket and keeps the rest.

@@ -9,12 +9,15 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/netip"
 	"os"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode/utf8"
 )
@@ -31,6 +34,16 @@ type config struct {
 	startDir string
 	argv     []string
 	bridge   []byte // wsgi.py as python wants it
+	mold     *mold  // which ran the configuration file, if it is still needed
+	// credential is what workers switch to, nil for no change.
+	credential *syscall.Credential
+	// said is what a configuration file has said otherwise than by settings,
+	// or could not be sent as their values (said in wsgi.py).
+	said      map[string]any
+	logger    *logger  // the arbiter's, where Python makes the logs
+	logs      bool     // it does
+	logLevel  logLevel // what it wants to have
+	logAccess bool
 
 	// Config File
 	configFile string
@@ -58,8 +71,12 @@ type config struct {
 	limitRequestFieldSize int
 
 	// Debugging
-	checkConfig bool
-	printConfig bool
+	reload           bool
+	reloadEngine     string // auto, poll, inotify
+	reloadExtraFiles []string
+	spew             bool
+	checkConfig      bool
+	printConfig      bool
 
 	// Server Mechanics
 	sendfile            bool // effective value: false with --no-sendfile
@@ -67,6 +84,11 @@ type config struct {
 	chdir               string
 	rawEnv              []string
 	pidfile             string
+	preloadApp          bool
+	daemon              bool
+	user                int
+	group               int
+	initgroups          bool
 	umask               int
 	secureSchemeHeaders map[string]string
 	forwardedAllowIPs   trustList
@@ -81,10 +103,28 @@ type config struct {
 	headerMap                       string // drop, refuse, dangerous
 
 	// Logging
-	accesslog       string
-	accessLogFormat string
-	errorlog        string
-	loglevel        string
+	accesslog              string
+	accessLogFormat        string
+	errorlog               string
+	captureOutput          bool
+	enableStdioInheritance bool
+	loglevel               string
+	loggerClass            string // "" for one that was given as an object
+	logconfig              string
+	logconfigJSON          string
+
+	accessLogJSON   bool // ours
+	syslog          bool
+	syslogAddr      string
+	syslogPrefix    string
+	syslogFacility  string
+	accessOffSyslog bool
+	statsdHost      string
+	statsdPrefix    string
+	dogstatsdTags   string
+	backlogMetric   bool
+	syslogTo        string // as resolveLogs has found them
+	statsdTo        string
 
 	// Process Naming
 	procName        string
@@ -168,18 +208,11 @@ const (
 	onlyHTTP1   = "only HTTP/1.1 is served; let a proxy in front speak HTTP/2"
 	onlyWSGI    = "only WSGI applications are served"
 	noTLS       = "let a proxy in front do TLS"
-	noSyslog    = "log to standard error or a file, and let the service manager forward it"
-	noMetrics   = "no metrics are sent; count requests from the access log"
-	noLoggers   = "the server's logs are not made in Python; use errorlog, accesslog and access_log_format"
-	noHooks     = "functions of a configuration file are not called"
-	noReloader  = "send HUP when the code has changed"
 	noPaste     = "name the application as MODULE:OBJECT"
 	noPROXY     = "let the proxy send X-Forwarded-For, and X-Forwarded-Proto"
 	noUWSGI     = "let the proxy speak HTTP, as proxy_pass of nginx does"
 	noControl   = "control the server with signals"
 	noDirty     = "there are no dirty arbiters; use a task queue"
-	noIdentity  = "start the server as the user and group that shall run it"
-	noDaemon    = "let a service manager run the server in the background"
 	harmless    = "Accepted so that existing configurations work, and without meaning here: "
 	controlPath = "gunicorn.ctl below XDG_RUNTIME_DIR or ~/.gunicorn"
 )
@@ -332,9 +365,10 @@ Without max_requests it means nothing.`,
 		section: "Worker Processes",
 		kind:    seconds,
 		def:     "30",
-		usage:   "seconds that requests get to finish in when the server stops or reloads",
+		usage:   "seconds that requests get to finish in when the server stops",
 		doc: `Workers that still run then are killed.
-0 gives them no time.`,
+0 gives them no time.
+Workers that a reload replaces have as long as --timeout lets them.`,
 		field: func(c *config) any { return &c.gracefulTimeout },
 	},
 	{
@@ -385,42 +419,54 @@ With 0 only limit_request_fields times 8190 bytes bound the whole head.`,
 		field: func(c *config) any { return &c.limitRequestFieldSize },
 	},
 	{
-		name:        "reload",
-		flags:       []string{"--reload"},
-		section:     "Debugging",
-		kind:        boolean,
-		def:         "False",
-		unsupported: noReloader,
-		usage:       "restart workers when the code changes",
+		name:    "reload",
+		flags:   []string{"--reload"},
+		section: "Debugging",
+		kind:    boolean,
+		def:     "False",
+		usage:   "restart workers when the code changes",
+		doc: `For development.
+Every worker watches the files of the modules that its application has loaded, and leaves for a fresh one when one of them changes; what runs is finished.
+An application that cannot be loaded does not stop the server: every request is answered with status 500 and the traceback until a file changes, which may be the broken one.
+Code that was loaded by preload_app stays as it is.`,
+		field: func(c *config) any { return &c.reload },
 	},
 	{
-		name:        "reload_engine",
-		flags:       []string{"--reload-engine"},
-		meta:        "STRING",
-		section:     "Debugging",
-		kind:        choice("Invalid reload_engine: '%s'", "", "auto", "poll", "inotify"),
-		def:         "auto",
-		unsupported: noReloader,
-		usage:       "how reload watches files: auto, poll or inotify",
+		name:    "reload_engine",
+		flags:   []string{"--reload-engine"},
+		meta:    "STRING",
+		section: "Debugging",
+		kind:    choice("Invalid reload_engine: '%s'", "", "auto", "poll", "inotify"),
+		def:     "auto",
+		usage:   "how reload watches files: auto, poll or inotify",
+		doc: `With poll each file is looked at once a second.
+With inotify, and auto, the kernel tells of a change at once; where it does not tell, as for files on a network or shared by a virtual machine's host, take poll.
+If the kernel has no more watches the files are polled.`,
+		field: func(c *config) any { return &c.reloadEngine },
 	},
 	{
-		name:        "reload_extra_files",
-		flags:       []string{"--reload-extra-file"},
-		meta:        "FILES",
-		section:     "Debugging",
-		kind:        list,
-		def:         none,
-		unsupported: noReloader,
-		usage:       "further file that reload watches; repeat it for several",
+		name:    "reload_extra_files",
+		flags:   []string{"--reload-extra-file"},
+		meta:    "FILES",
+		section: "Debugging",
+		kind:    existingFiles,
+		def:     none,
+		usage:   "further file that reload watches; repeat it for several",
+		doc: `A name with *, ? or [ is a pattern for files that are there or will be, where ** means any directories.
+Other files must exist.
+Names count from the directory that the server was started in.`,
+		field: func(c *config) any { return &c.reloadExtraFiles },
 	},
 	{
-		name:        "spew",
-		flags:       []string{"--spew"},
-		section:     "Debugging",
-		kind:        boolean,
-		def:         "False",
-		unsupported: "trace the application with the trace module of Python",
-		usage:       "print every line of Python that runs",
+		name:    "spew",
+		flags:   []string{"--spew"},
+		section: "Debugging",
+		kind:    boolean,
+		def:     "False",
+		usage:   "print every line of Python that runs",
+		doc: `For development.
+Before a line of the application, or of a module that it uses, runs, it is written to standard output as MODULE:LINE: SOURCE.`,
+		field: func(c *config) any { return &c.spew },
 	},
 	{
 		name:    "check_config",
@@ -443,13 +489,15 @@ With 0 only limit_request_fields times 8190 bytes bound the whole head.`,
 		field:   func(c *config) any { return &c.printConfig },
 	},
 	{
-		name:        "preload_app",
-		flags:       []string{"--preload"},
-		section:     "Server Mechanics",
-		kind:        boolean,
-		def:         "False",
-		unsupported: "each worker loads the application itself",
-		usage:       "load the application once, before the workers start",
+		name:    "preload_app",
+		flags:   []string{"--preload"},
+		section: "Server Mechanics",
+		kind:    boolean,
+		def:     "False",
+		usage:   "load the application once, before the workers start",
+		doc: `A Python that has loaded the application is forked for each worker, which saves time and memory.
+HUP loads it anew.`,
+		field: func(c *config) any { return &c.preloadApp },
 	},
 	{
 		name:    "sendfile",
@@ -493,13 +541,15 @@ SENDFILE is one of y, 1, yes and true, or anything else to do without.`,
 		field:    func(c *config) any { return &c.chdir },
 	},
 	{
-		name:        "daemon",
-		flags:       []string{"-D", "--daemon"},
-		section:     "Server Mechanics",
-		kind:        boolean,
-		def:         "False",
-		unsupported: noDaemon,
-		usage:       "run in the background",
+		name:    "daemon",
+		flags:   []string{"-D", "--daemon"},
+		section: "Server Mechanics",
+		kind:    boolean,
+		def:     "False",
+		usage:   "run in the background",
+		doc: `The command returns once the settings are right, and the arbiter goes on in a session of its own, with mask 022 and its standard descriptors on /dev/null; name an errorlog to know how it fares.
+The configuration file is read a second time there.`,
+		field: func(c *config) any { return &c.daemon },
 	},
 	{
 		name:    "raw_env",
@@ -534,26 +584,31 @@ SENDFILE is one of y, 1, yes and true, or anything else to do without.`,
 		doc:     harmless + `the heartbeat of a worker is in shared memory.`,
 	},
 	{
-		name:        "user",
-		flags:       []string{"-u", "--user"},
-		meta:        "USER",
-		section:     "Server Mechanics",
-		kind:        userID,
-		def:         "the user that started it",
-		computed:    func(*start) string { return strconv.Itoa(os.Geteuid()) },
-		unsupported: noIdentity,
-		usage:       "name or number of the user that workers run as",
+		name:     "user",
+		flags:    []string{"-u", "--user"},
+		meta:     "USER",
+		section:  "Server Mechanics",
+		kind:     userID,
+		def:      "the user that started it",
+		computed: func(*start) string { return strconv.Itoa(os.Geteuid()) },
+		usage:    "name or number of the user that workers run as",
+		doc: `Only a server started by root can change it.
+The arbiter and the configuration file keep root's rights; log files and unix sockets are given to user and group.
+Names are looked up in /etc/passwd and /etc/group alone.`,
+		field: func(c *config) any { return &c.user },
 	},
 	{
-		name:        "group",
-		flags:       []string{"-g", "--group"},
-		meta:        "GROUP",
-		section:     "Server Mechanics",
-		kind:        groupID,
-		def:         "the group that started it",
-		computed:    func(*start) string { return strconv.Itoa(os.Getegid()) },
-		unsupported: noIdentity,
-		usage:       "name or number of the group that workers run as",
+		name:     "group",
+		flags:    []string{"-g", "--group"},
+		meta:     "GROUP",
+		section:  "Server Mechanics",
+		kind:     groupID,
+		def:      "the group that started it",
+		computed: func(*start) string { return strconv.Itoa(os.Getegid()) },
+		usage:    "name or number of the group that workers run as",
+		doc: `Workers that switch are in no other group, unless initgroups is set.
+Those of another user are not left in root's group: without this they get the user's own, or 65534 if the system does not know the user.`,
+		field: func(c *config) any { return &c.group },
 	},
 	{
 		name:    "umask",
@@ -568,13 +623,14 @@ It is not the mask of the processes, which they inherit.`,
 		field: func(c *config) any { return &c.umask },
 	},
 	{
-		name:        "initgroups",
-		flags:       []string{"--initgroups"},
-		section:     "Server Mechanics",
-		kind:        boolean,
-		def:         "False",
-		unsupported: noIdentity,
-		usage:       "give workers all groups of their user",
+		name:    "initgroups",
+		flags:   []string{"--initgroups"},
+		section: "Server Mechanics",
+		kind:    boolean,
+		def:     "False",
+		usage:   "give workers all groups that their user is listed in",
+		doc:     `It matters to workers that switch to another user or group.`,
+		field:   func(c *config) any { return &c.initgroups },
 	},
 	{
 		name:    "tmp_upload_dir",
@@ -616,17 +672,18 @@ A peer on a unix socket is always trusted.`,
 		kind:    textKind,
 		def:     none,
 		usage:   "file for the access log, or - for standard output",
-		doc:     `Without it there is no access log.`,
+		doc:     `Without it there is no access log but that of syslog.`,
 		field:   func(c *config) any { return &c.accesslog },
 	},
 	{
-		name:        "disable_redirect_access_to_syslog",
-		flags:       []string{"--disable-redirect-access-to-syslog"},
-		section:     "Logging",
-		kind:        boolean,
-		def:         "False",
-		unsupported: noSyslog,
-		usage:       "keep the access log out of syslog",
+		name:    "disable_redirect_access_to_syslog",
+		flags:   []string{"--disable-redirect-access-to-syslog"},
+		section: "Logging",
+		kind:    boolean,
+		def:     "False",
+		usage:   "keep the access log out of syslog",
+		doc:     `Without syslog it means nothing.`,
+		field:   func(c *config) any { return &c.accessOffSyslog },
 	},
 	{
 		name:    "access_log_format",
@@ -640,6 +697,21 @@ A peer on a unix socket is always trusted.`,
 		field:   func(c *config) any { return &c.accessLogFormat },
 	},
 	{
+		name:    "access_log_json",
+		flags:   []string{"--access-log-json"},
+		section: "Logging",
+		kind:    boolean,
+		def:     "False",
+		ours:    true,
+		usage:   "write the access log as one JSON object a line",
+		doc: `The keys are time, remote_addr, remote_user, method, target, path, query, protocol, host, status, bytes, duration, referer, user_agent and worker, in this order.
+Where and when it is written does not change, and access_log_format is not used.
+time is that of the record, with its offset, after RFC 3339; duration is in seconds; bytes counts the body of the response; path is decoded and target is not; worker is a process id.
+What a request does not have is null; a byte that is not UTF-8 becomes U+FFFD.
+Of the credentials only the user is logged, and no cookie.`,
+		field: func(c *config) any { return &c.accessLogJSON },
+	},
+	{
 		name:    "errorlog",
 		flags:   []string{"--error-logfile", "--log-file"},
 		meta:    "FILE",
@@ -647,7 +719,7 @@ A peer on a unix socket is always trusted.`,
 		kind:    textKind,
 		def:     "-",
 		usage:   "file for the error log, or - for standard error",
-		doc:     `What the application prints does not go there.`,
+		doc:     `What the application prints does not go there without capture_output.`,
 		field:   func(c *config) any { return &c.errorlog },
 	},
 	{
@@ -662,138 +734,169 @@ A peer on a unix socket is always trusted.`,
 		field:   func(c *config) any { return &c.loglevel },
 	},
 	{
-		name:        "capture_output",
-		flags:       []string{"--capture-output"},
-		section:     "Logging",
-		kind:        boolean,
-		def:         "False",
-		unsupported: "redirect standard output and standard error where the server is started",
-		usage:       "send what the application prints to errorlog",
+		name:    "capture_output",
+		flags:   []string{"--capture-output"},
+		section: "Logging",
+		kind:    boolean,
+		def:     "False",
+		usage:   "send standard output and standard error to the file of errorlog",
+		doc: `What the application prints is then in that file too, also after it was reopened.
+It means nothing while errorlog is no file.`,
+		field: func(c *config) any { return &c.captureOutput },
 	},
 	{
-		name:        "logger_class",
-		flags:       []string{"--logger-class"},
-		meta:        "STRING",
-		section:     "Logging",
-		kind:        class,
-		def:         "gunicorn.glogging.Logger",
-		unsupported: noLoggers,
-		usage:       "Python class that writes the logs",
+		name:    "logger_class",
+		flags:   []string{"--logger-class"},
+		meta:    "STRING",
+		section: "Logging",
+		kind:    class,
+		def:     "gunicorn.glogging.Logger",
+		usage:   "Python class that makes the logs",
+		doc: `A class of the configuration file, or MODULE.CLASS; usually it is derived from gunicorn.glogging.Logger, which can be imported even where no package of that name is installed.
+Methods that it replaces, such as setup, access and atoms, are called as Gunicorn calls them, but not in the workers: with any class but the default one a process of its own makes the logs of the whole server, and each worker makes another instance for what its application logs.
+A class of the configuration file has the file run once more in each of them.`,
+		field: func(c *config) any { return &c.loggerClass },
 	},
 	{
-		name:        "logconfig",
-		flags:       []string{"--log-config"},
-		meta:        "FILE",
-		section:     "Logging",
-		kind:        textKind,
-		def:         none,
-		unsupported: noLoggers,
-		usage:       "INI file for the logging module of Python",
+		name:    "logconfig",
+		flags:   []string{"--log-config"},
+		meta:    "FILE",
+		section: "Logging",
+		kind:    textKind,
+		def:     none,
+		usage:   "INI file for the logging module of Python",
+		doc: `It counts from chdir, and may name the loggers gunicorn.error and gunicorn.access.
+Like the next two it turns the access log on, is applied after the handlers of errorlog and accesslog are there, holds for the application's loggers too, and has a process of its own make the logs of the server.
+When that cannot keep up, records of the access log are dropped and counted, and those of the error log go to errorlog as if there were no configuration.`,
+		field: func(c *config) any { return &c.logconfig },
 	},
 	{
-		name:        "logconfig_dict",
-		section:     "Logging",
-		kind:        anyDict,
-		def:         "{}",
-		unsupported: noLoggers,
-		usage:       "dictionary for the logging module of Python",
+		name:    "logconfig_dict",
+		section: "Logging",
+		kind:    anyDict,
+		def:     "{}",
+		usage:   "dictionary for the logging module of Python",
+		doc: `Its keys replace those of CONFIG_DEFAULTS in gunicorn.glogging.
+It goes before logconfig_json, and that before logconfig.
+A dictionary with classes or objects has the configuration file run once more in each process that makes logs.`,
 	},
 	{
-		name:        "logconfig_json",
-		flags:       []string{"--log-config-json"},
-		meta:        "FILE",
-		section:     "Logging",
-		kind:        textKind,
-		def:         none,
-		unsupported: noLoggers,
-		usage:       "JSON file for the logging module of Python",
+		name:    "logconfig_json",
+		flags:   []string{"--log-config-json"},
+		meta:    "FILE",
+		section: "Logging",
+		kind:    textKind,
+		def:     none,
+		usage:   "JSON file for the logging module of Python",
+		doc: `It holds what logconfig_dict would.
+A file that is not there counts for nothing.`,
+		field: func(c *config) any { return &c.logconfigJSON },
 	},
 	{
-		name:        "syslog_addr",
-		flags:       []string{"--log-syslog-to"},
-		meta:        "SYSLOG_ADDR",
-		section:     "Logging",
-		kind:        textKind,
-		def:         "udp://localhost:514",
-		unsupported: noSyslog,
-		usage:       "address of syslog",
+		name:    "syslog_addr",
+		flags:   []string{"--log-syslog-to"},
+		meta:    "SYSLOG_ADDR",
+		section: "Logging",
+		kind:    textKind,
+		def:     "udp://localhost:514",
+		usage:   "address of syslog",
+		doc: `One of udp://HOST:PORT, tcp://HOST:PORT, unix://PATH or unix://PATH#dgram.
+The port may be left out, and is 514 then.
+A unix socket is used as what it is, for datagrams or a stream; with #dgram it must be for datagrams.
+A name is looked up once, when the server starts or reloads.
+A daemon that is away or stuck costs records, which are counted, and holds up nobody.`,
+		field: func(c *config) any { return &c.syslogAddr },
 	},
 	{
-		name:        "syslog",
-		flags:       []string{"--log-syslog"},
-		section:     "Logging",
-		kind:        boolean,
-		def:         "False",
-		unsupported: noSyslog,
-		usage:       "send the logs to syslog",
+		name:    "syslog",
+		flags:   []string{"--log-syslog"},
+		section: "Logging",
+		kind:    boolean,
+		def:     "False",
+		usage:   "send the logs to syslog too",
+		doc:     `That is the error log and the access log, and what the application logs as gunicorn.error and gunicorn.access.`,
+		field:   func(c *config) any { return &c.syslog },
 	},
 	{
-		name:        "syslog_prefix",
-		flags:       []string{"--log-syslog-prefix"},
-		meta:        "SYSLOG_PREFIX",
-		section:     "Logging",
-		kind:        textKind,
-		def:         none,
-		unsupported: noSyslog,
-		usage:       "name of the program in syslog",
+		name:    "syslog_prefix",
+		flags:   []string{"--log-syslog-prefix"},
+		meta:    "SYSLOG_PREFIX",
+		section: "Logging",
+		kind:    textKind,
+		def:     none,
+		usage:   "name of the program in syslog",
+		doc: `Records are tagged gunicorn.PREFIX.error and gunicorn.PREFIX.access.
+Without this it is the name of the processes, a dot in place of each colon.`,
+		field: func(c *config) any { return &c.syslogPrefix },
 	},
 	{
-		name:        "syslog_facility",
-		flags:       []string{"--log-syslog-facility"},
-		meta:        "SYSLOG_FACILITY",
-		section:     "Logging",
-		kind:        textKind,
-		def:         "user",
-		unsupported: noSyslog,
-		usage:       "facility in syslog",
+		name:    "syslog_facility",
+		flags:   []string{"--log-syslog-facility"},
+		meta:    "SYSLOG_FACILITY",
+		section: "Logging",
+		kind:    textKind,
+		def:     "user",
+		usage:   "facility in syslog",
+		doc:     `One of auth, authpriv, cron, daemon, ftp, kern, lpr, mail, news, security, syslog, user, uucp, or local0 to local7.`,
+		field:   func(c *config) any { return &c.syslogFacility },
 	},
 	{
-		name:        "enable_stdio_inheritance",
-		flags:       []string{"-R", "--enable-stdio-inheritance"},
-		section:     "Logging",
-		kind:        boolean,
-		def:         "False",
-		unsupported: noDaemon,
-		usage:       "keep standard output and standard error in the background",
+		name:    "enable_stdio_inheritance",
+		flags:   []string{"-R", "--enable-stdio-inheritance"},
+		section: "Logging",
+		kind:    boolean,
+		def:     "False",
+		usage:   "keep standard output and standard error in the background",
+		doc:     `One that is a terminal is left all the same.`,
+		field:   func(c *config) any { return &c.enableStdioInheritance },
 	},
 	{
-		name:        "statsd_host",
-		flags:       []string{"--statsd-host"},
-		meta:        "STATSD_ADDR",
-		section:     "Logging",
-		kind:        textKind,
-		def:         none,
-		unsupported: noMetrics,
-		usage:       "address of statsd",
+		name:    "statsd_host",
+		flags:   []string{"--statsd-host"},
+		meta:    "STATSD_ADDR",
+		section: "Logging",
+		kind:    statsdAddr,
+		def:     none,
+		usage:   "address of statsd, which gets metrics",
+		doc: `HOST, HOST:PORT or unix:PATH; without a port it is 8125.
+Each metric is a datagram of its own, sent without waiting.
+For each request they are gunicorn.request.duration in milliseconds, gunicorn.requests and gunicorn.request.status.CODE.
+The error log counts gunicorn.log.critical, gunicorn.log.error, gunicorn.log.warning and, for Python's tracebacks, gunicorn.log.exception; gunicorn.workers is a gauge.
+The application sends its own by the logger gunicorn.error: extra={"metric": NAME, "value": NUMBER, "mtype": TYPE}, where TYPE is gauge, counter, histogram or timer.
+An empty message is not logged then.`,
+		field: func(c *config) any { return &c.statsdHost },
 	},
 	{
-		name:        "dogstatsd_tags",
-		flags:       []string{"--dogstatsd-tags"},
-		meta:        "DOGSTATSD_TAGS",
-		section:     "Logging",
-		kind:        textKind,
-		def:         "",
-		unsupported: noMetrics,
-		usage:       "tags for statsd, separated by commas",
+		name:    "dogstatsd_tags",
+		flags:   []string{"--dogstatsd-tags"},
+		meta:    "DOGSTATSD_TAGS",
+		section: "Logging",
+		kind:    textKind,
+		def:     "",
+		usage:   "tags for statsd, separated by commas",
+		doc:     `They end each metric, as DogStatsD reads them.`,
+		field:   func(c *config) any { return &c.dogstatsdTags },
 	},
 	{
-		name:        "statsd_prefix",
-		flags:       []string{"--statsd-prefix"},
-		meta:        "STATSD_PREFIX",
-		section:     "Logging",
-		kind:        textKind,
-		def:         "",
-		unsupported: noMetrics,
-		usage:       "text before each metric's name",
+		name:    "statsd_prefix",
+		flags:   []string{"--statsd-prefix"},
+		meta:    "STATSD_PREFIX",
+		section: "Logging",
+		kind:    textKind,
+		def:     "",
+		usage:   "text before each metric's name",
+		doc:     `A dot is put between the two unless the prefix has it.`,
+		field:   func(c *config) any { return &c.statsdPrefix },
 	},
 	{
-		name:        "enable_backlog_metric",
-		flags:       []string{"--enable-backlog-metric"},
-		section:     "Logging",
-		kind:        boolean,
-		def:         "False",
-		unsupported: noMetrics,
-		usage:       "measure how many connections wait to be accepted",
+		name:    "enable_backlog_metric",
+		flags:   []string{"--enable-backlog-metric"},
+		section: "Logging",
+		kind:    boolean,
+		def:     "False",
+		usage:   "measure how many connections wait to be accepted",
+		doc:     `The arbiter sends the sum of all TCP listeners about once a second as the histogram gunicorn.backlog.`,
+		field:   func(c *config) any { return &c.backlogMetric },
 	},
 	{
 		name:    "proc_name",
@@ -842,131 +945,116 @@ A peer on a unix socket is always trusted.`,
 		usage:       "PasteDeploy file that names the application",
 	},
 	{
-		name:        "on_starting",
-		section:     "Server Hooks",
-		kind:        hook(1, 1),
-		def:         "OnStarting.on_starting",
-		unsupported: noHooks,
-		usage:       "called with the arbiter before it listens",
+		name:    "on_starting",
+		section: "Server Hooks",
+		kind:    hook(1, 1),
+		def:     "OnStarting.on_starting",
+		usage:   "called with the arbiter before it listens",
 	},
 	{
-		name:        "on_reload",
-		section:     "Server Hooks",
-		kind:        hook(1, 1),
-		def:         "OnReload.on_reload",
-		unsupported: noHooks,
-		usage:       "called with the arbiter when HUP starts new workers",
+		name:    "on_reload",
+		section: "Server Hooks",
+		kind:    hook(1, 1),
+		def:     "OnReload.on_reload",
+		usage:   "called with the arbiter when HUP starts new workers",
 	},
 	{
-		name:        "when_ready",
-		section:     "Server Hooks",
-		kind:        hook(1, 1),
-		def:         "WhenReady.when_ready",
-		unsupported: noHooks,
-		usage:       "called with the arbiter when it listens",
+		name:    "when_ready",
+		section: "Server Hooks",
+		kind:    hook(1, 1),
+		def:     "WhenReady.when_ready",
+		usage:   "called with the arbiter when it listens",
 	},
 	{
-		name:        "pre_fork",
-		section:     "Server Hooks",
-		kind:        hook(2, 2),
-		def:         "Prefork.pre_fork",
-		unsupported: noHooks,
-		usage:       "called with arbiter and worker before a worker starts",
+		name:    "pre_fork",
+		section: "Server Hooks",
+		kind:    hook(2, 2),
+		def:     "Prefork.pre_fork",
+		usage:   "called with arbiter and worker before a worker starts",
 	},
 	{
-		name:        "post_fork",
-		section:     "Server Hooks",
-		kind:        hook(2, 2),
-		def:         "Postfork.post_fork",
-		unsupported: noHooks,
-		usage:       "called with arbiter and worker in a worker that starts",
+		name:    "post_fork",
+		section: "Server Hooks",
+		kind:    hook(2, 2),
+		def:     "Postfork.post_fork",
+		usage:   "called with arbiter and worker in a worker that starts",
 	},
 	{
-		name:        "post_worker_init",
-		section:     "Server Hooks",
-		kind:        hook(1, 1),
-		def:         "PostWorkerInit.post_worker_init",
-		unsupported: noHooks,
-		usage:       "called with the worker when it has loaded the application",
+		name:    "post_worker_init",
+		section: "Server Hooks",
+		kind:    hook(1, 1),
+		def:     "PostWorkerInit.post_worker_init",
+		usage:   "called with the worker when it has loaded the application",
 	},
 	{
-		name:        "worker_int",
-		section:     "Server Hooks",
-		kind:        hook(1, 1),
-		def:         "WorkerInt.worker_int",
-		unsupported: noHooks,
-		usage:       "called with the worker on INT or QUIT",
+		name:    "worker_int",
+		section: "Server Hooks",
+		kind:    hook(1, 1),
+		def:     "WorkerInt.worker_int",
+		usage:   "called with the worker on INT or QUIT",
 	},
 	{
-		name:        "worker_abort",
-		section:     "Server Hooks",
-		kind:        hook(1, 1),
-		def:         "WorkerAbort.worker_abort",
-		unsupported: noHooks,
-		usage:       "called with the worker on ABRT",
+		name:    "worker_abort",
+		section: "Server Hooks",
+		kind:    hook(1, 1),
+		def:     "WorkerAbort.worker_abort",
+		usage:   "called with the worker on ABRT",
 	},
 	{
-		name:        "pre_exec",
-		section:     "Server Hooks",
-		kind:        hook(1, 1),
-		def:         "PreExec.pre_exec",
-		unsupported: noHooks,
-		usage:       "called with the arbiter before USR2 executes another",
+		name:    "pre_exec",
+		section: "Server Hooks",
+		kind:    hook(1, 1),
+		def:     "PreExec.pre_exec",
+		usage:   "called with the arbiter before USR2 executes another",
 	},
 	{
-		name:        "pre_request",
-		section:     "Server Hooks",
-		kind:        hook(2, 2),
-		def:         "PreRequest.pre_request",
-		unsupported: noHooks,
-		usage:       "called with worker and request before the application is",
+		name:    "pre_request",
+		section: "Server Hooks",
+		kind:    hook(2, 2),
+		def:     "PreRequest.pre_request",
+		usage:   "called with worker and request before the application is",
 	},
 	{
-		name:        "post_request",
-		section:     "Server Hooks",
-		kind:        hook(2, 4),
-		def:         "PostRequest.post_request",
-		unsupported: noHooks,
-		usage:       "called with worker, request, environ and response after a request",
+		name:    "post_request",
+		section: "Server Hooks",
+		kind:    hook(2, 4),
+		def:     "PostRequest.post_request",
+		usage:   "called with worker, request, environ and response after a request",
 	},
 	{
-		name:        "child_exit",
-		section:     "Server Hooks",
-		kind:        hook(2, 2),
-		def:         "ChildExit.child_exit",
-		unsupported: noHooks,
-		usage:       "called with arbiter and worker when a worker has ended",
+		name:    "child_exit",
+		section: "Server Hooks",
+		kind:    hook(2, 2),
+		def:     "ChildExit.child_exit",
+		usage:   "called with arbiter and worker when a worker has ended",
 	},
 	{
-		name:        "worker_exit",
-		section:     "Server Hooks",
-		kind:        hook(2, 2),
-		def:         "WorkerExit.worker_exit",
-		unsupported: noHooks,
-		usage:       "called with arbiter and worker in a worker that ends",
+		name:    "worker_exit",
+		section: "Server Hooks",
+		kind:    hook(2, 2),
+		def:     "WorkerExit.worker_exit",
+		usage:   "called with arbiter and worker in a worker that ends",
 	},
 	{
-		name:        "nworkers_changed",
-		section:     "Server Hooks",
-		kind:        hook(3, 3),
-		def:         "NumWorkersChanged.nworkers_changed",
-		unsupported: noHooks,
-		usage:       "called with the arbiter and the new and old number of workers",
+		name:    "nworkers_changed",
+		section: "Server Hooks",
+		kind:    hook(3, 3),
+		def:     "NumWorkersChanged.nworkers_changed",
+		usage:   "called with the arbiter and the new and old number of workers",
 	},
 	{
-		name:        "on_exit",
-		section:     "Server Hooks",
-		kind:        hook(1, 1),
-		def:         "OnExit.on_exit",
-		unsupported: noHooks,
-		usage:       "called with the arbiter before it exits",
+		name:    "on_exit",
+		section: "Server Hooks",
+		kind:    hook(1, 1),
+		def:     "OnExit.on_exit",
+		usage:   "called with the arbiter before it exits",
 	},
 	{
 		name:        "ssl_context",
 		section:     "Server Hooks",
 		kind:        hook(2, 2),
 		def:         "NewSSLContext.ssl_context",
-		unsupported: noHooks,
+		unsupported: noTLS,
 		usage:       "called with the settings and a factory to make a TLS context",
 	},
 	{
@@ -1501,6 +1589,7 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if err := c.checkSupported(defaults); err != nil {
 		return nil, err
 	}
+	c.logs = c.logsInPython()
 	if c.app() == "" {
 		return nil, settingError(said("No application module specified."))
 	}
@@ -1521,6 +1610,9 @@ func (c *config) checkBoot() error {
 		if strings.IndexByte(e, '=') < 1 || strings.IndexByte(e, 0) >= 0 {
 			return bootError(fmt.Errorf("environment setting %s invalid", pyRepr(e)))
 		}
+	}
+	if err := c.checkSyslog(); err != nil {
+		return bootError(err)
 	}
 	return nil
 }
@@ -1550,6 +1642,8 @@ func validText(v any) bool {
 	switch v := v.(type) {
 	case string:
 		return utf8.ValidString(v)
+	case address:
+		return utf8.ValidString(v.String())
 	case []any:
 		return !slices.ContainsFunc(v, func(e any) bool { return !validText(e) })
 	case dict:
@@ -1638,9 +1732,15 @@ func (c *config) setFromFile(line, more *flagValues, at *start, eval func(*confi
 	if err != nil {
 		return err
 	}
+	if err := c.hear(globals[saidKey]); err != nil {
+		return err
+	}
 	for i := range settings {
 		r := &settings[i]
 		v, ok := globals[r.name]
+		if bases := c.bases(r.name); len(bases) > 0 && strings.HasPrefix(bases[0], "gunicorn.") {
+			v = bases[0]
+		}
 		if _, text := v.(string); !ok || r.early && !(r.ours && text) {
 			continue
 		}
@@ -1679,9 +1779,83 @@ func (c *config) checkSupported(defaults []any) error {
 		}) {
 			continue
 		}
-		return sentence("%s: not supported by this server: %s", r.name, r.unsupported)
+		return sentence("%s: not supported by this server: %s%s", r.name, c.foreign(r), r.unsupported)
 	}
 	return nil
+}
+
+// foreign names a worker class that is not made here, and what it is for.
+func (c *config) foreign(r *setting) string {
+	if r.name != "worker_class" {
+		return ""
+	}
+	names := append([]string{c.workerClass}, c.bases(r.name)...)
+	if c.workerClass == "" {
+		names = names[1:]
+	}
+	for i, name := range names {
+		family := workerFamily(name)
+		switch {
+		case family == "":
+			continue
+		case i == 0:
+			return name + " is a class of workers for " + family + "; "
+		}
+		return names[0] + " is derived from a class of workers for " + family + "; "
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return names[0] + " is a class of its own, and workers are not made in Python; "
+}
+
+// workerFamily is what the worker classes are for that people use most; "" for
+// any other class.
+func workerFamily(name string) string {
+	for _, family := range [...]struct{ prefixes, what string }{
+		{"sync gunicorn.workers.sync.", "one request at a time"},
+		{"gthread gunicorn.workers.gthread.", "threads"},
+		{"gevent gevent_wsgi gevent_pywsgi gunicorn.workers.ggevent.", "gevent"},
+		{"eventlet gunicorn.workers.geventlet.", "eventlet"},
+		{"tornado gunicorn.workers.gtornado.", "Tornado"},
+		{"asgi gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
+	} {
+		for _, prefix := range strings.Fields(family.prefixes) {
+			if name == prefix || strings.HasSuffix(prefix, ".") && strings.HasPrefix(name, prefix) {
+				return family.what
+			}
+		}
+	}
+	return ""
+}
+
+// saidKey is where read_config puts what is no setting.
+const saidKey = "gunicorn"
+
+// hear keeps what the configuration file has said otherwise than by settings.
+func (c *config) hear(v any) error {
+	c.said, _ = v.(map[string]any)
+	name, ok := c.said["server"].(string)
+	if ok && strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return sentence("gunicorn.SERVER: %s is not the value of a header", pyRepr(name))
+	}
+	return nil
+}
+
+// bases are the names of the class that the configuration file gives for a
+// setting as an object, and of those it is derived from.
+func (c *config) bases(name string) []string {
+	classes, _ := c.said["classes"].(map[string]any)
+	list, _ := stringsOf(classes[name])
+	return list
+}
+
+// serverField is the Server field of responses where it is not the usual one.
+func (c *config) serverField() string {
+	if name, ok := c.said["server"].(string); ok {
+		return "Server: " + name
+	}
+	return ""
 }
 
 // empty says that a value turns nothing on.
@@ -1717,6 +1891,19 @@ func (c *config) name() string {
 	return c.defaultProcName
 }
 
+// change takes settings that a hook has set, checked like any others.
+func (c *config) change(changed map[string]any) error {
+	at := &start{dir: c.startDir, env: os.Environ()}
+	for i := range settings {
+		if v, ok := changed[settings[i].name]; ok {
+			if err := c.set(i, fromPython(v), at); err != nil {
+				return fmt.Errorf("%s: %w", settings[i].name, err)
+			}
+		}
+	}
+	return c.checkBoot()
+}
+
 // encode writes a marshal dict of every setting by name, and what else a
 // worker and its Python want to know.
 func (c *config) encode() []byte {
@@ -1725,12 +1912,32 @@ func (c *config) encode() []byte {
 	b = appendMarshalText(appendMarshalText(b, "start_dir"), c.startDir)
 	b = appendMarshal(appendMarshalText(b, "argv"), c.argv)
 	b = appendMarshalText(appendMarshalText(b, "interpreter"), c.python)
+	b = appendMarshalText(appendMarshalText(b, "syslog_to"), c.syslogTo)
+	b = appendMarshalText(appendMarshalText(b, "statsd_to"), c.statsdTo)
 	b = appendMarshalBytes(appendMarshalText(b, "bridge"), c.bridge)
+	b = appendMarshal(appendMarshalText(b, "hooks"), slices.Sorted(maps.Keys(c.hooks())))
+	b = appendMarshal(appendMarshalText(b, "credential"), credentialList(c.credential))
+	said := map[string]any{}
+	for key, v := range c.said {
+		said[key] = v
+	}
+	b = appendMarshal(appendMarshalText(b, "said"), said)
+	b = appendMarshalBool(appendMarshalText(b, "logs"), c.logs)
+	b = appendMarshalInt(appendMarshalText(b, "log_level"), int64(c.logLevel))
+	b = appendMarshalBool(appendMarshalText(b, "log_access"), c.logAccess)
 	for i, v := range c.values {
 		b = appendMarshalText(b, settings[i].name)
+		if d, ok := v.(dict); ok && settings[i].kind == anyDict && len(d) > 0 {
+			// Not all of it can be expressed: wsgi.py has written it, or
+			// reads it from the file again.
+			b = appendMarshal(b, c.said[settings[i].name])
+			continue
+		}
 		switch v := v.(type) {
 		case callable:
 			b = append(b, marshalNone)
+		case address:
+			b = appendMarshalText(b, v.String())
 		case dict:
 			b = append(b, marshalDict)
 			for _, e := range v {
@@ -1770,7 +1977,15 @@ func decodeConfig(b []byte) (*config, error) {
 		}
 	}
 	c.python, _ = all["interpreter"].(string)
+	c.syslogTo, _ = all["syslog_to"].(string)
+	c.statsdTo, _ = all["statsd_to"].(string)
 	c.bridge, _ = all["bridge"].([]byte)
+	c.credential = credentialFrom(all["credential"])
+	c.said, _ = all["said"].(map[string]any)
+	c.logs, _ = all["logs"].(bool)
+	level, _ := all["log_level"].(int64)
+	c.logLevel = logLevel(level)
+	c.logAccess, _ = all["log_access"].(bool)
 	return c, nil
 }
 
@@ -1933,7 +2148,10 @@ type address struct {
 }
 
 // parseBind reads one address of bind. Its errors are those of the original.
-func parseBind(s string) (address, error) {
+func parseBind(s string) (address, error) { return parseAddress(s, 8000) }
+
+// parseAddress reads an address, which has the port given if it says none.
+func parseAddress(s string, port int) (address, error) {
 	if rest, ok := strings.CutPrefix(s, "fd://"); ok {
 		fd, err := pyInt(rest, 10)
 		if err != nil || fd < 0 || fd > 1<<20 {
@@ -1948,19 +2166,19 @@ func parseBind(s string) (address, error) {
 		}
 		return address{network: "unix", path: path}, nil
 	}
-	a := address{network: "tcp", port: 8000}
-	host, port, hasPort := strings.Cut(strings.TrimPrefix(s, "tcp://"), ":")
+	a := address{network: "tcp", port: port}
+	host, text, hasPort := strings.Cut(strings.TrimPrefix(s, "tcp://"), ":")
 	if name, rest, ok := bracketed(strings.TrimPrefix(s, "tcp://")); ok {
 		host = name
-		port, hasPort = strings.CutPrefix(rest, ":")
+		text, hasPort = strings.CutPrefix(rest, ":")
 	} else if host == "" || host == "0" {
 		host = "0.0.0.0"
 	}
 	if hasPort {
-		port, _, _ = strings.Cut(port, ":")
-		n, err := pyInt(port, 10)
+		text, _, _ = strings.Cut(text, ":")
+		n, err := pyInt(text, 10)
 		if err != nil || n < 0 || n > 65535 {
-			return address{}, said("%s is not a valid port number.", pyRepr(port))
+			return address{}, said("%s is not a valid port number.", pyRepr(text))
 		}
 		a.port = int(n)
 	}
@@ -1977,6 +2195,17 @@ func bracketed(s string) (host, rest string, ok bool) {
 		host, rest, ok = strings.Cut(s[1:], "]")
 	}
 	return host, rest, ok
+}
+
+// String is the address as parseAddress takes it.
+func (a address) String() string {
+	switch a.network {
+	case "unix":
+		return "unix:" + a.path
+	case "fd":
+		return "fd://" + strconv.Itoa(a.fd)
+	}
+	return net.JoinHostPort(a.host, strconv.Itoa(a.port))
 }
 
 // tuple is the address as Python's log lines show it.

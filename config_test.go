@@ -88,6 +88,7 @@ func stored(c *config, r *setting) any {
 // printed is what `gunicorn --print-config app:app` of Python's Gunicorn
 // 26.1.0 prints in /start with HOME=/home/u, and uid and gid of ours.
 const printed = `access_log_format                  = %(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"
+access_log_json                    = False
 accesslog                          = None
 asgi_disconnect_grace_period       = 3
 asgi_lifespan                      = auto
@@ -266,6 +267,13 @@ var samples = []sample{
 	{name: "limit_request_line", values: []string{"1", "0", "3"}, def: 4094, fields: texts(1, 0, 3)},
 	{name: "limit_request_fields", values: []string{"1", "0", "3"}, def: 100, fields: texts(1, 0, 3)},
 	{name: "limit_request_field_size", values: []string{"1", "0", "3"}, def: 8190, fields: texts(1, 0, 3)},
+	{name: "reload_engine", values: []string{"POLL", "inotify", "auto"}, def: "auto",
+		fields: texts("poll", "inotify", "auto"), shown: []string{"poll", "inotify", "auto"}},
+	{
+		name: "reload_extra_files", values: []string{"/", "none*", "/tmp"}, def: []string{},
+		fields: texts([]string{"/"}, []string{"none*"}, []string{"/tmp"}),
+		shown:  []string{"['/']", "['none*']", "['/tmp']"},
+	},
 	{name: "chdir", values: []string{"/", "/tmp", "/usr"}, fields: texts("/", "/tmp", "/usr")},
 	{
 		name: "raw_env", values: []string{"A=1", "B=2", "C=x=y"}, def: []string{},
@@ -289,6 +297,17 @@ var samples = []sample{
 	{name: "access_log_format", values: []string{"%(h)s", "µ", "é"},
 		def: `%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`, fields: texts("%(h)s", "µ", "é")},
 	{name: "errorlog", values: []string{"a", "-", "c"}, def: "-", fields: texts("a", "-", "c")},
+	{name: "syslog_addr", values: []string{"tcp://a:1", "unix:///dev/log#dgram", "udp://[::1]"}, def: "udp://localhost:514",
+		fields: texts("tcp://a:1", "unix:///dev/log#dgram", "udp://[::1]")},
+	{name: "syslog_prefix", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
+	{name: "syslog_facility", values: []string{"MAIL", "local0", "cron"}, def: "user", fields: texts("MAIL", "local0", "cron")},
+	{
+		name: "statsd_host", values: []string{"a", "[::1]:5", "unix:///a/b"}, def: "",
+		fields: texts("a:8125", "[::1]:5", "unix:/a/b"),
+		shown:  []string{"('a', 8125)", "('::1', 5)", "/a/b"},
+	},
+	{name: "statsd_prefix", values: []string{"a", "b.", "c"}, def: "", fields: texts("a", "b.", "c")},
+	{name: "dogstatsd_tags", values: []string{"a:b", "c", "d,e:f"}, def: "", fields: texts("a:b", "c", "d,e:f")},
 	{name: "loglevel", values: []string{"DEBUG", "error", "nonsense"}, def: "info", fields: texts("DEBUG", "error", "nonsense")},
 	{name: "proc_name", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
 	{name: "default_proc_name", values: []string{"a"}, def: "app:app", fields: texts("a")},
@@ -441,6 +460,13 @@ func pyObject(class, repr string) map[string]any {
 	return map[string]any{"type": "object", "class": class, "repr": repr}
 }
 
+// evalOnly runs a file for its values.
+func evalOnly(c *config, spec string) (map[string]any, error) {
+	globals, m, err := evalConfig(c, spec)
+	m.close()
+	return globals, err
+}
+
 // Every row is tried by one of the tests above or below.
 func TestEveryRowHasATest(t *testing.T) {
 	elsewhere := []string{"config", "python", "secure_scheme_headers"}
@@ -461,17 +487,16 @@ func TestEveryRowHasATest(t *testing.T) {
 			t.Errorf("%s: flag without a name for its argument", r.name)
 		}
 	}
-	if len(settings) != 119+1 {
-		t.Errorf("%d rows, want Gunicorn's 119 and python", len(settings))
+	if len(settings) != 119+2 {
+		t.Errorf("%d rows, want Gunicorn's 119, python and access_log_json", len(settings))
 	}
 }
 
 // other has a value for each unsupported row that is not its default.
 var other = map[string]any{
-	"worker_class": "gevent", "threads": "2", "reload_engine": "poll", "reload_extra_files": "x",
+	"worker_class": "gevent", "threads": "2",
 	"user": "54321", "group": "54321", "logger_class": "a.B", "logconfig": "x", "logconfig_dict": pyDict("a", int64(1)),
-	"logconfig_json": "x", "syslog_addr": "udp://x:1", "syslog_prefix": "x", "syslog_facility": "mail",
-	"statsd_host": "x:1", "dogstatsd_tags": "x", "statsd_prefix": "x", "paste": "x", "proxy_protocol": "v1",
+	"logconfig_json": "x", "paste": "x", "proxy_protocol": "v1",
 	"proxy_allow_ips": "*", "protocol": "uwsgi", "uwsgi_allow_ips": "*", "keyfile": "x", "certfile": "x",
 	"ssl_version": "3", "cert_reqs": "1", "ca_certs": "x", "ciphers": "x", "http_protocols": "h2,h1",
 	"http2_cleartext": "both", "http2_max_concurrent_streams": "1", "http2_initial_window_size": "1",
@@ -760,6 +785,7 @@ func TestFlagErrors(t *testing.T) {
 		{"-u", "no'such", `No such user: "no'such"`},
 		{"-g", "nosuch", "No such group: 'nosuch'"},
 		{"--reload-engine", "x", "Invalid reload_engine: 'x'"},
+		{"--reload-extra-file", "x", "File x does not exists."},
 		{"--http2-max-frame-size", "1", "http2_max_frame_size must be between 16384 and 16777215, got 1"},
 		{"--proxy-protocol", "app:app", "proxy_protocol must be: off, v1, v2, or auto"},
 		{"--asgi-loop", "x", "Invalid ASGI loop: x"},
@@ -1209,7 +1235,7 @@ assert sys.path[0] == os.getcwd()
 	if err := os.WriteFile("conf.py", []byte(file), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := loadConfig([]string{"-c", "conf.py", "app:app"}, os.Environ(), dir, evalConfig)
+	c, err := loadConfig([]string{"-c", "conf.py", "app:app"}, os.Environ(), dir, evalOnly)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1224,7 +1250,6 @@ assert sys.path[0] == os.getcwd()
 	for line, want := range map[string]string{
 		"workers = helper":        "Invalid value for workers: <helper()>\n\n\nError: int() can't convert non-string with explicit base\n",
 		"bind = object":           "Invalid value for bind: <object()>\n\n\nError: 'function' object is not iterable\n",
-		"post_fork = helper":      "gunicorn: post_fork: not supported by this server: " + noHooks + "\n",
 		"pre_exec = helper":       "Invalid value for pre_exec: <helper()>\n\n\nError: Value must have an arity of: 1\n",
 		"workers = -10**30":       "Invalid value for workers: -1000000000000000000000000000000\n\n\nError: Value must be positive: -9223372036854775808\n",
 		"bind = [['x', None]]":    "Invalid value for bind: [['x', None]]\n\n\nError: Not a string: ['x', None]\n",
@@ -1233,7 +1258,7 @@ assert sys.path[0] == os.getcwd()
 		if err := os.WriteFile("conf.py", []byte("def helper(a, b=1, *c, d=2): pass\n"+line), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := loadConfig([]string{"-c", "conf.py", "app:app"}, os.Environ(), dir, evalConfig)
+		_, err := loadConfig([]string{"-c", "conf.py", "app:app"}, os.Environ(), dir, evalOnly)
 		wantFailure(t, err, 1, want)
 	}
 }

@@ -1,1 +1,559 @@
-"""Server hooks."""
+"""Server hooks and the mold: the second half of mold.go.
+
+The mold is the process that has run the configuration file. It is asked, one
+question at a time, to call server hooks, and by workers to fork a Python that
+serves. What hooks leave in the file's globals, on server or on worker, is
+there in every Python that is forked later.
+"""
+
+import fcntl
+import gc
+import marshal
+import os
+import select
+import signal
+import struct
+import sys
+
+CONTROL, FORKS = 6, 7  # descriptors of the mold
+SIGNED = struct.Struct("<cI")  # what goes to a worker: b"P" and pid, b"S" and status
+
+
+class Config:
+    """cfg: every setting is an attribute."""
+
+    def __init__(self, settings):
+        self.__dict__["settings"] = {name: Setting(name, value) for name, value in settings.items()}
+        self.__dict__["changed"] = {}
+
+    def __getattr__(self, name):
+        try:
+            return self.settings[name].value
+        except KeyError:
+            raise AttributeError("No configuration setting for: %s" % name)
+
+    def __setattr__(self, name, value):
+        if name in self.settings:
+            self.set(name, value)
+        else:
+            self.__dict__[name] = value
+
+    def set(self, name, value):
+        name = name.lower()
+        if name not in self.settings:
+            raise AttributeError("No configuration setting for: %s" % name)
+        self.settings[name].value = value
+        self.changed[name] = value
+
+    @property
+    def address(self):
+        return [parse_address(bind) for bind in self.bind]
+
+    @property
+    def env(self):
+        return dict(pair.split("=", 1) for pair in self.raw_env)
+
+    env_orig = property(lambda self: dict(os.environ))
+    is_ssl = property(lambda self: bool(self.certfile or self.keyfile))
+    worker_class_str = property(lambda self: self.worker_class)
+    uid = property(lambda self: self.user)
+    gid = property(lambda self: self.group)
+
+    @property
+    def proc_name(self):
+        return self.settings["proc_name"].value or self.default_proc_name
+
+
+class Setting:
+    def __init__(self, name, value):
+        self.name, self.value = name, value
+
+    def get(self):
+        return self.value
+
+    def set(self, value):
+        self.value = value
+
+
+def parse_address(bind):
+    """A bind as cfg.address and server.address have it."""
+    if bind.startswith("unix:"):
+        path = bind[5:]
+        return path[2:] if path.startswith("//") else path
+    if bind.startswith("fd://"):
+        return int(bind[5:])
+    host, _, port = bind.replace("tcp://", "", 1).rpartition(":")
+    if not port.isdigit():
+        host, port = bind, "8000"
+    return (host.strip("[]").lower() or "0.0.0.0", int(port))
+
+
+class Listener:
+    """One of server.LISTENERS. The socket itself is the arbiter's."""
+
+    sock = None
+
+    def __init__(self, text, name, fd, cfg_addr):
+        self.text, self.name, self.fd, self.cfg_addr = text, name, fd, cfg_addr
+
+    def __str__(self):
+        return self.text
+
+    def getsockname(self):
+        return self.name
+
+    def fileno(self):
+        return self.fd
+
+
+class App:
+    """server.app and worker.app."""
+
+    def __init__(self, cfg, load):
+        self.cfg, self.load, self.callable = cfg, load, None
+
+    def wsgi(self):
+        if self.callable is None:
+            self.callable = self.load()
+        return self.callable
+
+
+class Server:
+    """The arbiter, as hooks see it."""
+
+    def __init__(self, cfg, log, app, pid):
+        self.cfg, self.log, self.app, self.pid = cfg, log, app, pid
+        self.WORKERS, self.LISTENERS = {}, []
+        self.worker_age, self.asking, self.wanted = 0, False, cfg.workers
+        self.address, self.timeout, self.proc_name = cfg.address, cfg.timeout, cfg.proc_name
+        self.worker_class, self.master_name = cfg.worker_class, "Master"
+        self.master_pid = self.reexec_pid = 0
+        self.systemd = False
+        self.START_CTX = {"args": list(sys.argv), "cwd": cfg.start_dir, 0: sys.executable}
+
+    @property
+    def num_workers(self):
+        return self.wanted
+
+    @num_workers.setter
+    def num_workers(self, number):
+        # The answer to the arbiter's question carries it; at other times
+        # the arbiter's signals do.
+        if not self.asking:
+            more = number - self.wanted
+            for _ in range(min(abs(more), 1000)):
+                os.kill(self.pid, signal.SIGTTIN if more > 0 else signal.SIGTTOU)
+        self.wanted = number
+
+    def kill_worker(self, pid, number):
+        worker = self.WORKERS.get(pid)
+        os.kill(worker.server_pid if worker else pid, number)
+
+    def kill_workers(self, number):
+        for pid in list(self.WORKERS):
+            self.kill_worker(pid, number)
+
+    def reload(self):
+        os.kill(self.pid, signal.SIGHUP)
+
+    def wakeup(self):
+        pass
+
+
+class Worker:
+    """A worker, as hooks see it: in the mold before the fork and after the
+    end, in its own Python between."""
+
+    pid = "[booting]"
+
+    def __init__(self, age, server, server_pid):
+        self.age, self.server_pid = age, server_pid
+        self.ppid, self.cfg, self.log, self.app = server.pid, server.cfg, server.log, server.app
+        self.timeout = server.cfg.timeout / 2
+        self.max_requests = server.cfg.max_requests or sys.maxsize
+        self.booted = self.aborted = False
+        self.alive, self.nr, self.wsgi, self.sockets, self.tmp = True, 0, None, [], None
+
+    def __str__(self):
+        return "<Worker %s>" % self.pid
+
+    def notify(self):
+        pass
+
+
+class Request:
+    """req: the request as pre_request and post_request see it. Fields that
+    came more than once are one here."""
+
+    def __init__(self, environ, number):
+        self.method, self.uri = environ["REQUEST_METHOD"], environ["RAW_URI"]
+        path, _, self.fragment = self.uri.partition("#")
+        self.path = path.partition("?")[0]
+        self.query = environ["QUERY_STRING"]
+        self.version = tuple(int(n) for n in environ["SERVER_PROTOCOL"][5:].split("."))
+        self.scheme = environ["wsgi.url_scheme"]
+        self.headers = [(name[5:].replace("_", "-"), value) for name, value in environ.items()
+                        if name.startswith("HTTP_")]
+        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if name in environ:
+                self.headers.append((name.replace("_", "-"), environ[name]))
+        self.given = len(self.headers)
+        self.trailers, self.body = [], environ["wsgi.input"]
+        peer = environ.get("REMOTE_ADDR", "")
+        self.peer_addr = self.remote_addr = (peer, int(environ["REMOTE_PORT"])) if "REMOTE_PORT" in environ else peer
+        self.req_number, self.proxy_protocol_info, self.must_close = number, None, False
+
+    def should_close(self):
+        return self.must_close
+
+    def force_close(self):
+        self.must_close = True
+
+    def apply(self, environ):
+        """Headers that pre_request has appended."""
+        for name, value in self.headers[self.given:]:
+            key = name.upper().replace("-", "_")
+            environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key] = value
+
+
+class Response:
+    """resp: what post_request sees of the response."""
+
+    def __init__(self, call):
+        self.status, self.headers = call.status, list(call.headers or ())
+        self.status_code = int(self.status[:3]) if self.status and self.status[:3].isdigit() else None
+        self.sent, self.headers_sent = call.sent, call.begun
+        self.response_length, self.chunked, self.must_close = None, False, False
+        for name, value in self.headers:
+            if name.lower() == "content-length":
+                self.response_length = int(value)
+
+    def should_close(self):
+        return self.must_close
+
+    def force_close(self):
+        self.must_close = True
+
+
+def resolve(hook):
+    """A hook is a function, or its dotted name."""
+    if not isinstance(hook, str):
+        return hook
+    import importlib
+    module, _, name = hook.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+class Hooks:
+    """The functions of the configuration file, by name."""
+
+    def __init__(self, module, names):
+        self.functions = {name: resolve(getattr(module, name)) for name in names}
+
+    def __contains__(self, name):
+        return name in self.functions
+
+    def call(self, name, *args):
+        if name in self.functions:
+            self.functions[name](*args)
+
+    def post_request(self, *args):
+        function = self.functions["post_request"]
+        import inspect
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        n = sum(p.kind in kinds for p in inspect.signature(function).parameters.values())
+        self.functions["post_request"] = lambda *args: function(*args[:n])
+        self.post_request = self.functions["post_request"]
+        self.post_request(*args)
+
+
+class Mold:
+    """wsgi is the namespace of wsgi.py."""
+
+    def __init__(self, wsgi, module):
+        self.wsgi, self.module = wsgi, module
+        socket = wsgi["socket"]
+        self.control = socket(wsgi["AF_UNIX"], wsgi["SOCK_SEQPACKET"], 0, CONTROL)
+        self.forks = socket(wsgi["AF_UNIX"], wsgi["SOCK_SEQPACKET"], 0, FORKS)
+        for end in (self.control, self.forks):
+            end.settimeout(None)
+            os.set_inheritable(end.fileno(), False)
+        self.children = {}  # pid: (worker, descriptor of its fate)
+        self.server = self.settings = self.hooks = None
+
+    def run(self):
+        """Until the arbiter closes the control socket, and every child has
+        ended. Returns only in a child, with what it is to serve."""
+        wake_r, wake_w = os.pipe()
+        os.set_blocking(wake_r, False)
+        os.set_blocking(wake_w, False)
+        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, self.wsgi["ignore"])
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, self.wsgi["ignore"])  # the arbiter decides
+        waits = [self.control.fileno(), self.forks.fileno(), wake_r]
+        while waits[0] == self.control.fileno() or self.children:
+            ready = select.select(waits, [], [])[0]
+            if wake_r in ready:
+                try:
+                    os.read(wake_r, 4096)
+                except BlockingIOError:
+                    pass
+            self.reap()
+            if self.control.fileno() in ready:
+                data = self.control.recv(1 << 19)
+                if not data:
+                    waits = [wake_r]  # no more forks; those that live go on
+                    continue
+                self.answer(marshal.loads(data))
+            if self.forks.fileno() in ready and self.server:
+                if self.fork((wake_r, wake_w)):
+                    return self.worker
+        os._exit(0)
+
+    def answer(self, question):
+        do = question.pop("do")
+        try:
+            result = getattr(self, "do_" + do)(**question)
+        except BaseException:
+            import traceback
+            sys.stdout.flush()
+            traceback.print_exc()
+            result = {"ok": False}
+        sys.stdout.flush()
+        self.control.send(marshal.dumps(result or {"ok": True}, 2))
+
+    def do_start(self, settings, env, pid):
+        self.settings = settings
+        os.environ.clear()
+        os.environ.update(pair.split("=", 1) for pair in env)
+        os.chdir(settings["chdir"])
+        self.wsgi["set_up_path"](settings)
+        log = self.wsgi["set_up_logging"](settings)
+        names = [name for name in settings["hooks"] if hasattr(self.module, name)]
+        self.hooks = Hooks(self.module, names)
+        cfg = Config(settings)
+        self.server = Server(cfg, HookLog(log, cfg), App(cfg, lambda: self.wsgi["load_app"](settings["app"])), pid)
+        if settings["preload_app"]:
+            try:
+                self.server.app.wsgi()
+            except RuntimeError as e:
+                print("\nError: %s\n" % e, file=sys.stderr, flush=True)
+                return {"ok": False}
+            import threading
+            if threading.active_count() > 1:
+                log.warning("The application has started threads while it was preloaded; workers do not have them.")
+            gc.collect()
+            gc.freeze()
+
+    def do_hook(self, name, facts, args):
+        server = self.server
+        server.wanted, server.asking = facts["num_workers"], True
+        server.address = [tuple(a) if isinstance(a, list) else a for a in facts["address"]]
+        server.LISTENERS = [Listener(*entry) for entry in facts["listeners"]]
+        server.cfg.changed.clear()
+        try:
+            self.hooks.call(name, server, *args)
+        finally:
+            server.asking = False
+        return {"ok": True, "num_workers": server.wanted, "changed":
+                {key: self.wsgi["portable"](value) for key, value in server.cfg.changed.items()}}
+
+    def fork(self, own):
+        """One Python for a worker; true in the child, which closes what is the
+        mold's own."""
+        fds, size = [], struct.calcsize("i")
+        data, control, _, _ = self.forks.recvmsg(4096, 1024)
+        for level, kind, packed in control:
+            if level == self.wsgi["SOL_SOCKET"] and kind == self.wsgi["SCM_RIGHTS"]:
+                fds.extend(struct.unpack("%di" % (len(packed) // size), packed[:len(packed) // size * size]))
+        if not data or len(fds) != 5:
+            return False
+        question, fate = marshal.loads(data), fds.pop()
+        server = self.server
+        worker = self.worker = Worker(question["age"], server, question["worker"])
+        server.worker_age = max(server.worker_age, worker.age)
+        self.guard(lambda: self.hooks.call("pre_fork", server, worker))
+        pid = os.fork()
+        if pid:
+            for fd in fds:
+                os.close(fd)
+            worker.pid = pid
+            server.WORKERS[pid] = worker
+            self.children[pid] = worker, fate
+            self.tell(fate, b"P", pid)
+            return False
+        os.close(fate)
+        for _, other in self.children.values():
+            os.close(other)
+        self.control.close()
+        self.forks.close()
+        signal.set_wakeup_fd(-1)
+        for fd in own:
+            os.close(fd)
+        # To the numbers that wsgi.py expects, by way of some that are not among
+        # them.
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
+        for fd in fds:
+            os.close(fd)
+        for fd, name in zip(high, ("QUEUE", "WIRE", "TRACE", "PAGE")):
+            os.dup2(fd, self.wsgi[name])
+            os.close(fd)
+        for number in (signal.SIGCHLD, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        self.children = {}
+        worker.pid = os.getpid()
+        return True
+
+    def guard(self, call):
+        """What runs outside of a question ends the server when it fails."""
+        try:
+            call()
+        except BaseException:
+            self.server.log.exception("Unhandled exception in main loop")
+            os._exit(255)
+
+    def tell(self, fate, tag, number):
+        try:
+            os.write(fate, SIGNED.pack(tag, number))
+        except OSError:
+            pass  # the worker is gone, and wants to know nothing
+
+    def reap(self):
+        while self.children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid not in self.children:
+                continue
+            worker, fate = self.children.pop(pid)
+            self.tell(fate, b"S", status)
+            os.close(fate)
+            if self.server:
+                self.server.WORKERS.pop(pid, None)
+                if not (os.WIFEXITED(status) and os.WEXITSTATUS(status) in (3, 4) and not worker.booted):
+                    self.guard(lambda: self.hooks.call("child_exit", self.server, worker))
+
+
+class HookLog:
+    """server.log and worker.log."""
+
+    def __init__(self, log, cfg):
+        import logging
+        self.error_log, self.access_log = log, logging.getLogger("gunicorn.access")
+        self.cfg = cfg
+
+    def __getattr__(self, name):
+        return getattr(self.error_log, name)
+
+    def reopen_files(self):
+        pass
+
+    def close_on_exec(self):
+        pass
+
+
+def serve(wsgi, mold, worker):
+    """The life of a forked Python, in place of wsgi.serve."""
+    settings, hooks, server = mold.settings, mold.hooks, mold.server
+    log = server.log
+    wsgi["own"](worker.server_pid)
+    wsgi["set_up_process"]()
+    status = 0
+    try:
+        try:
+            hooks.call("post_fork", server, worker)
+            drop_privileges(settings["credential"])
+            files = None
+            if worker.app.callable is None:
+                worker.app.callable, files = wsgi["open_app"](settings, log.error_log)
+            worker.wsgi = worker.app.callable
+            handle_signals(hooks, worker)
+            hooks.call("post_worker_init", worker)
+        except SystemExit as e:
+            sys.exit(e.code)  # open_app has said why
+        except BaseException as e:
+            log.exception("Exception in worker process")
+            print(e, file=sys.stderr, flush=True)
+            sys.exit(3)
+        worker.booted = True
+        lane_class(wsgi)(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
+    except SystemExit as e:
+        status = e.code
+    finally:
+        try:
+            hooks.call("worker_exit", server, worker)
+        except BaseException:
+            log.warning("Exception during worker exit:\n", exc_info=True)
+    sys.exit(status)
+
+
+def drop_privileges(credential):
+    """The mold is the starter's; what it forks for a worker is the worker's."""
+    if credential:
+        user, group, groups = credential
+        os.setgroups(groups)
+        os.setgid(group)
+        os.setuid(user)
+
+
+def handle_signals(hooks, worker):
+    if "worker_int" in hooks:
+        def interrupted(number, frame):
+            for stop in (signal.SIGINT, signal.SIGQUIT):
+                signal.signal(stop, signal.SIG_IGN)
+            os.kill(worker.server_pid, number)
+            hooks.call("worker_int", worker)
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, interrupted)
+    if "worker_abort" in hooks:
+        def aborted(number, frame):
+            import faulthandler
+            faulthandler.dump_traceback(7, all_threads=True)
+            worker.aborted = True
+            hooks.call("worker_abort", worker)
+            os._exit(1)
+        signal.signal(signal.SIGABRT, aborted)
+
+
+def lane_class(wsgi):
+    class HookedCall(wsgi["Call"]):
+        __slots__ = ("sent", "req")
+
+        def send(self, data, flags):
+            if not self.begun and self.req.must_close:
+                flags |= wsgi["CLOSE"]
+            self.sent += len(data)
+            super().send(data, flags)
+
+    class HookedLane(wsgi["Lane"]):
+        def __init__(self, settings, app, log, files, hooks, worker):
+            super().__init__(settings, app, log, files)
+            self.hooks, self.worker = hooks, worker
+
+        def run(self, call, environ):
+            worker, hooks = self.worker, self.hooks
+            call = HookedCall(call.wire, call.number, call.cancelled)
+            call.sent, call.req = 0, None
+            environ["wsgi.early_hints"] = call.early_hints
+            worker.nr += 1
+            req = call.req = Request(environ, worker.nr)
+            try:
+                hooks.call("pre_request", worker, req)
+            except BaseException:
+                self.log.exception("Error handling request %s %s", req.method, req.uri)
+                call.fail(0)
+            else:
+                req.apply(environ)
+                super().run(call, environ)
+            if "post_request" in hooks:
+                try:
+                    hooks.post_request(worker, req, environ, Response(call))
+                except Exception:
+                    self.log.exception("Exception in post_request hook")
+            if not worker.alive:
+                wsgi["send_all"](self.wire, wsgi["HEADER"].pack(0, 0, 0, wsgi["RETIRE"], 0))
+    return HookedLane

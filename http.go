@@ -11,6 +11,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -127,6 +128,7 @@ type exchange struct {
 	minor     int
 	head      bool // method HEAD
 	keepAlive bool
+	server    string // the Server field; empty for the usual one
 }
 
 // framing is how the body goes after the head.
@@ -1235,7 +1237,9 @@ func (p *response) appendHead(b []byte, x *exchange, date []byte) (out []byte, f
 	if len(p.status) == 3 {
 		b = append(b, ' ') // RFC 9112 4: the space stays without a reason
 	}
-	b = append(b, "\r\nServer: gunicorn\r\nDate: "...)
+	b = append(b, "\r\n"...)
+	b = append(b, cmp.Or(x.server, "Server: gunicorn")...)
+	b = append(b, "\r\nDate: "...)
 	b = append(b, date...)
 	switch {
 	case f.upgrade:

@@ -241,6 +241,27 @@ func pyInt(s string, base int) (int64, error) {
 	return n, err
 }
 
+// statsdAddr is where statsd is.
+var statsdAddr = &kind{
+	value: func(v any, at *start) (any, error) {
+		v, err := checkText(v, at)
+		if err != nil || v == nil {
+			return nil, err
+		}
+		addr, err := parseAddress(v.(string), 8125)
+		if err != nil || addr.network == "fd" {
+			return nil, said("Value must be one of ('host:port', 'unix://PATH')")
+		}
+		return addr, nil
+	},
+	store: func(field, v any) bool {
+		if addr, ok := v.(address); ok {
+			v = addr.String()
+		}
+		return storeText(field, v)
+	},
+}
+
 // seconds is a posInt kept as a duration. What is longer than a duration can
 // be, as sys.maxsize is, becomes the longest.
 var seconds = &kind{
@@ -325,6 +346,29 @@ func checkList(v any, _ *start) (any, error) {
 		strs = append(strs, strip(s))
 	}
 	return strs, nil
+}
+
+// existingFiles is a list of files that exist, and of patterns, which need
+// not match any yet.
+var existingFiles = &kind{
+	repeats: true,
+	value: func(v any, at *start) (any, error) {
+		v, err := checkList(v, at)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range v.([]any) {
+			name := name.(string)
+			if isPattern(name) {
+				continue
+			}
+			if _, err := os.Stat(at.path(name)); err != nil {
+				return nil, said("File %s does not exists.", name)
+			}
+		}
+		return v, nil
+	},
+	store: storeList,
 }
 
 func storeList(field, v any) bool {
@@ -614,7 +658,7 @@ var groupID = identity("group", os.Getegid, func(name string) (string, error) {
 })
 
 func identity(what string, own func() int, lookup func(string) (string, error)) *kind {
-	return &kind{value: func(v any, at *start) (any, error) {
+	return &kind{store: storeInt, value: func(v any, at *start) (any, error) {
 		switch v := v.(type) {
 		case nil:
 			return int64(own()), nil
@@ -689,6 +733,11 @@ func pyRepr(v any) string {
 		return "{" + strings.Join(parts, ", ") + "}"
 	case callable:
 		return "<" + v.name + "()>"
+	case address:
+		if v.network == "unix" {
+			return v.path
+		}
+		return v.tuple()
 	case object:
 		return v.repr
 	}

@@ -30,7 +30,7 @@ import (
 
 // The Python half: wsgi.py is what runs, and loads the others if it needs them.
 //
-//go:embed wsgi.py hooks.py package.py
+//go:embed wsgi.py hooks.py package.py debug.py
 var pythonFiles embed.FS
 
 // The frame header: length of the payload, request number, bytes of marshal at
@@ -51,6 +51,8 @@ const (
 	kindFailed              // no more will come; the traceback is logged
 	kindRead                // wants so many bytes of body
 	kindHints               // headers of a 103
+	kindWatch               // files that the application consists of, for reload
+	kindRetire              // a worker hook's wish that this worker leave
 )
 
 const (
@@ -58,6 +60,7 @@ const (
 	flagMore               // of the body is to be asked for
 	flagBroken             // the body will never be complete
 	flagQuiet              // the application wants the connection closed, and no error
+	flagClose              // no keep-alive after this response
 )
 
 const (
@@ -74,7 +77,8 @@ const moment = 2 * time.Millisecond
 var errOutOfStep = errors.New("out of step")
 
 type lane struct {
-	pid   int
+	pid   int // 0 until the mold has said
+	fate  int // where the mold says so, and how it ended; -1 without a mold
 	queue int // the worker's end
 	back  int // Python's end, kept to take back what has not begun
 	wire  int
@@ -142,7 +146,7 @@ exec(load('wsgi.py'), {'__name__': '__gunicorn__', 'load': load})`
 // sources is a marshal dict of the Python files by name.
 func sources() []byte {
 	files := map[string]any{}
-	for _, name := range []string{"wsgi.py", "hooks.py", "package.py"} {
+	for _, name := range []string{"wsgi.py", "hooks.py", "package.py", "debug.py"} {
 		text, err := pythonFiles.ReadFile(name)
 		if err != nil {
 			panic(err) // embed has seen to it
@@ -180,15 +184,10 @@ func startPython(python string, bridge []byte, role string, env []string, files 
 }
 
 // openLane starts a Python whose application will read requests from it.
-func openLane(c *config, env []string) (l *lane, err error) {
-	bridge := c.bridge
-	c.bridge = nil // Python has no use for it among its settings
-	settings, err := memfd("settings", c.encode())
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(settings)
-	l = &lane{passed: -1, in: make([]byte, 0, wireRoom)}
+// It is forked by the mold, if there is one behind forks, and started afresh
+// otherwise.
+func openLane(c *config, env []string, forks int, age uint64) (l *lane, err error) {
+	l = &lane{fate: -1, passed: -1, in: make([]byte, 0, wireRoom)}
 	l.queue, l.back, err = socketpair(unix.SOCK_SEQPACKET)
 	if err != nil {
 		return nil, err
@@ -216,7 +215,28 @@ func openLane(c *config, env []string) (l *lane, err error) {
 		return nil, os.NewSyscallError("mmap", err)
 	}
 	l.giveUp = (*atomic.Uint32)(unsafe.Pointer(&b[0]))
-	l.pid, err = startPython(c.python, bridge, "serve", env, settings, l.back, far, l.trace, page)
+	if forks >= 0 {
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+			return nil, os.NewSyscallError("pipe2", err)
+		}
+		l.fate = p[0]
+		err = askFork(forks, age, l.back, far, l.trace, page, p[1])
+		unix.Close(p[1])
+	} else {
+		bridge := c.bridge
+		c.bridge = nil // Python has no use for it among its settings
+		var settings int
+		if settings, err = memfd("settings", c.encode()); err != nil {
+			return nil, err
+		}
+		defer unix.Close(settings)
+		files := []int{settings, l.back, far, l.trace, page}
+		if c.credential != nil {
+			files = append(files, logFile(c.errorlog, fdErrorlog), logFile(c.accesslog, fdAccesslog))
+		}
+		l.pid, err = startPython(c.python, bridge, "serve", env, files...)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -224,6 +244,14 @@ func openLane(c *config, env []string) (l *lane, err error) {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	return l, nil
+}
+
+// logFile is the descriptor of a log that is a file, or -1.
+func logFile(path string, fd int) int {
+	if path == "" || path == "-" {
+		return -1
+	}
+	return fd
 }
 
 // depth is how many requests the lane may hold: as many as are done in a
@@ -429,6 +457,21 @@ func (l *lane) flush() {
 	if len(l.out) == 0 {
 		l.out = nil
 	}
+}
+
+// relayed receives what Python says to its worker beside responses: n is 0
+// when there is no more. It comes the other way through the queue, as messages,
+// because every thread of Python may speak here.
+func (l *lane) relayed(b []byte) (n int) {
+	if l.queue < 0 {
+		return 0
+	}
+	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.queue), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+		uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(r)
 }
 
 // endQueue tells Python that no request will come: it runs its exit handlers

@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -89,6 +90,10 @@ type errorLog struct {
 	out   sink
 	pid   int
 	lost  atomic.Int64 // records since the last one that could be written
+
+	syslog *syslog   // gets the records too
+	statsd *statsd   // gets their number
+	python *recorder // gets the records instead (logger.go)
 }
 
 // openErrorLog opens path for appending, or standard error for "-".
@@ -97,7 +102,25 @@ func openErrorLog(path, level string) (*errorLog, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &errorLog{level: parseLevel(level), out: out, pid: os.Getpid()}, nil
+	return newErrorLog(out, level), nil
+}
+
+func newErrorLog(out sink, level string) *errorLog {
+	return &errorLog{level: parseLevel(level), out: out, pid: os.Getpid()}
+}
+
+// join opens what else gets records.
+func (l *errorLog) join(c *config) (err error) {
+	if l.syslog, err = openSyslog(c); err != nil {
+		return fmt.Errorf("syslog_addr: %w", err)
+	}
+	if l.syslog != nil {
+		l.syslog.report = l.warningf
+	}
+	if l.statsd, err = openStatsd(c); err != nil {
+		return fmt.Errorf("statsd_host: %w", err)
+	}
+	return nil
 }
 
 func (l *errorLog) enabled(level logLevel) bool { return level >= l.level }
@@ -111,7 +134,12 @@ func (l *errorLog) criticalf(format string, args ...any) {
 }
 
 func (l *errorLog) record(level logLevel, format string, args ...any) {
+	l.statsd.logged(level)
 	if !l.enabled(level) {
+		return
+	}
+	l.syslog.error(level, format, args...)
+	if l.python != nil && l.python.record(level, l.pid, fmt.Sprintf(format, args...)) {
 		return
 	}
 	// A reader that is merely slow is waited for, once: while records are being
@@ -140,7 +168,11 @@ func (l *errorLog) line(level logLevel, format string, args ...any) []byte {
 // that fails the old file stays in use.
 func (l *errorLog) reopen() error { return l.out.reopen() }
 
-func (l *errorLog) close() { l.out.close() }
+func (l *errorLog) close() {
+	l.syslog.close()
+	l.statsd.close()
+	l.out.close()
+}
 
 // accessEntry is what an access log can tell of one request.
 type accessEntry struct {
@@ -164,6 +196,9 @@ type accessLog struct {
 	buf     []byte
 	scratch []byte // for what is decoded before it is escaped
 	dropped int    // records, since recovered last told of some
+	json    bool
+	syslog  *syslog   // gets the records too, or alone
+	python  *recorder // gets them, and then no file does (logger.go)
 }
 
 // openAccessLog opens path for appending, standard output for "-", nothing
@@ -172,15 +207,40 @@ func openAccessLog(path, format string) (*accessLog, error) {
 	if path == "" {
 		return nil, nil
 	}
-	pieces, err := compileAccessFormat(format)
-	if err != nil {
-		return nil, fmt.Errorf("access_log_format: %w", err)
-	}
 	out, err := openSink(path, unix.Stdout)
 	if err != nil {
 		return nil, err
 	}
+	a, err := newAccessLog(out, format)
+	if err != nil {
+		out.close()
+	}
+	return a, err
+}
+
+func newAccessLog(out sink, format string) (*accessLog, error) {
+	pieces, err := compileAccessFormat(format)
+	if err != nil {
+		return nil, fmt.Errorf("access_log_format: %w", err)
+	}
 	return &accessLog{out: out, pieces: pieces}, nil
+}
+
+// join makes a the log that the settings want: in syslog too, or there alone.
+func (a *accessLog) join(c *config, s *syslog) (*accessLog, error) {
+	if c.accessOffSyslog {
+		s = nil
+	}
+	if a == nil && s != nil {
+		var err error
+		if a, err = newAccessLog(sink{fd: -1}, c.accessLogFormat); err != nil {
+			return nil, err
+		}
+	}
+	if a != nil {
+		a.syslog, a.json = s, c.accessLogJSON
+	}
+	return a, nil
 }
 
 // record formats e into the buffer, which the next flush writes.
@@ -188,12 +248,33 @@ func (a *accessLog) record(e *accessEntry) {
 	if a == nil {
 		return
 	}
-	if len(a.buf) >= accessPending {
-		a.dropped++
-		return
+	if a.python != nil {
+		if !a.python.access(a, e) {
+			a.dropped++
+		}
+		if a.syslog == nil {
+			return
+		}
 	}
-	for i := range a.pieces {
-		a.piece(&a.pieces[i], e)
+	from := len(a.buf)
+	full := from >= accessPending
+	if full {
+		a.dropped++
+		if a.syslog == nil {
+			return
+		}
+	}
+	if a.json {
+		a.object(e)
+	} else {
+		for i := range a.pieces {
+			a.piece(&a.pieces[i], e)
+		}
+	}
+	a.syslog.access(a.buf[from:])
+	if full || a.out.fd < 0 {
+		a.buf = a.buf[:from]
+		return
 	}
 	a.buf = append(a.buf, '\n')
 	if len(a.buf) >= accessFlush {
@@ -204,7 +285,11 @@ func (a *accessLog) record(e *accessEntry) {
 // flush writes what it can without waiting. The rest is kept for the next
 // time.
 func (a *accessLog) flush() {
-	if a == nil || len(a.buf) == 0 {
+	if a == nil {
+		return
+	}
+	a.syslog.flush()
+	if len(a.buf) == 0 {
 		return
 	}
 	if n, _ := a.out.write(a.buf, 0); n > 0 {
@@ -442,7 +527,12 @@ func (a *accessLog) value(p *accessPiece, e *accessEntry) bool {
 	case 'h':
 		a.buf = appendLogText(a.buf, e.endpoint.remoteAddr)
 	case 'u':
-		return e.parsed && a.user(e.req.fields)
+		if !e.parsed {
+			return false
+		}
+		name := a.userName(r.fields)
+		a.buf = appendLogText(a.buf, name)
+		return len(name) > 0
 	case 't':
 		a.buf = append(a.buf, e.now.clf()...)
 	case 'r':
@@ -475,11 +565,7 @@ func (a *accessLog) value(p *accessPiece, e *accessEntry) bool {
 	case 'a':
 		return e.parsed && a.joinedFields(r.fields, "USER-AGENT")
 	case 'L':
-		micros := e.duration.Microseconds()
-		a.buf = strconv.AppendInt(a.buf, micros/1e6, 10)
-		dot := len(a.buf)
-		a.buf = strconv.AppendInt(a.buf, 1e6+micros%1e6, 10)
-		a.buf[dot] = '.' // in place of the 1 that kept the zeros
+		a.buf = appendSeconds(a.buf, e.duration)
 	case 'p':
 		a.buf = append(a.buf, '<')
 		a.buf = strconv.AppendInt(a.buf, int64(e.pid), 10)
@@ -496,8 +582,19 @@ func (a *accessLog) value(p *accessPiece, e *accessEntry) bool {
 	return true
 }
 
-// user appends the name in Basic credentials.
-func (a *accessLog) user(fields []field) bool {
+// appendSeconds appends seconds with six decimals.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	micros := d.Microseconds()
+	b = strconv.AppendInt(b, micros/1e6, 10)
+	dot := len(b)
+	b = strconv.AppendInt(b, 1e6+micros%1e6, 10)
+	b[dot] = '.' // in place of the 1 that kept the zeros
+	return b
+}
+
+// userName is the name in Basic credentials, nil without one. It lasts until
+// scratch is used again.
+func (a *accessLog) userName(fields []field) []byte {
 	const scheme = "basic "
 	for i := range fields {
 		f := &fields[i]
@@ -506,18 +603,17 @@ func (a *accessLog) user(fields []field) bool {
 		}
 		v := f.value
 		if len(v) < len(scheme) || !strings.EqualFold(string(v[:len(scheme)]), scheme) {
-			return false
+			return nil
 		}
 		var err error
 		a.scratch, err = base64.StdEncoding.AppendDecode(a.scratch[:0], bytes.TrimSpace(v[len(scheme):]))
 		name, _, _ := bytes.Cut(a.scratch, []byte(":"))
 		if err != nil || len(name) == 0 || !utf8.Valid(name) {
-			return false
+			return nil
 		}
-		a.buf = appendLogText(a.buf, name)
-		return true
+		return name
 	}
-	return false
+	return nil
 }
 
 // lastField appends the value of the last field of that name, which is in
@@ -627,6 +723,16 @@ type sink struct {
 	file bool   // a regular file, which is always ready
 }
 
+// inheritSink is openSink for a worker: a file is the arbiter's descriptor, as
+// the worker's user need not have the right to open it.
+func inheritSink(path string, fd, std int) (sink, error) {
+	if path == "-" {
+		return openSink(path, std)
+	}
+	full, err := filepath.Abs(path)
+	return sink{fd: fd, path: full, file: isRegular(fd)}, err
+}
+
 // openSink opens path for appending, or the standard descriptor std for "-".
 func openSink(path string, std int) (sink, error) {
 	if path != "-" {
@@ -690,11 +796,74 @@ func (s *sink) reopen() error {
 		return nil
 	}
 	fd, err := openAppend(s.path)
+	if err != nil && !s.file {
+		return nil // /dev/stdout, say, which nobody renames
+	}
 	if err != nil {
 		return unwritable(s.path, err)
 	}
 	defer unix.Close(fd)
 	return os.NewSyscallError("dup3", unix.Dup3(fd, s.fd, unix.O_CLOEXEC))
+}
+
+// give makes the file the user's that workers switch to, who opens it again
+// after a rotation. A file that has other names is left as it is: in a
+// directory of that user's they could be made to lead to any file.
+func (s *sink) give(cred *syscall.Credential) error {
+	if cred == nil || s.path == "" || !s.file {
+		return nil
+	}
+	var open, named unix.Stat_t
+	if err := unix.Fstat(s.fd, &open); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if err := unix.Lstat(s.path, &named); err != nil || named.Ino != open.Ino || named.Dev != open.Dev || open.Nlink != 1 {
+		return nil
+	}
+	if err := unix.Fchown(s.fd, int(cred.Uid), int(cred.Gid)); err != nil {
+		return unwritable(s.path, err)
+	}
+	return nil
+}
+
+// capture makes what has the name the standard output and standard error of
+// this process, which are not to be O_NONBLOCK like ours.
+func (s *sink) capture() error {
+	if s.path == "" {
+		return nil
+	}
+	fd := s.fd
+	if !s.file {
+		var err error
+		if fd, err = openAppend(s.path); err != nil {
+			return unwritable(s.path, err)
+		}
+		defer unix.Close(fd)
+		if err := unix.SetNonblock(fd, false); err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+	}
+	for std := unix.Stdout; std <= unix.Stderr; std++ {
+		if err := unix.Dup3(fd, std, 0); err != nil {
+			return os.NewSyscallError("dup3", err)
+		}
+	}
+	return nil
+}
+
+// passed is the descriptor for inheritSink, or another if that needs none.
+func (s *sink) passed(other int) uintptr {
+	if s.path == "" {
+		return uintptr(other)
+	}
+	return uintptr(s.fd)
+}
+
+func (a *accessLog) passed(other int) uintptr {
+	if a == nil {
+		return uintptr(other)
+	}
+	return a.out.passed(other)
 }
 
 // close leaves the standard descriptors to others.

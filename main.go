@@ -62,18 +62,37 @@ func runCommand(args []string) int {
 		fmt.Print(manual)
 		return 0
 	}
+	background := daemonStage()
 	dir := startDir()
 	load := func() (*config, error) {
 		if err := os.Chdir(dir); err != nil {
 			return nil, err
 		}
-		c, err := loadConfig(args, os.Environ(), dir, evalConfig)
+		var m *mold
+		defer func() { m.close() }()
+		c, err := loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
+			globals, m, err = evalConfig(c, spec)
+			return globals, err
+		})
 		if err != nil || c.help || c.version {
 			return c, err
 		}
 		c.startDir, c.argv = dir, append([]string{programPath()}, args...)
 		if c.python, c.bridge, err = findPython(c); err != nil {
 			return nil, err
+		}
+		if !c.checkConfig && !c.printConfig { // nothing will switch
+			if c.credential, err = credentialOf(c); err != nil {
+				return nil, err
+			}
+		}
+		if !c.checkConfig && !c.printConfig && (len(c.hooks()) > 0 || c.preloadApp) {
+			if m == nil {
+				if _, m, err = evalConfig(c, ""); err != nil {
+					return nil, err
+				}
+			}
+			c.mold, m = m, nil
 		}
 		return c, os.Chdir(c.chdir)
 	}
@@ -97,6 +116,14 @@ func runCommand(args []string) int {
 	}
 	if c.checkConfig || c.printConfig {
 		return checkApp(c)
+	}
+	// A new arbiter that GUNICORN_FD tells of its listeners comes from one
+	// that is in the background.
+	if c.daemon && !background && os.Getenv("GUNICORN_FD") == "" {
+		if err := daemonize(c); err != nil {
+			fatalf("%v", err)
+		}
+		return 0
 	}
 	a := &arbiter{load: load, cfg: c}
 	return a.run()
@@ -184,17 +211,22 @@ func findPython(c *config) (python string, bridge []byte, err error) {
 		if path, err = filepath.Abs(path); err != nil {
 			return "", nil, err
 		}
-		out, status, err := readPython(func(out int) (int, error) {
-			return syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
+		var pid int
+		out, err := readPython(func(out int) (_ int, err error) {
+			pid, err = syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
 				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out), uintptr(source)},
 			})
+			return pid, err
 		})
+		if err == nil {
+			waitFor(pid)
+		}
 		answer, bridge, _ := strings.Cut(string(out), "\n")
 		words := strings.SplitN(answer, " ", 3)
 		switch {
 		case len(words) == 3 && words[1] != "1":
 			tried = append(tried, path+" (is "+words[0]+")")
-		case err != nil || status != 0 || len(words) != 3:
+		case err != nil || len(words) != 3:
 			tried = append(tried, path+" (does not run)")
 		case words[2] == "":
 			return path, []byte(bridge), nil
@@ -208,19 +240,19 @@ func findPython(c *config) (python string, bridge []byte, err error) {
 // outputMax bounds what a Python may say of a config file.
 const outputMax = 16 << 20
 
-// readPython starts an interpreter that may write to the descriptor given,
-// waits for its end and returns what it wrote there and its exit status. Its
-// other output goes where ours goes.
-func readPython(start func(out int) (pid int, err error)) (out []byte, status int, err error) {
+// readPython starts an interpreter that may write to the descriptor given, and
+// returns what it wrote there until it closed that. Its other output goes
+// where ours goes.
+func readPython(start func(out int) (pid int, err error)) (out []byte, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		return nil, 0, os.NewSyscallError("pipe2", err)
+		return nil, os.NewSyscallError("pipe2", err)
 	}
 	defer unix.Close(p[0])
 	pid, err := start(p[1])
 	unix.Close(p[1])
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	b := make([]byte, 64<<10)
 	for {
@@ -234,10 +266,10 @@ func readPython(start func(out int) (pid int, err error)) (out []byte, status in
 		if out = append(out, b[:n]...); len(out) > outputMax {
 			_ = unix.Kill(pid, unix.SIGKILL)
 			waitFor(pid)
-			return nil, 0, fmt.Errorf("python: more than %d bytes of settings", outputMax)
+			return nil, fmt.Errorf("python: more than %d bytes of settings", outputMax)
 		}
 	}
-	return out, exitStatus(waitFor(pid)), nil
+	return out, nil
 }
 
 // waitFor waits for one child.
@@ -254,12 +286,13 @@ func cString(s string) unsafe.Pointer {
 	return unsafe.Pointer(&b[0])
 }
 
-// evalConfig runs a configuration file and returns its globals. What it prints
-// goes where our output goes; when it fails it has said why.
-func evalConfig(c *config, spec string) (map[string]any, error) {
+// evalConfig runs a configuration file, "" for none, and returns its globals and
+// the Python that has run it, to be closed when it is of no more use. What the
+// file prints goes where our output goes; when it fails it has said why.
+func evalConfig(c *config, spec string) (globals map[string]any, m *mold, err error) {
 	python, bridge, err := findPython(c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var names []string
 	for i := range settings {
@@ -269,22 +302,32 @@ func evalConfig(c *config, spec string) (map[string]any, error) {
 		"spec": spec, "dir": startDir(), "names": names,
 	}))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer unix.Close(question)
-	out, status, err := readPython(func(out int) (int, error) {
-		return startPython(python, bridge, "config", os.Environ(), question, out)
-	})
-	if err != nil {
-		return nil, err
+	m = &mold{}
+	if err := m.open(); err != nil {
+		return nil, nil, err
 	}
-	if status != 0 || len(out) == 0 {
-		return nil, &startError{status: status} // the file ended it, perhaps by exit()
+	out, err := readPython(func(out int) (pid int, err error) {
+		m.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, m.child, m.far)
+		return m.pid, err
+	})
+	unix.Close(m.child)
+	unix.Close(m.far)
+	if err != nil {
+		m.close()
+		return nil, nil, err
+	}
+	if len(out) == 0 {
+		m.close()
+		return nil, nil, &startError{status: exitStatus(waitFor(m.pid))} // perhaps by exit()
 	}
 	v, err := unmarshal(out)
 	globals, ok := v.(map[string]any)
 	if err != nil || !ok {
-		return nil, fmt.Errorf("config: %s: %w", spec, errMarshal)
+		m.close()
+		return nil, nil, fmt.Errorf("config: %s: %w", spec, errMarshal)
 	}
-	return globals, nil
+	return globals, m, nil
 }

@@ -17,6 +17,9 @@ package main
 //	start! ARGS...         starts it with just these arguments, waits for nothing
 //	run ARGS...            runs the program to its end; exit, stdout and stderr are
 //	                       about it until the next start or signal
+//	sink NAME KIND         receives what is sent to $NAME and keeps it in the file NAME:
+//	                       udp and unixgram as lines, tcp, unix; stalled reads nothing
+//	unsink NAME            stops that; a unix one opened again has the same $NAME
 //	listener N             further connections go to the Nth address (from 1)
 //	conn [NAME]            goes on with another connection, opened by its first send
 //	send TEXT...           sends text
@@ -604,8 +607,9 @@ type script struct {
 	expected []*regexp.Regexp
 	marked   []int // workers and Pythons when last counted
 	ran      *ran  // the last run, unless a start came after it
-	conns    map[string]*client
+	conns    map[string]*clientConn
 	conn     string // key in conns
+	sinks    map[string]*logSink
 	listener int
 	fields   string // of the last response: its head as it came
 	body     string
@@ -617,8 +621,8 @@ type ran struct {
 	status         int
 }
 
-// client is one connection to the server.
-type client struct {
+// clientConn is one connection to the server.
+type clientConn struct {
 	net.Conn
 	r *bufio.Reader
 }
@@ -676,7 +680,7 @@ var fileMark = regexp.MustCompile(`(?m)^-- (\S+) --\n`)
 
 func runScript(t *testing.T, name string) {
 	text := readAll(name)
-	s := &script{t: t, dir: t.TempDir(), conns: map[string]*client{}, listener: 1}
+	s := &script{t: t, dir: t.TempDir(), conns: map[string]*clientConn{}, listener: 1}
 	marks := fileMark.FindAllStringSubmatchIndex(text, -1)
 	commands := text
 	for i, m := range marks {
@@ -721,6 +725,11 @@ func (s *script) finish() {
 		c.Close()
 	}
 	clear(s.conns)
+	defer func() {
+		for name := range s.sinks {
+			s.closeSink(name)
+		}
+	}()
 	if s.srv != nil {
 		s.srv.expected = s.expected
 		s.srv.finish()
@@ -759,6 +768,9 @@ func (s *script) expand(line string) string {
 		return line
 	}
 	pairs := []string{"$DIR", s.dir, "$GUNICORN", testBinary}
+	for name, k := range s.sinks {
+		pairs = append(pairs, "$"+name, k.addr)
+	}
 	if strings.Contains(line, "$PYTHON") {
 		pairs = append(pairs, "$PYTHON", testPython(s.t))
 	}
@@ -785,12 +797,12 @@ func (s *script) server() *server {
 }
 
 // client is the current connection, opened if need be.
-func (s *script) client() *client {
+func (s *script) client() *clientConn {
 	s.t.Helper()
 	c := s.conns[s.conn]
 	if c == nil {
 		conn := s.server().dial(s.listener)
-		c = &client{conn, bufio.NewReaderSize(conn, 1<<17)}
+		c = &clientConn{conn, bufio.NewReaderSize(conn, 1<<17)}
 		s.conns[s.conn] = c
 	}
 	c.SetDeadline(time.Now().Add(waitLimit))

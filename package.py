@@ -1,1 +1,772 @@
-"""The gunicorn package that Python code imports."""
+"""The gunicorn package that Python code imports, and what makes logs in Python.
+
+Configuration files, loggers and worker classes import names from gunicorn;
+they find them here when the real package is not installed. Classes that only
+a server in Python could fill with life can be derived from and named, but not
+run. This file costs nothing until somebody imports gunicorn, or the logs are
+configured by logger_class or logconfig.
+
+bridge is the namespace of wsgi.py, and MODULES the modules made here by name.
+"""
+
+import errno
+import io
+import logging
+import os
+import re
+import sys
+import time
+import types
+
+hooks = {"__name__": "__gunicorn_hooks__"}
+exec(bridge["load"]("hooks.py"), hooks)
+
+VERSION = (26, 1, 0)  # of the interface that these modules have
+
+
+def refuse(what, instead):
+    raise RuntimeError("%s cannot be used in this server; %s." % (what, instead))
+
+
+# gunicorn.errors, gunicorn.http.errors --------------------------------------
+
+class HaltServer(BaseException):
+    def __init__(self, reason, exit_status=1):
+        super().__init__(reason, exit_status)
+        self.reason, self.exit_status = reason, exit_status
+
+    def __str__(self):
+        return "<HaltServer %r %d>" % (self.reason, self.exit_status)
+
+
+class ConfigError(Exception):
+    """A setting has a wrong value."""
+
+
+class AppImportError(Exception):
+    """The application could not be loaded."""
+
+
+class ParseException(Exception):
+    """A request is malformed."""
+
+
+def request_error(name, field, text, base=ParseException, code=None):
+    """One of a family that differs in the text alone."""
+    def __init__(self, value=None, more=None):
+        base.__init__(self, value)
+        setattr(self, field, value)
+        if code:
+            self.code = code
+
+    def __str__(self):
+        return text % (getattr(self, field),) if "%" in text else text
+    return type(name, (base,), {"__init__": __init__, "__str__": __str__})
+
+
+REQUEST_ERRORS = [request_error(*row) for row in (
+    ("NoMoreData", "buf", "No more data after: %r", OSError),
+    ("ConfigurationProblem", "info", "Configuration problem: %s", ParseException, 500),
+    ("InvalidRequestLine", "req", "Invalid HTTP request line: %r", ParseException, 400),
+    ("InvalidRequestMethod", "method", "Invalid HTTP method: %r"),
+    ("ExpectationFailed", "expect", "Unable to comply with expectation: %r"),
+    ("InvalidHTTPVersion", "version", "Invalid HTTP Version: %r"),
+    ("InvalidHeader", "hdr", "Invalid HTTP Header: %r"),
+    ("ObsoleteFolding", "hdr", "Obsolete line folding is unacceptable: %r"),
+    ("InvalidHeaderName", "hdr", "Invalid HTTP header name: %r"),
+    ("UnsupportedTransferCoding", "hdr", "Unsupported transfer coding: %r", ParseException, 501),
+    ("InvalidChunkSize", "data", "Invalid chunk size: %r", OSError),
+    ("ChunkMissingTerminator", "term", "Invalid chunk terminator is not '\\r\\n': %r", OSError),
+    ("InvalidChunkExtension", "reason", "Invalid chunk extension: %s", OSError),
+    ("LimitRequestLine", "size", "%s"),
+    ("LimitRequestHeaders", "msg", "%s"),
+    ("InvalidProxyLine", "line", "Invalid PROXY line: %r", ParseException, 400),
+    ("InvalidProxyHeader", "msg", "Invalid PROXY header: %s", ParseException, 400),
+    ("ForbiddenProxyRequest", "host", "Proxy request from %r not allowed", ParseException, 403),
+    ("InvalidSchemeHeaders", "req", "Contradictory scheme headers"),
+)]
+
+
+# gunicorn.config -------------------------------------------------------------
+
+KNOWN_SETTINGS = []
+
+
+class Setting:
+    """One setting; its subclasses become known by being defined."""
+
+    name = value = section = cli = validator = type = meta = action = default = short = desc = None
+    nargs = const = None
+    order = 0
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        KNOWN_SETTINGS.append(cls)
+
+    def __init__(self):
+        self.value = self.default
+
+    def get(self):
+        return self.value
+
+    def set(self, value):
+        self.value = self.validator(value) if callable(self.validator) else value
+
+
+def make_settings(ignore=None):
+    return {cls.name: cls() for cls in KNOWN_SETTINGS if cls.name not in (ignore or ())}
+
+
+class Config(hooks["Config"]):
+    """cfg, of the settings that this server has, or of known settings alone."""
+
+    def __init__(self, usage=None, prog=None, settings=None):
+        super().__init__(settings or {})
+        self.settings.update(make_settings())
+        self.__dict__.update(usage=usage, prog=prog)
+
+
+# gunicorn.util ---------------------------------------------------------------
+
+def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicorn.workers"):
+    """A class, by itself or by its dotted name."""
+    import importlib
+    import inspect
+    import traceback
+    if inspect.isclass(uri):
+        return uri
+    try:
+        if uri.startswith("egg:"):
+            from importlib import metadata
+            distribution, _, name = uri[4:].partition("#")
+            for entry in metadata.distribution(distribution).entry_points:
+                if entry.group == section and entry.name == (name or default):
+                    return entry.load()
+            raise ImportError("Entry point %r not found" % ((section, name),))
+        module, _, name = uri.rpartition(".")
+        module = importlib.import_module(module or uri)
+    except Exception:
+        raise RuntimeError("class uri %r invalid or not found: \n\n[%s]" % (uri, traceback.format_exc()))
+    return getattr(module, name)
+
+
+def is_ipv6(text):
+    import socket
+    try:
+        socket.inet_pton(socket.AF_INET6, text)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def parse_bind(bind, default_port="8000"):
+    return hooks["parse_address"](bind)
+
+
+def close(thing):
+    try:
+        thing.close()
+    except OSError:
+        pass
+
+
+def close_on_exec(fd):
+    os.set_inheritable(fd, False)
+
+
+def set_non_blocking(fd):
+    os.set_blocking(fd, False)
+
+
+def unlink(path):
+    try:
+        os.unlink(path)
+    except OSError as e:
+        if e.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise
+
+
+def http_date(timestamp=None):
+    from email.utils import formatdate
+    return formatdate(timestamp, localtime=False, usegmt=True)
+
+
+def to_bytestring(value, encoding="utf8"):
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise TypeError("%r is not a string" % (value,))
+    return value.encode(encoding)
+
+
+def get_arity(function):
+    return bridge["positional_params"](function)
+
+
+def has_fileno(thing):
+    try:
+        thing.fileno()
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
+def check_is_writable(path):
+    try:
+        open(path, "a").close()
+    except OSError as e:
+        raise RuntimeError("Error: '%s' isn't writable [%r]" % (path, e))
+
+
+def warn(text):
+    print("!!!\n!!! WARNING: %s\n!!!\n" % text, file=sys.stderr, flush=True)
+
+
+HOP_HEADERS = set("connection keep-alive proxy-authenticate proxy-authorization te trailers "
+                  "transfer-encoding upgrade server date".split())
+
+
+# gunicorn.glogging -----------------------------------------------------------
+
+CONFIG_DEFAULTS = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "root": {"level": "INFO", "handlers": ["console"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "handlers": ["error_console"], "propagate": True,
+                           "qualname": "gunicorn.error"},
+        "gunicorn.access": {"level": "INFO", "handlers": ["console"], "propagate": True,
+                            "qualname": "gunicorn.access"},
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stdout"},
+        "error_console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stderr"},
+    },
+    "formatters": {
+        "generic": {"format": "%(asctime)s [%(process)d] [%(levelname)s] %(message)s",
+                    "datefmt": "[%Y-%m-%d %H:%M:%S %z]", "class": "logging.Formatter"},
+    },
+}
+
+
+def configure(cfg):
+    """logconfig_dict, or else logconfig_json, or else logconfig."""
+    if not (cfg.logconfig_dict or cfg.logconfig_json or cfg.logconfig):
+        return
+    from logging.config import dictConfig, fileConfig
+    try:
+        if cfg.logconfig_dict:
+            dictConfig({**CONFIG_DEFAULTS, **cfg.logconfig_dict})
+        elif cfg.logconfig_json:
+            import json
+            if os.path.exists(cfg.logconfig_json):
+                with open(cfg.logconfig_json) as f:
+                    dictConfig({**CONFIG_DEFAULTS, **json.load(f)})
+        elif not os.path.exists(cfg.logconfig):
+            raise RuntimeError("Error: log config '%s' not found" % cfg.logconfig)
+        else:
+            fileConfig(cfg.logconfig, disable_existing_loggers=False,
+                       defaults={"__file__": cfg.logconfig, "here": os.path.dirname(cfg.logconfig)})
+    except RuntimeError:
+        raise
+    except Exception as e:
+        raise RuntimeError("%s" % e or repr(e)) from e
+
+
+class SafeAtoms(dict):
+    """Atoms by name for the % operator. What is unknown is a hyphen, and
+    nothing that a client has sent ends the line or a quoted text."""
+
+    def __init__(self, atoms):
+        super().__init__((name, safe(value) if isinstance(value, str) else value) for name, value in atoms.items())
+
+    def __getitem__(self, name):
+        return self.get(name.lower() if name.startswith("{") else name, "-")
+
+
+def safe(text):
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return text
+    try:
+        text = text.encode("latin-1").decode()  # the bytes of a request, mostly UTF-8
+    except UnicodeError:
+        pass
+    return "".join("\\" + c if c in '"\\' else c if c.isprintable()
+                   else "".join("\\x%02x" % b for b in c.encode("utf-8", "surrogateescape")) for c in text)
+
+
+class Logger:
+    """The log of a server or a worker; logger_class may name a subclass."""
+
+    LOG_LEVELS = {"critical": logging.CRITICAL, "error": logging.ERROR, "warning": logging.WARNING,
+                  "info": logging.INFO, "debug": logging.DEBUG}
+    loglevel = logging.INFO
+    error_fmt = "%(asctime)s [%(process)d] [%(levelname)s] %(message)s"
+    datefmt = "[%Y-%m-%d %H:%M:%S %z]"
+    access_fmt = "%(message)s"
+    syslog_fmt = "[%(process)d] %(message)s"
+    atoms_wrapper_class = SafeAtoms
+
+    def __init__(self, cfg):
+        import threading
+        self.error_log, self.access_log = (logging.getLogger(name) for name in ("gunicorn.error", "gunicorn.access"))
+        self.error_log.propagate = self.access_log.propagate = False
+        self.error_handlers, self.access_handlers = [], []
+        self.logfile, self.lock, self.cfg = None, threading.Lock(), cfg
+        self.setup(cfg)
+
+    def setup(self, cfg):
+        self.cfg = cfg
+        self.loglevel = self.LOG_LEVELS.get((cfg.loglevel or "").lower(), logging.INFO)
+        self.error_log.setLevel(self.loglevel)
+        self.access_log.setLevel(logging.INFO)
+        self._set_handler(self.error_log, cfg.errorlog or "-", logging.Formatter(self.error_fmt, self.datefmt))
+        if cfg.accesslog:
+            self._set_handler(self.access_log, cfg.accesslog, logging.Formatter(self.access_fmt), sys.stdout)
+        configure(cfg)
+
+    def _get_gunicorn_handler(self, log):
+        for handler in log.handlers:
+            if getattr(handler, "_gunicorn", False):
+                return handler
+
+    def _set_handler(self, log, output, fmt, stream=None):
+        old = self._get_gunicorn_handler(log)
+        if old:
+            log.removeHandler(old)
+        if output is None:
+            return
+        if output == "-":
+            handler = logging.StreamHandler(stream)
+        else:
+            check_is_writable(output)
+            handler = logging.FileHandler(output)
+            try:
+                os.chown(handler.baseFilename, self.cfg.user, self.cfg.group)
+            except OSError:
+                pass
+        handler.setFormatter(fmt)
+        handler._gunicorn = True
+        log.addHandler(handler)
+
+    def critical(self, msg, *args, **kwargs):
+        self.error_log.critical(msg, *args, **kwargs)
+
+    def error(self, msg, *args, **kwargs):
+        self.error_log.error(msg, *args, **kwargs)
+
+    def warning(self, msg, *args, **kwargs):
+        self.error_log.warning(msg, *args, **kwargs)
+
+    def info(self, msg, *args, **kwargs):
+        self.error_log.info(msg, *args, **kwargs)
+
+    def debug(self, msg, *args, **kwargs):
+        self.error_log.debug(msg, *args, **kwargs)
+
+    def exception(self, msg, *args, **kwargs):
+        self.error_log.exception(msg, *args, **kwargs)
+
+    def log(self, lvl, msg, *args, **kwargs):
+        if isinstance(lvl, str):
+            lvl = self.LOG_LEVELS.get(lvl.lower(), logging.INFO)
+        self.error_log.log(lvl, msg, *args, **kwargs)
+
+    def now(self):
+        return time.strftime("[%d/%b/%Y:%H:%M:%S %z]")
+
+    def atoms(self, resp, req, environ, request_time):
+        """What access_log_format may name, by name."""
+        micros = request_time.seconds * 1000000 + request_time.microseconds
+        status = resp.status
+        atoms = {
+            "h": environ.get("REMOTE_ADDR", "-"), "l": "-", "u": self._get_user(environ) or "-", "t": self.now(),
+            "r": "%s %s %s" % (environ.get("REQUEST_METHOD"), environ.get("RAW_URI"), environ.get("SERVER_PROTOCOL")),
+            "s": status.split(None, 1)[0] if isinstance(status, str) and status else status,
+            "m": environ.get("REQUEST_METHOD"), "U": environ.get("PATH_INFO"),
+            "q": environ.get("QUERY_STRING"), "H": environ.get("SERVER_PROTOCOL"),
+            "b": "-" if resp.sent is None else str(resp.sent), "B": resp.sent,
+            "f": environ.get("HTTP_REFERER", "-"), "a": environ.get("HTTP_USER_AGENT", "-"),
+            "T": request_time.seconds, "M": micros // 1000, "D": micros,
+            "L": "%d.%06d" % (request_time.seconds, request_time.microseconds),
+            "p": "<%s>" % record_pid(),
+        }
+        headers = getattr(req, "headers", req)
+        for kind, pairs in (("i", headers), ("o", resp.headers), ("e", environ)):
+            for name, value in pairs.items() if hasattr(pairs, "items") else pairs:
+                atoms["{%s}%s" % (name.lower(), kind)] = value
+        return atoms
+
+    def _get_user(self, environ):
+        scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        if scheme.lower() == "basic":
+            import base64
+            try:
+                return base64.b64decode(text.strip().encode()).split(b":", 1)[0].decode()
+            except ValueError as e:
+                self.debug("Couldn't get username: %s", e)
+        return None
+
+    @property
+    def access_log_enabled(self):
+        cfg = self.cfg
+        return bool(cfg.accesslog or cfg.logconfig or cfg.logconfig_dict or cfg.logconfig_json
+                    or cfg.syslog and not cfg.disable_redirect_access_to_syslog)
+
+    def access(self, resp, req, environ, request_time):
+        if not self.access_log_enabled:
+            return
+        atoms = self.atoms_wrapper_class(self.atoms(resp, req, environ, request_time))
+        try:
+            self.access_log.info(self.cfg.access_log_format, atoms)
+        except Exception:
+            self.exception("access log")
+
+    def reopen_files(self):
+        bridge["reopen_logs"](None, None)
+
+    def close_on_exec(self):
+        pass  # no descriptor of Python is inherited
+
+
+class Statsd(Logger):
+    """A Logger with metrics for code that sends its own; those of requests
+    are the server's affair."""
+
+    def __init__(self, cfg):
+        import socket
+        super().__init__(cfg)
+        self.prefix = re.sub(r"^(.+[^.]+)\.*$", r"\1.", cfg.statsd_prefix or "")
+        self.dogstatsd_tags = cfg.dogstatsd_tags
+        self.sock, target = None, cfg.statsd_host
+        try:
+            if not target:
+                return
+            if target.startswith("unix:"):
+                family, to = socket.AF_UNIX, target[5:].replace("//", "", 1)
+            else:
+                host, _, port = target.rpartition(":")
+                family, to = socket.AF_INET, (host or target, int(port) if host else 8125)
+            self.sock = socket.socket(family, socket.SOCK_DGRAM)
+            self.sock.setblocking(False)
+            self.sock.connect(to)
+        except (OSError, ValueError):
+            self.sock = None
+
+    def gauge(self, name, value):
+        self._metric(name, "%s|g", value)
+
+    def increment(self, name, value, sampling_rate=1.0):
+        self._metric(name, "%s|c|@%s", value, sampling_rate)
+
+    def decrement(self, name, value, sampling_rate=1.0):
+        self._metric(name, "-%s|c|@%s", value, sampling_rate)
+
+    def timer(self, name, value):
+        self._metric(name, "%s|ms", value)
+
+    def histogram(self, name, value):
+        self._metric(name, "%s|h", value)
+
+    def _metric(self, name, text, *values):
+        if self.sock is None:
+            return
+        text = self.prefix + name + ":" + text % values
+        if self.dogstatsd_tags:
+            text += "|#" + self.dogstatsd_tags
+        try:
+            self.sock.send(text.encode("utf-8", "replace"))
+        except OSError:
+            pass  # nobody listens
+
+
+# The classes below stand for parts of a server written in Python -------------
+
+class Arbiter:
+    def __init__(self, app=None):
+        self.app = app
+
+    def run(self):
+        refuse("gunicorn.arbiter.Arbiter", "start gunicorn MODULE:OBJECT")
+
+
+class BaseApplication:
+    def __init__(self, usage=None, prog=None):
+        self.usage, self.prog, self.cfg, self.callable, self.logger = usage, prog, None, None, None
+        self.do_load_config()
+
+    def do_load_config(self):
+        self.load_default_config()
+        self.load_config()
+
+    def load_default_config(self):
+        self.cfg = Config(self.usage, prog=self.prog)
+
+    def load_config(self):
+        raise NotImplementedError
+
+    def load(self):
+        raise NotImplementedError
+
+    def init(self, parser, opts, args):
+        raise NotImplementedError
+
+    def wsgi(self):
+        if self.callable is None:
+            self.callable = self.load()
+        return self.callable
+
+    def run(self):
+        refuse("run() of %s" % type(self).__name__, "start gunicorn MODULE:OBJECT")
+
+
+class Application(BaseApplication):
+    def load_config(self):
+        pass
+
+
+class WSGIApplication(Application):
+    app_uri = None
+
+    def load_wsgiapp(self):
+        return bridge["load_app"](self.app_uri)
+
+    def load(self):
+        return self.load_wsgiapp()
+
+
+def run(prog=None):
+    refuse("gunicorn.app.wsgiapp.run", "start gunicorn MODULE:OBJECT")
+
+
+class Body:
+    """A request body over anything that has read(size)."""
+
+    def __init__(self, reader):
+        self.reader = io.BufferedReader(Raw(reader))
+
+    def __iter__(self):
+        return iter(self.reader)
+
+    def read(self, size=None):
+        return self.reader.read(-1 if size is None else size)
+
+    def readline(self, size=None):
+        return self.reader.readline(-1 if size is None else size)
+
+    def readlines(self, size=None):
+        return self.reader.readlines(-1 if size is None else size)
+
+
+class Raw(io.RawIOBase):
+    def __init__(self, reader):
+        self.reader = reader
+
+    def readable(self):
+        return True
+
+    def readinto(self, into):
+        data = self.reader.read(len(into))
+        into[:len(data)] = data
+        return len(data)
+
+
+class Response:
+    def __init__(self, *args):
+        refuse("gunicorn.http.wsgi.Response", "use start_response")
+
+
+class Worker:
+    """The base of worker classes, to be derived from and named."""
+
+    SIGNALS = ["SIGABRT", "SIGHUP", "SIGQUIT", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCHLD"]
+
+    def __init__(self, age, ppid, sockets, app, timeout, cfg, log):
+        self.age, self.ppid, self.sockets, self.app = age, ppid, sockets, app
+        self.timeout, self.cfg, self.log = timeout, cfg, log
+        self.pid, self.nr, self.alive, self.booted, self.aborted = "[booting]", 0, True, False, False
+
+    def __str__(self):
+        return "<Worker %s>" % self.pid
+
+    def notify(self):
+        pass
+
+    def run(self):
+        refuse("run() of %s" % type(self).__name__, "workers are not made in Python")
+
+    init_process = init_signals = handle = handle_request = load_wsgi = run
+
+
+def stands_for(name, *bases):
+    return type(name, bases or (Worker,), {})
+
+
+SyncWorker = stands_for("SyncWorker")
+GeventWorker = stands_for("GeventWorker")
+
+
+# Modules ---------------------------------------------------------------------
+
+def make(name, **members):
+    module = types.ModuleType(name)
+    module.__file__ = "<gunicorn package.py>"
+    module.__dict__.update(members)
+    for member in members.values():
+        if getattr(member, "__module__", None) == __name__:
+            member.__module__ = name
+    MODULES[name] = module
+    parent, _, last = name.rpartition(".")
+    if parent:
+        MODULES[parent].__path__ = []
+        setattr(MODULES[parent], last, module)
+
+
+make("gunicorn", version_info=VERSION, __version__="%d.%d.%d" % VERSION, SERVER="gunicorn",
+     SERVER_SOFTWARE="gunicorn/%d.%d.%d" % VERSION)
+make("gunicorn.errors", HaltServer=HaltServer, ConfigError=ConfigError, AppImportError=AppImportError)
+make("gunicorn.util", import_app=bridge["load_app"], load_class=load_class, parse_address=parse_bind,
+     is_ipv6=is_ipv6, close=close, close_on_exec=close_on_exec, set_non_blocking=set_non_blocking,
+     unlink=unlink, chown=os.chown, getcwd=os.getcwd, http_date=http_date, to_bytestring=to_bytestring,
+     get_arity=get_arity, has_fileno=has_fileno, check_is_writable=check_is_writable, warn=warn,
+     hop_headers=HOP_HEADERS)
+make("gunicorn.config", Config=Config, Setting=Setting, make_settings=make_settings, KNOWN_SETTINGS=KNOWN_SETTINGS)
+make("gunicorn.instrument")
+make("gunicorn.instrument.statsd", Statsd=Statsd)
+make("gunicorn.arbiter", Arbiter=Arbiter)
+make("gunicorn.app")
+make("gunicorn.app.base", BaseApplication=BaseApplication, Application=Application)
+make("gunicorn.app.wsgiapp", WSGIApplication=WSGIApplication, run=run)
+make("gunicorn.http")
+make("gunicorn.http.errors", ParseException=ParseException, **{e.__name__: e for e in REQUEST_ERRORS})
+make("gunicorn.http.body", Body=Body)
+make("gunicorn.http.wsgi", Response=Response, FileWrapper=bridge["FileWrapper"])
+make("gunicorn.workers")
+make("gunicorn.workers.base", Worker=Worker)
+make("gunicorn.workers.sync", SyncWorker=SyncWorker)
+make("gunicorn.workers.gthread", ThreadWorker=stands_for("ThreadWorker"))
+make("gunicorn.workers.ggevent", GeventWorker=GeventWorker,
+     GeventPyWSGIWorker=stands_for("GeventPyWSGIWorker", GeventWorker),
+     PyWSGIHandler=stands_for("PyWSGIHandler", object), PyWSGIServer=stands_for("PyWSGIServer", object))
+make("gunicorn.workers.geventlet", EventletWorker=stands_for("EventletWorker"))
+
+
+# Logs made in Python ---------------------------------------------------------
+
+OWN = ("gunicorn.glogging.Logger", "gunicorn.instrument.statsd.Statsd", "simple", "")
+
+speaker = 0  # the pid that records show; 0 for the worker that this process is part of
+
+
+def record_pid():
+    return speaker or bridge["owner"] or os.getppid()
+
+
+def open_log(settings):
+    """The log of this process, of the class and by the configuration that the
+    settings name."""
+    global speaker
+    name, config = settings["logger_class"], settings
+    if name is None or settings["logconfig_dict"] is None:
+        module = bridge["config_module"](settings)
+        config = dict(settings)
+        if settings["logconfig_dict"] is None:
+            config["logconfig_dict"] = module.logconfig_dict
+        if name is None:
+            name = getattr(module, "logger_class", None) or OWN[0]
+            if isinstance(name, types.FunctionType):
+                name = name()
+    if isinstance(config["logconfig_dict"], bytes):
+        config = dict(config, logconfig_dict=bridge["marshal"].loads(config["logconfig_dict"]))
+    cfg = Config(settings=config)
+    # Records name the process that an operator knows: the worker, not its Python.
+    make_record, here = logging.getLogRecordFactory(), os.getpid()
+
+    def name_worker(*args, **kwargs):
+        record = make_record(*args, **kwargs)
+        if os.getpid() == here:
+            record.process = record_pid()
+        return record
+    if name in OWN:
+        log = (Statsd if name == OWN[1] else Logger)(cfg)
+    else:
+        log = load_class(name, "gunicorn.glogging.Logger", "gunicorn.loggers")(cfg)
+    logging.setLogRecordFactory(name_worker)
+    return log
+
+
+class Reply:
+    """resp, for the access log."""
+
+    def __init__(self, status, headers, sent):
+        self.status, self.headers, self.sent = status, headers, sent
+        self.status_code = int(status[:3]) if status[:3].isdigit() else None
+        self.response_length = sent
+        self.headers_sent, self.chunked, self.must_close = True, False, False
+
+
+class Asked:
+    """req, for the access log."""
+
+    def __init__(self, environ):
+        self.method, self.uri = environ.get("REQUEST_METHOD"), environ.get("RAW_URI") or ""
+        self.path, self.query = self.uri.partition("?")[0], environ.get("QUERY_STRING")
+        self.headers = [(name[5:].replace("_", "-"), value) for name, value in environ.items()
+                        if name.startswith("HTTP_")]
+        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if name in environ:
+                self.headers.append((name.replace("_", "-"), environ[name]))
+        self.remote_addr = self.peer_addr = (environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", ""))
+
+
+def keep_log(settings, records, answer):
+    """The whole life of the process that makes the logs of the arbiter and of
+    every worker (logger.go): until all of them have closed their ends."""
+    global speaker
+    import signal
+    from datetime import timedelta
+    loads, dumps = bridge["marshal"].loads, bridge["marshal"].dumps
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
+                   signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)  # the last word is still to be written
+    speaker = os.getppid()
+    try:
+        log = open_log(settings)
+        facts = {"level": log.error_log.getEffectiveLevel(),
+                 "access": bool(log.access_log_enabled) if type(log).access is Logger.access else True}
+    except Exception as e:
+        if not isinstance(e, RuntimeError):
+            import traceback
+            traceback.print_exc()
+        facts = {"error": "%s" % e or repr(e)}
+    try:
+        os.write(answer, dumps(facts, 2))
+        os.close(answer)
+    except OSError:
+        pass
+    if "error" in facts:
+        sys.exit(1)
+    methods = {10: log.debug, 20: log.info, 30: log.warning, 40: log.error, 50: log.critical}
+    while True:
+        message = records.recv(1 << 20)
+        if not message:
+            return
+        try:
+            level, speaker, *rest = loads(message)
+            if level < 0:
+                log.reopen_files()
+            elif level:
+                methods[level](rest[0])
+            elif len(rest) == 1:
+                log.access_log.info("%s", rest[0])
+            else:
+                environ, status, headers, sent, micros = rest
+                log.access(Reply(status, headers, sent), Asked(environ), environ, timedelta(microseconds=micros))
+        except Exception:
+            import traceback
+            traceback.print_exc()
+            sys.stderr.flush()
+
+
+make("gunicorn.glogging", Logger=Logger, CONFIG_DEFAULTS=CONFIG_DEFAULTS, SafeAtoms=SafeAtoms,
+     open_log=open_log, keep_log=keep_log)

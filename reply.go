@@ -86,6 +86,13 @@ func (w *worker) openFrame(meta []byte) error {
 		_, _ = unix.Write(w.wake, []byte{0})
 		return nil
 	}
+	if f.kind == kindWatch {
+		return w.watchFiles(&marshalReader{b: meta[:f.meta]})
+	}
+	if f.kind == kindRetire && f.number == 0 {
+		w.retire()
+		return nil
+	}
 	c := l.running()
 	if c == nil || c.number != f.number || !l.ready {
 		return errOutOfStep
@@ -203,10 +210,13 @@ func (w *worker) begin(c *conn, meta []byte) {
 	w.outFor(c)
 	c.started = true
 	x := exchange{version: c.req.version, minor: c.req.minor, head: string(c.req.method) == "HEAD",
-		keepAlive: c.keep && !w.ending && !w.quitting}
+		keepAlive: c.keep && !w.ending && !w.quitting, server: w.server}
 	if c.bodyLeft > 0 || c.decoder != nil {
 		// The rest of the body may never be read; then the connection cannot
 		// go on. Better to say so than to promise.
+		x.keepAlive = false
+	}
+	if w.lane.frame.flags&flagClose != 0 {
 		x.keepAlive = false
 	}
 	var err error
@@ -388,10 +398,7 @@ func (w *worker) failed(c *conn, flags byte) {
 // cut ends a response in the middle, so that no client takes it for complete.
 func (w *worker) cut(c *conn) {
 	c.keep, c.refused = false, true
-	if c.fd >= 0 && c.started && !c.framing.chunked && c.framing.length < 0 && !c.framing.noBody {
-		// Only a reset tells the client: an orderly close is this body's end.
-		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	}
+	c.forbidEnd()
 	w.complete(c)
 }
 
@@ -434,6 +441,12 @@ func (w *worker) complete(c *conn) {
 
 // record writes the access log's line.
 func (w *worker) record(c *conn, status []byte, parsed bool) {
+	began := c.begun
+	if began == 0 {
+		began = w.now
+	}
+	took := time.Duration(w.now - began)
+	w.log.statsd.request(status, took)
 	if w.access == nil {
 		return
 	}
@@ -442,12 +455,8 @@ func (w *worker) record(c *conn, status []byte, parsed bool) {
 	} else if !parsed || c.refused {
 		w.resp.fields = w.resp.fields[:0]
 	}
-	began := c.begun
-	if began == 0 {
-		began = w.now
-	}
 	w.access.record(&accessEntry{
 		now: &w.clock, req: c.req, endpoint: &c.peer, scriptName: w.scriptName, parsed: parsed,
-		status: status, fields: w.resp.fields, bytes: c.sent, duration: time.Duration(w.now - began), pid: w.pid,
+		status: status, fields: w.resp.fields, bytes: c.sent, duration: took, pid: w.pid,
 	})
 }

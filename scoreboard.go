@@ -49,6 +49,7 @@ type slot struct {
 	running     [runningMax]byte // so a torn read does no harm
 
 	// Written by the arbiter.
+	age   atomic.Uint64 // serial number of the worker
 	order atomic.Uint64
 }
 

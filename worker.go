@@ -10,6 +10,7 @@ package main
 // will not serve any more, goes to its siblings through the hand-over socket.
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -52,6 +53,9 @@ const (
 	onWire
 	onSignal
 	onLifeline
+	onFate
+	onRelay
+	onReload
 )
 
 type listener struct {
@@ -67,6 +71,7 @@ type worker struct {
 	clock      clock
 	slot       *slot
 	scriptName string
+	server     string // the Server field of responses
 	pid        int
 	wake       int // the arbiter's wake pipe
 
@@ -80,8 +85,9 @@ type worker struct {
 	alone     bool  // no siblings: nothing is gained by handing over
 
 	lane    *lane
-	waiting []*conn // complete requests, oldest first
-	conns   []*conn // by descriptor
+	reload  *reloader // nil without --reload
+	waiting []*conn   // complete requests, oldest first
+	conns   []*conn   // by descriptor
 	open    int
 	pool    pool
 	idle    []*request // parsed heads for reuse
@@ -119,6 +125,10 @@ const (
 	fdGive                 // hand-over
 	fdTake                 //
 	fdWake                 // a byte here makes the arbiter look
+	fdErrorlog             // if it is a file
+	fdAccesslog            // the same
+	fdForks                // where the mold is asked for a Python; no socket without one
+	fdRecords              // where records of the logs go, if Python makes them
 	fdListeners            // first listener; the rest follow
 )
 
@@ -139,8 +149,10 @@ func runWorker() int {
 		return exitBoot
 	}
 	w.loop()
+	w.relay()
 	w.access.flush()
 	w.log.infof("Worker exiting (pid: %d)", w.pid)
+	w.log.close()
 	return w.exit
 }
 
@@ -171,11 +183,35 @@ func newWorker() (*worker, error) {
 	if cfg.maxRequests > 0 && cfg.maxRequestsJitter > 0 {
 		w.maxServed += int(uint64(time.Now().UnixNano()^int64(w.pid)*7919) % uint64(cfg.maxRequestsJitter+1))
 	}
-	if w.log, err = openErrorLog(cfg.errorlog, cfg.loglevel); err != nil {
+	out, err := inheritSink(cfg.errorlog, fdErrorlog, unix.Stderr)
+	if err != nil {
 		return w, err
 	}
-	if w.access, err = openAccessLog(cfg.accesslog, cfg.accessLogFormat); err != nil {
+	w.log = newErrorLog(out, cfg.loglevel)
+	if err := w.log.join(cfg); err != nil {
 		return w, err
+	}
+	if cfg.accesslog != "" {
+		if out, err = inheritSink(cfg.accesslog, fdAccesslog, unix.Stdout); err != nil {
+			return w, err
+		}
+		if w.access, err = newAccessLog(out, cfg.accessLogFormat); err != nil {
+			return w, err
+		}
+	}
+	if w.access, err = w.access.join(cfg, w.log.syslog); err != nil {
+		return w, err
+	}
+	if cfg.logs {
+		if w.access, err = cfg.inPython(w.log, w.access, &recorder{fdRecords}); err != nil {
+			return w, err
+		}
+	}
+	w.server = cfg.serverField()
+	if cfg.credential != nil {
+		if err := checkCredential(cfg.credential); err != nil {
+			return w, err
+		}
 	}
 	if w.slot, err = mapSlot(fdSlot); err != nil {
 		return w, err
@@ -227,11 +263,35 @@ func (w *worker) boot() error {
 	if err := epollAdd(w.ep, fdLifeline, unix.EPOLLIN|unix.EPOLLRDHUP, onLifeline); err != nil {
 		return err
 	}
-	w.lane, err = openLane(w.cfg, os.Environ())
+	forks := fdForks
+	if _, err := unix.Getsockname(forks); err != nil {
+		forks = -1
+	}
+	w.lane, err = openLane(w.cfg, os.Environ(), forks, w.slot.age.Load())
 	if err != nil {
 		return err
 	}
 	w.slot.python.Store(uint64(w.lane.pid))
+	if w.lane.fate >= 0 {
+		if err := epollAdd(w.ep, w.lane.fate, unix.EPOLLIN, onFate); err != nil {
+			return err
+		}
+	}
+	if w.cfg.reload {
+		w.log.warningf("Reloader is on. Use in development only!")
+		wake, err := w.startReload()
+		if err != nil {
+			return err
+		}
+		if err := epollAdd(w.ep, wake, unix.EPOLLIN, onReload); err != nil {
+			return err
+		}
+	}
+	if w.relays() {
+		if err := epollAdd(w.ep, w.lane.queue, unix.EPOLLIN, onRelay); err != nil {
+			return err
+		}
+	}
 	return epollAdd(w.ep, w.lane.wire, unix.EPOLLIN, onWire)
 }
 
@@ -291,6 +351,7 @@ func (w *worker) loop() {
 		w.dispatch()
 		w.arm()
 		w.access.flush()
+		w.log.statsd.flush()
 	}
 }
 
@@ -313,6 +374,12 @@ func (w *worker) handle(e *unix.EpollEvent) {
 		}
 	case onSignal:
 		w.signals(fd)
+	case onFate:
+		w.readFate()
+	case onRelay:
+		w.relay()
+	case onReload:
+		w.fileChanged(fd)
 	case onLifeline:
 		epollDel(w.ep, fdLifeline)
 		w.log.infof("Parent changed, shutting down: <Worker %d>", w.pid)
@@ -384,6 +451,11 @@ func (w *worker) reopen() {
 	}
 	if err := w.access.reopen(); err != nil {
 		w.log.errorf("accesslog: %v", err)
+	}
+	if w.cfg.captureOutput && w.log.out.file {
+		if err := w.log.out.capture(); err != nil {
+			w.log.errorf("capture_output: %v", err)
+		}
 	}
 	if w.lane.ready && !w.pythonGone {
 		_ = unix.Kill(w.lane.pid, unix.SIGUSR1)
@@ -844,10 +916,8 @@ func (w *worker) expire(c *conn) {
 		w.close(c)
 	case c.state == readingHead, c.state == readingBody:
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
-	case c.state == draining:
-		w.lost(c)
-	case c.state == inLane && c.pending():
-		w.log.debugf("%s: the client does not take its response", c.line())
+	case c.state == draining, c.state == inLane && c.pending():
+		w.log.infof("%s: ip=%s does not take its response; closing the connection", c.line(), c.peer.remoteAddr)
 		w.lost(c)
 	case c.state == inLane && c.asked:
 		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
@@ -868,6 +938,8 @@ func (w *worker) overdue(c *conn) {
 		return
 	}
 	if w.choked == c {
+		w.log.infof("%s: ip=%s takes its response too slowly for an application that has --timeout; closing the connection",
+			c.line(), c.peer.remoteAddr)
 		l.begun = w.now
 		w.lost(c)
 		return
@@ -898,9 +970,7 @@ func (w *worker) abandon(running *conn, bad *badRequest) {
 		c.keep, c.refused = false, true
 		if c.started {
 			w.record(c, c.status, true)
-			if c.fd >= 0 {
-				_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-			}
+			c.forbidEnd()
 			w.close(c)
 		} else {
 			w.record(c, []byte(strconv.Itoa(bad.status)), true)
@@ -938,7 +1008,7 @@ func (w *worker) outOfStep(err error) {
 
 func (w *worker) killPython(sig syscall.Signal) {
 	w.killAt = 0
-	if !w.pythonGone {
+	if !w.pythonGone && w.lane.pid > 0 {
 		_ = unix.Kill(w.lane.pid, sig)
 	}
 }
@@ -956,6 +1026,36 @@ func (w *worker) reap() {
 	}
 }
 
+// readFate reads what the mold says of the Python that it has forked: its pid,
+// and in the end how it died. A mold that is gone says nothing.
+func (w *worker) readFate() {
+	var b [16]byte
+	n, errno := rawRead(w.lane.fate, b[:])
+	if errno == unix.EAGAIN {
+		return
+	}
+	if n == 0 {
+		epollDel(w.ep, w.lane.fate)
+		if !w.pythonGone && (w.lane.pid == 0 || unix.Kill(w.lane.pid, 0) != nil) {
+			w.died(0)
+		}
+		return
+	}
+	for said := b[:n]; len(said) >= 5; said = said[5:] {
+		number := binary.LittleEndian.Uint32(said[1:])
+		if said[0] == 'P' {
+			w.lane.pid = int(number)
+			w.slot.python.Store(uint64(number))
+			if w.stopping && !w.lane.ready {
+				w.killPython(unix.SIGKILL)
+			}
+		} else if !w.pythonGone {
+			w.died(unix.WaitStatus(number))
+		}
+	}
+}
+
+// died is called when the Python has ended.
 func (w *worker) died(status unix.WaitStatus) {
 	l := w.lane
 	if l.ready && !l.closed {

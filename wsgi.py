@@ -9,6 +9,7 @@ Descriptors, as the worker (lane.go) hands them over:
   3  the bridge           6  wire: frames of the running request, both ways
   4  settings, marshal    7  where faulthandler writes stacks
   5  queue of requests    8  page: the number of the request to give up
+  9, 10  log files, if somebody else has opened them
 
 A frame is a header and a payload: some bytes of marshal, then raw body.
 """
@@ -25,21 +26,25 @@ import signal
 import stat
 import struct
 import sys
+from types import FunctionType
 
 # Modules that are slow or large are imported where they are needed: what this
 # process has loaded is paid for once for each worker.
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket
 
 BRIDGE, SETTINGS, QUEUE, WIRE, TRACE, PAGE = 3, 4, 5, 6, 7, 8
+ERRORLOG, ACCESSLOG = 9, 10  # where the user of a worker is not the arbiter's
 ANSWER = 5  # where a configuration file's values go
 
 # length of the payload, request number, bytes of marshal in it, kind, flags
 HEADER = struct.Struct("<IIIBBxx")
 QUEUE_MAX = 1 << 16  # no request message is longer; the worker keeps to it too
+RELAY_MAX = 60 << 10  # of a message the other way
 
 REQUEST, INDIRECT, BODY = 1, 2, 3  # from the worker
-READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS = 8, 9, 10, 11, 12, 13, 14
-LAST, MORE, BROKEN, QUIET = 1, 2, 4, 8  # flags
+READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
+RETIRE = 16
+LAST, MORE, BROKEN, QUIET, CLOSE = 1, 2, 4, 8, 16  # flags
 
 
 # Application ---------------------------------------------------------------
@@ -129,12 +134,24 @@ class Formatter(logging.Formatter):
     sees in every other line and signals."""
 
     def format(self, record):
-        record.worker = os.getppid()
+        record.worker = owner or os.getppid()
         return super().format(record)
+
+
+logger = None  # an instance of logger_class, where logs are made in Python
+
+
+captured = False  # standard output and standard error are the error log
 
 
 def set_up_logging(settings):
     """The loggers that applications look up, with live handlers."""
+    global captured
+    captured = settings["capture_output"] and settings["errorlog"] != "-"
+    global logger
+    if settings["logs"]:
+        logger = package()["gunicorn.glogging"].open_log(settings)
+        return logger.error_log
     levels = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
               "error": logging.ERROR, "critical": logging.CRITICAL}
     error = logging.getLogger("gunicorn.error")
@@ -147,39 +164,124 @@ def set_up_logging(settings):
     access.setLevel(logging.INFO)
     if settings["accesslog"]:
         access.addHandler(handler_for(settings["accesslog"], sys.stdout, logging.Formatter("%(message)s")))
+    if settings["syslog"]:
+        error.addHandler(Relay("e"))
+        if not settings["disable_redirect_access_to_syslog"]:
+            access.addHandler(Relay("a"))
+    if settings["statsd_host"]:
+        error.addFilter(Metrics())
+    capture()
     return error
+
+
+outbox = None  # Python's end of the queue, to speak to the worker
+
+
+def open_outbox(settings):
+    global outbox
+    if outbox is None and (settings["syslog"] or settings["statsd_host"]):
+        # A copy: children of the application keep it.
+        outbox = socket(AF_UNIX, SOCK_SEQPACKET, 0, os.dup(QUEUE))
+        outbox.settimeout(None)
+
+
+def relay(text):
+    """Has the worker (relay.go) send a record or a metric: neither a daemon
+    nor a name server can hold up the application."""
+    if outbox:
+        try:
+            outbox.send(text.encode("utf-8", "backslashreplace")[:RELAY_MAX])
+        except OSError:
+            pass  # the worker is gone
+
+
+class Relay(logging.Handler):
+    """Records for syslog."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def emit(self, record):
+        try:
+            level = min(max(record.levelno // 10 - 1, 0), 4)
+            relay("%s%d%s" % (self.kind, level, self.format(record)))
+        except Exception:
+            self.handleError(record)
+
+
+class Metrics(logging.Filter):
+    """Counts the records of gunicorn.error for statsd, and sends what they
+    carry. A filter sees what is logged by this name, and nothing that the
+    application sends to the same handlers."""
+
+    COUNTED = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "critical"}
+    TYPES = {"gauge": "g", "counter": "c|@1.0", "histogram": "h", "timer": "ms"}
+
+    def filter(self, record):
+        metric, value, kind = (getattr(record, name, None) for name in ("metric", "value", "mtype"))
+        if metric and value is not None and kind in self.TYPES:
+            relay("m%s:%s|%s" % (metric, value, self.TYPES[kind]))
+            if not record.msg:
+                return False
+        name = "exception" if record.exc_info else self.COUNTED.get(record.levelno)
+        if name:
+            relay("mgunicorn.log.%s:1|c|@1.0" % name)
+        return True
+
+
+def capture():
+    if captured:
+        log = logging.getLogger("gunicorn.error").handlers[0].stream.fileno()
+        if stat.S_ISREG(os.fstat(log).st_mode):
+            os.dup2(log, 1)
+            os.dup2(log, 2)
 
 
 def handler_for(path, stream, formatter):
     if path in (None, "", "-"):
         handler = logging.StreamHandler(stream)
     else:
-        handler = logging.FileHandler(path)
+        try:
+            handler = logging.FileHandler(path)
+        except OSError:  # root, whose descriptor this is, could open it
+            handler = logging.FileHandler(path, delay=True)
+            handler.stream = open(ERRORLOG if stream is sys.stderr else ACCESSLOG, "a", encoding=handler.encoding)
     handler.setFormatter(formatter)
     return handler
 
 
 def reopen_logs(number, frame):
     """USR1: somebody has renamed the files. Every logger's are reopened, the
-    application's too, as under Gunicorn."""
+    application's too, as under Gunicorn. One that cannot be opened goes on as
+    it is: a signal must not break what runs."""
     loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
     for logger in loggers:
         for handler in getattr(logger, "handlers", ()):
             if isinstance(handler, logging.FileHandler):
                 with handler.lock:
                     if handler.stream:
-                        handler.close()
-                        handler.stream = handler._open()
+                        try:
+                            stream = handler._open()
+                        except OSError:
+                            continue
+                        handler.stream.close()
+                        handler.stream = stream
+    capture()
 
 
 class Errors:
     """wsgi.errors: bare text to where the error log goes."""
 
-    def __init__(self, log):
-        self.handler = log.handlers[0]
+    @property
+    def stream(self):
+        for handler in logging.getLogger("gunicorn.error").handlers:
+            if getattr(handler, "stream", None):
+                return handler.stream
+        return sys.stderr
 
     def write(self, text):
-        stream = self.handler.stream
+        stream = self.stream
         stream.write(text)
         stream.flush()
 
@@ -188,7 +290,7 @@ class Errors:
             self.write(line)
 
     def flush(self):
-        self.handler.stream.flush()
+        self.stream.flush()
 
 
 # Requests and responses ----------------------------------------------------
@@ -408,24 +510,25 @@ class Lane:
     """One thread's work: receive a request, call the application, send the
     response. sync has one lane, on the main thread."""
 
-    def __init__(self, settings, app, log):
+    def __init__(self, settings, app, log, files=None):
         self.queue = socket(AF_UNIX, SOCK_SEQPACKET, 0, QUEUE)
         self.wire = socket(AF_UNIX, SOCK_STREAM, 0, WIRE)
         for end in (self.queue, self.wire):
             end.settimeout(None)  # whatever socket.setdefaulttimeout says
+        open_outbox(settings)
         page = mmap.mmap(PAGE, mmap.PAGESIZE, prot=mmap.PROT_READ)
         self.cancelled = memoryview(page).cast("I")
-        self.app, self.log = app, log
+        self.app, self.log, self.files = app, log, files
         self.sendfile = settings["sendfile"]
         self.base = {
             "wsgi.version": (1, 0),
-            "wsgi.errors": Errors(log),
+            "wsgi.errors": Errors(),
             "wsgi.multithread": False,
             "wsgi.multiprocess": settings["workers"] > 1,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
             "wsgi.input_terminated": True,
-            "SERVER_SOFTWARE": os.environ["SERVER_SOFTWARE"],
+            "SERVER_SOFTWARE": settings["said"].get("software", os.environ["SERVER_SOFTWARE"]),
         }
         os.register_at_fork(before=hold_signals, after_in_parent=release_signals,
                             after_in_child=self.detach)
@@ -444,6 +547,8 @@ class Lane:
         """Serves until the worker closes the queue."""
         meta = marshal.dumps(sys.version.split()[0], 2)
         send_all(self.wire, HEADER.pack(len(meta), 0, len(meta), READY, 0) + meta)
+        if self.files is not None:
+            self.report()
         buffer = bytearray(QUEUE_MAX)
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, HEADER.unpack_from, HEADER.size
@@ -473,6 +578,17 @@ class Lane:
             if body is not None:
                 body.detach_request()
             del environ, call, body
+            if self.files is not None:
+                self.report()
+
+    def report(self):
+        """Tells the worker of files to watch, with reload."""
+        while True:
+            fresh = self.files.new()
+            if not fresh:
+                return
+            meta = marshal.dumps(fresh, 2)
+            send_all(self.wire, HEADER.pack(len(meta), 0, len(meta), WATCH, 0) + meta)
 
     def run(self, call, environ):
         try:
@@ -501,8 +617,8 @@ class Lane:
 
 def read_config(spec, path, names):
     """Run the configuration file spec, PATH or python:MODULE, as a program
-    started in the directory path, and return those of its globals that are
-    in names, in terms of marshal. What goes wrong in it ends this process."""
+    started in the directory path, and return its module, and those of its
+    globals that are in names in terms of marshal. What goes wrong in it ends this process."""
     sys.path.insert(0, path)
     if spec.startswith("python:"):
         import importlib
@@ -514,7 +630,53 @@ def read_config(spec, path, names):
     else:
         module = run_config(spec, os.path.join(path, spec))
     sys.stdout.flush()
-    return {name: portable(value) for name, value in vars(module).items() if name in names}
+    answer = {}
+    for name, value in vars(module).items():
+        if name in ("worker_class", "logger_class") and isinstance(value, FunctionType):
+            value = value()
+        if name in names:
+            answer[name] = portable(value)
+    answer["gunicorn"] = said(module)
+    return module, answer
+
+
+def said(module):
+    """What a configuration file says that is not the value of a setting, or
+    cannot be described: see portable."""
+    facts = {}
+    gunicorn = sys.modules.get("gunicorn")
+    version = getattr(gunicorn, "__version__", None)
+    if version is not None:
+        if gunicorn.SERVER != "gunicorn":
+            facts["server"] = str(gunicorn.SERVER)
+        if gunicorn.SERVER_SOFTWARE != "gunicorn/" + version:
+            facts["software"] = str(gunicorn.SERVER_SOFTWARE)
+    facts["classes"] = {}
+    for name in ("worker_class", "logger_class"):
+        value = getattr(module, name, None)
+        if isinstance(value, FunctionType):
+            value = value()
+        if isinstance(value, type):
+            facts["classes"][name] = ["%s.%s" % (c.__module__, c.__qualname__) for c in value.__mro__]
+    try:
+        facts["logconfig_dict"] = marshal.dumps(getattr(module, "logconfig_dict", {}), 2)
+    except ValueError:
+        facts["logconfig_dict"] = None  # it has classes or objects, and so needs the module
+    return facts
+
+
+def config_module(settings):
+    """The configuration file as a module, for what cannot leave Python. It is
+    run again in a process that has not run it."""
+    spec = settings["config"]
+    if spec.startswith("python:"):
+        import importlib
+        return importlib.import_module(spec[len("python:"):])
+    if "__config__" not in sys.modules:
+        if spec.startswith("file:"):
+            spec = spec[len("file:"):]
+        run_config(spec, os.path.join(settings["start_dir"], spec))
+    return sys.modules["__config__"]
 
 
 def run_config(name, path):
@@ -581,6 +743,42 @@ def positional_params(function):
 
 # Process -------------------------------------------------------------------
 
+class Finder:
+    """Answers imports of gunicorn with the modules of package.py, unless the
+    real package is installed. It comes first: a directory of the user's that
+    is called gunicorn too must not be taken for it."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "gunicorn" and not name.startswith("gunicorn."):
+            return None
+        from importlib.machinery import ModuleSpec, PathFinder
+        if name == "gunicorn":
+            real = PathFinder.find_spec(name)
+            for place in real and real.submodule_search_locations or ():
+                if os.path.exists(os.path.join(place, "glogging.py")):
+                    return real
+        elif getattr(sys.modules["gunicorn"], "__file__", None) != "<gunicorn package.py>":
+            return None
+        module = package().get(name)
+        return module and ModuleSpec(name, self, is_package=hasattr(module, "__path__"))
+
+    def create_module(self, spec):
+        return package()[spec.name]
+
+    def exec_module(self, module):
+        pass
+
+
+modules = {}
+
+
+def package():
+    """The modules of package.py by name."""
+    if not modules:
+        exec(load("package.py"), {"__name__": "__gunicorn_package__", "bridge": globals(), "MODULES": modules})
+    return modules
+
+
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
@@ -593,9 +791,17 @@ def release_signals():
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
 
 
+owner = 0  # the worker's pid, where that is not the parent's
+
+
+def own(pid):
+    global owner
+    owner = pid
+
+
 def forward(number, frame):
     """A signal sent to this process is meant for its worker."""
-    os.kill(os.getppid(), number)
+    os.kill(owner or os.getppid(), number)
 
 
 def ignore(number, frame):
@@ -627,22 +833,50 @@ def read_settings():
 
 def serve():
     set_up_process()
+    for fd in (ERRORLOG, ACCESSLOG):
+        try:
+            os.set_inheritable(fd, False)
+        except OSError:
+            pass  # there is none
     settings = read_settings()
     set_up_path(settings)
+    open_outbox(settings)
     log = set_up_logging(settings)
+    app, files = open_app(settings, log)
+    Lane(settings, app, log, files).serve()
+
+
+def open_app(settings, log):
+    """The application and, with reload, the files that it consists of."""
+    debug = files = None
+    if settings["reload"] or settings["spew"]:
+        debug = {"__name__": "__gunicorn__"}
+        exec(load("debug.py"), debug)
+    if settings["reload"]:
+        files = debug["Files"]()
+    if settings["spew"]:
+        debug["spew"]()
     try:
-        app = load_app(settings["app"])
-    except LoadError as e:
+        return load_app(settings["app"]), files
+    except BaseException as e:
+        if files is None:
+            refuse(e, log)
+        log.exception(e)
+        files.missed(e)
+        return debug["failed_app"](e), files
+
+
+def refuse(error, log):
+    """Ends this process, which has no application."""
+    if isinstance(error, LoadError):
         if log.isEnabledFor(logging.DEBUG):
             log.debug("", exc_info=True)
         else:
-            print(e, file=sys.stderr, flush=True)
+            print(error, file=sys.stderr, flush=True)
         sys.exit(4)
-    except BaseException as e:
-        log.exception("Exception in worker process")
-        print(e, file=sys.stderr, flush=True)
-        sys.exit(3)
-    Lane(settings, app, log).serve()
+    log.exception("Exception in worker process")
+    print(error, file=sys.stderr, flush=True)
+    sys.exit(3)
 
 
 def check():
@@ -663,9 +897,27 @@ def config():
     question = read_settings()
     if sys.path and sys.path[0] == "":
         del sys.path[0]
-    answer = read_config(question["spec"], question["dir"], question["names"])
+    module, answer = None, {}
+    if question["spec"]:
+        module, answer = read_config(question["spec"], question["dir"], question["names"])
     with open(ANSWER, "wb") as f:
         f.write(marshal.dumps(answer, 2))
+    # The arbiter closes the control socket when it wants no more of this.
+    hooks = {"__name__": "__gunicorn_hooks__"}
+    exec(load("hooks.py"), hooks)
+    mold = hooks["Mold"](globals(), module)
+    worker = mold.run()
+    hooks["serve"](globals(), mold, worker)
 
 
-{"serve": serve, "check": check, "config": config}[sys.argv[1]]()
+def log():
+    """Makes the logs of the whole server."""
+    settings = read_settings()
+    set_up_path(settings)
+    records = socket(AF_UNIX, SOCK_SEQPACKET, 0, ANSWER)
+    records.settimeout(None)
+    package()["gunicorn.glogging"].keep_log(settings, records, ANSWER + 1)
+
+
+sys.meta_path.insert(0, Finder())
+{"serve": serve, "check": check, "config": config, "log": log}[sys.argv[1]]()

@@ -1,0 +1,275 @@
+package main
+
+// Where a class or a configuration of Python's logging module makes the logs
+// (logger_class, logconfig and its like), one Python makes them for the whole
+// server: the arbiter and the workers send it their records, and it gives each
+// to the logger that the operator has configured (package.py, keep_log). Its
+// own socket is the only queue. Nobody waits for it: when the queue is full, a
+// record of the error log goes where it would go without all this, and one of
+// the access log is dropped and counted.
+//
+// It ends when every process that has the sending end has: so nothing that a
+// worker had to say is lost.
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// recorder sends records to the Python that makes the logs.
+type recorder struct{ fd int }
+
+// logger is that Python, as the arbiter sees it.
+type logger struct {
+	pid       int // 0 while there is none
+	give      int // records go in here
+	take      int // and come out here: kept, so that they outlive that Python
+	notBefore int64
+}
+
+const (
+	loggerWait = 30 * time.Second // for modules to be imported and handlers to connect
+	loggerEnd  = 2 * time.Second  // for the last records to be written
+)
+
+// ownLoggers are the values of logger_class that need no Python.
+var ownLoggers = []string{"", "simple", "gunicorn.glogging.Logger", "gunicorn.instrument.statsd.Statsd"}
+
+// logsInPython says whether Python makes the logs.
+func (c *config) logsInPython() bool {
+	if c.logconfig != "" || c.logconfigJSON != "" {
+		return true
+	}
+	for i, v := range c.values {
+		switch v := v.(type) {
+		case callable:
+			if settings[i].name == "logger_class" {
+				return true
+			}
+		case dict:
+			if settings[i].kind == anyDict && len(v) > 0 {
+				return true
+			}
+		}
+	}
+	return !slices.Contains(ownLoggers, c.loggerClass)
+}
+
+// openLogger starts the Python that makes the logs of c, and waits until it has
+// read their configuration.
+func openLogger(c *config) (l *logger, err error) {
+	l = &logger{}
+	if l.give, l.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+		return nil, err
+	}
+	_ = unix.SetsockoptInt(l.give, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		l.close()
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	defer unix.Close(p[0])
+	err = l.start(c, p[1])
+	unix.Close(p[1])
+	if err == nil {
+		err = c.readLogger(p[0])
+	}
+	if err != nil {
+		if l.pid > 0 {
+			_ = unix.Kill(l.pid, unix.SIGKILL)
+			waitFor(l.pid)
+			l.pid = 0
+		}
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *logger) start(c *config, answer int) error {
+	bridge := c.bridge
+	c.bridge = nil // Python has no use for it among its settings
+	settings, err := memfd("settings", c.encode())
+	c.bridge = bridge
+	if err != nil {
+		return err
+	}
+	defer unix.Close(settings)
+	l.pid, err = startPython(c.python, bridge, "log", childEnv(c), settings, l.take, answer)
+	return err
+}
+
+// readLogger reads what the new Python says of its loggers, or of what is
+// wrong with them.
+func (c *config) readLogger(fd int) error {
+	var out []byte
+	b := make([]byte, 4<<10)
+	for limit := monotonic() + int64(loggerWait); ; {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(max(0, limit-monotonic())/1e6))
+		if err == unix.EINTR {
+			continue
+		}
+		if n == 0 {
+			return errors.New("the configuration of the logs takes too long")
+		}
+		if n, err = unix.Read(fd, b); err == unix.EINTR {
+			continue
+		}
+		if n <= 0 || len(out) > len(b) {
+			break
+		}
+		out = append(out, b[:n]...)
+	}
+	v, err := unmarshal(out)
+	facts, ok := v.(map[string]any)
+	if err != nil || !ok {
+		return errors.New("the Python that makes the logs has ended")
+	}
+	if text, ok := facts["error"].(string); ok {
+		return errors.New(text)
+	}
+	level, _ := facts["level"].(int64)
+	c.logLevel = logLevel(min(max((level+9)/10-1, int64(levelDebug)), int64(levelCritical)))
+	c.logAccess, _ = facts["access"].(bool)
+	return nil
+}
+
+// died says whether the dead child is this one.
+func (l *logger) died(pid int) bool {
+	if l == nil || pid != l.pid {
+		return false
+	}
+	l.pid = 0
+	l.notBefore = monotonic() + int64(time.Second)
+	return true
+}
+
+// keep starts another Python after one has died. Nobody waits for its answer.
+func (l *logger) keep(c *config) error {
+	if l == nil || l.pid > 0 || l.give < 0 || monotonic() < l.notBefore {
+		return nil
+	}
+	l.notBefore = monotonic() + int64(time.Second)
+	return l.start(c, unix.Stderr)
+}
+
+// passed is the sending end, for a worker to inherit, or a filler.
+func (l *logger) passed(filler int) uintptr {
+	if l == nil {
+		return uintptr(filler)
+	}
+	return uintptr(l.give)
+}
+
+// close lets the Python go once the workers that still speak to it have ended.
+func (l *logger) close() {
+	if l != nil && l.give >= 0 {
+		unix.Close(l.give)
+		unix.Close(l.take)
+		l.give = -1
+	}
+}
+
+// finish waits until the last records are written: what the arbiter leaves
+// behind when it ends is killed.
+func (l *logger) finish() {
+	l.close()
+	if l == nil {
+		return
+	}
+	for end := monotonic() + int64(loggerEnd); l.pid > 0 && monotonic() < end; {
+		if pid, _ := unix.Wait4(l.pid, nil, unix.WNOHANG, nil); pid == l.pid {
+			l.pid = 0
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// send is false when the record could not be sent at once.
+func (r *recorder) send(message []byte) (bool, error) {
+	for {
+		err := unix.Sendto(r.fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+		if err != unix.EINTR {
+			return err == nil, err
+		}
+	}
+}
+
+func appendRecord(b []byte, n, level, pid int) []byte {
+	return appendMarshalInt(appendMarshalInt(appendMarshalTuple(b, n), int64(level)), int64(pid))
+}
+
+// record sends one of the error log.
+func (r *recorder) record(level logLevel, pid int, text string) bool {
+	b := appendRecord(make([]byte, 0, 256), 3, (int(level)+1)*10, pid)
+	ok, _ := r.send(appendMarshalText(b, strings.ToValidUTF8(text, "\ufffd")))
+	return ok
+}
+
+// reopen has the files opened again by their names, after what was sent before.
+func (r *recorder) reopen() {
+	_, _ = r.send(appendRecord(nil, 2, -1, os.Getpid()))
+}
+
+// access sends one of the access log: everything that a line may be made of,
+// or, when that is too long for a message, the line.
+func (r *recorder) access(a *accessLog, e *accessEntry) bool {
+	b := appendRecord(a.scratch[:0], 7, 0, e.pid)
+	b = append(b, marshalDict)
+	if e.parsed {
+		b = e.req.appendEnviron(b, e.endpoint, e.scriptName)
+	} else {
+		b = appendMarshalLatin(appendMarshalText(b, "REMOTE_ADDR"), e.endpoint.remoteAddr)
+		b = appendMarshalLatin(appendMarshalText(b, "REQUEST_METHOD"), e.req.method)
+		b = appendMarshalLatin(appendMarshalText(b, "RAW_URI"), e.req.target)
+		b = appendMarshalLatin(appendMarshalText(b, "SERVER_PROTOCOL"), e.req.version)
+		b = appendMarshalLatin(appendMarshalText(b, "QUERY_STRING"), e.req.query)
+	}
+	b = append(b, marshalDictEnd)
+	b = appendMarshalLatin(b, e.status)
+	b = appendMarshalList(b, len(e.fields))
+	for _, f := range e.fields {
+		b = appendMarshalLatin(appendMarshalLatin(appendMarshalTuple(b, 2), f.name), f.value)
+	}
+	b = appendMarshalInt(appendMarshalInt(b, e.bytes), e.duration.Microseconds())
+	a.scratch = b[:0]
+	ok, err := r.send(b)
+	if err != unix.EMSGSIZE {
+		return ok
+	}
+	for i := range a.pieces {
+		a.piece(&a.pieces[i], e)
+	}
+	b = appendMarshalText(appendRecord(nil, 3, 0, e.pid), strings.ToValidUTF8(string(a.buf), "\ufffd"))
+	a.buf = a.buf[:0]
+	ok, _ = r.send(b)
+	return ok
+}
+
+// inPython makes both logs send their records instead of writing them. access
+// is nil where none was asked for; a configuration asks for one.
+func (c *config) inPython(log *errorLog, access *accessLog, r *recorder) (*accessLog, error) {
+	log.python, log.level = r, c.logLevel
+	if access == nil {
+		var err error
+		if access, err = newAccessLog(sink{}, c.accessLogFormat); err != nil {
+			return nil, err
+		}
+	}
+	access.out.close()
+	access.out = sink{fd: -1}
+	if c.logAccess {
+		access.python = r
+	}
+	if access.python == nil && access.syslog == nil {
+		return nil, nil
+	}
+	return access, nil
+}

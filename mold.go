@@ -1,0 +1,121 @@
+package main
+
+// The mold is the Python that has run the configuration file. It stays alive
+// when that file has server hooks, or with --preload: it calls the hooks, and
+// forks the Python of each worker, which so inherits the hooks' state and, with
+// --preload, the loaded application. (hooks.py is its other half.)
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+type mold struct {
+	pid   int
+	sock  int // questions and answers, one at a time
+	child int // the mold's end of it, until it is started
+	forks int // workers ask here for a Python
+	far   int // the mold's end of it, until it is started
+}
+
+// open makes the sockets.
+func (m *mold) open() (err error) {
+	if m.sock, m.child, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+		return err
+	}
+	for _, fd := range []int{m.sock, m.child} {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
+	}
+	m.forks, m.far, err = socketpair(unix.SOCK_SEQPACKET)
+	return err
+}
+
+// moldRoom is the longest message: settings with a dictionary for the logs fit.
+const moldRoom = 160 << 10
+
+// hooks are the names of the hooks that the configuration file has.
+func (c *config) hooks() map[string]bool {
+	set := map[string]bool{}
+	for i := range settings {
+		r := &settings[i]
+		if v, ok := c.values[i].(callable); ok && r.section == "Server Hooks" && v.name != r.def {
+			set[r.name] = true
+		} else if s, ok := c.values[i].(string); ok && r.section == "Server Hooks" && s != "" {
+			set[r.name] = true
+		}
+	}
+	return set
+}
+
+// close lets the mold go: it ends when the Pythons that it has forked have.
+func (m *mold) close() {
+	if m != nil && m.sock >= 0 {
+		unix.Close(m.sock)
+		unix.Close(m.forks)
+		m.sock = -1
+	}
+}
+
+// errMold is any end of the conversation.
+var errMold = errors.New("the Python of the configuration file has ended")
+
+// ask sends a question and waits for the answer, as long as the operator's
+// functions take.
+func (m *mold) ask(question map[string]any) (answer map[string]any, err error) {
+	b := appendMarshal(nil, question)
+	if len(b) > moldRoom {
+		return nil, fmt.Errorf("%d bytes of settings are too many for hooks", len(b))
+	}
+	if err := unix.Sendto(m.sock, b, unix.MSG_NOSIGNAL, nil); err != nil {
+		return nil, errMold
+	}
+	room := make([]byte, 2*moldRoom)
+	for {
+		n, _, err := unix.Recvfrom(m.sock, room, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return nil, errMold
+		}
+		v, err := unmarshal(room[:n])
+		answer, ok := v.(map[string]any)
+		if err != nil || !ok {
+			return nil, errMold
+		}
+		if answer["ok"] != true {
+			return nil, &startError{status: exitFailure} // the mold has said why
+		}
+		return answer, nil
+	}
+}
+
+// start gives the mold what a worker's Python needs: after that it can fork.
+func (m *mold) start(c *config, env []string) error {
+	set, err := unmarshal(c.encode())
+	if err != nil {
+		return err
+	}
+	all := set.(map[string]any)
+	delete(all, "bridge")
+	all["credential"] = nil
+	if cred := c.credential; cred != nil {
+		groups := []any{}
+		for _, g := range cred.Groups {
+			groups = append(groups, int64(g))
+		}
+		all["credential"] = []any{int64(cred.Uid), int64(cred.Gid), groups}
+	}
+	_, err = m.ask(map[string]any{"do": "start", "settings": all, "env": env, "pid": os.Getpid()})
+	return err
+}
+
+// fork asks for a Python whose descriptors these are. What the mold writes to
+// fate is its pid, and in the end its status.
+func askFork(forks int, age uint64, fds ...int) error {
+	b := appendMarshal(nil, map[string]any{"age": int64(age), "worker": os.Getpid()})
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(forks, b, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
+}
