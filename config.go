@@ -474,8 +474,11 @@ Before a line of the application, or of a module that it uses, runs, it is writt
 		section: "Debugging",
 		kind:    boolean,
 		def:     "False",
+		early:   true,
 		usage:   "check the settings, load the application, and exit",
-		doc:     `The status is 0 if both went well and 1 if not; addresses and log files are not opened.`,
+		doc: `The status is 0 if both went well and 1 if not.
+No address is bound and no log is written, but it is checked that they could be.
+A variable of the configuration file whose name is nearly that of a setting is pointed out.`,
 		field:   func(c *config) any { return &c.checkConfig },
 	},
 	{

@@ -297,6 +297,10 @@ var samples = []sample{
 	{name: "access_log_format", values: []string{"%(h)s", "µ", "é"},
 		def: `%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`, fields: texts("%(h)s", "µ", "é")},
 	{name: "errorlog", values: []string{"a", "-", "c"}, def: "-", fields: texts("a", "-", "c")},
+	{name: "logger_class", values: []string{"a.B", "simple", "c.D"}, def: "gunicorn.glogging.Logger",
+		fields: texts("a.B", "simple", "c.D")},
+	{name: "logconfig", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
+	{name: "logconfig_json", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
 	{name: "syslog_addr", values: []string{"tcp://a:1", "unix:///dev/log#dgram", "udp://[::1]"}, def: "udp://localhost:514",
 		fields: texts("tcp://a:1", "unix:///dev/log#dgram", "udp://[::1]")},
 	{name: "syslog_prefix", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
@@ -469,7 +473,7 @@ func evalOnly(c *config, spec string) (map[string]any, error) {
 
 // Every row is tried by one of the tests above or below.
 func TestEveryRowHasATest(t *testing.T) {
-	elsewhere := []string{"config", "python", "secure_scheme_headers"}
+	elsewhere := []string{"config", "python", "secure_scheme_headers", "logconfig_dict"}
 	names := map[string]bool{}
 	for i := range settings {
 		r := &settings[i]
@@ -495,8 +499,7 @@ func TestEveryRowHasATest(t *testing.T) {
 // other has a value for each unsupported row that is not its default.
 var other = map[string]any{
 	"worker_class": "gevent", "threads": "2",
-	"user": "54321", "group": "54321", "logger_class": "a.B", "logconfig": "x", "logconfig_dict": pyDict("a", int64(1)),
-	"logconfig_json": "x", "paste": "x", "proxy_protocol": "v1",
+	"user": "54321", "group": "54321", "paste": "x", "proxy_protocol": "v1",
 	"proxy_allow_ips": "*", "protocol": "uwsgi", "uwsgi_allow_ips": "*", "keyfile": "x", "certfile": "x",
 	"ssl_version": "3", "cert_reqs": "1", "ca_certs": "x", "ciphers": "x", "http_protocols": "h2,h1",
 	"http2_cleartext": "both", "http2_max_concurrent_streams": "1", "http2_initial_window_size": "1",
@@ -512,7 +515,11 @@ func TestUnsupported(t *testing.T) {
 		if r.unsupported == "" {
 			continue
 		}
-		want := "gunicorn: " + r.name + ": not supported by this server: " + r.unsupported + "\n"
+		why := r.unsupported
+		if r.name == "worker_class" {
+			why = "gevent is a class of workers for gevent; " + why
+		}
+		want := "gunicorn: " + r.name + ": not supported by this server: " + why + "\n"
 		refused := func(name string, from source) {
 			t.Run(r.name+"/"+name, func(t *testing.T) {
 				from.args = append(from.args, "app:app")

@@ -333,7 +333,7 @@ class Mold:
         names = [name for name in settings["hooks"] if hasattr(self.module, name)]
         self.hooks = Hooks(self.module, names)
         cfg = Config(settings)
-        self.server = Server(cfg, HookLog(log, cfg), App(cfg, lambda: self.wsgi["load_app"](settings["app"])), pid)
+        self.server = Server(cfg, self.wsgi["logger"] or HookLog(log, cfg), App(cfg, lambda: self.wsgi["load_app"](settings["app"])), pid)
         if settings["preload_app"]:
             try:
                 self.server.app.wsgi()

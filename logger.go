@@ -42,7 +42,7 @@ var ownLoggers = []string{"", "simple", "gunicorn.glogging.Logger", "gunicorn.in
 
 // logsInPython says whether Python makes the logs.
 func (c *config) logsInPython() bool {
-	if c.logconfig != "" || c.logconfigJSON != "" {
+	if c.logconfig != "" || c.logconfigJSON != "" || c.said["loggers"] == true {
 		return true
 	}
 	for i, v := range c.values {

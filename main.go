@@ -115,6 +115,10 @@ func runCommand(args []string) int {
 		c.print(os.Stdout)
 	}
 	if c.checkConfig || c.printConfig {
+		if err := checkPlaces(c); err != nil && c.checkConfig {
+			fmt.Fprint(os.Stderr, err)
+			return exitFailure
+		}
 		return checkApp(c)
 	}
 	// A new arbiter that GUNICORN_FD tells of its listeners comes from one
@@ -147,6 +151,27 @@ func programPath() string {
 		}
 	}
 	return os.Args[0]
+}
+
+// checkPlaces says whether what the settings name could be opened, without
+// opening it.
+func checkPlaces(c *config) error {
+	if err := c.checkBoot(); err != nil {
+		return err
+	}
+	for _, path := range []string{c.errorlog, c.accesslog} {
+		if path == "" || path == "-" {
+			continue
+		}
+		err := unix.Access(path, unix.W_OK)
+		if err == unix.ENOENT {
+			err = unix.Access(filepath.Dir(path), unix.W_OK)
+		}
+		if err != nil {
+			return bootError(unwritable(path, err))
+		}
+	}
+	return nil
 }
 
 // checkApp is --check-config beyond the settings: the application loads.
@@ -299,7 +324,7 @@ func evalConfig(c *config, spec string) (globals map[string]any, m *mold, err er
 		names = append(names, settings[i].name)
 	}
 	question, err := memfd("question", appendMarshal(nil, map[string]any{
-		"spec": spec, "dir": startDir(), "names": names,
+		"spec": spec, "dir": startDir(), "names": names, "check": c.checkConfig,
 	}))
 	if err != nil {
 		return nil, nil, err

@@ -19,7 +19,7 @@ package main
 //	                       about it until the next start or signal
 //	sink NAME KIND         receives what is sent to $NAME and keeps it in the file NAME:
 //	                       udp and unixgram as lines, tcp, unix; stalled reads nothing
-//	unsink NAME            stops that; a unix one opened again has the same $NAME
+//	unsink NAME            stops that; opened again it has the same address
 //	listener N             further connections go to the Nth address (from 1)
 //	conn [NAME]            goes on with another connection, opened by its first send
 //	send TEXT...           sends text
@@ -680,7 +680,7 @@ var fileMark = regexp.MustCompile(`(?m)^-- (\S+) --\n`)
 
 func runScript(t *testing.T, name string) {
 	text := readAll(name)
-	s := &script{t: t, dir: t.TempDir(), conns: map[string]*clientConn{}, listener: 1}
+	s := &script{t: t, dir: t.TempDir(), conns: map[string]*clientConn{}, sinks: map[string]*logSink{}, listener: 1}
 	marks := fileMark.FindAllStringSubmatchIndex(text, -1)
 	commands := text
 	for i, m := range marks {
@@ -725,11 +725,6 @@ func (s *script) finish() {
 		c.Close()
 	}
 	clear(s.conns)
-	defer func() {
-		for name := range s.sinks {
-			s.closeSink(name)
-		}
-	}()
 	if s.srv != nil {
 		s.srv.expected = s.expected
 		s.srv.finish()

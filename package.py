@@ -336,16 +336,7 @@ class Logger:
             log.removeHandler(old)
         if output is None:
             return
-        if output == "-":
-            handler = logging.StreamHandler(stream)
-        else:
-            check_is_writable(output)
-            handler = logging.FileHandler(output)
-            try:
-                os.chown(handler.baseFilename, self.cfg.user, self.cfg.group)
-            except OSError:
-                pass
-        handler.setFormatter(fmt)
+        handler = bridge["handler_for"](output, stream or sys.stderr, fmt)
         handler._gunicorn = True
         log.addHandler(handler)
 
@@ -666,18 +657,16 @@ def open_log(settings):
     """The log of this process, of the class and by the configuration that the
     settings name."""
     global speaker
-    name, config = settings["logger_class"], settings
-    if name is None or settings["logconfig_dict"] is None:
+    config = dict(settings)
+    name, loggers = config["logger_class"], config["logconfig_dict"]
+    if name is None or loggers is None or settings["said"].get("loggers"):
         module = bridge["config_module"](settings)
-        config = dict(settings)
-        if settings["logconfig_dict"] is None:
-            config["logconfig_dict"] = module.logconfig_dict
+        loggers = module.logconfig_dict if loggers is None else loggers
         if name is None:
             name = getattr(module, "logger_class", None) or OWN[0]
             if isinstance(name, types.FunctionType):
                 name = name()
-    if isinstance(config["logconfig_dict"], bytes):
-        config = dict(config, logconfig_dict=bridge["marshal"].loads(config["logconfig_dict"]))
+    config["logconfig_dict"] = bridge["marshal"].loads(loggers) if isinstance(loggers, bytes) else loggers
     cfg = Config(settings=config)
     # Records name the process that an operator knows: the worker, not its Python.
     make_record, here = logging.getLogRecordFactory(), os.getpid()
@@ -693,6 +682,17 @@ def open_log(settings):
         log = load_class(name, "gunicorn.glogging.Logger", "gunicorn.loggers")(cfg)
     logging.setLogRecordFactory(name_worker)
     return log
+
+
+def give_files(owner):
+    """Workers open the same files, as the user that they switch to."""
+    import stat
+    loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
+    for handler in {h for logger in loggers for h in getattr(logger, "handlers", ())}:
+        if isinstance(handler, logging.FileHandler) and handler.stream:
+            facts = os.fstat(handler.stream.fileno())
+            if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+                os.fchown(handler.stream.fileno(), *owner)
 
 
 class Reply:
@@ -732,6 +732,8 @@ def keep_log(settings, records, answer):
     speaker = os.getppid()
     try:
         log = open_log(settings)
+        if settings["credential"]:
+            give_files(settings["credential"][:2])
         facts = {"level": log.error_log.getEffectiveLevel(),
                  "access": bool(log.access_log_enabled) if type(log).access is Logger.access else True}
     except Exception as e:

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // logSink receives what a script's server sends to syslog or statsd, and keeps it
@@ -16,11 +17,13 @@ type logSink struct {
 
 func (s *script) openSink(name, network string) {
 	s.t.Helper()
-	s.closeSink(name)
 	addr := "127.0.0.1:0"
-	if network == "unix" || network == "unixgram" {
-		addr = filepath.Join(s.dir, name+".sock")
-		os.Remove(addr)
+	old := s.sinks[name]
+	if old != nil {
+		old.close()
+		addr = old.addr
+	} else if network == "unix" || network == "unixgram" {
+		addr = filepath.Join(s.t.TempDir(), "sock")
 	}
 	out, err := os.OpenFile(filepath.Join(s.dir, name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -33,7 +36,7 @@ func (s *script) openSink(name, network string) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		k.addr, k.close = c.LocalAddr().String(), func() { c.Close() }
+		k.addr, k.close = c.LocalAddr().String(), func() { c.Close(); os.Remove(addr) }
 		go func() {
 			defer out.Close()
 			b := make([]byte, 1<<16)
@@ -79,18 +82,13 @@ func (s *script) openSink(name, network string) {
 			}
 		}()
 	}
+	k.close = sync.OnceFunc(k.close)
+	s.t.Cleanup(k.close)
 	s.sinks[name] = k
-}
-
-func (s *script) closeSink(name string) {
-	if k := s.sinks[name]; k != nil {
-		k.close()
-		delete(s.sinks, name)
-	}
 }
 
 func init() {
 	commands["sink"] = func(s *script, w []scriptWord) { s.t.Helper(); s.openSink(w[0].text, w[1].text) }
-	commands["unsink"] = func(s *script, w []scriptWord) { s.closeSink(w[0].text) }
+	commands["unsink"] = func(s *script, w []scriptWord) { s.sinks[w[0].text].close() }
 	arity["sink"], arity["unsink"] = 2, 1
 }

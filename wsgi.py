@@ -139,19 +139,29 @@ class Formatter(logging.Formatter):
 
 
 logger = None  # an instance of logger_class, where logs are made in Python
-
-
 captured = False  # standard output and standard error are the error log
 
 
 def set_up_logging(settings):
     """The loggers that applications look up, with live handlers."""
-    global captured
+    global captured, logger
     captured = settings["capture_output"] and settings["errorlog"] != "-"
-    global logger
     if settings["logs"]:
         logger = package()["gunicorn.glogging"].open_log(settings)
-        return logger.error_log
+    else:
+        add_handlers(settings)
+    error, access = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
+    if settings["syslog"]:
+        error.addHandler(Relay("e"))
+        if not settings["disable_redirect_access_to_syslog"]:
+            access.addHandler(Relay("a"))
+    if settings["statsd_host"]:
+        error.addFilter(Metrics())
+    capture()
+    return error
+
+
+def add_handlers(settings):
     levels = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
               "error": logging.ERROR, "critical": logging.CRITICAL}
     error = logging.getLogger("gunicorn.error")
@@ -164,14 +174,6 @@ def set_up_logging(settings):
     access.setLevel(logging.INFO)
     if settings["accesslog"]:
         access.addHandler(handler_for(settings["accesslog"], sys.stdout, logging.Formatter("%(message)s")))
-    if settings["syslog"]:
-        error.addHandler(Relay("e"))
-        if not settings["disable_redirect_access_to_syslog"]:
-            access.addHandler(Relay("a"))
-    if settings["statsd_host"]:
-        error.addFilter(Metrics())
-    capture()
-    return error
 
 
 outbox = None  # Python's end of the queue, to speak to the worker
@@ -231,7 +233,7 @@ class Metrics(logging.Filter):
 
 
 def capture():
-    if captured:
+    if captured and not logger:
         log = logging.getLogger("gunicorn.error").handlers[0].stream.fileno()
         if stat.S_ISREG(os.fstat(log).st_mode):
             os.dup2(log, 1)
@@ -518,7 +520,7 @@ class Lane:
         open_outbox(settings)
         page = mmap.mmap(PAGE, mmap.PAGESIZE, prot=mmap.PROT_READ)
         self.cancelled = memoryview(page).cast("I")
-        self.app, self.log, self.files = app, log, files
+        self.app, self.log, self.files = app, logger or log, files
         self.sendfile = settings["sendfile"]
         self.base = {
             "wsgi.version": (1, 0),
@@ -658,6 +660,10 @@ def said(module):
             value = value()
         if isinstance(value, type):
             facts["classes"][name] = ["%s.%s" % (c.__module__, c.__qualname__) for c in value.__mro__]
+    loggers = logging.root.manager.loggerDict
+    if any(getattr(loggers.get(name), "filters", None) or getattr(loggers.get(name), "handlers", None)
+           for name in ("gunicorn.error", "gunicorn.access")):
+        facts["loggers"] = True  # so they are to be used
     try:
         facts["logconfig_dict"] = marshal.dumps(getattr(module, "logconfig_dict", {}), 2)
     except ValueError:
@@ -702,6 +708,31 @@ def run_config(name, path):
         sys.stderr.flush()
         sys.exit(1)
     return module
+
+
+def point_out(module, names):
+    """Says which variables of the file were perhaps meant as settings."""
+    for name in vars(module):
+        if name in names or name.startswith("_"):
+            continue
+        longer = [setting for setting in names if setting.startswith(name + "_")]
+        meant = longer if len(longer) == 1 else []
+        meant += [setting for setting in names if one_edit(name, setting)]
+        if meant:
+            print("gunicorn: %s: not a setting; did you mean %s?" % (name, " or ".join(meant)),
+                  file=sys.stderr, flush=True)
+
+
+def one_edit(a, b):
+    """Whether one character more, less or other makes the one from the other."""
+    if len(a) > len(b):
+        a, b = b, a
+    if len(b) - len(a) > 1:
+        return False
+    same = 0
+    while same < len(a) and a[same] == b[same]:
+        same += 1
+    return a[same + 1:] == b[same + 1:] if len(a) == len(b) else a[same:] == b[same + 1:]
 
 
 def portable(value, depth=16):
@@ -900,6 +931,8 @@ def config():
     module, answer = None, {}
     if question["spec"]:
         module, answer = read_config(question["spec"], question["dir"], question["names"])
+        if question["check"]:
+            point_out(module, question["names"])
     with open(ANSWER, "wb") as f:
         f.write(marshal.dumps(answer, 2))
     # The arbiter closes the control socket when it wants no more of this.
