@@ -2,11 +2,17 @@ package main
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -54,5 +60,122 @@ def app(environ, start_response):
 	}
 	if n, err := resp.Body.Read(block); n != 0 || err != io.EOF {
 		t.Fatalf("%d bytes more, %v", n, err)
+	}
+}
+
+// In a container the arbiter is process 1 and nothing can be written: it serves,
+// reaps the orphans that others leave to it, and obeys TERM.
+func TestContainer(t *testing.T) {
+	dir := t.TempDir()
+	app := `
+import os, time
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/orphan":
+        if os.fork() == 0:
+            if os.fork() == 0:
+                time.sleep(0.2)
+            os._exit(0)
+        os.wait()
+        body = b"left"
+    else:
+        # Children of process 1 and their states.
+        mine = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open("/proc/%s/stat" % pid) as f:
+                    rest = f.read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if rest[1] == "1":
+                mine.append(rest[0])
+        body = " ".join(sorted(mine)).encode()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [body]
+`
+	start := `
+set -e
+mount --make-rprivate /
+mount -t tmpfs -o ro,size=4k none /var/tmp
+mount --bind "$1" "$1"
+mount -o remount,bind,ro "$1"
+mount -o remount,bind,ro /
+if touch "$1/written" 2>/dev/null; then echo "still writable"; exit 9; fi
+cd "$1"
+shift
+exec "$@"
+`
+	if err := os.WriteFile(filepath.Join(dir, "app.py"), []byte(app), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("unshare", "-rmpf", "--mount-proc", "true").Run(); err != nil {
+		t.Fatalf("unshare -rmpf --mount-proc: %v (util-linux, and a kernel that permits namespaces)", err)
+	}
+	python := testPython(t)
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := exec.Command("unshare", "-rmpf", "--mount-proc", "--kill-child", "sh", "-c", start, "sh",
+		dir, testBinary, "-w", "2", "--python", python, "-b", "127.0.0.1:0", "app:app")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	text := func() string { return readAll(log.Name()) }
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+		if t.Failed() {
+			t.Log(text())
+		}
+	})
+	listening := regexp.MustCompile(`Listening at: (http://127\.0\.0\.1:\d+) \(1\)`)
+	if !poll(waitLimit, func() bool { return listening.MatchString(text()) }) {
+		t.Fatal("it does not listen")
+	}
+	url := listening.FindStringSubmatch(text())[1]
+	get := func(path string) string {
+		resp, err := http.Get(url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(body)
+	}
+	if got := get("/orphan"); got != "left" {
+		t.Fatalf("%q", got)
+	}
+	var children string
+	if !poll(waitLimit, func() bool {
+		children = get("/")
+		return len(strings.Fields(children)) == 2 && !strings.Contains(children, "Z")
+	}) {
+		t.Fatalf("the children of process 1 are %q, not two workers", children)
+	}
+	// The signal is for the process inside: its parent is the unshare that waits.
+	inside, err := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/task/" + strconv.Itoa(cmd.Process.Pid) + "/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Sscan(string(inside), &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(text(), "[1] [INFO] Shutting down: Master") || strings.Contains(text(), "[ERROR]") {
+		t.Fatal("not an orderly end")
 	}
 }
