@@ -109,6 +109,9 @@ func (a *arbiter) run() (status int) {
 			fmt.Fprint(os.Stderr, start.text)
 		case !errors.Is(err, errCannotBind) && !errors.Is(err, errInterrupted):
 			fmt.Fprintf(os.Stderr, "\nError: %v\n\n", err)
+			if a.cfg.daemon && a.log != nil { // nobody reads the other
+				a.log.errorf("%v", err)
+			}
 		}
 		return exitFailure
 	}
@@ -293,7 +296,7 @@ func openLogs(c *config) (log *errorLog, access *accessLog, err error) {
 			c.logger, err = openLogger(c)
 		}
 		if err == nil {
-			access, err = c.inPython(log, access, &recorder{c.logger.give})
+			access, err = c.inPython(log, access, &recorder{fd: c.logger.give})
 		}
 	}
 	if err != nil {
@@ -325,8 +328,8 @@ func (a *arbiter) reopen() {
 	if err := a.access.reopen(); err != nil {
 		a.log.errorf("accesslog: %v", err)
 	}
-	if a.log.python != nil {
-		a.log.python.reopen()
+	if a.cfg.logger != nil {
+		a.cfg.logger.reopen()
 	}
 	err := giveLogs(a.cfg, a.log, a.access)
 	if err == nil && a.cfg.captureOutput && a.log.out.file {
@@ -334,6 +337,9 @@ func (a *arbiter) reopen() {
 	}
 	if err != nil {
 		a.log.errorf("%v", err)
+	}
+	if m := a.cfg.mold; m != nil { // what it forks has its files
+		_ = unix.Kill(m.pid, unix.SIGUSR1)
 	}
 }
 
@@ -451,6 +457,11 @@ func (a *arbiter) settle() {
 
 // spawn starts one worker: this binary again, under a title of its own.
 func (a *arbiter) spawn() error {
+	// Ours and not only the worker's, who may be a user without the right to
+	// enter it. (A reload that failed may have left us elsewhere.)
+	if err := os.Chdir(a.cfg.chdir); err != nil {
+		return err
+	}
 	fd, slot, err := newSlot()
 	if err != nil {
 		return err
@@ -474,7 +485,7 @@ func (a *arbiter) spawn() error {
 		files = append(files, uintptr(l.fd))
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{workerTitle + a.cfg.name() + "]"}, &syscall.ProcAttr{
-		Dir: a.cfg.chdir, Env: childEnv(a.cfg), Files: files,
+		Env: childEnv(a.cfg), Files: files,
 		Sys: &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
 	if err != nil {
@@ -806,6 +817,7 @@ func (a *arbiter) stop(graceful bool, reason string, status int) int {
 		status = exitFailure
 	}
 	a.cfg.mold.close()
+	a.log.close()
 	return status
 }
 

@@ -144,12 +144,8 @@ func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
 	n, errno := rawRead(c.fd, b)
 	switch {
 	case errno == unix.EAGAIN:
-		if c.watched {
-			c.unread = false
-		} else {
-			w.watch(c) // what came in between is an event of its own
-			c.unread = false
-		}
+		c.unread = false
+		w.watch(c) // what comes from now on is an event of its own
 		return 0, false
 	case errno != 0 || n == 0:
 		return 0, true

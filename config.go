@@ -1975,6 +1975,9 @@ func decodeConfig(b []byte) (*config, error) {
 			}
 			v = d
 		}
+		if settings[i].kind == statsdAddr {
+			v, _ = statsdAddr.value(v, nil)
+		}
 		if !ok || !c.put(i, v) {
 			return nil, fmt.Errorf("settings: %s: %w", name, errMarshal)
 		}
@@ -2110,7 +2113,7 @@ func (r *setting) man(b *strings.Builder) {
 	}
 	if r.unsupported != "" && r.accepts == nil {
 		fmt.Fprintf(b, "Not supported: %s.\n", manText(r.unsupported))
-	} else if r.kind.alone == nil && r.def != none {
+	} else if r.kind.alone == nil && r.def != none && r.def != "" {
 		literal := strings.ReplaceAll(manText(r.def), `"`, `\(dq`)
 		switch {
 		case r.computed != nil:

@@ -289,8 +289,9 @@ class Mold:
         os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, self.wsgi["ignore"])
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR1, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(number, self.wsgi["ignore"])  # the arbiter decides
+        signal.signal(signal.SIGUSR1, self.wsgi["reopen_logs"])
         waits = [self.control.fileno(), self.forks.fileno(), wake_r]
         while waits[0] == self.control.fileno() or self.children:
             ready = select.select(waits, [], [])[0]

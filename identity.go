@@ -35,7 +35,7 @@ func credentialOf(c *config) (*syscall.Credential, error) {
 		}
 	}
 	if uid != 0 {
-		return nil, fmt.Errorf("user %d, group %d: only root may run workers as another than itself, and this is user %d, group %d",
+		return nil, fmt.Errorf("user %d, group %d: only root can run workers as somebody else, and this is user %d, group %d",
 			c.user, c.group, uid, gid)
 	}
 	known, err := user.LookupId(strconv.Itoa(c.user))

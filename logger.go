@@ -16,25 +16,31 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // recorder sends records to the Python that makes the logs.
-type recorder struct{ fd int }
+type recorder struct {
+	fd     int
+	spared atomic.Int64 // until then: it was too busy for a record of late
+}
 
 // logger is that Python, as the arbiter sees it.
 type logger struct {
-	pid       int // 0 while there is none
-	give      int // records go in here
-	take      int // and come out here: kept, so that they outlive that Python
+	pid       int  // 0 while there is none
+	give      int  // records go in here
+	take      int  // and come out here: kept, so that they outlive that Python
+	rotated   bool // its files are to be opened again, and it was too busy to be told
 	notBefore int64
 }
 
 const (
 	loggerWait = 30 * time.Second // for modules to be imported and handlers to connect
 	loggerEnd  = 2 * time.Second  // for the last records to be written
+	loggerRest = 2 * time.Second  // after it was too busy: what tells of that must not wait there
 )
 
 // ownLoggers are the values of logger_class that need no Python.
@@ -152,7 +158,13 @@ func (l *logger) died(pid int) bool {
 
 // keep starts another Python after one has died. Nobody waits for its answer.
 func (l *logger) keep(c *config) error {
-	if l == nil || l.pid > 0 || l.give < 0 || monotonic() < l.notBefore {
+	if l == nil || l.give < 0 {
+		return nil
+	}
+	if l.rotated {
+		l.reopen()
+	}
+	if l.pid > 0 || monotonic() < l.notBefore {
 		return nil
 	}
 	l.notBefore = monotonic() + int64(time.Second)
@@ -196,6 +208,9 @@ func (l *logger) finish() {
 func (r *recorder) send(message []byte) (bool, error) {
 	for {
 		err := unix.Sendto(r.fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+		if err == unix.EAGAIN {
+			r.spared.Store(monotonic() + int64(loggerRest))
+		}
 		if err != unix.EINTR {
 			return err == nil, err
 		}
@@ -208,14 +223,19 @@ func appendRecord(b []byte, n, level, pid int) []byte {
 
 // record sends one of the error log.
 func (r *recorder) record(level logLevel, pid int, text string) bool {
+	if r.spared.Load() > monotonic() {
+		return false
+	}
 	b := appendRecord(make([]byte, 0, 256), 3, (int(level)+1)*10, pid)
 	ok, _ := r.send(appendMarshalText(b, strings.ToValidUTF8(text, "\ufffd")))
 	return ok
 }
 
 // reopen has the files opened again by their names, after what was sent before.
-func (r *recorder) reopen() {
-	_, _ = r.send(appendRecord(nil, 2, -1, os.Getpid()))
+func (l *logger) reopen() {
+	r := recorder{fd: l.give}
+	ok, _ := r.send(appendRecord(nil, 2, -1, os.Getpid()))
+	l.rotated = !ok
 }
 
 // access sends one of the access log: everything that a line may be made of,

@@ -20,6 +20,7 @@ package main
 //	sink NAME KIND         receives what is sent to $NAME and keeps it in the file NAME:
 //	                       udp and unixgram as lines, tcp, unix; stalled reads nothing
 //	unsink NAME            stops that; opened again it has the same address
+//	adopt FILE             the server is now the daemon whose number is in FILE
 //	listener N             further connections go to the Nth address (from 1)
 //	conn [NAME]            goes on with another connection, opened by its first send
 //	send TEXT...           sends text
@@ -493,6 +494,27 @@ func (s *server) signal(sig syscall.Signal) {
 	if err := syscall.Kill(s.pid, sig); err != nil {
 		s.t.Fatalf("%v to the arbiter: %v", sig, err)
 	}
+}
+
+// adopt goes on with the daemon that the file names. Its status, which nobody
+// learns, counts as that of what started it.
+func (s *server) adopt(pidfile string) {
+	s.t.Helper()
+	var err error
+	if !poll(waitLimit, func() bool {
+		s.pid, err = strconv.Atoi(strings.TrimSpace(readAll(pidfile)))
+		return err == nil
+	}) {
+		s.t.Fatalf("%s: no number of a process", pidfile)
+	}
+	pid, ended := s.pid, make(chan struct{})
+	s.ended = ended
+	go func() {
+		for slices.ContainsFunc(processes(s.dir), func(p process) bool { return p.pid == pid }) {
+			time.Sleep(20 * time.Millisecond)
+		}
+		close(ended)
+	}()
 }
 
 func (s *server) hasEnded() bool {
@@ -1018,7 +1040,7 @@ func cut(text string) string {
 
 // arity is the least number of words of a command, where it is not 0.
 var arity = map[string]int{
-	"env": 1, "listener": 1, "send": 1, "reply": 1, "head": 1, "body": 1, "!body": 1,
+	"env": 1, "adopt": 1, "listener": 1, "send": 1, "reply": 1, "head": 1, "body": 1, "!body": 1,
 	"header": 2, "!header": 1, "fields": 1, "!fields": 1, "raw": 1, "rest": 1, "get": 2, "wait": 2, "log": 1, "!log": 1,
 	"count": 2, "stdout": 1, "!stdout": 1, "stderr": 1, "!stderr": 1, "workers": 1,
 	"pid-changed": 1, "pid-same": 1, "signal": 1, "kill": 2, "exit": 1, "file": 2, "nofile": 1,
@@ -1033,6 +1055,7 @@ func init() { // not a literal: the commands reach back to the map
 		"start":  func(s *script, w []scriptWord) { s.t.Helper(); s.start(w, true) },
 		"start!": func(s *script, w []scriptWord) { s.t.Helper(); s.start(w, false) },
 		"run":    (*script).run,
+		"adopt":  func(s *script, w []scriptWord) { s.server().adopt(filepath.Join(s.dir, w[0].text)) },
 		"inherit": func(s *script, w []scriptWord) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {

@@ -657,7 +657,7 @@ def open_log(settings):
     """The log of this process, of the class and by the configuration that the
     settings name."""
     global speaker
-    config = dict(settings)
+    config = bridge["finder"].settings = dict(settings)
     name, loggers = config["logger_class"], config["logconfig_dict"]
     if name is None or loggers is None or settings["said"].get("loggers"):
         module = bridge["config_module"](settings)
@@ -673,7 +673,7 @@ def open_log(settings):
 
     def name_worker(*args, **kwargs):
         record = make_record(*args, **kwargs)
-        if os.getpid() == here:
+        if os.getpid() == here or bridge["owner"]:
             record.process = record_pid()
         return record
     if name in OWN:

@@ -82,6 +82,9 @@ func (w *worker) openFrame(meta []byte) error {
 			return errOutOfStep
 		}
 		l.ready = true
+		if w.renamed {
+			w.reopen()
+		}
 		w.slot.state.Store(stateServing)
 		_, _ = unix.Write(w.wake, []byte{0})
 		return nil
@@ -446,7 +449,7 @@ func (w *worker) record(c *conn, status []byte, parsed bool) {
 		began = w.now
 	}
 	took := time.Duration(w.now - began)
-	w.log.statsd.request(status, took)
+	w.log.statsd.request(status, took, w.now)
 	if w.access == nil {
 		return
 	}

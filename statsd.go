@@ -1,7 +1,8 @@
 package main
 
-// Metrics for statsd: one datagram each. The worker's loop gathers those of
-// one turn; what a log counts is sent at once.
+// Metrics for statsd: one datagram each. A datagram costs more than anything
+// else that a short request does, so those of requests wait for a moment and
+// go out together; what a log counts is sent at once.
 
 import (
 	"strconv"
@@ -16,7 +17,11 @@ type statsd struct {
 	out    *datagrams
 	prefix string
 	tags   string // what each datagram ends with
+	due    int64  // when those of requests must go, 0 without any
 }
+
+// statsdWait is how long the metrics of a request may wait.
+const statsdWait = 10 * time.Millisecond
 
 // openStatsd returns nil when the settings, or a host that nobody knows, leave
 // no address.
@@ -28,6 +33,7 @@ func openStatsd(c *config) (*statsd, error) {
 	if err != nil {
 		return nil, err
 	}
+	out.unordered()
 	s := &statsd{out: out, prefix: c.statsdPrefix}
 	if s.prefix != "" && s.prefix[len(s.prefix)-1] != '.' {
 		s.prefix += "."
@@ -39,12 +45,15 @@ func openStatsd(c *config) (*statsd, error) {
 }
 
 // request is called once for each request.
-func (s *statsd) request(status []byte, took time.Duration) {
+func (s *statsd) request(status []byte, took time.Duration, now int64) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.due == 0 {
+		s.due = now + int64(statsdWait)
+	}
 	b := append(s.begin(), "gunicorn.request.duration:"...)
 	s.end(append(appendMillis(b, took), "|ms"...))
 	s.end(append(s.begin(), "gunicorn.requests:1|c|@1.0"...))
@@ -94,16 +103,23 @@ func (s *statsd) send(metric string) {
 	_, _ = s.out.flush()
 }
 
-// flush sends what request has gathered.
-func (s *statsd) flush() {
+// flush sends what request has gathered, if it is time, and returns how long
+// it can wait otherwise; negative with nothing to wait for.
+func (s *statsd) flush(now int64) (wait int64) {
 	if s == nil {
-		return
+		return -1
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.out.n > 0 {
-		_, _ = s.out.flush()
+	if s.due == 0 {
+		return -1
 	}
+	if now < s.due {
+		return s.due - now
+	}
+	s.due = 0
+	_, _ = s.out.flush()
+	return -1
 }
 
 func (s *statsd) begin() []byte { return append(s.out.buf, s.prefix...) }
@@ -116,7 +132,7 @@ func (s *statsd) end(b []byte) {
 
 func (s *statsd) close() {
 	if s != nil {
-		s.flush()
+		_, _ = s.out.flush()
 		s.out.close()
 	}
 }

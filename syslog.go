@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -200,8 +201,16 @@ func (s *syslog) outcome(lost int, err error) (complaint string) {
 	switch {
 	case err != nil && !s.failed && now >= s.quiet:
 		s.failed = true
-		return fmt.Sprintf("syslog %s: %v; records for it are lost", s.where, err)
-	case err == nil && s.lost > 0 && now >= s.quiet:
+		var errno syscall.Errno
+		if errors.As(err, &errno) {
+			err = errno // without what net says around it
+		} else if errors.Is(err, net.ErrClosed) {
+			err = errors.New("it has closed the connection")
+		}
+		return fmt.Sprintf("syslog %s: %v; records for it may be lost", s.where, err)
+	case err == nil && s.lost == 0:
+		s.failed = false
+	case err == nil && now >= s.quiet:
 		n := s.lost
 		s.lost, s.failed = 0, false
 		s.quiet = now + int64(syslogPause)

@@ -11,6 +11,7 @@ package main
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -104,6 +105,7 @@ type worker struct {
 	maxServed  int // 0 for no limit
 	served     uint64
 
+	renamed    bool  // the log files are, and Python, which boots, does not know yet
 	told       bool  // TERM came
 	obeyAt     int64 // and, if nobody says what it means, means this worker alone from then on
 	stopping   bool  // takes no more work
@@ -139,7 +141,7 @@ func runWorker() int {
 		if w != nil && w.log != nil {
 			w.log.errorf("Exception in worker process: %v", err)
 		} else {
-			fatalf("worker: %v", err)
+			fmt.Fprintf(os.Stderr, "gunicorn: worker: %v\n", err)
 		}
 		return exitBoot
 	}
@@ -203,7 +205,7 @@ func newWorker() (*worker, error) {
 		return w, err
 	}
 	if cfg.logs {
-		if w.access, err = cfg.inPython(w.log, w.access, &recorder{fdRecords}); err != nil {
+		if w.access, err = cfg.inPython(w.log, w.access, &recorder{fd: fdRecords}); err != nil {
 			return w, err
 		}
 	}
@@ -328,6 +330,9 @@ func (w *worker) loop() {
 		if w.cfg.timeout > 0 && len(w.lane.flight) > 0 {
 			wait = min(wait, w.lane.begun+int64(w.cfg.timeout)-w.now)
 		}
+		if left := w.log.statsd.flush(w.now); left >= 0 {
+			wait = min(wait, left)
+		}
 		n := epollWait(w.ep, events, time.Duration(max(wait, 0)))
 		w.now = monotonic()
 		w.clock.refresh()
@@ -351,7 +356,6 @@ func (w *worker) loop() {
 		w.dispatch()
 		w.arm()
 		w.access.flush()
-		w.log.statsd.flush()
 	}
 }
 
@@ -382,6 +386,7 @@ func (w *worker) handle(e *unix.EpollEvent) {
 		w.fileChanged(fd)
 	case onLifeline:
 		epollDel(w.ep, fdLifeline)
+		w.log.python = nil // killed with its parent
 		w.log.infof("Parent changed, shutting down: <Worker %d>", w.pid)
 		w.deadline = w.now + int64(w.cfg.gracefulTimeout)
 		w.end()
@@ -457,8 +462,9 @@ func (w *worker) reopen() {
 			w.log.errorf("capture_output: %v", err)
 		}
 	}
-	if w.lane.ready && !w.pythonGone {
-		_ = unix.Kill(w.lane.pid, unix.SIGUSR1)
+	// Before its handler is there the signal would end it.
+	if w.renamed = !w.lane.ready; !w.renamed {
+		w.signalPython(unix.SIGUSR1)
 	}
 }
 
@@ -1008,6 +1014,10 @@ func (w *worker) outOfStep(err error) {
 
 func (w *worker) killPython(sig syscall.Signal) {
 	w.killAt = 0
+	w.signalPython(sig)
+}
+
+func (w *worker) signalPython(sig syscall.Signal) {
 	if !w.pythonGone && w.lane.pid > 0 {
 		_ = unix.Kill(w.lane.pid, sig)
 	}

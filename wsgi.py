@@ -224,8 +224,8 @@ class Metrics(logging.Filter):
         metric, value, kind = (getattr(record, name, None) for name in ("metric", "value", "mtype"))
         if metric and value is not None and kind in self.TYPES:
             relay("m%s:%s|%s" % (metric, value, self.TYPES[kind]))
-            if not record.msg:
-                return False
+        if metric and not record.msg:
+            return False
         name = "exception" if record.exc_info else self.COUNTED.get(record.levelno)
         if name:
             relay("mgunicorn.log.%s:1|c|@1.0" % name)
@@ -248,7 +248,8 @@ def handler_for(path, stream, formatter):
             handler = logging.FileHandler(path)
         except OSError:  # root, whose descriptor this is, could open it
             handler = logging.FileHandler(path, delay=True)
-            handler.stream = open(ERRORLOG if stream is sys.stderr else ACCESSLOG, "a", encoding=handler.encoding)
+            fd = os.dup(ERRORLOG if stream is sys.stderr else ACCESSLOG)
+            handler.stream = open(fd, "a", encoding=handler.encoding)
     handler.setFormatter(formatter)
     return handler
 
@@ -779,10 +780,15 @@ class Finder:
     real package is installed. It comes first: a directory of the user's that
     is called gunicorn too must not be taken for it."""
 
+    settings = None  # with them, __config__ can be imported
+
     def find_spec(self, name, path=None, target=None):
-        if name != "gunicorn" and not name.startswith("gunicorn."):
+        config = name == "__config__" and self.settings
+        if not config and name != "gunicorn" and not name.startswith("gunicorn."):
             return None
         from importlib.machinery import ModuleSpec, PathFinder
+        if config:
+            return ModuleSpec(name, self)
         if name == "gunicorn":
             real = PathFinder.find_spec(name)
             for place in real and real.submodule_search_locations or ():
@@ -794,12 +800,15 @@ class Finder:
         return module and ModuleSpec(name, self, is_package=hasattr(module, "__path__"))
 
     def create_module(self, spec):
+        if spec.name == "__config__":
+            return config_module(self.settings)
         return package()[spec.name]
 
     def exec_module(self, module):
         pass
 
 
+finder = Finder()
 modules = {}
 
 
@@ -864,15 +873,14 @@ def read_settings():
 
 def serve():
     set_up_process()
-    for fd in (ERRORLOG, ACCESSLOG):
-        try:
-            os.set_inheritable(fd, False)
-        except OSError:
-            pass  # there is none
     settings = read_settings()
     set_up_path(settings)
     open_outbox(settings)
     log = set_up_logging(settings)
+    if settings["credential"]:
+        for name, fd in (("errorlog", ERRORLOG), ("accesslog", ACCESSLOG)):
+            if settings[name] not in (None, "", "-"):
+                os.close(fd)
     app, files = open_app(settings, log)
     Lane(settings, app, log, files).serve()
 
@@ -928,13 +936,19 @@ def config():
     question = read_settings()
     if sys.path and sys.path[0] == "":
         del sys.path[0]
+    # The descriptors of a forked Python's lane replace what has their numbers:
+    # no file that is opened here may get one.
+    spare = os.open(os.devnull, os.O_RDWR)
+    os.dup2(spare, PAGE, inheritable=False)
     module, answer = None, {}
     if question["spec"]:
         module, answer = read_config(question["spec"], question["dir"], question["names"])
         if question["check"]:
             point_out(module, question["names"])
-    with open(ANSWER, "wb") as f:
+    with open(ANSWER, "wb", closefd=False) as f:
         f.write(marshal.dumps(answer, 2))
+    os.dup2(spare, ANSWER, inheritable=False)
+    os.close(spare)
     # The arbiter closes the control socket when it wants no more of this.
     hooks = {"__name__": "__gunicorn_hooks__"}
     exec(load("hooks.py"), hooks)
@@ -952,5 +966,5 @@ def log():
     package()["gunicorn.glogging"].keep_log(settings, records, ANSWER + 1)
 
 
-sys.meta_path.insert(0, Finder())
+sys.meta_path.insert(0, finder)
 {"serve": serve, "check": check, "config": config, "log": log}[sys.argv[1]]()
