@@ -175,6 +175,9 @@ type setting struct {
 	// have the name: only text is taken for a value.
 	early, ours bool
 
+	// flagOnly settings mean nothing in the file.
+	flagOnly bool
+
 	// unsupported says what to do instead. Any value is then refused but the
 	// default, an empty one, or one that accepts lists.
 	unsupported string
@@ -220,14 +223,15 @@ const (
 // settings is the table, in the order of --help.
 var settings = []setting{
 	{
-		name:    "config",
-		flags:   []string{"-c", "--config"},
-		meta:    "CONFIG",
-		section: "Config File",
-		kind:    textKind,
-		def:     "./gunicorn.conf.py",
-		early:   true,
-		usage:   "configuration file: PATH, file:PATH or python:MODULE",
+		name:     "config",
+		flags:    []string{"-c", "--config"},
+		meta:     "CONFIG",
+		section:  "Config File",
+		kind:     textKind,
+		def:      "./gunicorn.conf.py",
+		early:    true,
+		flagOnly: true,
+		usage:    "configuration file: PATH, file:PATH or python:MODULE",
 		doc: `It is a Python program whose variables are the settings.
 A path counts from the directory the server was started in, whatever chdir says.
 In the file itself this has no effect.
@@ -479,7 +483,7 @@ Before a line of the application, or of a module that it uses, runs, it is writt
 		doc: `The status is 0 if both went well and 1 if not.
 No address is bound and no log is written, but it is checked that they could be.
 A variable of the configuration file whose name is nearly that of a setting is pointed out.`,
-		field:   func(c *config) any { return &c.checkConfig },
+		field: func(c *config) any { return &c.checkConfig },
 	},
 	{
 		name:    "print_config",
@@ -953,6 +957,8 @@ An empty message is not logged then.`,
 		kind:    hook(1, 1),
 		def:     "OnStarting.on_starting",
 		usage:   "called with the arbiter before it listens",
+		doc: `Called in the Python of the configuration file, the pidfile being written.
+An exception stops the start with status 1.`,
 	},
 	{
 		name:    "on_reload",
@@ -960,6 +966,8 @@ An empty message is not logged then.`,
 		kind:    hook(1, 1),
 		def:     "OnReload.on_reload",
 		usage:   "called with the arbiter when HUP starts new workers",
+		doc: `Called in the Python of the new configuration file, before its workers start.
+An exception leaves the old configuration in force.`,
 	},
 	{
 		name:    "when_ready",
@@ -967,6 +975,8 @@ An empty message is not logged then.`,
 		kind:    hook(1, 1),
 		def:     "WhenReady.when_ready",
 		usage:   "called with the arbiter when it listens",
+		doc: `Called once; the listeners are open and no worker runs yet.
+An exception stops the start with status 1.`,
 	},
 	{
 		name:    "pre_fork",
@@ -974,6 +984,8 @@ An empty message is not logged then.`,
 		kind:    hook(2, 2),
 		def:     "Prefork.pre_fork",
 		usage:   "called with arbiter and worker before a worker starts",
+		doc: `Called in the Python of the configuration file; the worker has no pid yet.
+An exception stops the server with status 255.`,
 	},
 	{
 		name:    "post_fork",
@@ -981,6 +993,8 @@ An empty message is not logged then.`,
 		kind:    hook(2, 2),
 		def:     "Postfork.post_fork",
 		usage:   "called with arbiter and worker in a worker that starts",
+		doc: `Called in the worker's Python, before it changes its user and loads the application.
+An exception counts as a failure to boot.`,
 	},
 	{
 		name:    "post_worker_init",
@@ -988,6 +1002,8 @@ An empty message is not logged then.`,
 		kind:    hook(1, 1),
 		def:     "PostWorkerInit.post_worker_init",
 		usage:   "called with the worker when it has loaded the application",
+		doc: `Called in the worker's Python when the application is loaded.
+An exception counts as a failure to boot.`,
 	},
 	{
 		name:    "worker_int",
@@ -995,6 +1011,7 @@ An empty message is not logged then.`,
 		kind:    hook(1, 1),
 		def:     "WorkerInt.worker_int",
 		usage:   "called with the worker on INT or QUIT",
+		doc:     `Called in the worker's Python on INT or QUIT.`,
 	},
 	{
 		name:    "worker_abort",
@@ -1002,6 +1019,7 @@ An empty message is not logged then.`,
 		kind:    hook(1, 1),
 		def:     "WorkerAbort.worker_abort",
 		usage:   "called with the worker on ABRT",
+		doc:     `Called in the worker's Python when a request has run for longer than timeout, unless it hangs in code that is not Python.`,
 	},
 	{
 		name:    "pre_exec",
@@ -1009,6 +1027,7 @@ An empty message is not logged then.`,
 		kind:    hook(1, 1),
 		def:     "PreExec.pre_exec",
 		usage:   "called with the arbiter before USR2 executes another",
+		doc:     `Never called: this server does not replace its binary yet.`,
 	},
 	{
 		name:    "pre_request",
@@ -1016,6 +1035,9 @@ An empty message is not logged then.`,
 		kind:    hook(2, 2),
 		def:     "PreRequest.pre_request",
 		usage:   "called with worker and request before the application is",
+		doc: `Called in the worker's Python.
+An exception is answered with status 500.
+Header fields that it appends to the request reach the application.`,
 	},
 	{
 		name:    "post_request",
@@ -1023,6 +1045,9 @@ An empty message is not logged then.`,
 		kind:    hook(2, 4),
 		def:     "PostRequest.post_request",
 		usage:   "called with worker, request, environ and response after a request",
+		doc: `Called in the worker's Python, also after a failure.
+It may take two, three or four arguments.
+An exception is only logged.`,
 	},
 	{
 		name:    "child_exit",
@@ -1030,6 +1055,8 @@ An empty message is not logged then.`,
 		kind:    hook(2, 2),
 		def:     "ChildExit.child_exit",
 		usage:   "called with arbiter and worker when a worker has ended",
+		doc: `Called in the Python of the configuration file, unless the worker could not boot.
+An exception stops the server with status 255.`,
 	},
 	{
 		name:    "worker_exit",
@@ -1037,6 +1064,8 @@ An empty message is not logged then.`,
 		kind:    hook(2, 2),
 		def:     "WorkerExit.worker_exit",
 		usage:   "called with arbiter and worker in a worker that ends",
+		doc: `Called in the worker's Python as the last thing.
+An exception is only logged.`,
 	},
 	{
 		name:    "nworkers_changed",
@@ -1044,6 +1073,7 @@ An empty message is not logged then.`,
 		kind:    hook(3, 3),
 		def:     "NumWorkersChanged.nworkers_changed",
 		usage:   "called with the arbiter and the new and old number of workers",
+		doc:     `Called at the start, where the old number is None, on TTIN and TTOU, and on each reload.`,
 	},
 	{
 		name:    "on_exit",
@@ -1051,6 +1081,8 @@ An empty message is not logged then.`,
 		kind:    hook(1, 1),
 		def:     "OnExit.on_exit",
 		usage:   "called with the arbiter before it exits",
+		doc: `Called as the last thing, the pidfile being removed.
+An exception makes the status 1.`,
 	},
 	{
 		name:        "ssl_context",
@@ -1744,7 +1776,7 @@ func (c *config) setFromFile(line, more *flagValues, at *start, eval func(*confi
 		if bases := c.bases(r.name); len(bases) > 0 && strings.HasPrefix(bases[0], "gunicorn.") {
 			v = bases[0]
 		}
-		if _, text := v.(string); !ok || r.early && !(r.ours && text) {
+		if _, text := v.(string); !ok || r.flagOnly || r.ours && !text {
 			continue
 		}
 		v = fromPython(v)

@@ -6,7 +6,7 @@
 // itself. A worker speaks HTTP (http.go) with clients (client.go) and frames
 // (lane.go, marshal.go, reply.go) with its own Python, which runs the embedded
 // wsgi.py. The two share a page of memory (scoreboard.go) with the arbiter's
-// eyes on it; logs are in log.go, what --reload watches in reload.go, system
+// eyes on it; logs are in log.go and logger.go, what --reload watches in reload.go, system
 // calls in sys.go.
 package main
 

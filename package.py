@@ -279,9 +279,38 @@ class SafeAtoms(dict):
 
     def __init__(self, atoms):
         super().__init__((name, safe(value) if isinstance(value, str) else value) for name, value in atoms.items())
+        self.atoms = atoms
 
     def __getitem__(self, name):
-        return self.get(name.lower() if name.startswith("{") else name, "-")
+        if name.startswith("{"):
+            name = name.lower()
+        if name in self:
+            return super().__getitem__(name)
+        value = self.atoms.get(name, "-")
+        return safe(value) if isinstance(value, str) else value
+
+
+class Atoms(dict):
+    """Atoms by name. Those in braces are there when they are asked for:
+    there are many, and a line has few."""
+
+    def __init__(self, atoms, fields):
+        super().__init__(atoms)
+        self.fields = fields  # pairs by the letter after the braces
+
+    def __missing__(self, name):
+        if name[:1] == "{" and name[-2:-1] == "}":
+            found = [value for key, value in self.fields.get(name[-1], ()) if key.lower() == name[1:-2]]
+            if found:
+                self[name] = found[-1]
+                return found[-1]
+        raise KeyError(name)
+
+    def get(self, name, default=None):
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
 
 def safe(text):
@@ -382,11 +411,9 @@ class Logger:
             "L": "%d.%06d" % (request_time.seconds, request_time.microseconds),
             "p": "<%s>" % record_pid(),
         }
-        headers = getattr(req, "headers", req)
-        for kind, pairs in (("i", headers), ("o", resp.headers), ("e", environ)):
-            for name, value in pairs.items() if hasattr(pairs, "items") else pairs:
-                atoms["{%s}%s" % (name.lower(), kind)] = value
-        return atoms
+        fields = {"i": getattr(req, "headers", req), "o": resp.headers, "e": environ}
+        return Atoms(atoms, {kind: list(pairs.items()) if hasattr(pairs, "items") else pairs
+                             for kind, pairs in fields.items()})
 
     def _get_user(self, environ):
         scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")

@@ -148,17 +148,27 @@ def set_up_logging(settings):
     captured = settings["capture_output"] and settings["errorlog"] != "-"
     if settings["logs"]:
         logger = package()["gunicorn.glogging"].open_log(settings)
+        add_relays(settings, *(logging.getLogger(name) for name in ("gunicorn.error", "gunicorn.access")))
     else:
         add_handlers(settings)
     error, access = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
-    if settings["syslog"]:
-        error.addHandler(Relay("e"))
-        if not settings["disable_redirect_access_to_syslog"]:
-            access.addHandler(Relay("a"))
-    if settings["statsd_host"]:
-        error.addFilter(Metrics())
+    add_relays(settings, error, access)
     capture()
     return error
+
+
+def add_relays(settings, error, access):
+    relays = []
+    if settings["syslog"]:
+        relays.append((error, "e"))
+        if not settings["disable_redirect_access_to_syslog"]:
+            relays.append((access, "a"))
+    for log, kind in relays:
+        # A mold has set them up before its forks do.
+        if not any(isinstance(handler, Relay) for handler in log.handlers):
+            log.addHandler(Relay(kind))
+    if settings["statsd_host"] and not any(isinstance(f, Metrics) for f in error.filters):
+        error.addFilter(Metrics())
 
 
 def add_handlers(settings):
