@@ -217,23 +217,17 @@ func (w *worker) parse(c *conn) bool {
 
 // readBody reads more of a body; false when nothing more is there now.
 func (w *worker) readBody(c *conn) bool {
+	var room []byte
 	if c.decoder != nil {
 		buf := w.pool.get(heldPressed)
 		defer func() { w.pool.put(buf) }()
-		n, end := w.receive(c, buf[:cap(buf)])
-		if end {
-			w.breakBody(c, newBadRequest(400, "the client left before its request was complete", ""))
-			return false
-		}
-		if n == 0 {
-			return false
-		}
-		c.expires = w.now + int64(bodyLimit)
-		return w.decode(c, buf[:n])
+		room = buf[:cap(buf)]
+	} else {
+		w.makeRoom(c)
+		room = c.body[len(c.body):cap(c.body)]
+		room = room[:min(int64(len(room)), c.bodyLeft)]
 	}
-	w.makeRoom(c)
-	room := c.body[len(c.body):cap(c.body)]
-	n, end := w.receive(c, room[:min(int64(len(room)), c.bodyLeft)])
+	n, end := w.receive(c, room)
 	if end {
 		w.breakBody(c, newBadRequest(400, "the client left before its request was complete", ""))
 		return false
@@ -242,6 +236,9 @@ func (w *worker) readBody(c *conn) bool {
 		return false
 	}
 	c.expires = w.now + int64(bodyLimit)
+	if c.decoder != nil {
+		return w.decode(c, room[:n])
+	}
 	c.body = c.body[:len(c.body)+n]
 	c.bodyLeft -= int64(n)
 	return true

@@ -172,7 +172,7 @@ type setting struct {
 
 	// early settings decide how the file is read: their flags count before it
 	// too. ours are unknown to Gunicorn, so that another variable of a file may
-	// have the name: only text is taken for a value.
+	// have the name: only text and truth are taken for a value.
 	early, ours bool
 
 	// flagOnly settings mean nothing in the file.
@@ -1776,7 +1776,9 @@ func (c *config) setFromFile(line, more *flagValues, at *start, eval func(*confi
 		if bases := c.bases(r.name); len(bases) > 0 && strings.HasPrefix(bases[0], "gunicorn.") {
 			v = bases[0]
 		}
-		if _, text := v.(string); !ok || r.flagOnly || r.ours && !text {
+		_, text := v.(string)
+		_, truth := v.(bool)
+		if !ok || r.flagOnly || r.ours && !text && !truth {
 			continue
 		}
 		v = fromPython(v)

@@ -19,23 +19,15 @@ import (
 
 // rawRead reads what is there: n > 0 bytes, 0 at end of file, or an error
 // (EAGAIN when nothing is there yet). It works on sockets and pipes.
-func rawRead(fd int, b []byte) (int, syscall.Errno) {
-	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
-		if errno == 0 {
-			return int(n), 0
-		}
-		if errno != unix.EINTR {
-			return 0, errno
-		}
-	}
-}
+func rawRead(fd int, b []byte) (int, syscall.Errno) { return rawTransfer(unix.SYS_READ, fd, b) }
 
 // rawWrite writes what fits now. MSG_NOSIGNAL is not needed: the runtime
 // ignores SIGPIPE for descriptors above 2.
-func rawWrite(fd int, b []byte) (int, syscall.Errno) {
+func rawWrite(fd int, b []byte) (int, syscall.Errno) { return rawTransfer(unix.SYS_WRITE, fd, b) }
+
+func rawTransfer(call uintptr, fd int, b []byte) (int, syscall.Errno) {
 	for {
-		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 		if errno == 0 {
 			return int(n), 0
 		}
