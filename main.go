@@ -1,13 +1,29 @@
 // Gunicorn serves Python web applications (WSGI, PEP 3333).
 //
-// One binary plays two parts. The arbiter (arbiter.go), which is what a user
-// starts, reads the settings (config.go, kind.go, flag.go), binds the listeners
-// and keeps the workers alive. It starts a worker (worker.go) by executing
-// itself. A worker speaks HTTP (http.go) with clients (client.go) and frames
-// (lane.go, marshal.go, reply.go) with its own Python, which runs the embedded
-// wsgi.py. The two share a page of memory (scoreboard.go) with the arbiter's
-// eyes on it; logs are in log.go and logger.go, what --reload watches in reload.go, system
-// calls in sys.go.
+// One binary plays two parts. The arbiter is what a user starts: it reads the
+// settings, binds the listeners and keeps the workers alive. A worker, which it
+// starts by executing itself, speaks HTTP with clients and frames with a Python
+// of its own, in which the application runs.
+//
+//	arbiter.go    the arbiter's loop, workers' lives, hooks, reload, stop
+//	listen.go     its listeners
+//	mold.go       the Python that has run the configuration file (hooks.py)
+//	worker.go     a worker's loop, signals, dispatch, limits in time
+//	client.go     one client's connection
+//	http.go       HTTP/1.1, bytes to a request and a response to bytes
+//	lane.go       requests on their way to Python; frames
+//	reply.go      what Python says, on its way to the client
+//	marshal.go    the language of frames
+//	wsgi.py       the Python half: loads the application and calls it
+//	package.py    the gunicorn package that Python code may import
+//	scoreboard.go what arbiter and worker tell each other in shared memory
+//	config.go     the table of settings; kind.go their types, flag.go the flags
+//	identity.go   users and groups, the way into the background
+//	reload.go     files that --reload watches (debug.py)
+//	log.go        error and access log; accessjson.go, syslog.go, statsd.go
+//	              (by datagram.go), relay.go Python's records on their way
+//	              there, logger.go logs that are made in Python
+//	sys.go        system calls
 package main
 
 import (

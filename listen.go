@@ -1,0 +1,291 @@
+package main
+
+// Listeners: what the arbiter binds, or is given by a service manager, and
+// workers accept from.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// listening is what the log says of the listeners.
+func (a *arbiter) listening() string {
+	var names []string
+	for _, l := range a.listeners {
+		names = append(names, l.String())
+	}
+	return strings.Join(names, ",")
+}
+
+func (l *bound) String() string {
+	sa, err := unix.Getsockname(l.fd)
+	if err != nil {
+		return err.Error()
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return fmt.Sprintf("http://%s:%d", netip.AddrFrom4(sa.Addr), sa.Port)
+	case *unix.SockaddrInet6:
+		return fmt.Sprintf("http://[%s]:%d", netip.AddrFrom16(sa.Addr), sa.Port)
+	case *unix.SockaddrUnix:
+		return "unix:" + sa.Name
+	}
+	return "unknown"
+}
+
+// openListeners binds what c asks for, taking over those in old that are the
+// same. Sockets from a service manager or fd:// replace all others.
+func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range list {
+				if !slices.Contains(old, l) {
+					a.closeBound([]*bound{l})
+				}
+			}
+		}
+	}()
+	if passed := passedListeners(); passed > 0 {
+		for fd := 3; fd < 3+passed; fd++ {
+			list = append(list, &bound{fd: fd, inherited: true})
+		}
+	}
+	if len(old) > 0 && old[0].inherited {
+		return old, nil
+	}
+	addrs := addressesOf(c)
+	for _, addr := range addrs {
+		if addr.network == "fd" {
+			list = append(list, &bound{fd: addr.fd, addr: addr, inherited: true})
+		}
+	}
+	for _, l := range list {
+		if _, err := unix.Getsockname(l.fd); err != nil {
+			return nil, fmt.Errorf("fd://%d: %w", l.fd, err)
+		}
+		unix.CloseOnExec(l.fd)
+		if err := a.listen(l.fd, c.backlog); err != nil {
+			return nil, fmt.Errorf("fd://%d: %w", l.fd, err)
+		}
+	}
+	if len(list) > 0 {
+		return list, nil
+	}
+	for _, addr := range addrs {
+		i := slices.IndexFunc(old, func(l *bound) bool { return l.addr == addr })
+		if i >= 0 {
+			list = append(list, old[i])
+			continue
+		}
+		fd, err := a.bind(c, addr)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, &bound{fd: fd, addr: addr})
+	}
+	return list, nil
+}
+
+// addressesOf reads bind, which has been checked.
+func addressesOf(c *config) (list []address) {
+	for _, text := range c.bind {
+		addr, _ := parseBind(text)
+		list = append(list, addr)
+	}
+	return list
+}
+
+// passedListeners is how many sockets a service manager has passed, from
+// descriptor 3 on (sd_listen_fds(3)).
+func passedListeners() int {
+	if pid, _ := strconv.Atoi(os.Getenv("LISTEN_PID")); pid != os.Getpid() {
+		return 0
+	}
+	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	os.Unsetenv("LISTEN_PID")
+	os.Unsetenv("LISTEN_FDS")
+	os.Unsetenv("LISTEN_FDNAMES")
+	return max(0, min(n, 1000))
+}
+
+// bind tries for a while: the last owner of the address may be leaving.
+func (a *arbiter) bind(c *config, addr address) (int, error) {
+	for try := 1; ; try++ {
+		fd, err := a.bindOnce(c, addr)
+		if err == nil {
+			return fd, nil
+		}
+		var errno syscall.Errno
+		text := err.Error()
+		if errors.As(err, &errno) {
+			text = fmt.Sprintf("[Errno %d] %s", int(errno), capitalized(errno.Error()))
+			switch errno {
+			case unix.EADDRINUSE:
+				a.log.errorf("Connection in use: %s", addr.tuple())
+			case unix.EADDRNOTAVAIL:
+				a.log.errorf("Invalid address: %s", addr.tuple())
+			}
+		} else if errors.Is(err, errNotSocket) {
+			return -1, err
+		}
+		a.log.errorf("connection to %s failed: %s", addr.tuple(), text)
+		if try == bindTries {
+			a.log.errorf("Can't connect to %s", addr.tuple())
+			return -1, errCannotBind
+		}
+		a.log.debugf("Retrying in 1 second.")
+		if a.interrupted(bindPause) {
+			return -1, errInterrupted
+		}
+	}
+}
+
+var (
+	errNotSocket   = errors.New("is not a socket")
+	errCannotBind  = errors.New("no listener")
+	errInterrupted = errors.New("interrupted")
+)
+
+// interrupted waits, and tells whether a signal asks to stop meanwhile. What
+// else comes in is for later.
+func (a *arbiter) interrupted(d time.Duration) bool {
+	for _, s := range a.sleep(d) {
+		switch s {
+		case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
+			return true
+		}
+		_, _ = unix.Write(a.wakeW, []byte{byte(s)})
+	}
+	return false
+}
+
+// capitalized is the C library's spelling of an error.
+func capitalized(s string) string {
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+func (a *arbiter) bindOnce(c *config, addr address) (fd int, err error) {
+	var sa unix.Sockaddr
+	family := unix.AF_INET
+	switch addr.network {
+	case "unix":
+		family = unix.AF_UNIX
+		sa = &unix.SockaddrUnix{Name: addr.path}
+		if err := clearSocket(addr.path); err != nil {
+			return -1, err
+		}
+	default:
+		ip, err := resolve(addr.host, addr.network == "tcp6")
+		if err != nil {
+			return -1, err
+		}
+		if ip.Is4() {
+			sa = &unix.SockaddrInet4{Port: addr.port, Addr: ip.As4()}
+		} else {
+			family = unix.AF_INET6
+			sa = &unix.SockaddrInet6{Port: addr.port, Addr: ip.As16(), ZoneId: zoneIndex(ip.Zone())}
+		}
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if family == unix.AF_UNIX {
+		old := unix.Umask(c.umask)
+		err = unix.Bind(fd, sa)
+		unix.Umask(old)
+		if err == nil && c.credential != nil {
+			err = unix.Lchown(addr.path, int(c.credential.Uid), int(c.credential.Gid))
+		}
+	} else {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return -1, os.NewSyscallError("setsockopt", err)
+		}
+		// Connections inherit it.
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+		err = unix.Bind(fd, sa)
+	}
+	if err != nil {
+		return -1, os.NewSyscallError("bind", err)
+	}
+	return fd, a.listen(fd, c.backlog)
+}
+
+func (a *arbiter) listen(fd, backlog int) error {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	return os.NewSyscallError("listen", unix.Listen(fd, backlog))
+}
+
+// clearSocket removes the socket file of a server that is gone. One that
+// somebody listens on is in use, and another kind of file is not ours.
+func clearSocket(path string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return nil // bind says what is wrong with the path
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("'%s' %w", path, errNotSocket)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	// EAGAIN is a listener with a full queue.
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == nil || err == unix.EAGAIN {
+		return unix.EADDRINUSE
+	}
+	return os.NewSyscallError("unlink", unix.Unlink(path))
+}
+
+// resolve turns a host into an address; names have IPv4 ones here.
+func resolve(host string, v6 bool) (netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() == v6 {
+		return ip, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
+	if err != nil || len(ips) == 0 {
+		return netip.Addr{}, errors.New("[Errno -2] Name or service not known")
+	}
+	return ips[0].Unmap(), nil
+}
+
+func zoneIndex(zone string) uint32 {
+	if zone == "" {
+		return 0
+	}
+	if i, err := net.InterfaceByName(zone); err == nil {
+		return uint32(i.Index)
+	}
+	n, _ := strconv.Atoi(zone)
+	return uint32(n)
+}
+
+func (a *arbiter) closeBound(list []*bound) {
+	for _, l := range list {
+		if l.addr.network == "unix" && !l.inherited {
+			_ = unix.Unlink(l.addr.path)
+		}
+		unix.Close(l.fd)
+	}
+}
