@@ -131,16 +131,21 @@ func readFrame(b []byte) frame {
 	}
 }
 
-// bootstrap runs the bridge on descriptor 3: a version of Python, the sources,
-// and the sources as that version has compiled them. Compiling takes 10 ms and
-// 2 MB, so it is done once and not by each worker's Python, unless that is
-// another by now. The application finds a __main__ that is empty.
+// bootstrap runs the bridge on descriptor 3: a length in four bytes, an index as
+// marshal of that length, the sources, and wsgi.py as one version of Python has
+// compiled it. Compiling takes 10 ms and 2 MB, so it is done once and not by
+// each worker's Python, unless that is another by now. Only what is wanted is
+// read: a large block that is freed again changes how malloc treats the
+// application's. The application finds a __main__ that is empty.
 const bootstrap = `import marshal, os, sys
 def load(name):
-    version, sources, compiled = marshal.loads(os.pread(3, 1 << 24, 0))
-    if version == sys.version:
-        return marshal.loads(compiled[name])
-    return compile(sources[name], '<gunicorn ' + name + '>', 'exec')
+    size = int.from_bytes(os.pread(3, 4, 0), 'little')
+    version, index = marshal.loads(os.pread(3, size, 4))
+    if version == sys.version and name + 'c' in index:
+        at, n = index[name + 'c']
+        return marshal.loads(os.pread(3, n, 4 + size + at))
+    at, n = index[name]
+    return compile(os.pread(3, n, 4 + size + at), '<gunicorn ' + name + '>', 'exec')
 exec(load('wsgi.py'), {'__name__': '__gunicorn__', 'load': load})`
 
 // sources is a marshal dict of the Python files by name.

@@ -223,9 +223,14 @@ const oldest = "3.8"
 const probe = `import marshal, sys
 w = open(3, 'wb')
 w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
-s = marshal.loads(open(4, 'rb').read())
-c = {n: marshal.dumps(compile(t, '<gunicorn ' + n + '>', 'exec')) for n, t in s.items()}
-w.write(marshal.dumps((sys.version, s, c)))
+files = marshal.loads(open(4, 'rb').read())
+files['wsgi.pyc'] = marshal.dumps(compile(files['wsgi.py'], '<gunicorn wsgi.py>', 'exec'))
+index, at = {}, 0
+for name, text in files.items():
+    index[name] = at, len(text)
+    at += len(text)
+head = marshal.dumps((sys.version, index))
+w.write(len(head).to_bytes(4, 'little') + head + b''.join(files.values()))
 w.close()`
 
 // findPython returns the interpreter for the application, --python, that of the
