@@ -160,13 +160,18 @@ var (
 // interrupted waits, and tells whether a signal asks to stop meanwhile. What
 // else comes in is for later.
 func (a *arbiter) interrupted(d time.Duration) bool {
-	for _, s := range a.sleep(d) {
-		switch s {
-		case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
-			return true
+	var later []byte
+	end := monotonic() + int64(d)
+	for left := int64(d); left > 0; left = end - monotonic() {
+		for _, s := range a.sleep(time.Duration(left)) {
+			switch s {
+			case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
+				return true
+			}
+			later = append(later, byte(s))
 		}
-		_, _ = unix.Write(a.wakeW, []byte{byte(s)})
 	}
+	_, _ = unix.Write(a.wakeW, later)
 	return false
 }
 
