@@ -687,13 +687,19 @@ func (a *arbiter) reload() {
 		a.log.errorf("%v; the old configuration stays in force.", err)
 		return
 	}
+	old := a.target
+	a.target = cfg.workers
 	listeners, err := a.openListeners(cfg, a.listeners)
 	if err == nil && cfg.mold != nil {
 		if err = cfg.mold.start(cfg, childEnv(cfg)); err == nil {
+			err = a.hookOf(cfg, listeners, "nworkers_changed", cfg.workers, old)
+		}
+		if err == nil {
 			err = a.hookOf(cfg, listeners, "on_reload")
 		}
 	}
 	if err != nil {
+		a.target = old
 		log.close()
 		access.close()
 		cfg.mold.close()
@@ -703,7 +709,11 @@ func (a *arbiter) reload() {
 				a.closeBound([]*bound{l})
 			}
 		}
-		a.log.errorf("%v; the old configuration stays in force.", err)
+		if err.Error() == "" { // Python has said what is wrong
+			a.log.errorf("The new configuration cannot be used; the old configuration stays in force.")
+		} else {
+			a.log.errorf("%v; the old configuration stays in force.", err)
+		}
 		return
 	}
 	a.log.close()
@@ -722,7 +732,6 @@ func (a *arbiter) reload() {
 	a.former = a.generation
 	a.newest++
 	a.generation = a.newest
-	a.want(cfg.workers)
 	a.pause, a.notBefore = 0, 0
 	a.removePidfile()
 	if err := a.writePidfile(); err != nil {

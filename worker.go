@@ -114,6 +114,7 @@ type worker struct {
 	quitting   bool
 	killAt     int64 // when to kill the Python
 	pythonGone bool
+	moldGone   bool // and will not say when the Python ends
 	hung       string // what was running when the Python was given up
 	exit       int
 }
@@ -540,12 +541,19 @@ func (w *worker) drainBacklog() {
 
 // quit leaves at once, whatever runs.
 func (w *worker) quit() {
+	if w.quitting {
+		return
+	}
 	w.quitting, w.stopping = true, true
 	w.slot.state.Store(stateStopping)
 	w.disarm()
 	w.closeListeners()
+	hooked := w.lane.fate >= 0 && w.lane.ready
+	if hooked {
+		w.signalPython(unix.SIGQUIT) // for worker_int, which has until killAt
+	}
 	w.lane.endQueue()
-	if len(w.lane.flight) > 0 || !w.lane.ready {
+	if len(w.lane.flight) > 0 && !hooked || !w.lane.ready {
 		w.killPython(unix.SIGKILL)
 	} else {
 		w.killAt = w.now + int64(killDelay)
@@ -913,6 +921,9 @@ func (w *worker) tick() {
 	if n := w.access.recovered(); n > 0 {
 		w.log.warningf("%d records of the access log were lost", n)
 	}
+	if w.moldGone {
+		w.lookForPython()
+	}
 	w.pool.trim()
 }
 
@@ -1046,9 +1057,8 @@ func (w *worker) readFate() {
 	}
 	if n == 0 {
 		epollDel(w.ep, w.lane.fate)
-		if !w.pythonGone && (w.lane.pid == 0 || unix.Kill(w.lane.pid, 0) != nil) {
-			w.died(0)
-		}
+		w.moldGone = true
+		w.lookForPython()
 		return
 	}
 	for said := b[:n]; len(said) >= 5; said = said[5:] {
@@ -1062,6 +1072,13 @@ func (w *worker) readFate() {
 		} else if !w.pythonGone {
 			w.died(unix.WaitStatus(number))
 		}
+	}
+}
+
+// lookForPython is what remains when nobody will tell of its death.
+func (w *worker) lookForPython() {
+	if !w.pythonGone && (w.lane.pid == 0 || unix.Kill(w.lane.pid, 0) != nil) {
+		w.died(0)
 	}
 }
 
