@@ -114,7 +114,7 @@ type worker struct {
 	quitting   bool
 	killAt     int64 // when to kill the Python
 	pythonGone bool
-	moldGone   bool // and will not say when the Python ends
+	moldGone   bool   // and will not say when the Python ends
 	hung       string // what was running when the Python was given up
 	exit       int
 }
