@@ -13,6 +13,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -168,7 +169,12 @@ func (l *logger) keep(c *config) error {
 		return nil
 	}
 	l.notBefore = monotonic() + int64(time.Second)
-	return l.start(c, unix.Stderr)
+	nobody, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", os.DevNull, err)
+	}
+	defer unix.Close(nobody)
+	return l.start(c, nobody)
 }
 
 // passed is the sending end, for a worker to inherit, or a filler.
