@@ -30,7 +30,7 @@ func credentialOf(c *config) (*syscall.Credential, error) {
 		name  string
 		value int
 	}{{"user", c.user}, {"group", c.group}} {
-		if id.value < 0 || id.value >= math.MaxUint32 { // the last one means none
+		if id.value < 0 || int64(id.value) >= math.MaxUint32 { // the last one means none
 			return nil, fmt.Errorf("%s: %d is out of range", id.name, id.value)
 		}
 	}
