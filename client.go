@@ -154,25 +154,18 @@ func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
 }
 
 func (w *worker) readHead(c *conn) bool {
-	if len(c.in) == cap(c.in) {
-		c.in = w.pool.grow(c.in, firstRead)
-	}
-	n, end := w.receive(c, c.in[len(c.in):cap(c.in)])
+	n, end := w.receive(c, w.rbuf[:headRead])
 	if end {
 		w.close(c) // silently: there is no request yet
 		return false
 	}
 	if n == 0 {
-		if len(c.in) == 0 {
-			w.pool.put(c.in)
-			c.in = nil
-		}
 		return false
 	}
 	if len(c.in) == 0 {
 		c.expires = w.now + int64(headLimit)
 	}
-	c.in = c.in[:len(c.in)+n]
+	c.in = w.pool.extend(c.in, w.rbuf[:n])
 	return true
 }
 
@@ -217,14 +210,11 @@ func (w *worker) parse(c *conn) bool {
 
 // readBody reads more of a body; false when nothing more is there now.
 func (w *worker) readBody(c *conn) bool {
-	var room []byte
-	if c.decoder != nil {
-		buf := w.pool.get(heldPressed)
-		defer func() { w.pool.put(buf) }()
-		room = buf[:cap(buf)]
-	} else {
-		w.makeRoom(c)
-		room = c.body[len(c.body):cap(c.body)]
+	room, direct := w.rbuf, false
+	if c.decoder == nil {
+		if direct = c.ownBody && cap(c.body)-len(c.body) >= len(w.rbuf); direct {
+			room = c.body[len(c.body):cap(c.body)]
+		}
 		room = room[:min(int64(len(room)), c.bodyLeft)]
 	}
 	n, end := w.receive(c, room)
@@ -239,42 +229,38 @@ func (w *worker) readBody(c *conn) bool {
 	if c.decoder != nil {
 		return w.decode(c, room[:n])
 	}
-	c.body = c.body[:len(c.body)+n]
+	if direct {
+		c.body = c.body[:len(c.body)+n]
+	} else {
+		w.makeRoom(c, n)
+		c.body = append(c.body, room[:n]...)
+	}
 	c.bodyLeft -= int64(n)
 	return true
 }
 
-// makeRoom sees to it that c.body is a buffer with room.
-func (w *worker) makeRoom(c *conn) {
-	if !c.ownBody {
-		b := w.pool.get(max(firstRead, 2*(len(c.body)-c.fed)))
-		b = append(b, c.body[c.fed:]...)
-		c.body, c.fed, c.ownBody = b, 0, true
+// makeRoom sees to it that c.body is a buffer with room for n bytes more.
+func (w *worker) makeRoom(c *conn, n int) {
+	if c.ownBody && len(c.body)+n <= cap(c.body) {
 		return
 	}
-	if c.fed > 0 && len(c.body) == cap(c.body) || c.fed == len(c.body) {
-		n := copy(c.body, c.body[c.fed:])
-		c.body, c.fed = c.body[:n], 0
+	rest := c.body[c.fed:]
+	if c.ownBody && len(rest)+n <= cap(c.body) {
+		c.body = c.body[:copy(c.body, rest)]
+	} else {
+		b := append(w.pool.get(len(rest)+n), rest...)
+		if c.ownBody {
+			w.pool.put(c.body)
+		}
+		c.body, c.ownBody = b, true
 	}
-	if len(c.body) == cap(c.body) {
-		c.body = w.pool.grow(c.body, firstRead)
-	}
+	c.fed = 0
 }
 
 // decode takes raw bytes of a chunked body. What follows the body is the next
 // request and goes where that is looked for.
 func (w *worker) decode(c *conn, raw []byte) bool {
-	if !c.ownBody {
-		c.body, c.fed, c.ownBody = w.pool.get(firstRead), 0, true
-	}
-	for len(c.body)+len(raw) > cap(c.body) {
-		if c.fed > 0 {
-			n := copy(c.body, c.body[c.fed:])
-			c.body, c.fed = c.body[:n], 0
-			continue
-		}
-		c.body = w.pool.grow(c.body, firstRead)
-	}
+	w.makeRoom(c, len(raw))
 	out, n, done, bad := c.decoder.decode(c.body, raw, w.cfg)
 	c.body = out
 	if bad != nil {
@@ -454,8 +440,8 @@ func (w *worker) drained(c *conn) {
 	c.served++
 	rest := c.in[c.next:]
 	w.recycle(c)
-	n := copy(c.in[:cap(c.in)], rest)
-	c.in = c.in[:n]
+	c.in = w.pool.fit(c.in, rest)
+	n := len(c.in)
 	c.state = readingHead
 	c.expires = w.now + int64(w.cfg.keepalive)
 	if n > 0 {
@@ -485,10 +471,8 @@ func (w *worker) leave(c *conn) {
 }
 
 func (w *worker) linger(c *conn) {
-	b := w.pool.get(firstRead)
-	defer w.pool.put(b)
 	for c.junk <= lingerBytes {
-		n, end := w.receive(c, b[:cap(b)])
+		n, end := w.receive(c, w.rbuf)
 		if end {
 			break
 		}
@@ -567,7 +551,9 @@ func (w *worker) release(c *conn) {
 func (w *worker) recycle(c *conn) {
 	if c.req != nil {
 		c.req.reset()
-		w.idle = append(w.idle, c.req)
+		if len(w.idle) < poolKeep && cap(c.req.fields) <= fewFields {
+			w.idle = append(w.idle, c.req)
+		}
 		c.req = nil
 	}
 	if c.ownBody {
@@ -670,7 +656,7 @@ func (w *worker) takeOver() {
 	c.served = served
 	c.expires = w.now + int64(headLimit)
 	if len(in)+len(body) > 0 {
-		c.in = append(append(w.pool.get(max(firstRead, len(in)+len(body))), in...), body...)
+		c.in = append(append(w.pool.get(len(in)+len(body)), in...), body...)
 	} else {
 		c.expires = w.now + int64(w.cfg.keepalive)
 	}
@@ -686,8 +672,9 @@ type pool struct {
 }
 
 const (
-	poolSmallest = 4 << 10
-	poolClasses  = 10 // up to 2 MB; longer ones are not kept
+	poolSmallest = 512
+	poolClasses  = 13 // up to 2 MB; longer ones are not kept
+	poolLarge    = 8  // 128 KB
 	poolKeep     = 64 // of each size, and no more than poolKeepBytes of it
 	poolKeepSize = 1 << 20
 )
@@ -731,6 +718,30 @@ func (p *pool) put(b []byte) {
 	}
 }
 
+// extend appends what was read to b: in a buffer that is no larger than it must
+// be, as the next byte may be long in coming.
+func (p *pool) extend(b, read []byte) []byte {
+	if len(read) == 0 {
+		return b
+	}
+	if len(b)+len(read) > cap(b) {
+		bigger := append(p.get(len(b)+len(read)), b...)
+		p.put(b)
+		b = bigger
+	}
+	return append(b, read...)
+}
+
+// fit returns rest, a part of b, in a buffer of its size: none if it is empty.
+func (p *pool) fit(b, rest []byte) []byte {
+	if _, size := poolClass(len(rest)); len(rest) > 0 && size == cap(b) {
+		return b[:copy(b, rest)]
+	}
+	rest = p.extend(nil, rest)
+	p.put(b)
+	return rest
+}
+
 // grow returns b's content in a buffer with room for n bytes more, twice as
 // large at least.
 func (p *pool) grow(b []byte, n int) []byte {
@@ -742,7 +753,7 @@ func (p *pool) grow(b []byte, n int) []byte {
 // trim lets go of one large buffer of each size, so that what a burst needed
 // does not stay for ever.
 func (p *pool) trim() {
-	for class := 5; class < poolClasses; class++ {
+	for class := poolLarge; class < poolClasses; class++ {
 		if n := len(p.free[class]); n > 0 {
 			p.free[class][n-1] = nil
 			p.free[class] = p.free[class][:n-1]

@@ -36,7 +36,8 @@ const (
 
 // Limits in bytes.
 const (
-	firstRead   = 4 << 10   // most heads fit
+	firstRead   = 4 << 10   // of a response that its client does not take at once
+	headRead    = 16 << 10  // at once, of a head and what follows it
 	held        = 1 << 20   // of a body, and of a response, for one connection
 	heldPressed = 64 << 10  // the same when all connections together hold much
 	heldTotal   = 128 << 20 // which is this much
@@ -93,6 +94,7 @@ type worker struct {
 	pool    pool
 	idle    []*request // parsed heads for reuse
 
+	rbuf    []byte // what comes from any client, until it is known how much that is
 	obuf    []byte // what goes to obufFor next
 	obufFor *conn
 	choked  *conn // its client is slow: the wire is not read until it has taken enough
@@ -180,6 +182,7 @@ func newWorker() (*worker, error) {
 		pid:        os.Getpid(),
 		scriptName: os.Getenv("SCRIPT_NAME"),
 		giveFD:     fdGive, takeFD: fdTake, wake: fdWake,
+		rbuf:      make([]byte, heldPressed),
 		alone:     cfg.workers < 2,
 		maxServed: cfg.maxRequests,
 	}
