@@ -26,9 +26,10 @@ const (
 type conn struct {
 	fd      int // -1 once closed
 	state   uint8
-	watched bool // by epoll; edge-triggered, once and for all
-	unread  bool // the socket may hold bytes, or an end, not seen yet
-	trusted bool
+	watched bool  // by epoll; edge-triggered, once and for all
+	unread  bool  // the socket may hold bytes, or an end, not seen yet
+	trusted bool  // by its socket's address, whatever a proxy says
+	opening bool  // a PROXY header may come
 	expires int64 // monotonic, 0 for never; what happens then depends on state
 	peer    endpoint
 	served  int // requests
@@ -169,8 +170,40 @@ func (w *worker) readHead(c *conn) bool {
 	return true
 }
 
+// parseProxy looks for a PROXY header: false when it is refused. Without one
+// the connection goes on as it is.
+func (w *worker) parseProxy(c *conn) bool {
+	c.tried = len(c.in)
+	form := proxyFormOf(c.in, w.cfg.proxyProtocol)
+	switch form {
+	case proxyOpen:
+		return true
+	case proxyNone:
+		c.opening, c.tried = false, 0
+		return true
+	}
+	if addr, err := netip.ParseAddr(c.peer.remoteAddr); !c.peer.unix && (err != nil || !w.cfg.proxyAllowIPs.has(addr)) {
+		w.refuse(c, forbiddenProxy(c.peer.remoteAddr))
+		return false
+	}
+	h, n, bad := parseProxy(c.in, form)
+	if bad != nil {
+		w.refuse(c, bad)
+		return false
+	}
+	if n > 0 {
+		c.peer.introduce(h)
+		c.in = c.in[:copy(c.in, c.in[n:])]
+		c.opening, c.tried = false, 0
+	}
+	return true
+}
+
 // parse looks at the head: false when the request is refused.
 func (w *worker) parse(c *conn) bool {
+	if c.opening {
+		return w.parseProxy(c)
+	}
 	if c.req == nil {
 		c.req = w.newRequest()
 	}
@@ -603,12 +636,20 @@ func (w *worker) giveAway(c *conn) bool {
 	if len(in)+len(body) > queueMax-1024 {
 		return false
 	}
-	b := appendMarshalTuple(w.fbuf[:0], 8)
+	proxy := c.peer.proxy
+	if proxy == nil {
+		proxy = &proxied{}
+	}
+	b := appendMarshalTuple(w.fbuf[:0], 12)
 	b = appendMarshalBool(b, c.peer.unix)
 	b = appendMarshalText(b, c.peer.serverName)
 	b = appendMarshalText(b, c.peer.serverPort)
 	b = appendMarshalText(b, c.peer.remoteAddr)
 	b = appendMarshalText(b, c.peer.remotePort)
+	b = appendMarshalBool(b, c.opening)
+	b = appendMarshalText(b, proxy.protocol)
+	b = appendMarshalText(b, proxy.addr)
+	b = appendMarshalText(b, proxy.port)
 	b = appendMarshalInt(b, int64(c.served))
 	b = appendMarshalBytes(b, in)
 	b = appendMarshalBytes(b, body)
@@ -637,10 +678,11 @@ func (w *worker) takeOver() {
 	r := &marshalReader{b: b[:n]}
 	var peer endpoint
 	r.sequence()
-	peer.unix = r.kind() == 'T'
-	r.is('T', 'F')
+	peer.unix = r.bool()
 	peer.serverName, peer.serverPort = string(r.text()), string(r.text())
 	peer.remoteAddr, peer.remotePort = string(r.text()), string(r.text())
+	opening := r.bool()
+	proxy := proxied{string(r.text()), string(r.text()), string(r.text())}
 	served := int(r.int())
 	in, body := r.bytes(), r.bytes()
 	if r.err != nil {
@@ -648,12 +690,12 @@ func (w *worker) takeOver() {
 		unix.Close(fd)
 		return
 	}
-	trusted := peer.unix
-	if addr, err := netip.ParseAddr(peer.remoteAddr); err == nil {
-		trusted = w.cfg.forwardedAllowIPs.has(addr)
+	if proxy.protocol != "" {
+		peer.proxy = &proxy
 	}
-	c := w.add(fd, peer, trusted)
-	c.served = served
+	// The socket knows whom to trust; the address may be a proxy's word.
+	c := w.add(fd, peer, peer.unix || w.trusts(fd))
+	c.served, c.opening = served, opening && w.cfg.proxyProtocol != "off"
 	c.expires = w.now + int64(headLimit)
 	if len(in)+len(body) > 0 {
 		c.in = append(append(w.pool.get(len(in)+len(body)), in...), body...)
@@ -661,6 +703,21 @@ func (w *worker) takeOver() {
 		c.expires = w.now + int64(w.cfg.keepalive)
 	}
 	w.advance(c)
+}
+
+// trusts says whether the peer of a TCP socket is one of forwarded_allow_ips.
+func (w *worker) trusts(fd int) bool {
+	sa, err := unix.Getpeername(fd)
+	if err != nil {
+		return false // it has left
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return w.cfg.forwardedAllowIPs.has(netip.AddrFrom4(sa.Addr))
+	case *unix.SockaddrInet6:
+		return w.cfg.forwardedAllowIPs.has(netip.AddrFrom16(sa.Addr))
+	}
+	return false
 }
 
 // Buffers -------------------------------------------------------------------

@@ -92,6 +92,8 @@ type config struct {
 	umask               int
 	secureSchemeHeaders map[string]string
 	forwardedAllowIPs   trustList
+	proxyProtocol       string // off, v1, v2, auto
+	proxyAllowIPs       trustList
 	pythonpath          string
 
 	permitObsoleteFolding           bool
@@ -212,7 +214,6 @@ const (
 	onlyWSGI    = "only WSGI applications are served"
 	noTLS       = "let a proxy in front do TLS"
 	noPaste     = "name the application as MODULE:OBJECT"
-	noPROXY     = "let the proxy send X-Forwarded-For, and X-Forwarded-Proto"
 	noUWSGI     = "let the proxy speak HTTP, as proxy_pass of nginx does"
 	noControl   = "control the server with signals"
 	noDirty     = "there are no dirty arbiters; use a task queue"
@@ -1093,24 +1094,33 @@ An exception makes the status 1.`,
 		usage:       "called with the settings and a factory to make a TLS context",
 	},
 	{
-		name:        "proxy_protocol",
-		flags:       []string{"--proxy-protocol"},
-		meta:        "MODE",
-		section:     "Server Mechanics",
-		kind:        proxyMode,
-		def:         "off",
-		unsupported: noPROXY,
-		usage:       "expect a PROXY header from clients: off, v1, v2 or auto",
+		name:    "proxy_protocol",
+		flags:   []string{"--proxy-protocol"},
+		meta:    "MODE",
+		section: "Server Mechanics",
+		kind:    proxyMode,
+		def:     "off",
+		usage:   "take a PROXY header before the first request: off, v1, v2 or auto",
+		doc: `Proxies say with it whom they speak for, once for each connection.
+v1 is the text form, v2 the binary one and auto either; the flag alone means auto, and must not stand before the application.
+Every request of the connection then has the client's address and port as REMOTE_ADDR and REMOTE_PORT, those that it had connected to as PROXY_ADDR and PROXY_PORT, and TCP4 or TCP6 as PROXY_PROTOCOL.
+With UNKNOWN, LOCAL or UNSPEC there the proxy gave no addresses, and the socket's remain.
+A connection without a header is served as it is.
+A malformed header, a line of more than 107 bytes or a binary header of more than 4096 are answered with 400.
+Who is trusted in forwarded_allow_ips stays a matter of the socket's address.`,
+		field: func(c *config) any { return &c.proxyProtocol },
 	},
 	{
-		name:        "proxy_allow_ips",
-		flags:       []string{"--proxy-allow-from"},
-		meta:        "STRING",
-		section:     "Server Mechanics",
-		kind:        networks,
-		def:         "127.0.0.1,::1",
-		unsupported: noPROXY,
-		usage:       "peers that may send a PROXY header",
+		name:    "proxy_allow_ips",
+		flags:   []string{"--proxy-allow-from"},
+		meta:    "STRING",
+		section: "Server Mechanics",
+		kind:    networks,
+		def:     "127.0.0.1,::1",
+		usage:   "proxies that may send a PROXY header: addresses, networks, or * for every peer",
+		doc: `Anyone else who sends one is answered with 403.
+A peer on a unix socket always may.`,
+		field: func(c *config) any { return &c.proxyAllowIPs },
 	},
 	{
 		name:        "protocol",

@@ -531,8 +531,7 @@ func TestEveryRowHasATest(t *testing.T) {
 // other has a value for each unsupported row that is not its default.
 var other = map[string]any{
 	"worker_class": "gevent", "threads": "2",
-	"paste": "x", "proxy_protocol": "v1",
-	"proxy_allow_ips": "*", "protocol": "uwsgi", "uwsgi_allow_ips": "*", "keyfile": "x", "certfile": "x",
+	"paste": "x", "protocol": "uwsgi", "uwsgi_allow_ips": "*", "keyfile": "x", "certfile": "x",
 	"ssl_version": "3", "cert_reqs": "1", "ca_certs": "x", "ciphers": "x", "http_protocols": "h2,h1",
 	"http2_cleartext": "both", "http2_max_concurrent_streams": "1", "http2_initial_window_size": "1",
 	"http2_max_frame_size": "20000", "http2_max_header_list_size": "1", "raw_paste_global_conf": "a=b",
@@ -603,10 +602,6 @@ func TestUnsupported(t *testing.T) {
 		}
 		refused("file", source{file: map[string]any{r.name: v}})
 	}
-	t.Run("proxy_protocol alone", func(t *testing.T) {
-		_, err := load(t, source{args: []string{"app:app", "--proxy-protocol"}})
-		wantFailure(t, err, 1, "gunicorn: proxy_protocol: not supported by this server: "+noPROXY+"\n")
-	})
 	t.Run("overridden", func(t *testing.T) {
 		mustLoad(t, source{args: []string{"-k", "sync", "app:app"}, file: map[string]any{"worker_class": "gevent"}})
 	})
@@ -742,6 +737,10 @@ func TestFlagForms(t *testing.T) {
 		{"--limit-request-field_size 5 app:app", "limit_request_field_size", "5"},
 		{"--proxy-protocol=off app:app", "proxy_protocol", "off"},
 		{"--proxy-protocol off app:app", "proxy_protocol", "off"},
+		{"--proxy-protocol V2 app:app", "proxy_protocol", "v2"},
+		{"--proxy-protocol=true app:app", "proxy_protocol", "auto"},
+		{"app:app --proxy-protocol", "proxy_protocol", "auto"},
+		{"--proxy-protocol -w 3 app:app", "proxy_protocol", "auto"},
 		{"-w 3 -- app:app", "workers", "3"},
 		{"-w 3 app:app -- -w", "workers", "3"},
 		{"-w 3 app:app -", "default_proc_name", "app:app"},

@@ -201,7 +201,13 @@ class Request:
         self.trailers, self.body = [], environ["wsgi.input"]
         peer = environ.get("REMOTE_ADDR", "")
         self.peer_addr = self.remote_addr = (peer, int(environ["REMOTE_PORT"])) if "REMOTE_PORT" in environ else peer
-        self.req_number, self.proxy_protocol_info, self.must_close = number, None, False
+        self.req_number, self.must_close = number, False
+        self.proxy_protocol_info = None
+        if "PROXY_PORT" in environ:
+            self.proxy_protocol_info = {
+                "proxy_protocol": environ["PROXY_PROTOCOL"],
+                "client_addr": peer, "client_port": int(environ["REMOTE_PORT"]),
+                "proxy_addr": environ["PROXY_ADDR"], "proxy_port": int(environ["PROXY_PORT"])}
 
     def should_close(self):
         return self.must_close

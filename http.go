@@ -96,7 +96,7 @@ type request struct {
 
 // badRequest is a client's mistake: it becomes a reply, and a line in the log.
 type badRequest struct {
-	status  int    // 400, 413, 414, 417, 431, 501, 505
+	status  int    // 400, 403, 413, 414, 417, 431, 501, 505
 	reason  string // of the status line
 	text    string // ERROR of the log line `Invalid request from ip=IP: ERROR`
 	message string // what the page says, before escaping
@@ -112,7 +112,8 @@ type endpoint struct {
 	serverPort string
 	remoteAddr string
 	remotePort string
-	https      bool // TLS
+	https      bool     // TLS
+	proxy      *proxied // nil without a PROXY header
 }
 
 // response is the head of an answer as the application gave it, in latin-1.
@@ -811,8 +812,11 @@ func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte
 	}
 	b = appendMarshalText(appendMarshalText(b, "wsgi.url_scheme"), scheme)
 	b = appendMarshalText(appendMarshalText(b, "REMOTE_ADDR"), e.remoteAddr)
-	if !e.unix {
+	if e.remotePort != "" { // no unix socket's
 		b = appendMarshalText(appendMarshalText(b, "REMOTE_PORT"), e.remotePort)
+	}
+	if e.proxy != nil {
+		b = e.proxy.append(b)
 	}
 	if e.unix && len(r.host) > 0 {
 		b = appendServerFromHost(b, r.host, port)
@@ -978,6 +982,8 @@ func reasonPhrase(status int) string {
 	switch status {
 	case 400:
 		return "Bad Request"
+	case 403:
+		return "Forbidden"
 	case 408:
 		return "Request Timeout"
 	case 413:

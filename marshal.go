@@ -166,6 +166,12 @@ func (r *marshalReader) is(kinds ...byte) bool {
 	return false
 }
 
+func (r *marshalReader) bool() bool {
+	v := r.kind() == 'T'
+	r.is('T', 'F')
+	return v
+}
+
 func (r *marshalReader) uint32() uint32 {
 	v := r.take(4)
 	if v == nil {

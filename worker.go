@@ -665,6 +665,7 @@ func (w *worker) admit(l *listener, fd int, sa *unix.RawSockaddrAny) {
 		trusted = w.cfg.forwardedAllowIPs.has(addr)
 	}
 	c := w.add(fd, peer, trusted)
+	c.opening = w.cfg.proxyProtocol != "off"
 	c.expires = w.now + int64(headLimit)
 	w.advance(c)
 }

@@ -1,0 +1,213 @@
+package main
+
+// The PROXY protocol, versions 1 and 2, as pure functions: what a proxy says,
+// in front of everything else on a connection, of the client that it speaks
+// for. The grammar is that of HAProxy's proxy-protocol.txt, read strictly: what
+// two receivers could understand in two ways is refused.
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"strconv"
+)
+
+const (
+	// maxProxyLine is the longest line of version 1, its CRLF included.
+	maxProxyLine = 107
+	// maxProxyHeader bounds a header of version 2, whose length could say 64 KB.
+	// Addresses take 36 bytes; the rest are what cloud providers and TLS
+	// terminators add, for which nginx has the same room.
+	maxProxyHeader = 4096
+	proxyFixed     = 16 // signature, version and command, family, length
+)
+
+const (
+	proxyWord      = "PROXY "
+	proxySignature = "\r\n\r\n\x00\r\nQUIT\n"
+)
+
+// proxyHeader is what a PROXY header says. A proxy that speaks for itself, or
+// does not know its client, gives no addresses.
+type proxyHeader struct {
+	protocol string         // TCP4, TCP6, UNKNOWN, LOCAL, UNSPEC
+	client   netip.AddrPort // not valid without addresses
+	server   netip.AddrPort // which the client has connected to
+}
+
+// proxyForm is how a connection begins.
+type proxyForm uint8
+
+const (
+	proxyNone proxyForm = iota // with something else
+	proxyOpen                  // with what may become a header
+	proxyV1
+	proxyV2
+)
+
+// proxyFormOf looks at the first bytes of a connection. mode is that of
+// proxy_protocol, and not off.
+func proxyFormOf(b []byte, mode string) proxyForm {
+	form := proxyNone
+	for _, f := range [...]struct {
+		form     proxyForm
+		mode     string
+		beginsAs string
+	}{{proxyV1, "v1", proxyWord}, {proxyV2, "v2", proxySignature}} {
+		n := min(len(b), len(f.beginsAs))
+		if mode != f.mode && mode != "auto" || string(b[:n]) != f.beginsAs[:n] {
+			continue
+		}
+		if n == len(f.beginsAs) {
+			return f.form
+		}
+		form = proxyOpen
+	}
+	return form
+}
+
+// parseProxy reads a header of the form that b begins with. n is its length, 0
+// without an error while more of it has to come.
+func parseProxy(b []byte, form proxyForm) (h proxyHeader, n int, err *badRequest) {
+	if form == proxyV1 {
+		return parseProxyLine(b)
+	}
+	return parseProxyBinary(b)
+}
+
+// parseProxyLine reads PROXY TCP4 CLIENT SERVER PORT PORT, or PROXY UNKNOWN
+// and anything.
+func parseProxyLine(b []byte) (h proxyHeader, n int, err *badRequest) {
+	if len(b) > maxProxyLine {
+		b = b[:maxProxyLine]
+	}
+	end := bytes.IndexByte(b, '\n')
+	switch {
+	case end < 0 && len(b) == maxProxyLine:
+		return h, 0, badProxyLine("line too long ", b)
+	case end < 0:
+		return h, 0, nil
+	case bytes.IndexByte(b[:end], '\r') != end-1:
+		return h, 0, badProxyLine("", b[:end+1])
+	}
+	line := b[:end-1]
+	words := bytes.Split(line, []byte(" "))
+	h.protocol = string(words[1])
+	switch h.protocol {
+	case "UNKNOWN":
+		// What follows is to be ignored, whatever it is.
+		return h, end + 1, nil
+	case "TCP4", "TCP6":
+	default:
+		return h, 0, badProxyLine("protocol "+repr(words[1])+" not supported ", line)
+	}
+	if len(words) != 6 {
+		return h, 0, badProxyLine("", line)
+	}
+	var ok bool
+	if h.client, ok, err = proxyEnd(line, words[2], words[4], h.protocol); !ok {
+		return h, 0, err
+	}
+	if h.server, ok, err = proxyEnd(line, words[3], words[5], h.protocol); !ok {
+		return h, 0, err
+	}
+	return h, end + 1, nil
+}
+
+// proxyEnd reads one end of the connection that a line describes.
+func proxyEnd(line, address, port []byte, protocol string) (netip.AddrPort, bool, *badRequest) {
+	addr, err := netip.ParseAddr(string(address))
+	if err != nil || addr.Is4() != (protocol == "TCP4") || addr.Zone() != "" {
+		return netip.AddrPort{}, false, badProxyLine("", line)
+	}
+	n := parseLength(port)
+	if n < 0 || n > 65535 || len(port) > 1 && port[0] == '0' {
+		return netip.AddrPort{}, false, badProxyLine("invalid port ", line)
+	}
+	return netip.AddrPortFrom(addr, uint16(n)), true, nil
+}
+
+// parseProxyBinary reads a header of version 2. What follows the addresses
+// (TLVs) is skipped.
+func parseProxyBinary(b []byte) (h proxyHeader, n int, err *badRequest) {
+	if len(b) < proxyFixed {
+		return h, 0, nil
+	}
+	length := int(binary.BigEndian.Uint16(b[14:]))
+	version, command := b[12]>>4, b[12]&0xf
+	family, transport := b[13]>>4, b[13]&0xf
+	n = proxyFixed + length
+	switch {
+	case version != 2:
+		return h, 0, badProxyHeader("version ", int(version))
+	case command > 1:
+		return h, 0, badProxyHeader("command ", int(command))
+	case n > maxProxyHeader:
+		return h, 0, badProxyHeader("too long: ", n)
+	case command == 0:
+		h.protocol = "LOCAL" // whatever the rest says
+	case transport > 1 || transport == 0 && family != 0:
+		return h, 0, badProxyHeader("transport ", int(transport))
+	case family > 2:
+		return h, 0, badProxyHeader("address family ", int(family))
+	default:
+		h.protocol = [...]string{"UNSPEC", "TCP4", "TCP6"}[family]
+	}
+	size := map[string]int{"TCP4": 4, "TCP6": 16}[h.protocol] // of an address
+	if size > 0 && length < 2*size+4 {
+		return h, 0, badProxyHeader("too short: ", length)
+	}
+	if len(b) < n {
+		return h, 0, nil
+	}
+	if size > 0 {
+		ends := b[proxyFixed:n]
+		client, _ := netip.AddrFromSlice(ends[:size])
+		server, _ := netip.AddrFromSlice(ends[size : 2*size])
+		ports := ends[2*size:]
+		h.client = netip.AddrPortFrom(client, binary.BigEndian.Uint16(ports))
+		h.server = netip.AddrPortFrom(server, binary.BigEndian.Uint16(ports[2:]))
+	}
+	return h, n, nil
+}
+
+func badProxyLine(what string, line []byte) *badRequest {
+	text := "Invalid PROXY line: " + what + repr(line)
+	return newBadRequest(400, text, "'"+text+"'")
+}
+
+func badProxyHeader(what string, n int) *badRequest {
+	text := "Invalid PROXY header: " + what + strconv.Itoa(n)
+	return newBadRequest(400, text, "'"+text+"'")
+}
+
+func forbiddenProxy(addr string) *badRequest {
+	return newBadRequest(403, "Proxy request from "+repr([]byte(addr))+" not allowed", "Request forbidden")
+}
+
+// proxied is what a PROXY header leaves in an endpoint beside the client's
+// address, in the words of the environ.
+type proxied struct {
+	protocol   string // PROXY_PROTOCOL
+	addr, port string // PROXY_ADDR, PROXY_PORT: empty without addresses
+}
+
+// introduce makes the connection that of the client a proxy speaks for. A
+// header without addresses leaves the socket's.
+func (e *endpoint) introduce(h proxyHeader) {
+	e.proxy = &proxied{protocol: h.protocol}
+	if h.client.IsValid() {
+		e.remoteAddr, e.remotePort = h.client.Addr().String(), strconv.Itoa(int(h.client.Port()))
+		e.proxy.addr, e.proxy.port = h.server.Addr().String(), strconv.Itoa(int(h.server.Port()))
+	}
+}
+
+// append appends the entries of the environ.
+func (p *proxied) append(b []byte) []byte {
+	b = appendMarshalText(appendMarshalText(b, "PROXY_PROTOCOL"), p.protocol)
+	if p.port != "" {
+		b = appendMarshalText(appendMarshalText(b, "PROXY_ADDR"), p.addr)
+		b = appendMarshalText(appendMarshalText(b, "PROXY_PORT"), p.port)
+	}
+	return b
+}
