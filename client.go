@@ -45,6 +45,8 @@ type conn struct {
 	ownBody  bool  // body is a buffer of its own, not a part of in
 	bodyLeft int64 // to be read from the client
 	decoder  *chunkedDecoder
+	trailer  []field     // of a body that has been read to its end
+	trailed  bool        // Python has the trailer
 	asked    bool        // Python waits for body
 	want     int         // this many bytes at most
 	broken   *badRequest // why the body will never be complete
@@ -301,7 +303,7 @@ func (w *worker) decode(c *conn, raw []byte) bool {
 		return false
 	}
 	if done {
-		c.decoder = nil
+		c.trailer, c.decoder = c.decoder.trailer, nil
 		w.stash(c, raw[n:])
 	}
 	return true
@@ -594,6 +596,7 @@ func (w *worker) recycle(c *conn) {
 	}
 	c.body, c.fed, c.ownBody = nil, 0, false
 	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
+	c.trailer, c.trailed = nil, false
 	c.asked, c.indirect = false, false
 	c.started, c.refused, c.dropped, c.keep = false, false, false, false
 	c.framing, c.meta, c.sent, c.tail = framing{}, nil, 0, ""

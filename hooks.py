@@ -198,7 +198,8 @@ class Request:
             if name in environ:
                 self.headers.append((name.replace("_", "-"), environ[name]))
         self.given = len(self.headers)
-        self.trailers, self.body = [], environ["wsgi.input"]
+        # Filled when the body has been read.
+        self.trailers, self.body = environ.get("gunicorn.trailers", []), environ["wsgi.input"]
         peer = environ.get("REMOTE_ADDR", "")
         self.peer_addr = self.remote_addr = (peer, int(environ["REMOTE_PORT"])) if "REMOTE_PORT" in environ else peer
         self.req_number, self.must_close = number, False

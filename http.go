@@ -834,6 +834,17 @@ func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte
 	return b
 }
 
+// appendTrailer appends the fields of a trailer section as a list of pairs.
+func appendTrailer(b []byte, fields []field) []byte {
+	b = appendMarshalList(b, len(fields))
+	for i := range fields {
+		b = appendMarshalTuple(b, 2)
+		b = appendMarshalText(b, upperName(fields[i].name))
+		b = appendMarshalLatin(b, fields[i].value)
+	}
+	return b
+}
+
 // appendServerFromHost makes up for a unix socket's want of a name and a port.
 func appendServerFromHost(b, host []byte, port string) []byte {
 	name, rest := host, []byte(nil)
@@ -1078,10 +1089,11 @@ func latin(dst, text []byte) ([]byte, bool) {
 // line or a trailer section that is not yet whole stays in partial.
 type chunkedDecoder struct {
 	state   chunkState
-	left    int64  // bytes of this chunk still to come
-	data    int64  // bytes of all chunks so far
-	excess  int64  // bytes of size lines beyond freeChunkLine each
-	partial []byte // at most maxChunkLine, or the bound of a head's fields
+	left    int64   // bytes of this chunk still to come
+	data    int64   // bytes of all chunks so far
+	excess  int64   // bytes of size lines beyond freeChunkLine each
+	partial []byte  // at most maxChunkLine, or the bound of a head's fields
+	trailer []field // once done
 }
 
 type chunkState uint8
@@ -1200,7 +1212,8 @@ func badChunkSize(digits []byte) *badRequest {
 	return badText(400, "Invalid chunk size: "+repr(digits))
 }
 
-// takeTrailer gathers the trailer section, which is checked and thrown away.
+// takeTrailer gathers the trailer section. Its fields never become part of the
+// head: what has been decided by that stands (RFC 9110 6.5.1).
 func (d *chunkedDecoder) takeTrailer(in []byte, c *config) (used int, err *badRequest) {
 	if len(d.partial) == 0 && bytes.HasPrefix(in, []byte("\r\n")) {
 		d.state = chunkDone
@@ -1226,7 +1239,9 @@ func (d *chunkedDecoder) takeTrailer(in []byte, c *config) (used int, err *badRe
 			section := d.partial[:len(d.partial)-2]
 			d.partial = nil
 			var trailer request
-			return used, trailer.parseFields(section, c, false, true)
+			err = trailer.parseFields(section, c, false, true)
+			d.trailer = trailer.fields
+			return used, err
 		}
 	}
 	return used, nil

@@ -146,6 +146,10 @@ func (h *httpCase) understand(raw []byte, cuts ...int) string {
 		if err != nil {
 			return w.String() + err.describe()
 		}
+		if len(d.trailer) > 0 {
+			v, _ := unmarshal(appendTrailer(nil, d.trailer))
+			fmt.Fprintf(&w, "trailer %q\n", v)
+		}
 		rest = rest[n:]
 	case r.contentLength >= 0:
 		k := min(r.contentLength, int64(len(rest)))

@@ -787,6 +787,12 @@ func (w *worker) message(c *conn) []byte {
 func (w *worker) environ(c *conn, b []byte) []byte {
 	b = append(b, marshalDict)
 	b = c.req.appendEnviron(b, &c.peer, w.scriptName)
+	if c.req.chunked {
+		// The application reads it in this list, which is filled when the body
+		// has ended.
+		b = appendTrailer(appendMarshalText(b, "gunicorn.trailers"), c.trailer)
+		c.trailed = c.decoder == nil
+	}
 	return append(b, marshalDictEnd)
 }
 
@@ -805,7 +811,7 @@ func (w *worker) feed(c *conn) {
 		if b := c.body[c.fed:]; len(b) > 0 {
 			b = b[:min(len(b), c.want, feedMax)]
 			c.fed += len(b)
-			if c.fed == len(c.body) && c.bodyLeft == 0 && c.decoder == nil {
+			if c.fed == len(c.body) && c.bodyLeft == 0 && c.decoder == nil && c.hasTrailed() {
 				f.flags = flagLast
 			}
 			c.asked = false
@@ -817,6 +823,14 @@ func (w *worker) feed(c *conn) {
 			f.flags = flagBroken
 		case c.bodyLeft == 0 && c.decoder == nil:
 			f.flags = flagLast
+			if !c.hasTrailed() {
+				c.asked, c.trailed = false, true
+				b := appendTrailer(w.fbuf[:0], c.trailer)
+				w.fbuf = b[:0]
+				f.meta = uint32(len(b))
+				w.answer(f, b)
+				return
+			}
 		default:
 			c.expires = w.now + int64(bodyLimit)
 			if w.readBody(c) {
@@ -837,6 +851,9 @@ func (w *worker) feed(c *conn) {
 		}
 	}
 }
+
+// hasTrailed says whether Python knows all that came after the body.
+func (c *conn) hasTrailed() bool { return c.trailed || len(c.trailer) == 0 }
 
 func (w *worker) answer(f frame, payload []byte) {
 	if err := w.lane.answer(f, payload); err != nil {

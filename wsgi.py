@@ -332,8 +332,9 @@ class Body(io.RawIOBase):
     """What the worker still holds of a body: asked for piece by piece, so
     nothing that the application does not read is sent here."""
 
-    def __init__(self, wire, number):
+    def __init__(self, wire, number, trailers):
         self.wire, self.number, self.ended = wire, number, False
+        self.trailers = trailers  # a list, filled at the body's end
 
     def readable(self):
         return True
@@ -342,21 +343,26 @@ class Body(io.RawIOBase):
         if self.ended or not len(into):
             return 0
         send_all(self.wire, HEADER.pack(4, self.number, 0, READ, 0) + struct.pack("<I", len(into)))
-        number, _, kind, flags, n = receive(self.wire, into)
+        number, meta, kind, flags, payload = receive(self.wire, into)
         if kind != BODY or number != self.number:
             os._exit(1)
+        if meta:
+            self.trailers.extend(marshal.loads(payload))
+            self.ended = True
+            return 0
         if flags & BROKEN:
             self.ended = True
             raise OSError(errno.ECONNABORTED, "the request body ended early")
         self.ended = bool(flags & LAST)
-        return n
+        return len(payload)
 
     def detach_request(self):
         self.ended = True
 
 
 def receive(wire, into):
-    """One frame off the wire, its payload into the buffer given."""
+    """One frame off the wire, its payload in the buffer given if that is large
+    enough: a trailer is as long as it is."""
     head = bytearray(HEADER.size)
     got = wire.recvmsg_into((head, into))[0]
     while 0 < got < HEADER.size:
@@ -366,12 +372,16 @@ def receive(wire, into):
         os._exit(0)  # the worker is gone
     length, number, meta, kind, flags = HEADER.unpack(head)
     view, got = memoryview(into), got - HEADER.size
+    if length > len(view):
+        larger = memoryview(bytearray(length))
+        larger[:got] = view[:got]
+        view = larger
     while got < length:
         more = wire.recv_into(view[got:length])
         if not more:
             os._exit(0)
         got += more
-    return number, meta, kind, flags, length
+    return number, meta, kind, flags, view[:length]
 
 
 def send_all(wire, data):
@@ -580,7 +590,7 @@ class Lane:
                 environ = marshal.loads(big)
             environ.update(self.base)
             if flags & MORE:
-                body = Body(self.wire, number)
+                body = Body(self.wire, number, environ.get("gunicorn.trailers"))
                 environ["wsgi.input"] = io.BufferedReader(body, QUEUE_MAX)
             else:
                 body = None
