@@ -85,13 +85,14 @@ type request struct {
 	host          []byte // nil when there is none
 	authority     []byte // of a target in absolute form
 
-	line       int    // length of the request line with its CRLF, once judged
-	scanned    int    // bytes of buf that need no second look for a line's end
-	schemes    uint64 // set of lengths of the names in secure_scheme_headers
-	names      uint64 // set of hashes of the fields' environ keys
-	repeated   bool   // two fields may have the same environ key
-	upper      []byte // scratch: a field name in upper case
-	connection []byte // value of the first Connection field
+	line     int    // length of the request line with its CRLF, once judged
+	scanned  int    // bytes of buf that need no second look for a line's end
+	schemes  uint64 // set of lengths of the names in secure_scheme_headers
+	names    uint64 // set of hashes of the fields' environ keys
+	repeated bool   // two fields may have the same environ key
+	upper    []byte // scratch: a field name in upper case
+	closes   bool   // a Connection field has the option close
+	persists bool   // or keep-alive
 }
 
 // badRequest is a client's mistake: it becomes a reply, and a line in the log.
@@ -559,8 +560,8 @@ func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, e
 			r.expect = r.minor > 0
 		}
 	case len("CONNECTION"):
-		if r.connection == nil && foldEqual(f.name, "CONNECTION") {
-			r.connection = f.value
+		if foldEqual(f.name, "CONNECTION") {
+			r.addOptions(f.value)
 		}
 	case len("CONTENT-TYPE"):
 		if foldEqual(f.name, "CONTENT-TYPE") && r.has("CONTENT-TYPE") {
@@ -602,6 +603,19 @@ func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, e
 		return false, badName(r.upper)
 	}
 	return false, nil
+}
+
+// addOptions takes the options of one Connection field. The option close holds
+// wherever it stands (RFC 9112 9.3): a client or a proxy that has sent it takes
+// what comes after this response for nobody's.
+func (r *request) addOptions(list []byte) {
+	for rest, more := list, true; more; {
+		var option []byte
+		option, rest, more = bytes.Cut(rest, []byte(","))
+		option = trimBlanks(option)
+		r.closes = r.closes || foldEqual(option, "CLOSE")
+		r.persists = r.persists || foldEqual(option, "KEEP-ALIVE")
+	}
 }
 
 func (r *request) has(name string) bool {
@@ -653,12 +667,7 @@ func forbiddenTrailer(name []byte) bool {
 
 // frame decides where the body ends and whether the connection outlives it.
 func (r *request) frame() *badRequest {
-	r.keepAlive = r.minor > 0
-	if foldEqual(r.connection, "CLOSE") {
-		r.keepAlive = false
-	} else if foldEqual(r.connection, "KEEP-ALIVE") {
-		r.keepAlive = true
-	}
+	r.keepAlive = !r.closes && (r.minor > 0 || r.persists)
 	if r.authority != nil && r.host != nil && !foldEqual(r.host, r.authority) {
 		return badField([]byte("HOST"), true)
 	}
