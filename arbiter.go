@@ -60,6 +60,7 @@ type arbiter struct {
 	again      bool    // and another HUP has come
 	replaced   []*bound
 	ownPid     string // the pidfile that we have written
+	untidy     bool   // settings have been read and workers started of late
 }
 
 // child is a worker as the arbiter sees it.
@@ -126,6 +127,10 @@ func (a *arbiter) run() (status int) {
 		}
 		a.murder()
 		a.manage()
+		if a.untidy && len(signals) == 0 {
+			a.untidy = false
+			debug.FreeOSMemory() // what that took is not needed again
+		}
 		if err := a.cfg.logger.keep(a.cfg); err != nil {
 			a.log.errorf("logger: %v", err)
 		}
@@ -432,6 +437,7 @@ func (a *arbiter) settle() {
 			serving++
 			if !w.booted {
 				w.booted, a.pause, a.notBefore = true, 0, 0
+				a.untidy = true
 			}
 		}
 	}
@@ -478,7 +484,7 @@ func (a *arbiter) spawn() error {
 	if a.cfg.mold != nil {
 		forks = uintptr(a.cfg.mold.forks)
 	}
-	files = append(files, forks, a.cfg.logger.passed(a.lifeR))
+	files = append(files, forks, a.cfg.logger.passed(a.lifeR), a.cfg.bridge.Fd())
 	for _, l := range a.listeners {
 		files = append(files, uintptr(l.fd))
 	}

@@ -33,8 +33,8 @@ type config struct {
 	// What the caller adds, and the workers want to know.
 	startDir string
 	argv     []string
-	bridge   []byte // wsgi.py as python wants it
-	mold     *mold  // which ran the configuration file, if it is still needed
+	bridge   *os.File // wsgi.py as python wants it, for all of its kind
+	mold     *mold    // which ran the configuration file, if it is still needed
 	// credential is what workers switch to, nil for no change.
 	credential *syscall.Credential
 	// said is what a configuration file has said otherwise than by settings,
@@ -1961,7 +1961,6 @@ func (c *config) encode() []byte {
 	b = appendMarshalText(appendMarshalText(b, "interpreter"), c.python)
 	b = appendMarshalText(appendMarshalText(b, "syslog_to"), c.syslogTo)
 	b = appendMarshalText(appendMarshalText(b, "statsd_to"), c.statsdTo)
-	b = appendMarshalBytes(appendMarshalText(b, "bridge"), c.bridge)
 	b = appendMarshal(appendMarshalText(b, "hooks"), slices.Sorted(maps.Keys(c.hooks())))
 	b = appendMarshal(appendMarshalText(b, "credential"), credentialList(c.credential))
 	said := map[string]any{}
@@ -2029,7 +2028,6 @@ func decodeConfig(b []byte) (*config, error) {
 	c.python, _ = all["interpreter"].(string)
 	c.syslogTo, _ = all["syslog_to"].(string)
 	c.statsdTo, _ = all["statsd_to"].(string)
-	c.bridge, _ = all["bridge"].([]byte)
 	c.credential = credentialFrom(all["credential"])
 	c.said, _ = all["said"].(map[string]any)
 	c.logs, _ = all["logs"].(bool)

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -164,15 +165,10 @@ func sources() []byte {
 // startPython runs wsgi.py in the given role, with files from descriptor 4 on,
 // and returns its pid. The environment is the worker's, and never is the mode
 // an isolated one: wrappers that patch through PYTHONPATH must work.
-func startPython(python string, bridge []byte, role string, env []string, files ...int) (int, error) {
-	source, err := memfd("bridge", bridge)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(source)
+func startPython(python string, bridge *os.File, role string, env []string, files ...int) (int, error) {
 	attr := &syscall.ProcAttr{
 		Env:   env,
-		Files: []uintptr{0, 1, 2, uintptr(source)},
+		Files: []uintptr{0, 1, 2, bridge.Fd()},
 		// Whatever becomes of this process, its Python does not
 		// outlive it. The signal comes when the thread that forks
 		// ends; Go's threads end with the process.
@@ -182,6 +178,7 @@ func startPython(python string, bridge []byte, role string, env []string, files 
 		attr.Files = append(attr.Files, uintptr(fd))
 	}
 	pid, err := syscall.ForkExec(python, []string{python, "-c", bootstrap, role}, attr)
+	runtime.KeepAlive(bridge)
 	if err != nil {
 		return 0, fmt.Errorf("python: %s: %w", python, err)
 	}
@@ -229,8 +226,6 @@ func openLane(c *config, env []string, forks int, age uint64) (l *lane, err erro
 		err = askFork(forks, age, l.back, far, l.trace, page, p[1])
 		unix.Close(p[1])
 	} else {
-		bridge := c.bridge
-		c.bridge = nil // Python has no use for it among its settings
 		var settings int
 		if settings, err = memfd("settings", c.encode()); err != nil {
 			return nil, err
@@ -240,7 +235,7 @@ func openLane(c *config, env []string, forks int, age uint64) (l *lane, err erro
 		if c.credential != nil {
 			files = append(files, logFile(c.errorlog, fdErrorlog), logFile(c.accesslog, fdAccesslog))
 		}
-		l.pid, err = startPython(c.python, bridge, "serve", env, files...)
+		l.pid, err = startPython(c.python, c.bridge, "serve", env, files...)
 	}
 	if err != nil {
 		return nil, err

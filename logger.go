@@ -99,15 +99,12 @@ func openLogger(c *config) (l *logger, err error) {
 }
 
 func (l *logger) start(c *config, answer int) error {
-	bridge := c.bridge
-	c.bridge = nil // Python has no use for it among its settings
 	settings, err := memfd("settings", c.encode())
-	c.bridge = bridge
 	if err != nil {
 		return err
 	}
 	defer unix.Close(settings)
-	l.pid, err = startPython(c.python, bridge, "log", childEnv(c), settings, l.take, answer)
+	l.pid, err = startPython(c.python, c.bridge, "log", childEnv(c), settings, l.take, answer)
 	return err
 }
 

@@ -27,6 +27,7 @@
 package main
 
 import (
+	"bytes"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -235,7 +236,7 @@ w.close()`
 
 // findPython returns the interpreter for the application, --python, that of the
 // active virtualenv or the first on PATH, and wsgi.py as that one wants it.
-func findPython(c *config) (python string, bridge []byte, err error) {
+func findPython(c *config) (python string, bridge *os.File, err error) {
 	source, err := memfd("sources", sources())
 	if err != nil {
 		return "", nil, err
@@ -268,17 +269,23 @@ func findPython(c *config) (python string, bridge []byte, err error) {
 		if err == nil {
 			waitFor(pid)
 		}
-		answer, bridge, _ := strings.Cut(string(out), "\n")
-		words := strings.SplitN(answer, " ", 3)
+		answer, rest, _ := bytes.Cut(out, []byte("\n"))
+		words := strings.SplitN(string(answer), " ", 3)
 		switch {
 		case len(words) == 3 && words[1] != "1":
 			tried = append(tried, path+" (is "+words[0]+")")
 		case err != nil || len(words) != 3:
 			tried = append(tried, path+" (does not run)")
-		case words[2] == "":
-			return path, []byte(bridge), nil
 		default:
-			return words[2], []byte(bridge), nil
+			if words[2] != "" {
+				path = words[2]
+			}
+			fd, err := memfd("bridge", rest)
+			if err != nil {
+				return "", nil, err
+			}
+			// All Pythons share it, and they run as different users.
+			return path, os.NewFile(uintptr(fd), "bridge"), seal(fd)
 		}
 	}
 	return "", nil, fmt.Errorf("python: no Python %s or newer was found; tried %s", oldest, strings.Join(tried, ", "))

@@ -100,7 +100,6 @@ func (m *mold) start(c *config, env []string) error {
 		return err
 	}
 	all := set.(map[string]any)
-	delete(all, "bridge")
 	all["credential"] = nil
 	if cred := c.credential; cred != nil {
 		groups := []any{}

@@ -147,7 +147,7 @@ const cmsgOneFD = 24
 
 // memfd makes an anonymous file in memory that holds b, its offset at 0.
 func memfd(name string, b []byte) (int, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return -1, os.NewSyscallError("memfd_create", err)
 	}
@@ -160,6 +160,13 @@ func memfd(name string, b []byte) (int, error) {
 		at += n
 	}
 	return fd, nil
+}
+
+// seal makes a memfd read-only for whoever has it, for ever.
+func seal(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,
+		unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+	return os.NewSyscallError("fcntl", err)
 }
 
 // readFile reads a memfd or other regular file from its start, at most limit

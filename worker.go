@@ -134,6 +134,7 @@ const (
 	fdAccesslog            // the same
 	fdForks                // where the mold is asked for a Python; no socket without one
 	fdRecords              // where records of the logs go, if Python makes them
+	fdBridge               // the Python half, for a Python of its own
 	fdListeners            // first listener; the rest follow
 )
 
@@ -164,7 +165,7 @@ func runWorker() int {
 func newWorker() (*worker, error) {
 	// Nothing is allocated in the steady state; what little garbage there is
 	// should not make a worker twice as large as it must be.
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(25)
 	for fd := fdLifeline; fd < fdListeners; fd++ {
 		unix.CloseOnExec(fd)
 	}
@@ -177,6 +178,7 @@ func newWorker() (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.bridge = os.NewFile(fdBridge, "bridge")
 	w := &worker{
 		cfg:        cfg,
 		pid:        os.Getpid(),
