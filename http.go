@@ -667,7 +667,11 @@ func forbiddenTrailer(name []byte) bool {
 
 // frame decides where the body ends and whether the connection outlives it.
 func (r *request) frame() *badRequest {
-	r.keepAlive = !r.closes && (r.minor > 0 || r.persists)
+	// A proxy takes a connection on which CONNECT was answered with 200 for a
+	// tunnel and passes on whatever a client sends. There must be no next
+	// request on it.
+	tunnel := string(r.method) == "CONNECT"
+	r.keepAlive = !r.closes && !tunnel && (r.minor > 0 || r.persists)
 	if r.authority != nil && r.host != nil && !foldEqual(r.host, r.authority) {
 		return badField([]byte("HOST"), true)
 	}

@@ -1,0 +1,400 @@
+package main
+
+// Real nginx and HAProxy in front, over TCP and unix sockets, with the PROXY
+// protocol and with TLS. Whatever comes through them of testdata/http, no
+// request reaches the application that the proxy did not mean as one: it gives
+// each a serial number and says what it takes it for, and the application
+// tells what it got.
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"text/template"
+	"time"
+)
+
+// frontApp notes each call in a file, one line for each.
+const frontApp = `
+import json, os
+
+seen = os.open("seen", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def app(environ, start_response):
+    body = environ["wsgi.input"].read()
+    call = {k: v for k, v in environ.items() if type(v) is str}
+    call["body"] = body.decode("latin-1")
+    os.write(seen, json.dumps(call).encode() + b"\n")
+    start_response("200 OK", [
+        ("Content-Length", "5"),
+        ("X-Answer", call.get("HTTP_X_SERIAL", "none") + " " + call["RAW_URI"].encode("latin-1").hex()),
+    ])
+    return [b"taken"]
+`
+
+// front is one way of putting a proxy in front.
+type front struct {
+	name    string
+	args    []string // of the server
+	unix    bool     // the proxy's way to it
+	proxy   bool     // the client's address comes by the PROXY protocol
+	command func(conf string) *exec.Cmd
+	conf    string // template of its configuration
+	server  string // how that names the server, with %s for its address
+	more    string // what that has beside
+}
+
+var fronts = []front{
+	{name: "nginx", command: nginx, conf: nginxConf, server: "%s"},
+	{name: "nginx, unix socket, lenient", unix: true, command: nginx, conf: nginxConf, server: "unix:%s",
+		more: "ignore_invalid_headers off; underscores_in_headers on; proxy_request_buffering off;"},
+	{name: "nginx, PROXY v1", args: []string{"--proxy-protocol"}, command: nginx, conf: nginxStreamConf, server: "%s"},
+	{name: "HAProxy", command: haproxy, conf: haproxyConf, server: "%s"},
+	{name: "HAProxy, unix socket, lenient", unix: true, command: haproxy, conf: haproxyConf, server: "unix@%s",
+		more: "option accept-invalid-http-request"},
+	{name: "HAProxy, PROXY v1", args: []string{"--proxy-protocol", "v1"}, proxy: true,
+		command: haproxy, conf: haproxyConf, server: "%s send-proxy"},
+	{name: "HAProxy, PROXY v2, unix socket", args: []string{"--proxy-protocol", "v2"}, unix: true, proxy: true,
+		command: haproxy, conf: haproxyConf, server: "unix@%s send-proxy-v2"},
+}
+
+// A proxy inherits its listening socket as descriptor 3, and a second one as 4,
+// so that their ports are the kernel's choice.
+const nginxConf = `
+{{define "head"}}
+daemon off; worker_processes 1; {{with .User}}user {{.}};{{end}} pid {{.Dir}}/nginx.pid; error_log {{.Dir}}/error.log;
+events { worker_connections 256; }
+{{end}}
+{{define "http"}}
+http {
+	log_format serial "$request_id $status";
+	access_log {{.Dir}}/log serial;
+	client_body_temp_path {{.Dir}}/1; proxy_temp_path {{.Dir}}/2; fastcgi_temp_path {{.Dir}}/3;
+	uwsgi_temp_path {{.Dir}}/4; scgi_temp_path {{.Dir}}/5;
+	client_header_timeout 2s; client_body_timeout 2s; keepalive_timeout 2s; lingering_timeout 1s;
+	upstream app { server {{.Server}}; keepalive 4; }
+	server {
+		listen {{index .Listen 0}};
+		{{.More}}
+		location / {
+			proxy_pass {{.Scheme}}://app;
+			proxy_http_version 1.1;
+			proxy_next_upstream off;
+			proxy_set_header Connection "";
+			proxy_set_header Host $http_host;
+			proxy_set_header X-Serial $request_id;
+			proxy_set_header X-Method $request_method;
+			proxy_set_header X-Target $request_uri;
+			proxy_set_header X-Client $remote_port;
+		}
+	}
+}
+{{end}}
+{{template "head" .}}{{template "http" .}}
+`
+
+// The PROXY protocol is another module's in nginx, behind which HTTP goes on.
+const nginxStreamConf = `
+load_module {{.Modules}}/ngx_stream_module.so;
+stream {
+	server { listen {{index .Listen 1}}; proxy_pass {{.Server}}; proxy_protocol on; }
+}
+` + nginxConf
+
+const haproxyConf = `
+global
+	log stdout format raw local0
+	maxconn 256
+defaults
+	mode http
+	timeout connect 5s
+	timeout client 2s
+	timeout http-request 2s
+	timeout server 10s
+	retries 0
+frontend front
+	bind fd@3
+	{{.More}}
+	log global
+	log-format "%[var(txn.serial)] %ST"
+	http-request set-var(txn.serial) uuid()
+	http-request set-header X-Serial %[var(txn.serial)]
+	http-request set-header X-Method %[method]
+	http-request set-header X-Target %[url]
+	http-request set-header X-Client %[src_port]
+	default_backend app
+backend app
+	http-reuse always
+	server app {{.Server}}
+`
+
+func nginx(conf string) *exec.Cmd {
+	cmd := exec.Command(proxyPath("nginx"), "-c", conf, "-p", filepath.Dir(conf), "-e", filepath.Join(filepath.Dir(conf), "error.log"))
+	cmd.Env = []string{"NGINX=3;4;"}
+	return cmd
+}
+
+func haproxy(conf string) *exec.Cmd {
+	return exec.Command(proxyPath("haproxy"), "-db", "-f", conf)
+}
+
+// proxyPath looks where Debian has it, which only root's PATH names.
+func proxyPath(name string) string {
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	return "/usr/sbin/" + name
+}
+
+func TestFront(t *testing.T) {
+	if reference {
+		t.Log("differs: it has other answers to testdata/http")
+		return
+	}
+	for _, f := range fronts {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			f.test(t)
+		})
+	}
+}
+
+// running is a proxy with its server behind it.
+type running struct {
+	*front
+	t    *testing.T
+	addr string
+	dir  string // the proxy's
+	srv  *server
+}
+
+func (f *front) test(t *testing.T) {
+	r := f.start(t)
+	var mu sync.Mutex
+	answers := map[string]string{} // serial: client, target in hex
+	work := make(chan rawCase)
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for c := range work {
+				client, raw := r.exchange(t, c)
+				mu.Lock()
+				for _, m := range answerLine.FindAllSubmatch(raw, -1) {
+					answers[string(m[1])] = client + " " + string(m[2])
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	cases := rawCases(t)
+	for _, c := range cases {
+		if t.Failed() {
+			break
+		}
+		work <- c
+	}
+	close(work)
+	wg.Wait()
+	if !t.Failed() {
+		r.check(r.calls(), answers, len(cases))
+	}
+}
+
+var answerLine = regexp.MustCompile(`(?m)^X-Answer: (\S+) (\w*)\r$`)
+
+// exchange sends a case and an innocent request behind it, then one on a
+// connection of its own, which the case must not have touched.
+func (r *running) exchange(t *testing.T, c rawCase) (client string, answers []byte) {
+	conn, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close()
+	_, client, _ = net.SplitHostPort(conn.LocalAddr().String())
+	innocent := fmt.Sprintf("GET /behind/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", c.name)
+	stream := slices.Concat(c.raw, []byte(innocent))
+	limit, waits := waitLimit, ownOpinion(newHTTPCase(), stream).Verdict == "waits"
+	if waits {
+		limit = 3 * time.Second // a little longer than the proxy should
+	}
+	conn.SetDeadline(time.Now().Add(limit))
+	conn.Write(stream) // the proxy may close before it has all
+	answers, err = io.ReadAll(io.LimitReader(conn, 1<<20))
+	if err != nil && !isReset(err) && !(waits && os.IsTimeout(err)) {
+		t.Errorf("%s: %v after %s", c.name, err, cut(string(answers)))
+	}
+	resp, err := freshClient.Get("http://" + r.addr + "/fresh/" + c.name)
+	if err != nil {
+		t.Errorf("after %s: %v", c.name, err)
+		return
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	_, target, _ := strings.Cut(resp.Header.Get("X-Answer"), " ")
+	if want := fmt.Sprintf("%x", "/fresh/"+c.name); err != nil || resp.StatusCode != 200 || string(body) != "taken" || target != want {
+		t.Errorf("after %s: %s, %q, %v: an answer to %s, not to %s", c.name, resp.Status, body, err, target, want)
+	}
+	return client, answers
+}
+
+func isReset(err error) bool { return strings.Contains(err.Error(), syscall.ECONNRESET.Error()) }
+
+var freshClient = http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: waitLimit}
+
+// start starts the server, then the proxy.
+func (f *front) start(t *testing.T) *running {
+	t.Helper()
+	r := &running{front: f, t: t, dir: t.TempDir()}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "app.py"), []byte(frontApp), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := append(f.args, "-w", "2", "--keep-alive", "30", "app:app")
+	if f.unix {
+		args = append([]string{"-b", "unix:app.sock"}, args...)
+	}
+	r.srv = startServer(t, dir, args...)
+	addr := r.srv.addr
+	if f.unix {
+		addr = filepath.Join(dir, "app.sock")
+	}
+	files, listen := listenTwice(t)
+	r.addr = listen[0]
+	server := fmt.Sprintf(f.server, addr)
+	conf := filepath.Join(r.dir, "conf")
+	user := "" // who started nginx, which as root would run as somebody else
+	if os.Geteuid() == 0 {
+		user = "root"
+	}
+	var text bytes.Buffer
+	err := template.Must(template.New("").Parse(f.conf)).Execute(&text, map[string]any{
+		"Dir": r.dir, "Listen": listen, "Server": server, "More": f.more, "User": user, "Scheme": "http", "Modules": "/usr/lib/nginx/modules"})
+	if err == nil {
+		err = os.WriteFile(conf, text.Bytes(), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.run(f.command(conf), files)
+	return r
+}
+
+// listenTwice opens two sockets for a proxy to inherit.
+func listenTwice(t *testing.T) (files []*os.File, addrs []string) {
+	t.Helper()
+	for range 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		f, err := l.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, addrs = append(files, f), append(addrs, l.Addr().String())
+	}
+	return files, addrs
+}
+
+func (r *running) run(cmd *exec.Cmd, files []*os.File) {
+	t := r.t
+	t.Helper()
+	out, err := os.Create(filepath.Join(r.dir, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = r.dir, out, out, files
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("%v (apt-get install nginx-light libnginx-mod-stream haproxy)", err)
+	}
+	for _, f := range files {
+		f.Close()
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		kill := time.AfterFunc(waitLimit, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		kill.Stop()
+		if t.Failed() {
+			t.Logf("%s:\n%.500s\n%.2000s", cmd, r.log(), readAll(filepath.Join(r.dir, "error.log")))
+		}
+	})
+}
+
+// log is the proxy's, with the serial of each request that it took.
+func (r *running) log() string {
+	return readAll(filepath.Join(r.dir, "log")) + readAll(filepath.Join(r.dir, "out"))
+}
+
+// calls are those that the application has noted.
+func (r *running) calls() (calls []map[string]string) {
+	for line := range strings.Lines(readAll(filepath.Join(r.srv.dir, "seen"))) {
+		var call map[string]string
+		if err := json.Unmarshal([]byte(line), &call); err != nil {
+			r.t.Fatal(err)
+		}
+		calls = append(calls, call)
+	}
+	return calls
+}
+
+// check compares what the application got with what the proxy meant, and the
+// answers with what the clients got.
+func (r *running) check(calls []map[string]string, answers map[string]string, fresh int) {
+	t := r.t
+	if len(calls) < fresh {
+		t.Errorf("%d calls are too few", len(calls))
+	}
+	seen := map[string]bool{}
+	for _, call := range calls {
+		serial := call["HTTP_X_SERIAL"]
+		if len(serial) < 32 || strings.Contains(serial, ",") || seen[serial] {
+			t.Errorf("not a fresh serial: %s", cut(fmt.Sprint(call)))
+			continue
+		}
+		seen[serial] = true
+		if !poll(waitLimit, func() bool { return strings.Contains(r.log(), serial) }) {
+			t.Errorf("the proxy does not know %s", cut(fmt.Sprint(call)))
+		}
+		meant := call["HTTP_X_TARGET"]
+		if strings.HasPrefix(meant, "?") { // of http://host?query; nginx puts the path in
+			meant = "/" + meant
+		}
+		if call["REQUEST_METHOD"] != call["HTTP_X_METHOD"] || call["RAW_URI"] != meant {
+			t.Errorf("the proxy meant %s %q: %s", call["HTTP_X_METHOD"], meant, cut(fmt.Sprint(call)))
+		}
+		if r.proxy && (call["REMOTE_ADDR"] != "127.0.0.1" || call["REMOTE_PORT"] != call["HTTP_X_CLIENT"]) {
+			t.Errorf("the client's port was %s: %s", call["HTTP_X_CLIENT"], cut(fmt.Sprint(call)))
+		}
+		want := call["HTTP_X_CLIENT"] + " " + fmt.Sprintf("%x", latinBytes(call["RAW_URI"]))
+		if got, ok := answers[serial]; ok && got != want {
+			t.Errorf("the answer to %s went to %s", want, got)
+		}
+		delete(answers, serial)
+	}
+	for serial, answer := range answers {
+		t.Errorf("an answer with serial %q to nobody's request: %s", serial, answer)
+	}
+	t.Logf("%d requests", len(calls))
+}
+
+// latinBytes is the bytes that Python shows as text.
+func latinBytes(text string) []byte {
+	b, _ := latin(nil, []byte(text))
+	return b
+}
