@@ -831,8 +831,8 @@ func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte
 	if e.proxy != nil {
 		b = e.proxy.append(b)
 	}
-	if e.unix && len(r.host) > 0 {
-		b = appendServerFromHost(b, r.host, port)
+	if e.unix {
+		b = appendServerFromHost(b, r.host, e.serverName, port)
 	} else {
 		b = appendMarshalLatin(appendMarshalText(b, "SERVER_NAME"), e.serverName)
 		b = appendMarshalText(appendMarshalText(b, "SERVER_PORT"), e.serverPort)
@@ -858,22 +858,31 @@ func appendTrailer(b []byte, fields []field) []byte {
 	return b
 }
 
-// appendServerFromHost makes up for a unix socket's want of a name and a port.
-func appendServerFromHost(b, host []byte, port string) []byte {
-	name, rest := host, []byte(nil)
+// appendServerFromHost makes up for a unix socket's want of a name and a port,
+// which are never empty (PEP 3333, environ Variables).
+func appendServerFromHost(b, host []byte, socket, scheme string) []byte {
+	name, port := host, []byte(nil)
 	from := max(0, bytes.IndexByte(host, ']')) // no colon of an IPv6 address
 	if i := bytes.IndexByte(host[from:], ':'); i >= 0 {
-		name, rest = host[:from+i], host[from+i+1:]
-		if i := bytes.IndexByte(rest, ':'); i >= 0 {
-			rest = rest[:i]
+		name, port = host[:from+i], host[from+i+1:]
+		if i := bytes.IndexByte(port, ':'); i >= 0 {
+			port = port[:i]
 		}
 	}
-	b = appendMarshalLatin(appendMarshalText(b, "SERVER_NAME"), name)
-	b = appendMarshalText(b, "SERVER_PORT")
-	if len(name) < len(host) {
-		return appendMarshalLatin(b, rest)
+	b = appendMarshalText(b, "SERVER_NAME")
+	switch {
+	case len(name) > 0:
+		b = appendMarshalLatin(b, name)
+	case socket != "":
+		b = appendMarshalLatin(b, socket)
+	default: // it was inherited, and has no path
+		b = appendMarshalText(b, "localhost")
 	}
-	return appendMarshalText(b, port)
+	b = appendMarshalText(b, "SERVER_PORT")
+	if len(port) > 0 {
+		return appendMarshalLatin(b, port)
+	}
+	return appendMarshalText(b, scheme)
 }
 
 // appendEnvironKey appends the key that a field has in the environ.

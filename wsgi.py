@@ -295,7 +295,12 @@ class Errors:
 
     def write(self, text):
         stream = self.stream
-        stream.write(text)
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            # Whatever is to be recorded is (PEP 3333, environ Variables).
+            coding = stream.encoding
+            stream.write(text.encode(coding, "backslashreplace").decode(coding))
         stream.flush()
 
     def writelines(self, lines):
@@ -428,6 +433,8 @@ class Call:
         if not isinstance(data, bytes):
             raise TypeError("%r is not a byte" % (data,))
         if self.done:
+            if data:
+                raise AssertionError("the response body is longer than its Content-Length")
             return
         flags = 0
         if not self.begun:
@@ -542,7 +549,7 @@ class Lane:
         page = mmap.mmap(PAGE, mmap.PAGESIZE, prot=mmap.PROT_READ)
         self.cancelled = memoryview(page).cast("I")
         self.app, self.log, self.files = app, logger or log, files
-        self.sendfile = settings["sendfile"]
+        self.sendfile = settings["sendfile"] is not False
         self.base = {
             "wsgi.version": (1, 0),
             "wsgi.errors": Errors(),
@@ -618,10 +625,16 @@ class Lane:
             result = self.app(environ, call.start_response)
             try:
                 if type(result) in WHOLE:
-                    call.finish(b"".join(result))
+                    data = b"".join(result)
+                    if call.done and data:
+                        self.stop(call, environ)
+                    call.finish(data)
                 elif not (type(result) is FileWrapper and self.sendfile and not call.begun
                           and call.send_file(result)):
                     for block in result:
+                        if call.done and block:
+                            self.stop(call, environ)
+                            break
                         call.write(block)
                     call.finish(b"")
             finally:
@@ -634,6 +647,14 @@ class Lane:
             self.log.exception("Error handling request %s %s",
                                environ.get("REQUEST_METHOD"), environ.get("RAW_URI"))
             call.fail(0)
+
+
+    def stop(self, call, environ):
+        """Nothing is asked of an iterable that has given all that its
+        Content-Length promised (PEP 3333, Handling the Content-Length Header)."""
+        if call.left == 0:  # the worker has seen it otherwise
+            self.log.warning("%s %s: the response body is longer than its Content-Length; the rest is dropped",
+                             environ.get("REQUEST_METHOD"), environ.get("RAW_URI"))
 
 
 # Configuration file --------------------------------------------------------
