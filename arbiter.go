@@ -164,6 +164,9 @@ func (a *arbiter) start() (err error) {
 	if a.listeners, err = a.openListeners(a.cfg, nil); err != nil {
 		return err
 	}
+	if err := a.hook(""); err != nil {
+		return err
+	}
 	a.log.debugf("Arbiter booted")
 	a.log.infof("Listening at: %s (%d)", a.listening(), os.Getpid())
 	a.cfg.warnOfPatterns(a.log)
@@ -615,8 +618,10 @@ func (a *arbiter) hook(name string, args ...any) error {
 	return a.hookOf(a.cfg, a.listeners, name, args...)
 }
 
+// hookOf calls a hook of the file that c was read from. Without a name it only
+// tells the mold of the listeners, which hooks in its children see.
 func (a *arbiter) hookOf(c *config, listeners []*bound, name string, args ...any) error {
-	if c.mold == nil || !c.hooks()[name] {
+	if c.mold == nil || name != "" && !c.hooks()[name] {
 		return nil
 	}
 	addresses, entries := []any{}, []any{}
@@ -700,8 +705,10 @@ func (a *arbiter) reload() {
 		if err = cfg.mold.start(cfg, childEnv(cfg)); err == nil {
 			err = a.hookOf(cfg, listeners, "nworkers_changed", cfg.workers, old)
 		}
-		if err == nil {
-			err = a.hookOf(cfg, listeners, "on_reload")
+		for _, name := range []string{"on_reload", ""} {
+			if err == nil {
+				err = a.hookOf(cfg, listeners, name)
+			}
 		}
 	}
 	if err != nil {

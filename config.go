@@ -44,6 +44,7 @@ type config struct {
 	logs      bool     // it does
 	logLevel  logLevel // what it wants to have
 	logAccess bool
+	counted   bool // hooks look at requests, and at their number on a connection
 
 	// Config File
 	configFile string
@@ -2029,6 +2030,8 @@ func decodeConfig(b []byte) (*config, error) {
 	c.syslogTo, _ = all["syslog_to"].(string)
 	c.statsdTo, _ = all["statsd_to"].(string)
 	c.credential = credentialFrom(all["credential"])
+	hooks, _ := all["hooks"].([]any)
+	c.counted = slices.Contains(hooks, any("pre_request")) || slices.Contains(hooks, any("post_request"))
 	c.said, _ = all["said"].(map[string]any)
 	c.logs, _ = all["logs"].(bool)
 	level, _ := all["log_level"].(int64)

@@ -53,6 +53,12 @@ class Config:
     def env(self):
         return dict(pair.split("=", 1) for pair in self.raw_env)
 
+    @property
+    def ssl_options(self):
+        return {name: self.settings[name].value for name in (
+            "keyfile", "certfile", "ssl_version", "cert_reqs", "ca_certs", "suppress_ragged_eofs",
+            "do_handshake_on_connect", "ciphers") if name in self.settings}
+
     env_orig = property(lambda self: dict(os.environ))
     is_ssl = property(lambda self: bool(self.certfile or self.keyfile))
     worker_class_str = property(lambda self: self.worker_class)
@@ -160,6 +166,19 @@ class Server:
         pass
 
 
+class Heartbeat:
+    """worker.tmp. A Python need not say that it is alive: its worker does."""
+
+    def notify(self):
+        pass
+
+    close = notify
+
+    def last_update(self):
+        import time
+        return time.monotonic()
+
+
 class Worker:
     """A worker, as hooks see it: in the mold before the fork and after the
     end, in its own Python between."""
@@ -172,7 +191,8 @@ class Worker:
         self.timeout = server.cfg.timeout / 2
         self.max_requests = server.cfg.max_requests or sys.maxsize
         self.booted = self.aborted = False
-        self.alive, self.nr, self.wsgi, self.sockets, self.tmp = True, 0, None, [], None
+        self.alive, self.nr, self.wsgi, self.reloader = True, 0, None, None
+        self.sockets, self.tmp = list(server.LISTENERS), Heartbeat()
 
     def __str__(self):
         return "<Worker %s>" % self.pid
@@ -185,7 +205,7 @@ class Request:
     """req: the request as pre_request and post_request see it. Fields that
     came more than once are one here."""
 
-    def __init__(self, environ, number):
+    def __init__(self, environ):
         self.method, self.uri = environ["REQUEST_METHOD"], environ["RAW_URI"]
         path, _, self.fragment = self.uri.partition("#")
         self.path = path.partition("?")[0]
@@ -202,7 +222,7 @@ class Request:
         self.trailers, self.body = environ.get("gunicorn.trailers", []), environ["wsgi.input"]
         peer = environ.get("REMOTE_ADDR", "")
         self.peer_addr = self.remote_addr = (peer, int(environ["REMOTE_PORT"])) if "REMOTE_PORT" in environ else peer
-        self.req_number, self.must_close = number, False
+        self.req_number, self.must_close = environ.pop("gunicorn.req_number"), False
         self.proxy_protocol_info = None
         if "PROXY_PORT" in environ:
             self.proxy_protocol_info = {
@@ -217,23 +237,33 @@ class Request:
         self.must_close = True
 
     def apply(self, environ):
-        """Headers that pre_request has appended."""
-        for name, value in self.headers[self.given:]:
+        """Puts the headers that pre_request has appended into environ, and
+        returns them."""
+        added = self.headers[self.given:]
+        for name, value in added:
             key = name.upper().replace("-", "_")
             environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key] = value
+        return added
 
 
 class Response:
     """resp: what post_request sees of the response."""
 
-    def __init__(self, call):
-        self.status, self.headers = call.status, list(call.headers or ())
+    # The server's own affair: an application's are dropped.
+    HOP = frozenset("connection keep-alive proxy-authenticate proxy-authorization te trailers "
+                    "transfer-encoding upgrade server date".split())
+
+    def __init__(self, call, req):
+        self.req, self.status = req, call.status
+        self.headers = [pair for pair in call.headers or () if str(pair[0]).lower() not in self.HOP]
         self.status_code = int(self.status[:3]) if self.status and self.status[:3].isdigit() else None
         self.sent, self.headers_sent = call.sent, call.begun
-        self.response_length, self.chunked, self.must_close = None, False, False
+        self.response_length, self.must_close = None, req.must_close
         for name, value in self.headers:
             if name.lower() == "content-length":
                 self.response_length = int(value)
+        self.chunked = (self.response_length is None and req.version > (1, 0) and req.method != "HEAD"
+                        and (self.status_code or 0) >= 200 and self.status_code not in (204, 304))
 
     def should_close(self):
         return self.must_close
@@ -272,6 +302,11 @@ class Hooks:
         self.functions["post_request"] = lambda *args: function(*args[:n])
         self.post_request = self.functions["post_request"]
         self.post_request(*args)
+
+
+def hashable(address):
+    """HOST, PORT as Python has it."""
+    return tuple(address) if isinstance(address, list) else address
 
 
 class Mold:
@@ -341,7 +376,9 @@ class Mold:
         names = [name for name in settings["hooks"] if hasattr(self.module, name)]
         self.hooks = Hooks(self.module, names)
         cfg = Config(settings)
-        self.server = Server(cfg, self.wsgi["logger"] or HookLog(log, cfg), App(cfg, lambda: self.wsgi["load_app"](settings["app"])), pid)
+        for name, function in self.hooks.functions.items():
+            cfg.settings[name].value = function
+        self.server = Server(cfg, self.wsgi["logger"] or HookLog(log, cfg, self.wsgi["package"]), App(cfg, lambda: self.wsgi["load_app"](settings["app"])), pid)
         if settings["preload_app"]:
             try:
                 self.server.app.wsgi()
@@ -357,8 +394,8 @@ class Mold:
     def do_hook(self, name, facts, args):
         server = self.server
         server.wanted, server.asking = facts["num_workers"], True
-        server.address = [tuple(a) if isinstance(a, list) else a for a in facts["address"]]
-        server.LISTENERS = [Listener(*entry) for entry in facts["listeners"]]
+        server.address = [hashable(a) for a in facts["address"]]
+        server.LISTENERS = [Listener(*map(hashable, entry)) for entry in facts["listeners"]]
         server.cfg.changed.clear()
         try:
             self.hooks.call(name, server, *args)
@@ -449,13 +486,30 @@ class Mold:
 class HookLog:
     """server.log and worker.log."""
 
-    def __init__(self, log, cfg):
+    def __init__(self, log, cfg, package):
         import logging
         self.error_log, self.access_log = log, logging.getLogger("gunicorn.access")
-        self.cfg = cfg
+        self.cfg, self.package, self.whole = cfg, package, None
 
     def __getattr__(self, name):
-        return getattr(self.error_log, name)
+        if hasattr(self.error_log, name):
+            return getattr(self.error_log, name)
+        if self.whole is None:
+            # What few ask for is where logger classes are made.
+            Logger = self.package()["gunicorn.glogging"].Logger
+            self.whole = Logger.__new__(Logger)
+            self.whole.__dict__.update(error_log=self.error_log, access_log=self.access_log, cfg=self.cfg,
+                                       loglevel=self.error_log.level, logfile=None)
+        return getattr(self.whole, name)
+
+    def log(self, level, *args, **kwargs):
+        import logging
+        if isinstance(level, str):
+            level = getattr(logging, level.upper(), logging.INFO)
+        self.error_log.log(level, *args, **kwargs)
+
+    def setup(self, cfg):
+        pass  # it is set up
 
     def reopen_files(self):
         pass
@@ -544,22 +598,27 @@ def lane_class(wsgi):
 
         def run(self, call, environ):
             worker, hooks = self.worker, self.hooks
+            worker.nr += 1
+            if "gunicorn.req_number" not in environ:
+                super().run(call, environ)  # no hook looks at requests
+                return
             call = HookedCall(call.wire, call.number, call.cancelled)
             call.sent, call.req = 0, None
             environ["wsgi.early_hints"] = call.early_hints
-            worker.nr += 1
-            req = call.req = Request(environ, worker.nr)
+            req = call.req = Request(environ)
             try:
                 hooks.call("pre_request", worker, req)
             except BaseException:
                 self.log.exception("Error handling request %s %s", req.method, req.uri)
                 call.fail(0)
             else:
-                req.apply(environ)
+                added = req.apply(environ)
+                if added:
+                    wsgi["add_fields"](call, added)
                 super().run(call, environ)
             if "post_request" in hooks:
                 try:
-                    hooks.post_request(worker, req, environ, Response(call))
+                    hooks.post_request(worker, req, environ, Response(call, req))
                 except Exception:
                     self.log.exception("Exception in post_request hook")
             if not worker.alive:

@@ -54,6 +54,7 @@ const (
 	kindHints               // headers of a 103
 	kindWatch               // files that the application consists of, for reload
 	kindRetire              // a worker hook's wish that this worker leave
+	kindFields              // headers that a hook has added to the request, for the access log
 )
 
 const (

@@ -4,6 +4,7 @@ package main
 // and body for the client, a demand for more of the request, a failure.
 
 import (
+	"bytes"
 	"errors"
 	"strconv"
 	"time"
@@ -135,6 +136,8 @@ func (w *worker) openFrame(meta []byte) error {
 		w.feed(c)
 	case kindHints:
 		return w.hints(c, r)
+	case kindFields:
+		return w.addFields(c, r)
 	default:
 		return errOutOfStep
 	}
@@ -379,6 +382,23 @@ func (w *worker) hints(c *conn, r *marshalReader) error {
 	}
 	if err != nil {
 		w.log.errorf("Error in early hints of %s: %v", c.line(), err)
+	}
+	return nil
+}
+
+// addFields takes headers that pre_request has added: the access log has them
+// as if they had been sent.
+func (w *worker) addFields(c *conn, r *marshalReader) error {
+	good := true
+	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
+	w.readFields(r, &good)
+	if r.err != nil || c.started {
+		return errOutOfStep
+	}
+	for _, f := range w.resp.fields {
+		if good {
+			c.req.fields = append(c.req.fields, field{bytes.Clone(f.name), bytes.Clone(f.value)})
+		}
 	}
 	return nil
 }

@@ -795,6 +795,9 @@ func (w *worker) environ(c *conn, b []byte) []byte {
 		b = appendTrailer(appendMarshalText(b, "gunicorn.trailers"), c.trailer)
 		c.trailed = c.decoder == nil
 	}
+	if w.cfg.counted {
+		b = appendMarshalInt(appendMarshalText(b, "gunicorn.req_number"), int64(c.served)+1)
+	}
 	return append(b, marshalDictEnd)
 }
 

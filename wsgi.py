@@ -43,7 +43,7 @@ RELAY_MAX = 60 << 10  # of a message the other way
 
 REQUEST, INDIRECT, BODY = 1, 2, 3  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
-RETIRE = 16
+RETIRE, FIELDS = 16, 17
 LAST, MORE, BROKEN, QUIET, CLOSE = 1, 2, 4, 8, 16  # flags
 
 
@@ -514,6 +514,12 @@ class Call:
         if not self.begun:
             meta = marshal.dumps([(plain(name), plain(value)) for name, value in headers], 2)
             send_all(self.wire, HEADER.pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
+
+
+def add_fields(call, fields):
+    """Headers that pre_request has added, for the access log."""
+    meta = marshal.dumps([(plain(name), plain(value)) for name, value in fields], 2)
+    send_all(call.wire, HEADER.pack(len(meta), call.number, len(meta), FIELDS, 0) + meta)
 
 
 FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # in a header
