@@ -52,7 +52,8 @@ type conn struct {
 	broken   *badRequest // why the body will never be complete
 	indirect bool        // Python asks for the environ first
 
-	number  uint32 // of the request in the lane
+	lane    *lane  // that has the request
+	number  uint32 // of the request there
 	begun   int64  // when it was given to the lane
 	started bool   // the response's head is made
 	refused bool   // what the application still says goes nowhere
@@ -416,10 +417,10 @@ func (w *worker) drain(c *conn) {
 			return
 		}
 	}
-	if w.choked == c && len(c.out)-c.outAt < resumeAt {
-		w.choked = nil
-		w.watchWire()
-		w.replies()
+	if l := c.lane; l != nil && l.choked == c && len(c.out)-c.outAt < resumeAt {
+		l.choked = nil
+		w.watchWire(l)
+		w.replies(l)
 	}
 	if c.fd >= 0 && c.state == draining {
 		w.drained(c)
@@ -526,17 +527,20 @@ func (w *worker) lost(c *conn) {
 		w.record(c, []byte("499"), true)
 	case inLane:
 		// Python may be at it: it is told, and what it says goes nowhere.
-		w.lane.giveUp.Store(c.number)
+		l := c.lane
+		w.python.giveUp[l.index].Store(c.number)
 		w.log.debugf("Closing connection. The client of %s has left", c.line())
 		c.forbidEnd()
 		w.unplug(c)
 		c.broken = newBadRequest(499, "the client left", "")
-		if w.choked == c {
-			w.choked = nil
-			w.watchWire()
-			w.replies()
+		if l.choked == c {
+			l.choked = nil
+			w.watchWire(l)
+			w.replies(l)
 		}
-		w.feed(c)
+		if c.lane == l {
+			w.feed(c)
+		}
 		return
 	}
 	c.forbidEnd()
@@ -597,7 +601,7 @@ func (w *worker) recycle(c *conn) {
 	c.body, c.fed, c.ownBody = nil, 0, false
 	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
 	c.trailer, c.trailed = nil, false
-	c.asked, c.indirect = false, false
+	c.asked, c.indirect, c.lane = false, false, nil
 	c.started, c.refused, c.dropped, c.keep = false, false, false, false
 	c.framing, c.meta, c.sent, c.tail = framing{}, nil, 0, ""
 	c.tried, c.head, c.next = 0, 0, 0

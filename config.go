@@ -62,6 +62,7 @@ type config struct {
 	maxRequests       int
 	maxRequestsJitter int
 	timeout           time.Duration
+	requestTimeout    time.Duration // ours
 	gracefulTimeout   time.Duration
 	keepalive         time.Duration
 	python            string // ours: --python PATH; "" look for one
@@ -285,7 +286,7 @@ The kernel caps it at net.core.somaxconn.`,
 		def:     "1",
 		env:     "WEB_CONCURRENCY",
 		usage:   "number of worker processes",
-		doc: `Each runs one request at a time; a busy host usually wants two to four for each core.
+		doc: `With sync each runs one request at a time; a busy host usually wants two to four for each core.
 TTIN and TTOU change the number at run time and HUP restores it.
 With 0 the arbiter runs alone.`,
 		field: func(c *config) any { return &c.workers },
@@ -297,24 +298,26 @@ With 0 the arbiter runs alone.`,
 		section:     "Worker Processes",
 		kind:        class,
 		def:         "sync",
-		accepts:     []string{"gunicorn.workers.sync.SyncWorker", "egg:gunicorn#sync"},
-		unsupported: "sync is the only worker class, and clients that are slow or idle cost it nothing",
-		usage:       "kind of workers; sync is the only one",
-		doc:         `Such a worker runs one request at a time and holds many connections, so that neither slow clients nor idle ones keep it from working.`,
-		field:       func(c *config) any { return &c.workerClass },
+		accepts:     ownClasses,
+		unsupported: "the classes are sync, gthread, gevent and eventlet",
+		usage:       "kind of workers: sync, gthread, gevent or eventlet",
+		doc: `sync runs one request at a time, gthread as many as --threads says, gevent and eventlet as many as --worker-connections says, each in a greenlet; these two want the package of that name, and change the standard library by it before the application is imported.
+In every class a worker holds many connections, so that neither slow clients nor idle ones keep it from working.
+Gunicorn's names of these classes mean the same: gunicorn.workers.ggevent.GeventWorker, gevent_pywsgi, egg:gunicorn#gthread and the like.`,
+		field: func(c *config) any { return &c.workerClass },
 	},
 	{
-		name:        "threads",
-		flags:       []string{"--threads"},
-		meta:        "INT",
-		section:     "Worker Processes",
-		kind:        posInt,
-		def:         "1",
-		accepts:     []string{"0"},
-		unsupported: "a worker runs one request at a time; use more workers",
-		usage:       "threads of each worker; 1 is the only number",
-		doc:         `0 means the same.`,
-		field:       func(c *config) any { return &c.threads },
+		name:    "threads",
+		flags:   []string{"--threads"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    posInt,
+		def:     "1",
+		usage:   "threads of each worker, for gthread",
+		doc: `More than one makes gthread of sync.
+They are started when requests need them.
+0 means 1.`,
+		field: func(c *config) any { return &c.threads },
 	},
 	{
 		name:    "worker_connections",
@@ -325,6 +328,7 @@ With 0 the arbiter runs alone.`,
 		def:     "1000",
 		usage:   "connections that one worker holds at once",
 		doc: `Idle ones count.
+With gevent and eventlet it is also the number of requests that run at once.
 A worker with so many accepts no more until one is closed; 0 is no limit but that on descriptors.`,
 		field: func(c *config) any { return &c.workerConnections },
 	},
@@ -360,9 +364,24 @@ Without max_requests it means nothing.`,
 		kind:    seconds,
 		def:     "30",
 		usage:   "seconds a worker may be stuck before it is killed and replaced",
-		doc: `A request that runs for longer in the application counts as stuck; a client that is slow to send or to read does not.
+		doc: `With sync, a request that runs for longer in the application counts as stuck; a client that is slow to send or to read does not.
+With the other classes requests may run for longer, and the worker is stuck when its Python has not run another thread or greenlet for so long.
 0 waits for ever.`,
 		field: func(c *config) any { return &c.timeout },
+	},
+	{
+		name:    "request_timeout",
+		flags:   []string{"--request-timeout"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    seconds,
+		def:     "0",
+		ours:    true,
+		usage:   "seconds that one request may run in the application",
+		doc: `A request that runs for longer is answered 504; the log has the request and the stack of every thread.
+Since a thread cannot be ended alone, the worker then finishes its other requests and is replaced.
+0 is no limit; with sync the smaller of this and --timeout counts.`,
+		field: func(c *config) any { return &c.requestTimeout },
 	},
 	{
 		name:    "graceful_timeout",
@@ -1842,14 +1861,14 @@ func (c *config) foreign(r *setting) string {
 		names = names[1:]
 	}
 	for i, name := range names {
-		family := workerFamily(name)
+		what := familyOf(name).what
 		switch {
-		case family == "":
+		case what == "":
 			continue
 		case i == 0:
-			return name + " is a class of workers for " + family + "; "
+			return name + " is a class of workers for " + what + "; "
 		}
-		return names[0] + " is derived from a class of workers for " + family + "; "
+		return names[0] + " is derived from a class of workers for " + what + "; "
 	}
 	if len(names) == 0 {
 		return ""
@@ -1857,24 +1876,91 @@ func (c *config) foreign(r *setting) string {
 	return names[0] + " is a class of its own, and workers are not made in Python; "
 }
 
-// workerFamily is what the worker classes are for that people use most; "" for
-// any other class.
-func workerFamily(name string) string {
-	for _, family := range [...]struct{ prefixes, what string }{
-		{"sync gunicorn.workers.sync.", "one request at a time"},
-		{"gthread gunicorn.workers.gthread.", "threads"},
-		{"gevent gevent_wsgi gevent_pywsgi gunicorn.workers.ggevent.", "gevent"},
-		{"eventlet gunicorn.workers.geventlet.", "eventlet"},
-		{"tornado gunicorn.workers.gtornado.", "Tornado"},
-		{"asgi gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
-	} {
-		for _, prefix := range strings.Fields(family.prefixes) {
-			if name == prefix || strings.HasSuffix(prefix, ".") && strings.HasPrefix(name, prefix) {
-				return family.what
+// family is a kind of workers under all the names that its classes have.
+type family struct {
+	name    string
+	classes string // what ends in a dot begins a name
+	what    string // the workers are for
+}
+
+// families are the worker classes that people use most.
+var families = [...]family{
+	{familySync, "gunicorn.workers.sync.", "one request at a time"},
+	{familyThread, "gunicorn.workers.gthread.", "threads"},
+	{familyGevent, "gevent_wsgi gevent_pywsgi gunicorn.workers.ggevent.", "gevent"},
+	{familyEventlet, "gunicorn.workers.geventlet.", "eventlet"},
+	{"tornado", "gunicorn.workers.gtornado.", "Tornado"},
+	{"asgi", "gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
+}
+
+// The families that are made here.
+const (
+	familySync     = "sync"
+	familyThread   = "gthread"
+	familyGevent   = "gevent"
+	familyEventlet = "eventlet"
+)
+
+// ownClasses are the names of their classes.
+var ownClasses = []string{
+	familySync, "egg:gunicorn#sync", "gunicorn.workers.sync.SyncWorker",
+	familyThread, "egg:gunicorn#gthread", "gunicorn.workers.gthread.ThreadWorker",
+	familyGevent, "egg:gunicorn#gevent", "gunicorn.workers.ggevent.GeventWorker",
+	"gevent_wsgi", "egg:gunicorn#gevent_wsgi", "gevent_pywsgi", "egg:gunicorn#gevent_pywsgi",
+	"gunicorn.workers.ggevent.GeventPyWSGIWorker",
+	familyEventlet, "egg:gunicorn#eventlet", "gunicorn.workers.geventlet.EventletWorker",
+}
+
+// familyOf finds the family of a class; it has no name for any other class.
+func familyOf(class string) family {
+	class = strings.TrimPrefix(class, "egg:gunicorn#")
+	for _, f := range families {
+		for _, name := range append(strings.Fields(f.classes), f.name) {
+			if class == name || strings.HasSuffix(name, ".") && strings.HasPrefix(class, name) {
+				return f
 			}
 		}
 	}
-	return ""
+	return family{}
+}
+
+// family is the kind of workers that there will be: several threads make gthread
+// of sync.
+func (c *config) family() string {
+	name := familyOf(c.workerClass).name
+	if name == familySync && c.threads > 1 {
+		return familyThread
+	}
+	return name
+}
+
+// className is the worker class as the log has it.
+func (c *config) className() string {
+	if name := c.family(); familyOf(c.workerClass).name != name {
+		return name
+	}
+	return c.workerClass
+}
+
+// concurrency is how many requests a worker runs at once.
+func (c *config) concurrency() int {
+	switch c.family() {
+	case familyThread:
+		return max(1, min(c.threads, lanesMax-1))
+	case familyGevent, familyEventlet:
+		if c.workerConnections > 0 {
+			return min(c.workerConnections, lanesMax-1)
+		}
+		return lanesMax - 1
+	}
+	return 1
+}
+
+// warnOfThreads tells of a combination that keeps no connection.
+func (c *config) warnOfThreads(log *errorLog) {
+	if c.family() == familyThread && c.keepalive > 0 && c.workerConnections > 0 && c.workerConnections <= c.threads {
+		log.warningf("No keepalived connections can be handled. Check the number of worker connections and threads.")
+	}
 }
 
 // saidKey is where read_config puts what is no setting.
@@ -1962,6 +2048,7 @@ func (c *config) encode() []byte {
 	b = appendMarshalText(appendMarshalText(b, "interpreter"), c.python)
 	b = appendMarshalText(appendMarshalText(b, "syslog_to"), c.syslogTo)
 	b = appendMarshalText(appendMarshalText(b, "statsd_to"), c.statsdTo)
+	b = appendMarshalText(appendMarshalText(b, "family"), c.family())
 	b = appendMarshal(appendMarshalText(b, "hooks"), slices.Sorted(maps.Keys(c.hooks())))
 	b = appendMarshal(appendMarshalText(b, "credential"), credentialList(c.credential))
 	said := map[string]any{}

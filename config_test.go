@@ -178,6 +178,7 @@ raw_paste_global_conf              = []
 reload                             = False
 reload_engine                      = auto
 reload_extra_files                 = []
+request_timeout                    = 0
 reuse_port                         = False
 root_path                          = 
 secure_scheme_headers              = {'X-FORWARDED-PROTOCOL': 'ssl', 'X-FORWARDED-PROTO': 'https', 'X-FORWARDED-SSL': 'on'}
@@ -251,14 +252,16 @@ var samples = []sample{
 	{name: "workers", values: []string{"5", "6", "7"}, def: 1, fields: texts(5, 6, 7)},
 	{
 		name:   "worker_class",
-		values: []string{"gunicorn.workers.sync.SyncWorker", "egg:gunicorn#sync", "sync"}, def: "sync",
-		fields: texts("gunicorn.workers.sync.SyncWorker", "egg:gunicorn#sync", "sync"),
+		values: []string{"gunicorn.workers.sync.SyncWorker", "egg:gunicorn#gthread", "gevent"}, def: "sync",
+		fields: texts("gunicorn.workers.sync.SyncWorker", "egg:gunicorn#gthread", "gevent"),
 	},
-	{name: "threads", values: []string{"0", "1", "0"}, def: 1, fields: texts(0, 1, 0)},
+	{name: "threads", values: []string{"0", "1", "8"}, def: 1, fields: texts(0, 1, 8)},
 	{name: "worker_connections", values: []string{"1", "2", "3"}, def: 1000, fields: texts(1, 2, 3)},
 	{name: "max_requests", values: []string{"1", "2", "3"}, def: 0, fields: texts(1, 2, 3)},
 	{name: "max_requests_jitter", values: []string{"1", "2", "3"}, def: 0, fields: texts(1, 2, 3)},
 	{name: "timeout", values: []string{"1", "0", "3"}, def: 30 * time.Second,
+		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
+	{name: "request_timeout", values: []string{"1", "0", "3"}, def: time.Duration(0),
 		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
 	{name: "graceful_timeout", values: []string{"1", "0", "3"}, def: 30 * time.Second,
 		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
@@ -523,15 +526,15 @@ func TestEveryRowHasATest(t *testing.T) {
 			t.Errorf("%s: flag without a name for its argument", r.name)
 		}
 	}
-	if len(settings) != 119+2 {
-		t.Errorf("%d rows, want Gunicorn's 119, python and access_log_json", len(settings))
+	if len(settings) != 119+3 {
+		t.Errorf("%d rows, want Gunicorn's 119, python, request_timeout and access_log_json", len(settings))
 	}
 }
 
 // other has a value for each unsupported row that is not its default.
 var other = map[string]any{
-	"worker_class": "gevent", "threads": "2",
-	"paste": "x", "protocol": "uwsgi", "uwsgi_allow_ips": "*", "keyfile": "x", "certfile": "x",
+	"worker_class": "tornado",
+	"paste":        "x", "protocol": "uwsgi", "uwsgi_allow_ips": "*", "keyfile": "x", "certfile": "x",
 	"ssl_version": "3", "cert_reqs": "1", "ca_certs": "x", "ciphers": "x", "http_protocols": "h2,h1",
 	"http2_cleartext": "both", "http2_max_concurrent_streams": "1", "http2_initial_window_size": "1",
 	"http2_max_frame_size": "20000", "http2_max_header_list_size": "1", "raw_paste_global_conf": "a=b",
@@ -548,7 +551,7 @@ func TestUnsupported(t *testing.T) {
 		}
 		why := r.unsupported
 		if r.name == "worker_class" {
-			why = "gevent is a class of workers for gevent; " + why
+			why = "tornado is a class of workers for Tornado; " + why
 		}
 		want := "gunicorn: " + r.name + ": not supported by this server: " + why + "\n"
 		refused := func(name string, from source) {
@@ -603,7 +606,7 @@ func TestUnsupported(t *testing.T) {
 		refused("file", source{file: map[string]any{r.name: v}})
 	}
 	t.Run("overridden", func(t *testing.T) {
-		mustLoad(t, source{args: []string{"-k", "sync", "app:app"}, file: map[string]any{"worker_class": "gevent"}})
+		mustLoad(t, source{args: []string{"-k", "sync", "app:app"}, file: map[string]any{"worker_class": "tornado"}})
 	})
 }
 

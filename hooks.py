@@ -530,6 +530,7 @@ def serve(wsgi, mold, worker):
             hooks.call("post_fork", server, worker)
             drop_privileges(settings["credential"])
             files = None
+            wsgi["patch"](settings)
             if worker.app.callable is None:
                 worker.app.callable, files = wsgi["open_app"](settings, log.error_log)
             worker.wsgi = worker.app.callable

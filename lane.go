@@ -13,6 +13,10 @@ package main
 // Every request has a number and every frame repeats it. A frame that does not
 // fit what is running means that this Python is out of step: nothing that it
 // says after that reaches anybody.
+//
+// The first lane comes with the process and belongs to its main thread. In sync
+// that one runs the requests. With threads or greenlets it runs none: it opens
+// the other lanes, one a thread, when they are needed, and says that it lives.
 
 import (
 	"embed"
@@ -21,6 +25,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -42,6 +47,8 @@ const (
 	kindRequest  = 1 + iota // environ, body
 	kindIndirect            // the environ is too long for a message: it is asked for
 	kindBody                // an answer to kindRead
+	kindOpen                // a lane, its number; the descriptors come along
+	kindAsk                 // whether the main thread runs: it answers at once
 )
 
 const (
@@ -55,6 +62,7 @@ const (
 	kindWatch               // files that the application consists of, for reload
 	kindRetire              // a worker hook's wish that this worker leave
 	kindFields              // headers that a hook has added to the request, for the access log
+	kindHere                // the answer to kindAsk
 )
 
 const (
@@ -63,6 +71,7 @@ const (
 	flagBroken             // the body will never be complete
 	flagQuiet              // the application wants the connection closed, and no error
 	flagClose              // no keep-alive after this response
+	flagStacks             // write every thread's stack before the answer
 )
 
 const (
@@ -76,31 +85,53 @@ const (
 // are served elsewhere, and how much work is written ahead.
 const moment = 2 * time.Millisecond
 
+// brief calls are all run by one thread, one after another: several would spend
+// their time on handing the interpreter's lock to each other.
+const brief = moment / 16
+
 var errOutOfStep = errors.New("out of step")
 
-type lane struct {
+// python is the process in which the application runs.
+type python struct {
 	pid   int // 0 until the mold has said
 	fate  int // where the mold says so, and how it ended; -1 without a mold
-	queue int // the worker's end
-	back  int // Python's end, kept to take back what has not begun
-	wire  int
 	trace int // memfd: stacks, as faulthandler writes them
 
-	// giveUp is a word that Python reads after each block: the number of
-	// the request whose client has left.
-	giveUp *atomic.Uint32
+	// giveUp has a word for each lane that Python reads after each block:
+	// the number of the request whose client has left.
+	giveUp []atomic.Uint32
+
+	lanes   []*lane // the first is the main thread's
+	threads bool    // which runs no requests, but opens the other lanes
+	most    int     // how many lanes may run requests
+	busy    []*lane // those with requests in flight
 
 	ready  bool
-	eof    bool   // Python has closed the wire
-	closed bool   // given up: nothing more is sent or believed
+	eof    bool // it has closed a wire
+	closed bool // given up: nothing more is sent or believed
+	ended  bool // it has been told that no request will come
+	traced int  // bytes of trace that are logged
+
+	number uint32 // of the newest request
+	pace   int64  // how long calls take of late: nanoseconds, smoothed
+}
+
+// lane is one thread of it.
+type lane struct {
+	python *python
+	index  int
+	queue  int // the worker's end
+	back   int // Python's end, kept to take back what has not begun
+	wire   int
+	lost   bool   // its thread has run into a limit and serves nobody any more
 	events uint32 // that the wire is watched for
 
-	number uint32  // of the newest request
 	flight []*conn // written and not answered, oldest first
 	begun  int64   // when the oldest of them began
 	// patience is when the oldest began, or was last seen not to have.
 	patience int64
-	pace     int64 // how long calls take of late: nanoseconds, smoothed
+	stalled  bool  // it has run for more than a moment
+	choked   *conn // its client is slow: the wire is not read until it has taken enough
 
 	in       []byte // off the wire: in[at:] is not yet handled
 	at       int
@@ -186,65 +217,164 @@ func startPython(python string, bridge *os.File, role string, env []string, file
 	return pid, nil
 }
 
-// openLane starts a Python whose application will read requests from it.
+// lanesMax bounds the lanes of one Python: each has a word in the give-up page,
+// and takes five descriptors of the two processes.
+const lanesMax = 4096
+
+// openPython starts a Python whose application will serve what its lanes bring.
 // It is forked by the mold, if there is one behind forks, and started afresh
 // otherwise.
-func openLane(c *config, env []string, forks int, age uint64) (l *lane, err error) {
-	l = &lane{fate: -1, passed: -1, in: make([]byte, 0, wireRoom)}
-	l.queue, l.back, err = socketpair(unix.SOCK_SEQPACKET)
-	if err != nil {
-		return nil, err
-	}
-	wire, far, err := socketpair(unix.SOCK_STREAM)
+func openPython(c *config, env []string, forks int, age uint64) (p *python, err error) {
+	p = &python{fate: -1, threads: c.family() != familySync, most: c.concurrency()}
+	first, far, err := p.newLane()
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(far)
-	l.wire = wire
-	// As much as the kernel lets anyone have: a full queue only means that
-	// fewer requests are written ahead.
-	_ = unix.SetsockoptInt(l.queue, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
-	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
-	if l.trace, err = memfd("trace", nil); err != nil {
+	if p.trace, err = memfd("trace", nil); err != nil {
 		return nil, err
 	}
-	page, err := memfd("give-up", make([]byte, pageSize))
+	page, err := memfd("give-up", make([]byte, 4*lanesMax))
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(page)
-	b, err := unix.Mmap(page, 0, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	b, err := unix.Mmap(page, 0, 4*lanesMax, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	l.giveUp = (*atomic.Uint32)(unsafe.Pointer(&b[0]))
+	p.giveUp = unsafe.Slice((*atomic.Uint32)(unsafe.Pointer(&b[0])), lanesMax)
 	if forks >= 0 {
-		var p [2]int
-		if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		var fate [2]int
+		if err := unix.Pipe2(fate[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 			return nil, os.NewSyscallError("pipe2", err)
 		}
-		l.fate = p[0]
-		err = askFork(forks, age, l.back, far, l.trace, page, p[1])
-		unix.Close(p[1])
+		p.fate = fate[0]
+		err = askFork(forks, age, first.back, far, p.trace, page, fate[1])
+		unix.Close(fate[1])
 	} else {
 		var settings int
 		if settings, err = memfd("settings", c.encode()); err != nil {
 			return nil, err
 		}
 		defer unix.Close(settings)
-		files := []int{settings, l.back, far, l.trace, page}
+		files := []int{settings, first.back, far, p.trace, page}
 		if c.credential != nil {
 			files = append(files, logFile(c.errorlog, fdErrorlog), logFile(c.accesslog, fdAccesslog))
 		}
-		l.pid, err = startPython(c.python, c.bridge, "serve", env, files...)
+		p.pid, err = startPython(c.python, c.bridge, "serve", env, files...)
 	}
+	return p, err
+}
+
+// newLane makes a lane's sockets; Python's end of the wire is the caller's to
+// pass on and to close.
+func (p *python) newLane() (l *lane, far int, err error) {
+	l = &lane{python: p, index: len(p.lanes), passed: -1}
+	if l.queue, l.back, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+		return nil, -1, err
+	}
+	if l.wire, far, err = socketpair(unix.SOCK_STREAM); err != nil {
+		unix.Close(l.queue)
+		unix.Close(l.back)
+		return nil, -1, err
+	}
+	// As much as the kernel lets anyone have: a full queue only means that
+	// fewer requests are written ahead.
+	_ = unix.SetsockoptInt(l.queue, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
+	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
+	if err = unix.SetNonblock(l.wire, true); err != nil {
+		return nil, -1, os.NewSyscallError("fcntl", err)
+	}
+	p.lanes = append(p.lanes, l)
+	return l, far, nil
+}
+
+// openLane has Python start one more thread. What is written into its queue
+// waits there until it runs.
+func (p *python) openLane() (*lane, error) {
+	l, far, err := p.newLane()
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.SetNonblock(l.wire, true); err != nil {
-		return nil, os.NewSyscallError("fcntl", err)
+	f := frame{number: uint32(l.index), kind: kindOpen}
+	err = unix.Sendmsg(p.lanes[0].queue, f.append(nil), unix.UnixRights(l.back, far), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	unix.Close(far)
+	if err != nil {
+		p.lanes = p.lanes[:l.index]
+		for _, fd := range []int{l.queue, l.back, l.wire} {
+			unix.Close(fd)
+		}
+		return nil, os.NewSyscallError("sendmsg", err)
 	}
 	return l, nil
+}
+
+// pick returns the lane for the next request, nil for none: one that is idle, or
+// one more, or one that will soon be idle.
+func (p *python) pick() (*lane, error) {
+	if !p.ready || p.closed || p.eof {
+		return nil, nil
+	}
+	depth := p.depth()
+	if p.pace > 0 && p.pace < int64(brief) {
+		for _, l := range p.busy {
+			if l.stalled {
+				continue
+			}
+			if len(l.flight) < depth {
+				return l, nil
+			}
+			return nil, nil
+		}
+	}
+	for _, l := range p.serving() {
+		if len(l.flight) == 0 && !l.lost {
+			return l, nil
+		}
+	}
+	if p.threads && len(p.lanes) <= p.most {
+		return p.openLane()
+	}
+	var shortest *lane
+	for _, l := range p.busy {
+		if !l.stalled && len(l.flight) < depth && (shortest == nil || len(l.flight) < len(shortest.flight)) {
+			shortest = l
+		}
+	}
+	return shortest, nil
+}
+
+// serving are the lanes that run requests.
+func (p *python) serving() []*lane {
+	if p.threads {
+		return p.lanes[1:]
+	}
+	return p.lanes
+}
+
+// oldest is the lane whose request has run for longest, nil if none runs.
+func (p *python) oldest() (oldest *lane) {
+	for _, l := range p.busy {
+		if oldest == nil || l.begun < oldest.begun {
+			oldest = l
+		}
+	}
+	return oldest
+}
+
+// stuck says whether every lane there may be runs a request that takes longer
+// than a moment.
+func (p *python) stuck() bool {
+	if len(p.busy) < p.most {
+		return false
+	}
+	for _, l := range p.busy {
+		if !l.stalled {
+			return false
+		}
+	}
+	return true
 }
 
 // logFile is the descriptor of a log that is a file, or -1.
@@ -255,22 +385,17 @@ func logFile(path string, fd int) int {
 	return fd
 }
 
-// depth is how many requests the lane may hold: as many as are done in a
-// moment at the pace of late, one when calls take longer.
-func (l *lane) depth() int {
-	if l.pace == 0 {
+// depth is how many requests a lane may hold: as many as are done in a moment at
+// the pace of late, one when calls take longer.
+func (p *python) depth() int {
+	if p.pace == 0 {
 		return 1
 	}
-	return max(1, min(depthMax, int(int64(moment)/l.pace)))
+	return max(1, min(depthMax, int(int64(moment)/p.pace)))
 }
 
-// free says whether the lane takes one more request.
-func (l *lane) free() bool {
-	return l.ready && !l.closed && !l.eof && len(l.flight) < l.depth()
-}
-
-// stalled says whether the oldest request has run for longer than a moment.
-func (l *lane) stalled(now int64) bool {
+// late says whether the oldest request has run for longer than a moment.
+func (l *lane) late(now int64) bool {
 	return len(l.flight) > 0 && now-l.patience > int64(moment)
 }
 
@@ -283,6 +408,7 @@ func (l *lane) send(c *conn, message []byte, now int64) (bool, error) {
 		case 0:
 			if len(l.flight) == 0 {
 				l.begun, l.patience = now, now
+				l.python.busy = append(l.python.busy, l)
 			}
 			l.flight = append(l.flight, c)
 			return true, nil
@@ -326,24 +452,36 @@ func (l *lane) takeBack() (back []*conn) {
 			if c.number == number {
 				l.flight = append(l.flight[:i], l.flight[i+1:]...)
 				back = append(back, c)
+				c.lane = nil
 				break
 			}
 		}
+		l.rest()
+	}
+}
+
+// rest takes a lane off the busy ones when nothing is in flight there.
+func (l *lane) rest() {
+	p := l.python
+	if i := slices.Index(p.busy, l); i >= 0 && len(l.flight) == 0 {
+		p.busy = slices.Delete(p.busy, i, i+1)
+		l.stalled = false
 	}
 }
 
 // answered takes the oldest request off the flight: its response is complete.
 func (l *lane) answered(now int64) {
 	took := now - l.begun
-	if l.pace == 0 {
-		l.pace = max(took, 1)
+	if p := l.python; p.pace == 0 {
+		p.pace = max(took, 1)
 	} else {
-		l.pace = max(l.pace+(took-l.pace)/8, 1)
+		p.pace = max(p.pace+(took-p.pace)/8, 1)
 	}
-	l.begun, l.patience = now, now
+	l.begun, l.patience, l.stalled = now, now, false
 	n := copy(l.flight, l.flight[1:])
 	l.flight[n] = nil
 	l.flight = l.flight[:n]
+	l.rest()
 }
 
 // running is the connection whose request Python has begun, nil for none. What
@@ -377,7 +515,7 @@ func (l *lane) receive() (bool, error) {
 	case errno != 0:
 		return false, os.NewSyscallError("recvmsg", errno)
 	case n == 0:
-		l.eof = true
+		l.python.eof = true
 		return false, nil
 	}
 	if passed >= 0 {
@@ -450,7 +588,7 @@ func (l *lane) answer(f frame, payload []byte) error {
 
 // flush writes what waits in l.out, as far as there is room.
 func (l *lane) flush() {
-	if len(l.out) == 0 || l.closed {
+	if len(l.out) == 0 || l.python.closed || l.lost {
 		return
 	}
 	n, _ := rawWrite(l.wire, l.out)
@@ -461,13 +599,13 @@ func (l *lane) flush() {
 }
 
 // relayed receives what Python says to its worker beside responses: n is 0
-// when there is no more. It comes the other way through the queue, as messages,
-// because every thread of Python may speak here.
-func (l *lane) relayed(b []byte) (n int) {
-	if l.queue < 0 {
+// when there is no more. It comes the other way through the first queue, as
+// messages, because every thread of Python may speak here.
+func (p *python) relayed(b []byte) (n int) {
+	if p.ended {
 		return 0
 	}
-	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.queue), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(p.lanes[0].queue), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
 		uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0
@@ -475,20 +613,34 @@ func (l *lane) relayed(b []byte) (n int) {
 	return int(r)
 }
 
-// endQueue tells Python that no request will come: it runs its exit handlers
-// and leaves.
-func (l *lane) endQueue() {
-	if l.queue >= 0 {
+// ask has the main thread answer with kindHere. False says that the queue is
+// full of questions.
+func (p *python) ask(flags byte) bool {
+	f := frame{kind: kindAsk, flags: flags}
+	return unix.Sendto(p.lanes[0].queue, f.append(nil), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) == nil
+}
+
+// end tells Python that no request will come: it runs its exit handlers and
+// leaves.
+func (p *python) end() {
+	if p.ended {
+		return
+	}
+	p.ended = true
+	for _, l := range p.lanes {
 		unix.Close(l.queue)
 		l.queue = -1
 	}
 }
 
-// stacks is what faulthandler has written, at most 64 KB of it.
-func (l *lane) stacks() string {
-	b, err := readFile(l.trace, 64<<10)
-	if err != nil {
+// stacks is what faulthandler has written since the last call, at most 64 KB of
+// it.
+func (p *python) stacks() string {
+	b, err := readFile(p.trace, p.traced+64<<10)
+	if err != nil || len(b) < p.traced {
 		return ""
 	}
+	b = b[p.traced:]
+	p.traced += len(b)
 	return string(b)
 }

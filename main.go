@@ -99,6 +99,9 @@ func runCommand(args []string) int {
 		if c.python, c.bridge, err = findPython(c); err != nil {
 			return nil, err
 		}
+		if err := c.checkPackage(); err != nil {
+			return nil, err
+		}
 		if !c.checkConfig && !c.printConfig { // nothing will switch
 			if c.credential, err = credentialOf(c); err != nil {
 				return nil, err
@@ -289,6 +292,22 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		}
 	}
 	return "", nil, fmt.Errorf("python: no Python %s or newer was found; tried %s", oldest, strings.Join(tried, ", "))
+}
+
+// checkPackage looks for the package that the worker class wants, so that its
+// absence is told once and at the start.
+func (c *config) checkPackage() error {
+	name := c.family()
+	if name != familyGevent && name != familyEventlet {
+		return nil
+	}
+	pid, err := syscall.ForkExec(c.python, []string{c.python, "-c", "import importlib.util, sys; sys.exit(not importlib.util.find_spec('" + name + "'))"}, &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{0, 1, 2},
+	})
+	if err == nil && exitStatus(waitFor(pid)) == 0 {
+		return nil
+	}
+	return bootError(said("class uri %s invalid or not found: %s has no package %s", pyRepr(c.workerClass), c.python, name))
 }
 
 // outputMax bounds what a Python may say of a config file.

@@ -21,7 +21,7 @@ func (w *worker) relay() {
 	b := w.pool.get(queueMax)[:queueMax]
 	defer w.pool.put(b)
 	for range relayAtOnce {
-		n := w.lane.relayed(b)
+		n := w.python.relayed(b)
 		if n < 2 {
 			return
 		}

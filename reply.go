@@ -12,26 +12,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replies takes what Python has said. What is in memory comes first, so that the
+// replies takes what a lane has said. What is in memory comes first, so that the
 // buffer never has to grow for a body.
-func (w *worker) replies() {
-	l := w.lane
-	for more := true; !l.closed; {
-		if err := w.frames(); err != nil {
-			w.outOfStep(err)
-			return
+func (w *worker) replies(l *lane) {
+	p := w.python
+	if l.in == nil {
+		l.in, w.wbuf = w.wbuf, nil
+		if l.in == nil {
+			l.in = make([]byte, 0, wireRoom)
 		}
-		if !more || l.closed || l.eof || w.choked != nil {
+	}
+	for more := true; !p.closed && !l.lost; {
+		if err := w.frames(l); err != nil {
+			w.outOfStep(l, err)
+			break
+		}
+		if !more || p.closed || p.eof || l.choked != nil {
 			break
 		}
 		got, err := l.receive()
 		if err != nil {
-			w.outOfStep(err)
-			return
+			w.outOfStep(l, err)
+			break
 		}
 		// A buffer that is not full has emptied the wire.
 		more = got && len(l.in) == cap(l.in)
-		if l.eof {
+		if p.eof {
 			// It is dying, or ought to: SIGCHLD tells how.
 			epollDel(w.ep, l.wire)
 			if w.killAt == 0 && !w.pythonGone {
@@ -39,23 +45,25 @@ func (w *worker) replies() {
 			}
 		}
 	}
+	if l.at == len(l.in) && cap(l.in) == wireRoom {
+		w.wbuf, l.in, l.at = l.in[:0], nil, 0
+	}
 	w.flushOut()
 }
 
 // frames handles the frames that are in memory.
-func (w *worker) frames() error {
-	l := w.lane
-	for w.choked == nil {
+func (w *worker) frames(l *lane) error {
+	for l.choked == nil {
 		if l.bodyLeft == 0 {
 			meta, ok, err := l.next()
 			if err != nil || !ok {
 				return err
 			}
-			if err := w.openFrame(meta); err != nil {
+			if err := w.openFrame(l, meta); err != nil {
 				return err
 			}
 			if l.bodyLeft == 0 {
-				w.endFrame()
+				w.endFrame(l)
 				continue
 			}
 		}
@@ -65,24 +73,23 @@ func (w *worker) frames() error {
 		}
 		w.block(l.running(), b)
 		if done {
-			w.endFrame()
+			w.endFrame(l)
 		}
 	}
 	return nil
 }
 
 // openFrame handles a frame's head and marshal.
-func (w *worker) openFrame(meta []byte) error {
-	l := w.lane
-	f := l.frame
+func (w *worker) openFrame(l *lane, meta []byte) error {
+	p, f := w.python, l.frame
 	if l.bodyLeft > 0 && f.kind != kindResponse && f.kind != kindBlock {
 		return errOutOfStep
 	}
 	if f.kind == kindReady {
-		if f.number != 0 || l.ready {
+		if f.number != 0 || p.ready {
 			return errOutOfStep
 		}
-		l.ready = true
+		p.ready = true
 		if w.renamed {
 			w.reopen()
 		}
@@ -91,14 +98,20 @@ func (w *worker) openFrame(meta []byte) error {
 		return nil
 	}
 	if f.kind == kindWatch {
-		return w.watchFiles(&marshalReader{b: meta[:f.meta]})
+		return w.watchFiles(l, &marshalReader{b: meta[:f.meta]})
+	}
+	if f.kind == kindHere {
+		if w.askedAt = 0; f.flags&flagStacks != 0 {
+			w.logStacks()
+		}
+		return nil
 	}
 	if f.kind == kindRetire && f.number == 0 {
 		w.retire()
 		return nil
 	}
 	c := l.running()
-	if c == nil || c.number != f.number || !l.ready {
+	if c == nil || c.number != f.number || !p.ready {
 		return errOutOfStep
 	}
 	r := &marshalReader{b: meta[:f.meta]}
@@ -222,7 +235,7 @@ func (w *worker) begin(c *conn, meta []byte) {
 		// go on. Better to say so than to promise.
 		x.keepAlive = false
 	}
-	if w.lane.frame.flags&flagClose != 0 {
+	if c.lane.frame.flags&flagClose != 0 {
 		x.keepAlive = false
 	}
 	var err error
@@ -238,7 +251,7 @@ func (w *worker) begin(c *conn, meta []byte) {
 	}
 	c.keep = c.framing.keepAlive
 	c.status = append(c.status[:0], w.resp.status...)
-	if w.access != nil && (w.lane.frame.flags&flagLast == 0 || w.lane.bodyLeft > len(w.lane.in)-w.lane.at) {
+	if w.access != nil && (c.lane.frame.flags&flagLast == 0 || c.lane.bodyLeft > len(c.lane.in)-c.lane.at) {
 		c.meta = append(c.meta[:0], meta...)
 	}
 }
@@ -303,18 +316,18 @@ func (w *worker) block(c *conn, b []byte) {
 	w.send(c, w.obuf, b)
 	w.obuf = w.obuf[:0]
 	if len(c.out)-c.outAt > w.holdable() && c.fd >= 0 {
-		w.choked = c
-		w.watchWire()
+		c.lane.choked = c
+		w.watchWire(c.lane)
 	}
 }
 
 // endFrame handles the end of a frame.
-func (w *worker) endFrame() {
-	f := w.lane.frame
+func (w *worker) endFrame(l *lane) {
+	f := l.frame
 	if f.kind != kindResponse && f.kind != kindBlock {
 		return
 	}
-	c := w.lane.running()
+	c := l.running()
 	if c == nil {
 		return
 	}
@@ -337,8 +350,8 @@ func (w *worker) endFrame() {
 func (w *worker) attach(c *conn, numbers []byte) error {
 	r := marshalReader{b: numbers}
 	offset, size := r.uint64(), r.uint64()
-	fd := w.lane.passed
-	w.lane.passed = -1
+	fd := c.lane.passed
+	c.lane.passed = -1
 	if r.err != nil || fd < 0 || int64(offset) < 0 || int64(size) < 0 {
 		return errOutOfStep
 	}
@@ -428,7 +441,7 @@ func (w *worker) cut(c *conn) {
 // complete is reached once for every request that Python has begun: its
 // response is in the hands of this worker, or was cut off.
 func (w *worker) complete(c *conn) {
-	l := w.lane
+	l := c.lane
 	if c.framing.length > c.sent && !c.refused && !c.framing.noBody {
 		w.log.errorf("%s: the response body has %d bytes and its Content-Length says %d; closing the connection",
 			c.line(), c.sent, c.framing.length)
@@ -436,9 +449,9 @@ func (w *worker) complete(c *conn) {
 	}
 	w.record(c, c.status, true)
 	l.answered(w.now)
-	w.stalled = false
-	if len(l.flight) == 0 {
-		w.slot.busy.Store(0)
+	c.lane = nil
+	w.slot.busy.Store(uint64(len(w.python.busy)))
+	if len(w.python.busy) == 0 {
 		w.slot.begun.Store(0)
 	}
 	w.served++
@@ -447,9 +460,9 @@ func (w *worker) complete(c *conn) {
 		w.slot.failures.Add(1)
 	}
 	w.slot.bytes.Add(uint64(c.sent))
-	if w.choked == c {
-		w.choked = nil
-		w.watchWire()
+	if l.choked == c {
+		l.choked = nil
+		w.watchWire(l)
 	}
 	if c.bodyLeft > 0 || c.decoder != nil {
 		c.keep = false // what is unread must never be taken for a request

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -45,6 +46,7 @@ const (
 	coalesce    = 64 << 10  // of small blocks for one write
 	lingerBytes = 64 << 10  // read and thrown away before closing
 	feedMax     = 256 << 10 // of a body in one frame
+	fateMax     = 1 << 10   // of what was running, in one line of the log
 )
 
 // The words beside the descriptor in an epoll event say what it is.
@@ -86,7 +88,8 @@ type worker struct {
 	takeFD    int   // and the end for receiving
 	alone     bool  // no siblings: nothing is gained by handing over
 
-	lane    *lane
+	python  *python
+	lanes   []*lane   // by the descriptor of their wire
 	reload  *reloader // nil without --reload
 	waiting []*conn   // complete requests, oldest first
 	conns   []*conn   // by descriptor
@@ -97,12 +100,11 @@ type worker struct {
 	rbuf    []byte // what comes from any client, until it is known how much that is
 	obuf    []byte // what goes to obufFor next
 	obufFor *conn
-	choked  *conn // its client is slow: the wire is not read until it has taken enough
 	resp    response
 	text    []byte // latin-1 of headers that are not ASCII
 	fbuf    []byte
+	wbuf    []byte // for what is on a wire, when no lane has it
 
-	stalled    bool
 	dispatched int
 	maxServed  int // 0 for no limit
 	served     uint64
@@ -118,6 +120,7 @@ type worker struct {
 	pythonGone bool
 	moldGone   bool   // and will not say when the Python ends
 	hung       string // what was running when the Python was given up
+	askedAt    int64  // when it was asked whether it is alive, 0 if it has answered
 	exit       int
 }
 
@@ -275,13 +278,13 @@ func (w *worker) boot() error {
 	if _, err := unix.Getsockname(forks); err != nil {
 		forks = -1
 	}
-	w.lane, err = openLane(w.cfg, os.Environ(), forks, w.slot.age.Load())
+	w.python, err = openPython(w.cfg, os.Environ(), forks, w.slot.age.Load())
 	if err != nil {
 		return err
 	}
-	w.slot.python.Store(uint64(w.lane.pid))
-	if w.lane.fate >= 0 {
-		if err := epollAdd(w.ep, w.lane.fate, unix.EPOLLIN, onFate); err != nil {
+	w.slot.python.Store(uint64(w.python.pid))
+	if w.python.fate >= 0 {
+		if err := epollAdd(w.ep, w.python.fate, unix.EPOLLIN, onFate); err != nil {
 			return err
 		}
 	}
@@ -296,11 +299,20 @@ func (w *worker) boot() error {
 		}
 	}
 	if w.relays() {
-		if err := epollAdd(w.ep, w.lane.queue, unix.EPOLLIN, onRelay); err != nil {
+		if err := epollAdd(w.ep, w.python.lanes[0].queue, unix.EPOLLIN, onRelay); err != nil {
 			return err
 		}
 	}
-	return epollAdd(w.ep, w.lane.wire, unix.EPOLLIN, onWire)
+	return w.listenTo(w.python.lanes[0])
+}
+
+// listenTo puts a lane's wire under epoll.
+func (w *worker) listenTo(l *lane) error {
+	for l.wire >= len(w.lanes) {
+		w.lanes = append(w.lanes, make([]*lane, max(64, l.wire+1-len(w.lanes)))...)
+	}
+	w.lanes[l.wire], l.events = l, unix.EPOLLIN
+	return epollAdd(w.ep, l.wire, unix.EPOLLIN, onWire)
 }
 
 // catchSignals turns signals into bytes on a pipe and returns its read end.
@@ -327,14 +339,17 @@ func (w *worker) loop() {
 	nextTick := w.now + int64(time.Second)
 	for !w.finished() {
 		wait := nextTick - w.now
-		if len(w.lane.flight) > 0 && !w.stalled {
-			wait = min(wait, w.lane.patience+int64(moment)-w.now)
+		limit := w.requestLimit()
+		for _, l := range w.python.busy {
+			if !l.stalled {
+				wait = min(wait, l.patience+int64(moment)-w.now)
+			}
+			if limit > 0 {
+				wait = min(wait, l.begun+int64(limit)-w.now)
+			}
 		}
 		if w.obeyAt != 0 && !w.stopping {
 			wait = min(wait, w.obeyAt-w.now)
-		}
-		if w.cfg.timeout > 0 && len(w.lane.flight) > 0 {
-			wait = min(wait, w.lane.begun+int64(w.cfg.timeout)-w.now)
 		}
 		if left := w.log.statsd.flush(w.now); left >= 0 {
 			wait = min(wait, left)
@@ -353,12 +368,7 @@ func (w *worker) loop() {
 			w.tick()
 			nextTick = w.now + int64(time.Second)
 		}
-		if c := w.lane.running(); c != nil && w.cfg.timeout > 0 && w.now-w.lane.begun >= int64(w.cfg.timeout) {
-			w.overdue(c)
-		}
-		if !w.stalled && w.lane.stalled(w.now) {
-			w.stall()
-		}
+		w.lookAtLanes(limit)
 		w.dispatch()
 		w.arm()
 		w.access.flush()
@@ -377,10 +387,11 @@ func (w *worker) handle(e *unix.EpollEvent) {
 			w.client(c, e.Events)
 		}
 	case onWire:
-		w.lane.flush()
-		w.watchWire()
+		l := w.lanes[fd]
+		l.flush()
+		w.watchWire(l)
 		if e.Events&^unix.EPOLLOUT != 0 {
-			w.replies()
+			w.replies(l)
 		}
 	case onSignal:
 		w.signals(fd)
@@ -401,14 +412,18 @@ func (w *worker) handle(e *unix.EpollEvent) {
 
 // finished ends a worker that stops: first its Python, then itself.
 func (w *worker) finished() bool {
-	if w.stopping && w.lane.queue >= 0 && len(w.listeners) == 0 && w.open == 0 && len(w.lane.flight) == 0 &&
-		len(w.waiting) == 0 && !(w.ending && !w.lane.closed && !w.pythonGone && readable(w.takeFD)) {
-		w.lane.endQueue()
+	p := w.python
+	if w.stopping && !p.ended && len(w.listeners) == 0 && w.open == 0 && len(p.busy) == 0 &&
+		len(w.waiting) == 0 && !(w.ending && !p.closed && !w.pythonGone && readable(w.takeFD)) {
+		p.end()
 		if w.killAt == 0 {
 			w.killAt = w.now + int64(w.cfg.gracefulTimeout)
+			if w.hung != "" { // a thread that nobody waits for
+				w.killAt = w.now + int64(killDelay)
+			}
 		}
 	}
-	return w.pythonGone && (w.quitting || w.lane.queue < 0 || !w.lane.ready)
+	return w.pythonGone && (w.quitting || p.ended || !p.ready)
 }
 
 // Signals -------------------------------------------------------------------
@@ -469,7 +484,7 @@ func (w *worker) reopen() {
 		}
 	}
 	// Before its handler is there the signal would end it.
-	if w.renamed = !w.lane.ready; !w.renamed {
+	if w.renamed = !w.python.ready; !w.renamed {
 		w.signalPython(unix.SIGUSR1)
 	}
 }
@@ -497,7 +512,7 @@ func (w *worker) retire() {
 			}
 		}
 	}
-	if !w.lane.ready {
+	if !w.python.ready {
 		w.killPython(unix.SIGKILL)
 	}
 }
@@ -523,7 +538,7 @@ func (w *worker) end() {
 			c.expires = min(c.expires, w.now+int64(lingerLimit))
 		}
 	}
-	if !w.lane.ready {
+	if !w.python.ready {
 		w.killPython(unix.SIGKILL)
 	}
 	w.drainBacklog()
@@ -534,7 +549,7 @@ func (w *worker) end() {
 func (w *worker) drainBacklog() {
 	kept := w.listeners[:0]
 	for _, l := range w.listeners {
-		if w.lane.ready && !w.lane.closed && readable(l.fd) {
+		if w.python.ready && !w.python.closed && readable(l.fd) {
 			kept = append(kept, l)
 			continue
 		}
@@ -553,12 +568,13 @@ func (w *worker) quit() {
 	w.slot.state.Store(stateStopping)
 	w.disarm()
 	w.closeListeners()
-	hooked := w.lane.fate >= 0 && w.lane.ready
+	p := w.python
+	hooked := p.fate >= 0 && p.ready
 	if hooked {
 		w.signalPython(unix.SIGQUIT) // for worker_int, which has until killAt
 	}
-	w.lane.endQueue()
-	if len(w.lane.flight) > 0 && !hooked || !w.lane.ready {
+	p.end()
+	if len(p.busy) > 0 && !hooked || !p.ready {
 		w.killPython(unix.SIGKILL)
 	} else {
 		w.killAt = w.now + int64(killDelay)
@@ -583,10 +599,11 @@ func (w *worker) arm() {
 	if w.ending {
 		w.drainBacklog()
 	}
-	want := w.lane.ready && !w.lane.closed && !w.lane.eof && (!w.stopping || w.ending) && !w.quitting &&
-		!w.stalled && len(w.waiting) < depthMax &&
+	p := w.python
+	want := p.ready && !p.closed && !p.eof && (!w.stopping || w.ending) && !w.quitting &&
+		!p.stuck() && len(w.waiting) < depthMax &&
 		!w.full() && w.paused <= w.now &&
-		(w.alone || len(w.lane.flight) == 0 || w.lane.pace < int64(moment)/4)
+		(w.alone || len(p.busy) < p.most || p.pace < int64(moment)/4)
 	if want == w.armed {
 		return
 	}
@@ -696,7 +713,7 @@ func (w *worker) enqueue(c *conn) {
 	if w.stopping && w.giveAway(c) {
 		return
 	}
-	if w.lane.closed || w.lane.eof {
+	if w.python.closed || w.python.eof {
 		w.refuseService(c)
 		return
 	}
@@ -716,11 +733,11 @@ func (w *worker) keepWaiting() {
 	w.waiting = kept
 }
 
-// dispatch writes waiting requests into the lane, as deep as the pace of late
-// allows.
+// dispatch writes waiting requests into lanes, as deep as the pace of late
+// allows. When each lane has one that takes its time, siblings may be free.
 func (w *worker) dispatch() {
 	done := 0
-	for done < len(w.waiting) && !w.stalled && w.lane.free() {
+	for done < len(w.waiting) {
 		c := w.waiting[done]
 		if c.fd < 0 || c.state != waiting {
 			done++
@@ -729,20 +746,28 @@ func (w *worker) dispatch() {
 		if w.maxServed > 0 && w.dispatched >= w.maxServed && !w.stopping {
 			break
 		}
-		ok, err := w.lane.send(c, w.message(c), w.now)
+		l, err := w.pick()
+		if l == nil {
+			if err == nil && w.python.stuck() && !w.alone && w.giveAway(c) {
+				done++
+				continue
+			}
+			break
+		}
+		ok, err := l.send(c, w.message(c), w.now)
 		if err != nil {
-			w.outOfStep(err)
+			w.outOfStep(l, err)
 			break
 		}
 		if !ok {
 			break
 		}
 		done++
-		c.state, c.begun = inLane, w.now
+		c.state, c.begun, c.lane = inLane, w.now, l
 		w.dispatched++
 	}
 	if done > 0 {
-		w.slot.busy.Store(1)
+		w.slot.busy.Store(uint64(len(w.python.busy)))
 		n := copy(w.waiting, w.waiting[done:])
 		clear(w.waiting[n:])
 		w.waiting = w.waiting[:n]
@@ -753,14 +778,34 @@ func (w *worker) dispatch() {
 	}
 }
 
+// pick is the lane for the next request. When there cannot be one more, those
+// there are have to do.
+func (w *worker) pick() (*lane, error) {
+	n := len(w.python.lanes)
+	l, err := w.python.pick()
+	if err == nil && len(w.python.lanes) > n {
+		err = w.listenTo(l)
+	}
+	if err != nil {
+		if w.python.most = max(1, n-1); n > 1 {
+			w.log.warningf("only %d requests at a time: %v", w.python.most, err)
+			return w.python.pick()
+		}
+		w.log.errorf("no request can be served: %v", err)
+		w.abandon(newBadRequest(503, "", ""))
+		return nil, err
+	}
+	return l, nil
+}
+
 // message makes the frame for the queue: the environ and, if there is room,
 // the body.
 func (w *worker) message(c *conn) []byte {
-	l := w.lane
-	if l.number++; l.number == 0 {
-		l.number++
+	p := w.python
+	if p.number++; p.number == 0 {
+		p.number++
 	}
-	c.number = l.number
+	c.number = p.number
 	b := w.environ(c, append(w.fbuf[:0], make([]byte, frameHeader)...))
 	f := frame{number: c.number, kind: kindRequest, meta: uint32(len(b) - frameHeader)}
 	body := c.body[c.fed:]
@@ -810,7 +855,7 @@ func (w *worker) feed(c *conn) {
 			f.kind = kindRequest
 			b := w.environ(c, w.fbuf[:0])
 			w.fbuf = b[:0]
-			w.answer(f, b)
+			w.answer(c.lane, f, b)
 			return
 		}
 		if b := c.body[c.fed:]; len(b) > 0 {
@@ -820,7 +865,7 @@ func (w *worker) feed(c *conn) {
 				f.flags = flagLast
 			}
 			c.asked = false
-			w.answer(f, b)
+			w.answer(c.lane, f, b)
 			continue
 		}
 		switch {
@@ -833,7 +878,7 @@ func (w *worker) feed(c *conn) {
 				b := appendTrailer(w.fbuf[:0], c.trailer)
 				w.fbuf = b[:0]
 				f.meta = uint32(len(b))
-				w.answer(f, b)
+				w.answer(c.lane, f, b)
 				return
 			}
 		default:
@@ -847,7 +892,7 @@ func (w *worker) feed(c *conn) {
 			f.flags = flagBroken
 		}
 		c.asked = false
-		w.answer(f, nil)
+		w.answer(c.lane, f, nil)
 	}
 	// Read ahead up to the limit, so that the application finds it here.
 	for c.fd >= 0 && c.broken == nil && (c.bodyLeft > 0 || c.decoder != nil) && len(c.body)-c.fed < w.holdable() {
@@ -860,26 +905,26 @@ func (w *worker) feed(c *conn) {
 // hasTrailed says whether Python knows all that came after the body.
 func (c *conn) hasTrailed() bool { return c.trailed || len(c.trailer) == 0 }
 
-func (w *worker) answer(f frame, payload []byte) {
-	if err := w.lane.answer(f, payload); err != nil {
-		w.outOfStep(err)
+func (w *worker) answer(l *lane, f frame, payload []byte) {
+	if err := l.answer(f, payload); err != nil {
+		w.outOfStep(l, err)
 	}
-	w.watchWire()
+	w.watchWire(l)
 }
 
 // watchWire asks for an event when the wire has room again, while something
 // waits for that, and for none while a slow client holds up reading.
-func (w *worker) watchWire() {
+func (w *worker) watchWire(l *lane) {
 	events := uint32(0)
-	if w.choked == nil {
+	if l.choked == nil {
 		events |= unix.EPOLLIN
 	}
-	if len(w.lane.out) > 0 {
+	if len(l.out) > 0 {
 		events |= unix.EPOLLOUT
 	}
-	if events != w.lane.events && !w.lane.closed {
-		w.lane.events = events
-		epollMod(w.ep, w.lane.wire, events, onWire)
+	if events != l.events && !w.python.closed && !l.lost {
+		l.events = events
+		epollMod(w.ep, l.wire, events, onWire)
 	}
 }
 
@@ -892,28 +937,40 @@ func (w *worker) holdable() int {
 	return held
 }
 
+// lookAtLanes finds requests that have run for more than a moment, or for more
+// than limit, which is 0 for none.
+func (w *worker) lookAtLanes(limit time.Duration) {
+	for i := 0; i < len(w.python.busy); {
+		l := w.python.busy[i]
+		if limit > 0 && w.now-l.begun >= int64(limit) {
+			w.overdue(l)
+		} else if !l.stalled && l.late(w.now) {
+			w.stall(l)
+		}
+		if i < len(w.python.busy) && w.python.busy[i] == l {
+			i++
+		}
+	}
+}
+
 // stall is called when a request has run for more than a moment: whoever waits
 // behind it should not.
-func (w *worker) stall() {
-	if !w.lane.headBegun() {
+func (w *worker) stall(l *lane) {
+	if !l.headBegun() {
 		// It is the machine that is busy, and would be for siblings too.
-		w.lane.patience = w.now
+		l.patience = w.now
 		return
 	}
-	w.stalled = true
-	if w.alone {
+	l.stalled = true
+	if w.alone && w.python.most == 1 {
 		return
 	}
-	w.giveBack()
-	for _, c := range w.waiting {
-		w.giveAway(c)
-	}
-	w.keepWaiting()
+	w.giveBack(l)
 }
 
 // giveBack takes what Python has not begun back among those that wait.
-func (w *worker) giveBack() {
-	back := w.lane.takeBack()
+func (w *worker) giveBack(l *lane) {
+	back := l.takeBack()
 	for _, c := range back {
 		c.state = waiting
 		c.fed = 0
@@ -935,9 +992,10 @@ func (w *worker) tick() {
 			w.expire(c)
 		}
 	}
-	if c := w.lane.running(); c != nil {
-		w.slot.setRunning(c.line(), w.lane.begun)
+	if l := w.python.oldest(); l != nil {
+		w.slot.setRunning(l.running().line(), l.begun)
 	}
+	w.askPython()
 	if w.killAt != 0 && w.killAt <= w.now {
 		w.killPython(unix.SIGKILL)
 	}
@@ -970,18 +1028,27 @@ func (w *worker) expire(c *conn) {
 	}
 }
 
+// requestLimit is how long one request may run, 0 without a limit.
+func (w *worker) requestLimit() time.Duration {
+	limit := w.cfg.requestTimeout
+	if !w.python.threads && w.cfg.timeout > 0 && (limit == 0 || w.cfg.timeout < limit) {
+		limit = w.cfg.timeout
+	}
+	return limit
+}
+
 // overdue is called when the running request has used up its time. When that
 // was the client's doing it is the client that has to go.
-func (w *worker) overdue(c *conn) {
-	l := w.lane
+func (w *worker) overdue(l *lane) {
+	c := l.running()
 	if c.fd >= 0 && c.asked {
 		l.begun = w.now
 		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
 		w.feed(c)
 		return
 	}
-	if w.choked == c {
-		w.log.infof("%s: ip=%s takes its response too slowly for an application that has --timeout; closing the connection",
+	if l.choked == c {
+		w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
 			c.line(), c.peer.remoteAddr)
 		l.begun = w.now
 		w.lost(c)
@@ -990,40 +1057,109 @@ func (w *worker) overdue(c *conn) {
 	seconds := time.Duration(w.now - l.begun).Round(time.Second)
 	w.hung = c.line() + " from " + c.peer.remoteAddr
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.hung, seconds)
-	w.abandon(c, newBadRequest(504, "", ""))
+	if w.python.threads {
+		w.loseLane(l)
+		return
+	}
+	w.abandon(newBadRequest(504, "", ""))
 	w.killPython(unix.SIGABRT)
 	w.killAt = w.now + int64(killDelay)
 }
 
-// abandon gives up the Python and answers the request that it had begun.
-// Nothing that it says from now on reaches anybody.
-func (w *worker) abandon(running *conn, bad *badRequest) {
-	l := w.lane
-	w.giveBack()
-	l.closed = true
+// loseLane gives up one thread, which cannot be ended alone. The others finish
+// what they have begun, and then a new worker has to do.
+func (w *worker) loseLane(l *lane) {
+	w.askFor(flagStacks)
+	w.giveBack(l)
+	l.lost = true
 	epollDel(w.ep, l.wire)
-	l.flight = nil
-	w.choked, w.stalled = nil, false
+	w.giveUp(l, newBadRequest(504, "", ""))
+	w.slot.failures.Add(1)
+	w.slot.busy.Store(uint64(len(w.python.busy)))
+	w.retire()
+}
+
+// giveUp answers the request that a lane has begun in place of Python. Nothing
+// that the lane says from now on reaches anybody.
+func (w *worker) giveUp(l *lane, bad *badRequest) {
+	c := l.running()
+	l.flight, l.choked = nil, nil
+	l.rest()
+	if c == nil {
+		return
+	}
+	if w.obufFor == c {
+		w.obufFor, w.obuf = nil, w.obuf[:0]
+	}
+	c.keep, c.refused, c.lane = false, true, nil
+	if c.started {
+		w.record(c, c.status, true)
+		c.forbidEnd()
+		w.close(c)
+		return
+	}
+	w.record(c, []byte(strconv.Itoa(bad.status)), true)
+	if c.fd >= 0 {
+		w.page(c, bad)
+	} else {
+		w.release(c)
+	}
+}
+
+// askPython sees to it that the main thread of a Python with threads is alive:
+// nobody else would notice when an extension module holds the interpreter's
+// lock, or a greenlet never yields.
+func (w *worker) askPython() {
+	p := w.python
+	if !p.threads || w.cfg.timeout == 0 || !p.ready || p.closed || p.ended || w.pythonGone {
+		return
+	}
+	if w.askedAt == 0 {
+		if len(p.busy) > 0 {
+			w.askFor(0)
+		}
+		return
+	}
+	silent := time.Duration(w.now - w.askedAt)
+	if silent < w.cfg.timeout {
+		return
+	}
+	w.hung = "nothing"
+	if l := p.oldest(); l != nil {
+		c := l.running()
+		w.hung = c.line() + " from " + c.peer.remoteAddr
+	}
+	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.hung)
+	w.abandon(newBadRequest(504, "", ""))
+	w.killPython(unix.SIGABRT)
+	w.killAt = w.now + int64(killDelay)
+}
+
+func (w *worker) askFor(flags byte) {
+	if w.python.ask(flags) && w.askedAt == 0 {
+		w.askedAt = w.now
+	}
+}
+
+// abandon gives up the Python and answers the requests that it had begun.
+// Nothing that it says from now on reaches anybody.
+func (w *worker) abandon(bad *badRequest) {
+	p := w.python
+	for _, l := range slices.Clone(p.busy) {
+		w.giveBack(l)
+	}
+	p.closed = true
+	for _, l := range p.lanes {
+		if !l.lost {
+			epollDel(w.ep, l.wire)
+		}
+	}
+	for _, l := range slices.Clone(p.busy) {
+		w.giveUp(l, bad)
+	}
 	w.slot.begun.Store(0)
 	w.slot.busy.Store(0)
 	w.slot.failures.Add(1)
-	w.obufFor, w.obuf = nil, w.obuf[:0]
-	if running != nil {
-		c := running
-		c.keep, c.refused = false, true
-		if c.started {
-			w.record(c, c.status, true)
-			c.forbidEnd()
-			w.close(c)
-		} else {
-			w.record(c, []byte(strconv.Itoa(bad.status)), true)
-			if c.fd >= 0 {
-				w.page(c, bad)
-			} else {
-				w.release(c)
-			}
-		}
-	}
 	w.retire()
 	// Whoever could not be handed over gets an answer that says to try again.
 	for _, c := range w.waiting {
@@ -1040,12 +1176,12 @@ func (w *worker) refuseService(c *conn) {
 }
 
 // outOfStep is called when Python has said what it must not.
-func (w *worker) outOfStep(err error) {
-	if w.lane.closed || w.pythonGone {
+func (w *worker) outOfStep(l *lane, err error) {
+	if w.python.closed || l.lost || w.pythonGone {
 		return
 	}
-	w.log.errorf("Worker (pid:%d): its Python (pid:%d) does not speak as it should (%v) and is replaced", w.pid, w.lane.pid, err)
-	w.abandon(w.lane.running(), newBadRequest(502, "", ""))
+	w.log.errorf("Worker (pid:%d): its Python (pid:%d) does not speak as it should (%v) and is replaced", w.pid, w.python.pid, err)
+	w.abandon(newBadRequest(502, "", ""))
 	w.killPython(unix.SIGKILL)
 }
 
@@ -1055,8 +1191,8 @@ func (w *worker) killPython(sig syscall.Signal) {
 }
 
 func (w *worker) signalPython(sig syscall.Signal) {
-	if !w.pythonGone && w.lane.pid > 0 {
-		_ = unix.Kill(w.lane.pid, sig)
+	if !w.pythonGone && w.python.pid > 0 {
+		_ = unix.Kill(w.python.pid, sig)
 	}
 }
 
@@ -1067,7 +1203,7 @@ func (w *worker) reap() {
 		if pid == 0 {
 			return
 		}
-		if w.lane != nil && pid == w.lane.pid {
+		if w.python != nil && pid == w.python.pid {
 			w.died(status)
 		}
 	}
@@ -1077,12 +1213,12 @@ func (w *worker) reap() {
 // and in the end how it died. A mold that is gone says nothing.
 func (w *worker) readFate() {
 	var b [16]byte
-	n, errno := rawRead(w.lane.fate, b[:])
+	n, errno := rawRead(w.python.fate, b[:])
 	if errno == unix.EAGAIN {
 		return
 	}
 	if n == 0 {
-		epollDel(w.ep, w.lane.fate)
+		epollDel(w.ep, w.python.fate)
 		w.moldGone = true
 		w.lookForPython()
 		return
@@ -1090,9 +1226,9 @@ func (w *worker) readFate() {
 	for said := b[:n]; len(said) >= 5; said = said[5:] {
 		number := binary.LittleEndian.Uint32(said[1:])
 		if said[0] == 'P' {
-			w.lane.pid = int(number)
+			w.python.pid = int(number)
 			w.slot.python.Store(uint64(number))
-			if w.stopping && !w.lane.ready {
+			if w.stopping && !w.python.ready {
 				w.killPython(unix.SIGKILL)
 			}
 		} else if !w.pythonGone {
@@ -1103,48 +1239,54 @@ func (w *worker) readFate() {
 
 // lookForPython is what remains when nobody will tell of its death.
 func (w *worker) lookForPython() {
-	if !w.pythonGone && (w.lane.pid == 0 || unix.Kill(w.lane.pid, 0) != nil) {
+	if !w.pythonGone && (w.python.pid == 0 || unix.Kill(w.python.pid, 0) != nil) {
 		w.died(0)
 	}
 }
 
 // died is called when the Python has ended.
 func (w *worker) died(status unix.WaitStatus) {
-	l := w.lane
-	if l.ready && !l.closed {
-		w.replies() // what it said before it died still holds
+	p := w.python
+	if p.ready && !p.closed {
+		for _, l := range p.lanes { // what it said before it died still holds
+			w.replies(l)
+		}
 	}
 	w.pythonGone = true
 	w.killAt = 0
 	switch {
-	case !l.ready && !w.stopping:
+	case !p.ready && !w.stopping:
 		if w.exit = exitStatus(status); status.Signaled() {
 			w.exit = 0 // said here, and need not be said again
-			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, l.pid, fate(status))
+			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, p.pid, fate(status))
 		}
-		l.closed = true
+		p.closed = true
 		w.stopping = true
 		w.closeListeners()
 		w.logStacks()
 	case w.hung != "":
 		w.logStacks()
-	case l.closed || w.quitting || l.queue < 0 && len(l.flight) == 0:
+	case p.closed || w.quitting || p.ended && len(p.busy) == 0:
 	default:
-		w.giveBack()
-		running := l.running()
 		doing := ""
-		if running != nil {
-			doing = " It was running " + running.line() + " from " + running.peer.remoteAddr
+		for _, l := range slices.Clone(p.busy) {
+			w.giveBack(l)
+			if c := l.running(); c != nil && len(doing) < fateMax {
+				doing += ", " + c.line() + " from " + c.peer.remoteAddr
+			}
 		}
-		w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s%s", w.pid, l.pid, fate(status), doing)
+		if doing != "" {
+			doing = " It was running " + doing[len(", "):]
+		}
+		w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s%s", w.pid, p.pid, fate(status), doing)
 		w.logStacks()
-		w.abandon(running, newBadRequest(502, "", ""))
+		w.abandon(newBadRequest(502, "", ""))
 	}
 }
 
 // logStacks shows what faulthandler wrote.
 func (w *worker) logStacks() {
-	if s := w.lane.stacks(); s != "" {
+	if s := w.python.stacks(); s != "" {
 		w.log.errorf("Python stacks of worker (pid:%d):\n%s", w.pid, s)
 	}
 }

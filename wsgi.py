@@ -8,7 +8,7 @@ structure, and the worker writes them to clients.
 Descriptors, as the worker (lane.go) hands them over:
   3  the bridge           6  wire: frames of the running request, both ways
   4  settings, marshal    7  where faulthandler writes stacks
-  5  queue of requests    8  page: the number of the request to give up
+  5  queue of requests    8  a word a lane: the number of the request to give up
   9, 10  log files, if somebody else has opened them
 
 A frame is a header and a payload: some bytes of marshal, then raw body.
@@ -30,7 +30,8 @@ from types import FunctionType
 
 # Modules that are slow or large are imported where they are needed: what this
 # process has loaded is paid for once for each worker.
-from _socket import AF_UNIX, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket
+from _socket import (AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SCM_RIGHTS, SOCK_SEQPACKET,
+                     SOCK_STREAM, SOL_SOCKET, socket)
 
 BRIDGE, SETTINGS, QUEUE, WIRE, TRACE, PAGE = 3, 4, 5, 6, 7, 8
 ERRORLOG, ACCESSLOG = 9, 10  # where the user of a worker is not the arbiter's
@@ -41,10 +42,10 @@ HEADER = struct.Struct("<IIIBBxx")
 QUEUE_MAX = 1 << 16  # no request message is longer; the worker keeps to it too
 RELAY_MAX = 60 << 10  # of a message the other way
 
-REQUEST, INDIRECT, BODY = 1, 2, 3  # from the worker
+REQUEST, INDIRECT, BODY, OPEN, ASK = 1, 2, 3, 4, 5  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
-RETIRE, FIELDS = 16, 17
-LAST, MORE, BROKEN, QUIET, CLOSE = 1, 2, 4, 8, 16  # flags
+RETIRE, FIELDS, HERE = 16, 17, 18
+LAST, MORE, BROKEN, QUIET, CLOSE, STACKS = 1, 2, 4, 8, 16, 32  # flags
 
 
 # Application ---------------------------------------------------------------
@@ -544,22 +545,22 @@ WHOLE = (list, tuple, type(iter([])), type(iter(())))
 
 class Lane:
     """One thread's work: receive a request, call the application, send the
-    response. sync has one lane, on the main thread."""
+    response. The first lane is the main thread's. sync has no other; with
+    threads or greenlets the first only opens the others."""
 
     def __init__(self, settings, app, log, files=None):
-        self.queue = socket(AF_UNIX, SOCK_SEQPACKET, 0, QUEUE)
-        self.wire = socket(AF_UNIX, SOCK_STREAM, 0, WIRE)
-        for end in (self.queue, self.wire):
-            end.settimeout(None)  # whatever socket.setdefaulttimeout says
+        self.green = Green if settings["family"] in PATCHES else None
+        self.threads = settings["family"] != "sync"
+        page = mmap.mmap(PAGE, 0, prot=mmap.PROT_READ)
+        self.page = memoryview(page).cast("I")
+        self.attach(0, QUEUE, WIRE)
         open_outbox(settings)
-        page = mmap.mmap(PAGE, mmap.PAGESIZE, prot=mmap.PROT_READ)
-        self.cancelled = memoryview(page).cast("I")
         self.app, self.log, self.files = app, logger or log, files
         self.sendfile = settings["sendfile"] is not False
         self.base = {
             "wsgi.version": (1, 0),
             "wsgi.errors": Errors(),
-            "wsgi.multithread": False,
+            "wsgi.multithread": self.threads,
             "wsgi.multiprocess": settings["workers"] > 1,
             "wsgi.run_once": False,
             "wsgi.file_wrapper": FileWrapper,
@@ -568,12 +569,23 @@ class Lane:
         }
         os.register_at_fork(before=hold_signals, after_in_parent=release_signals,
                             after_in_child=self.detach)
+        self.all = [self]
+
+    def attach(self, index, queue, wire):
+        self.index, self.cancelled = index, self.page[index:index + 1]
+        self.queue = socket(AF_UNIX, SOCK_SEQPACKET, 0, queue)
+        self.wire = socket(AF_UNIX, SOCK_STREAM, 0, wire)
+        for end in (self.queue, self.wire):
+            end.settimeout(None)  # whatever socket.setdefaulttimeout says
+        if self.green:
+            self.queue, self.wire = self.green(self.queue), self.green(self.wire)
 
     def detach(self):
         """A child that the application forks does not speak for this process,
         and TERM ends it, as multiprocessing expects."""
-        self.queue.close()
-        self.wire.close()
+        for lane in self.all:
+            lane.queue.close()
+            lane.wire.close()
         for number in STOP:
             if signal.getsignal(number) is forward:
                 signal.signal(number, signal.SIG_DFL)
@@ -585,9 +597,42 @@ class Lane:
         send_all(self.wire, HEADER.pack(len(meta), 0, len(meta), READY, 0) + meta)
         if self.files is not None:
             self.report()
-        buffer = bytearray(QUEUE_MAX)
+        if self.threads:
+            self.open_lanes()
+        else:
+            self.work()
+
+    def open_lanes(self):
+        """One more thread whenever the worker has a request for it."""
+        import threading
+        threads = []
+        while True:
+            data, control, _, _ = self.queue.recvmsg(HEADER.size, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
+            if not data:
+                break
+            _, number, _, kind, flags = HEADER.unpack(data)
+            if kind == OPEN:
+                lane = object.__new__(type(self))
+                lane.__dict__.update(self.__dict__)
+                lane.attach(number, *struct.unpack("2i", control[0][2]))
+                self.all.append(lane)
+                # The name that threads have under Gunicorn: logs show it.
+                thread = threading.Thread(target=lane.work, name="ThreadPoolExecutor-0_%d" % (number - 1))
+                thread.start()
+                threads.append(thread)
+                continue
+            if flags & STACKS:
+                faulthandler.dump_traceback(TRACE, all_threads=True)
+            send_all(self.wire, HEADER.pack(0, 0, 0, HERE, flags))
+        for thread in threads:
+            thread.join()
+
+    def work(self):
+        """Runs requests until the worker closes the queue."""
+        buffer = self.green.buffer if self.green else bytearray(QUEUE_MAX)
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, HEADER.unpack_from, HEADER.size
+        pause = self.green and self.green.pause
         while True:
             n = receive_into(buffer)
             if not n:
@@ -616,6 +661,8 @@ class Lane:
             del environ, call, body
             if self.files is not None:
                 self.report()
+            if pause:
+                pause()
 
     def report(self):
         """Tells the worker of files to watch, with reload."""
@@ -654,13 +701,101 @@ class Lane:
                                environ.get("REQUEST_METHOD"), environ.get("RAW_URI"))
             call.fail(0)
 
-
     def stop(self, call, environ):
         """Nothing is asked of an iterable that has given all that its
         Content-Length promised (PEP 3333, Handling the Content-Length Header)."""
         if call.left == 0:  # the worker has seen it otherwise
             self.log.warning("%s %s: the response body is longer than its Content-Length; the rest is dropped",
                              environ.get("REQUEST_METHOD"), environ.get("RAW_URI"))
+
+
+# Greenlets -----------------------------------------------------------------
+
+def patch_gevent():
+    from gevent import monkey
+    monkey.patch_all()
+    import gevent
+
+    def events(fd):
+        hub = gevent.get_hub()
+        readable, writable = hub.loop.io(fd, 1), hub.loop.io(fd, 2)
+        return lambda: hub.wait(readable), lambda: hub.wait(writable)
+    return events, gevent.sleep
+
+
+def patch_eventlet():
+    import eventlet
+    eventlet.monkey_patch()
+    from eventlet.hubs import trampoline
+
+    def events(fd):
+        return lambda: trampoline(fd, read=True), lambda: trampoline(fd, write=True)
+    return events, eventlet.sleep
+
+
+PATCHES = {"gevent": patch_gevent, "eventlet": patch_eventlet}
+
+
+def patch(settings):
+    """Makes the standard library's blocking calls yield, where lanes are
+    greenlets: before the application is imported, as under Gunicorn."""
+    if settings["family"] in PATCHES:
+        Green.events, Green.sleep = map(staticmethod, PATCHES[settings["family"]]())
+        Green.buffer = bytearray(QUEUE_MAX)
+
+
+class Green:
+    """An end of a lane on which nobody blocks: while it waits, other
+    greenlets run."""
+
+    events = sleep = None  # of the package in use
+    runs = 0  # requests, to give other greenlets their turn
+    buffer = None  # nobody else runs between reading a message and taking it apart
+
+    def __init__(self, end):
+        self.end = end
+        self.close = end.close
+        self.readable, self.writable = self.events(end.fileno())
+
+    @classmethod
+    def pause(cls):
+        # A lane whose queue is never empty would keep them out for ever.
+        cls.runs += 1
+        if cls.runs % 8 == 0:
+            cls.sleep(0)
+
+    def recv_into(self, into):
+        while True:
+            try:
+                return self.end.recv_into(into, 0, MSG_DONTWAIT)
+            except BlockingIOError:
+                self.readable()
+
+    def recvmsg(self, size, control, flags):
+        while True:
+            try:
+                return self.end.recvmsg(size, control, flags | MSG_DONTWAIT)
+            except BlockingIOError:
+                self.readable()
+
+    def recvmsg_into(self, buffers):
+        while True:
+            try:
+                return self.end.recvmsg_into(buffers, 0, MSG_DONTWAIT)
+            except BlockingIOError:
+                self.readable()
+
+    def sendmsg(self, buffers, control=()):
+        while True:
+            try:
+                return self.end.sendmsg(buffers, control, MSG_DONTWAIT)
+            except BlockingIOError:
+                self.writable()
+
+    def sendall(self, data):
+        left = memoryview(data)
+        while left:
+            left = left[self.sendmsg((left,)):]
 
 
 # Configuration file --------------------------------------------------------
@@ -928,6 +1063,7 @@ def serve():
         for name, fd in (("errorlog", ERRORLOG), ("accesslog", ACCESSLOG)):
             if settings[name] not in (None, "", "-"):
                 os.close(fd)
+    patch(settings)
     app, files = open_app(settings, log)
     Lane(settings, app, log, files).serve()
 
