@@ -1325,3 +1325,58 @@ func FuzzCommandLine(f *testing.F) {
 		}
 	})
 }
+
+// A flag's value means the same in GUNICORN_CMD_ARGS, and is the same for the
+// worker that gets it.
+func FuzzSetting(f *testing.F) {
+	var flags []string
+	for i := range settings {
+		for _, flag := range settings[i].flags {
+			if settings[i].meta != "" && strings.HasPrefix(flag, "--") {
+				flags = append(flags, flag)
+				f.Add(uint8(len(flags)-1), settings[i].def)
+			}
+		}
+	}
+	for i := range flags {
+		for j, text := range []string{"", "1", "-1", "0x1f", "0o22", "é", "\xff", " a , b=c ", "'\"\\", "[::1]:80", "10.0.0.0/8,::/0,*", "udp://h:514", "%(h)s"} {
+			if (i+j)%5 == 0 {
+				f.Add(uint8(i), text)
+			}
+		}
+	}
+	dir := f.TempDir()
+	none := func(*config, string) (map[string]any, error) { return nil, nil }
+	quote := strings.NewReplacer(`'`, `'"'"'`)
+	f.Fuzz(func(t *testing.T, i uint8, text string) {
+		word := flags[int(i)%len(flags)] + "=" + text
+		if strings.ContainsRune(text, 0) {
+			return // neither arguments nor variables can have one
+		}
+		c, err := loadConfig([]string{word, "app:app"}, nil, dir, none)
+		d, errVar := loadConfig([]string{"app:app"}, []string{"GUNICORN_CMD_ARGS='" + quote.Replace(word) + "'"}, dir, none)
+		if (err == nil) != (errVar == nil) {
+			t.Fatalf("%q: %v; in the variable: %v", word, err, errVar)
+		}
+		if err != nil {
+			var e *startError
+			if !errors.As(err, &e) || strings.ContainsFunc(strings.TrimSuffix(e.text, "\n"), func(c rune) bool { return c < ' ' && c != '\n' }) {
+				t.Fatalf("%q: %q", word, err)
+			}
+			return
+		}
+		w, err := decodeConfig(c.encode())
+		if err != nil {
+			t.Fatalf("%q: %v", word, err)
+		}
+		for name, other := range map[string]*config{"the variable": d, "a worker": w} {
+			c.each(func(row, value string) {
+				// A hook stays where Python is, and a table has no order on its way.
+				apart := other == w && (strings.HasPrefix(value, "<") || strings.HasPrefix(value, "{"))
+				if got := shown(other, row); got != value && !apart {
+					t.Fatalf("%q: %s is %s, and in %s %s", word, row, value, name, got)
+				}
+			})
+		}
+	})
+}

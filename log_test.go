@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -579,4 +580,55 @@ func TestSlowReader(t *testing.T) {
 	if err != nil || !strings.HasSuffix(string(got), trace+"\n") {
 		t.Errorf("%d of %d bytes, %v", len(got), len(trace), err)
 	}
+}
+
+// Whatever a client sends, and whatever the format, a record is one line, in
+// which nothing of the client's is a control byte.
+func FuzzAccessLog(f *testing.F) {
+	for _, format := range []string{
+		`%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`, "%(m)r %(U)-9.3s|%(q)s %(H)a %(B)d", "%({x-a}i)s %({a}o)5s %({a}e)s",
+		"%(T)d %(M)05d %(D)x %(L)s %(p)s %%", "%(D).3e %(a", "100%", "%(x)s%()s%(a)9999.9999s",
+	} {
+		f.Add(format, []byte("GET /a?b HTTP/1.1\r\nUser-Agent: \xe9\"\\\r\nX-A: \t\x80\r\nAuthorization: Basic YQo6Yg==\r\n\r\n"))
+		f.Add(format, []byte("X\x00\n HTTP/1.1\r\n\r\n"))
+	}
+	f.Fuzz(func(t *testing.T, format string, raw []byte) {
+		pieces, err := compileAccessFormat(format)
+		if err != nil {
+			if strings.ContainsFunc(err.Error(), func(c rune) bool { return c < ' ' }) {
+				t.Fatalf("%q: %q", format, err)
+			}
+			return
+		}
+		for i := range pieces {
+			if strings.ContainsFunc(pieces[i].literal, func(c rune) bool { return c < ' ' || 0x7f <= c && c < 0xa0 }) {
+				return // that is the operator's own
+			}
+		}
+		h := newHTTPCase()
+		e := testEntry()
+		e.req = &request{}
+		_, n, bad := h.parsePieces(e.req, raw)
+		e.parsed = bad == nil && n > 0
+		e.fields = e.req.fields // as an application that echoes does
+		a := &accessLog{out: sink{fd: 1}, pieces: pieces}
+		for _, json := range []bool{false, true} {
+			a.json = json
+			a.record(e)
+		}
+		text, object, ok := strings.Cut(string(a.buf), "\n")
+		if !ok || !strings.HasSuffix(object, "}\n") || !jsonValid(object) {
+			t.Fatalf("%q: not two lines: %q", format, a.buf)
+		}
+		if strings.ContainsFunc(text, func(c rune) bool { return c < ' ' || 0x7f <= c && c < 0xa0 }) {
+			t.Fatalf("%q: %q", format, text)
+		}
+		if most := len(format) + len(pieces)*(10000+64*(len(raw)+100)); len(text) > most {
+			t.Fatalf("%q: %d bytes", format, len(text))
+		}
+	})
+}
+
+func jsonValid(line string) bool {
+	return json.Valid([]byte(line)) && strings.Count(line, "\n") == 1
 }
