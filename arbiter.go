@@ -134,6 +134,7 @@ func (a *arbiter) run() (status int) {
 		if err := a.cfg.logger.keep(a.cfg); err != nil {
 			a.log.errorf("logger: %v", err)
 		}
+		a.cfg.vault.keep(a.log)
 	}
 }
 
@@ -159,6 +160,9 @@ func (a *arbiter) start() (err error) {
 		return err
 	}
 	if err := a.hook("on_starting"); err != nil {
+		return err
+	}
+	if a.cfg.vault, err = openVault(a.cfg, nil); err != nil {
 		return err
 	}
 	if a.listeners, err = a.openListeners(a.cfg, nil); err != nil {
@@ -450,6 +454,7 @@ func (a *arbiter) settle() {
 	}
 	a.previous.mold.close()
 	a.previous.logger.close()
+	a.previous.vault.close()
 	a.previous = nil
 	for _, w := range a.workers {
 		if w.generation != a.generation && !w.told {
@@ -488,7 +493,7 @@ func (a *arbiter) spawn() error {
 	if a.cfg.mold != nil {
 		forks = uintptr(a.cfg.mold.forks)
 	}
-	files = append(files, forks, a.cfg.logger.passed(a.lifeR), a.cfg.bridge.Fd())
+	files = append(files, forks, a.cfg.logger.passed(a.lifeR), a.cfg.bridge.Fd(), a.cfg.vault.passed(a.lifeR))
 	for _, l := range a.listeners {
 		files = append(files, uintptr(l.fd))
 	}
@@ -712,6 +717,9 @@ func (a *arbiter) reload() {
 			}
 		}
 	}
+	if err == nil {
+		cfg.vault, err = openVault(cfg, a.cfg.vault)
+	}
 	if err != nil {
 		a.target = old
 		log.close()
@@ -726,7 +734,7 @@ func (a *arbiter) reload() {
 		if err.Error() == "" { // Python has said what is wrong
 			a.log.errorf("The new configuration cannot be used; the old configuration stays in force.")
 		} else {
-			a.log.errorf("%v; the old configuration stays in force.", err)
+			a.log.errorf("%s; the old configuration stays in force.", plainSentence(err))
 		}
 		return
 	}
@@ -778,6 +786,7 @@ func (a *arbiter) abandonReload() {
 	}
 	a.cfg.mold.close()
 	a.cfg.logger.close()
+	a.cfg.vault.close()
 	a.cfg, a.previous = a.previous, nil
 	a.target = a.cfg.workers
 	if log, access, err := openLogs(a.cfg); err == nil {

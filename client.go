@@ -14,7 +14,8 @@ import (
 
 // States of a connection.
 const (
-	readingHead = iota // or idle, when no byte of one has come
+	handshaking = iota // or waiting for its first byte; only under TLS
+	readingHead        // or idle, when no byte of one has come
 	readingBody
 	waiting  // for a lane
 	inLane   // its request is in the queue or runs
@@ -32,7 +33,8 @@ type conn struct {
 	opening bool  // a PROXY header may come
 	expires int64 // monotonic, 0 for never; what happens then depends on state
 	peer    endpoint
-	served  int // requests
+	secure  *secure // nil without TLS
+	served  int     // requests
 
 	in    []byte   // from the head's first byte on
 	tried int      // bytes of in that parse has seen
@@ -57,6 +59,7 @@ type conn struct {
 	begun   int64  // when it was given to the lane
 	started bool   // the response's head is made
 	refused bool   // what the application still says goes nowhere
+	cut     bool   // the response ends where it must not
 	dropped bool   // and was too much for a client, which has its whole response
 	keep    bool
 	framing framing
@@ -91,6 +94,10 @@ func (w *worker) client(c *conn, events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.unread = true
 	}
+	if c.state == handshaking {
+		w.greet(c, events)
+		return
+	}
 	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && c.state != readingHead && c.state != readingBody {
 		w.lost(c)
 		return
@@ -109,6 +116,12 @@ func (w *worker) client(c *conn, events uint32) {
 func (w *worker) advance(c *conn) {
 	for c.fd >= 0 {
 		switch c.state {
+		case handshaking:
+			w.watch(c) // greet hears of the first byte
+			if len(c.in) > 0 && c.secure == nil {
+				w.shake(c)
+			}
+			return
 		case readingHead:
 			if len(c.in) > c.tried {
 				if !w.parse(c) {
@@ -145,7 +158,7 @@ func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
 	if !c.unread {
 		return 0, false
 	}
-	n, errno := rawRead(c.fd, b)
+	n, errno := c.read(b)
 	switch {
 	case errno == unix.EAGAIN:
 		c.unread = false
@@ -205,7 +218,15 @@ func (w *worker) parseProxy(c *conn) bool {
 // parse looks at the head: false when the request is refused.
 func (w *worker) parse(c *conn) bool {
 	if c.opening {
-		return w.parseProxy(c)
+		if !w.parseProxy(c) {
+			return false
+		}
+		if !c.opening && w.tls != nil {
+			c.state = handshaking
+			w.watch(c)
+			w.shake(c)
+		}
+		return true
 	}
 	if c.req == nil {
 		c.req = w.newRequest()
@@ -360,6 +381,10 @@ func (w *worker) send(c *conn, a, b []byte) {
 	if c.fd < 0 || len(a)+len(b) == 0 {
 		return
 	}
+	if c.secure != nil {
+		w.seal(c, a, b)
+		return
+	}
 	n := 0
 	if !c.pending() {
 		var errno syscall.Errno
@@ -413,6 +438,7 @@ func (w *worker) drain(c *conn) {
 	if len(c.out) == c.outAt {
 		w.pool.put(c.out)
 		c.out, c.outAt = nil, 0
+		c.unread = c.unread || c.secure != nil // which may have waited for room
 		if c.file >= 0 && !w.drainFile(c) {
 			return
 		}
@@ -431,7 +457,7 @@ func (w *worker) drain(c *conn) {
 // the connection gone.
 func (w *worker) drainFile(c *conn) bool {
 	for c.fileAt < c.fileEnd {
-		n, err := unix.Sendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
+		n, err := w.sendFile(c)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -457,6 +483,14 @@ func (w *worker) drainFile(c *conn) bool {
 	return c.fd >= 0
 }
 
+// sendFile sends the next piece of the file.
+func (w *worker) sendFile(c *conn) (int, error) {
+	if c.secure != nil {
+		return w.sealFile(c)
+	}
+	return unix.Sendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
+}
+
 // drained goes on after a response, once it is written.
 func (w *worker) drained(c *conn) {
 	if c.fd < 0 {
@@ -470,6 +504,10 @@ func (w *worker) drained(c *conn) {
 		return
 	}
 	if !c.keep {
+		if !c.cut && c.secure.sayEnd() && c.pending() {
+			w.watch(c)
+			return
+		}
 		w.leave(c)
 		return
 	}
@@ -491,6 +529,9 @@ func (w *worker) drained(c *conn) {
 		if !w.ending && w.giveAway(c) {
 			return
 		}
+		if c.secure != nil {
+			w.stay(c)
+		}
 	}
 	w.advance(c)
 }
@@ -499,6 +540,7 @@ func (w *worker) drained(c *conn) {
 // would reset the connection and take the response away from it, so the rest
 // is read and thrown away first, within limits.
 func (w *worker) leave(c *conn) {
+	c.secure = nil // what still comes is not worth decrypting
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
 	w.recycle(c)
 	c.state, c.unread = lingering, true
@@ -560,6 +602,10 @@ func (w *worker) unplug(c *conn) {
 	if c.fd < 0 {
 		return
 	}
+	if c.state == readingHead && !c.pending() {
+		c.secure.sayEnd()
+	}
+	c.secure = nil
 	w.conns[c.fd] = nil
 	unix.Close(c.fd)
 	c.fd = -1
@@ -602,7 +648,7 @@ func (w *worker) recycle(c *conn) {
 	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
 	c.trailer, c.trailed = nil, false
 	c.asked, c.indirect, c.lane = false, false, nil
-	c.started, c.refused, c.dropped, c.keep = false, false, false, false
+	c.started, c.refused, c.dropped, c.keep, c.cut = false, false, false, false, false
 	c.framing, c.meta, c.sent, c.tail = framing{}, nil, 0, ""
 	c.tried, c.head, c.next = 0, 0, 0
 	c.begun, c.number = 0, 0
@@ -633,7 +679,7 @@ func (c *conn) line() string {
 // read so far. It fails when the socket between them is full, or the request is
 // too long for a message; then the connection stays.
 func (w *worker) giveAway(c *conn) bool {
-	if w.ending || c.fd < 0 || c.pending() || c.decoder != nil || c.req != nil && c.req.chunked && c.state != readingHead {
+	if w.ending || c.fd < 0 || c.secure != nil || c.pending() || c.decoder != nil || c.req != nil && c.req.chunked && c.state != readingHead {
 		return false
 	}
 	in, body := c.in, []byte(nil)
@@ -702,7 +748,8 @@ func (w *worker) takeOver() {
 	}
 	// The socket knows whom to trust; the address may be a proxy's word.
 	c := w.add(fd, peer, peer.unix || w.trusts(fd))
-	c.served, c.opening = served, opening && w.cfg.proxyProtocol != "off"
+	c.served = served
+	w.introduce(c, opening)
 	c.expires = w.now + int64(headLimit)
 	if len(in)+len(body) > 0 {
 		c.in = append(append(w.pool.get(len(in)+len(body)), in...), body...)

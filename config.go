@@ -44,7 +44,8 @@ type config struct {
 	logs      bool     // it does
 	logLevel  logLevel // what it wants to have
 	logAccess bool
-	counted   bool // hooks look at requests, and at their number on a connection
+	counted   bool   // hooks look at requests, and at their number on a connection
+	vault     *vault // the arbiter's, with TLS
 
 	// Config File
 	configFile string
@@ -130,6 +131,14 @@ type config struct {
 	syslogTo        string // as resolveLogs has found them
 	statsdTo        string
 
+	// SSL
+	keyfile            string
+	certfile           string
+	certReqs           int
+	caCerts            string
+	suppressRaggedEOFs bool
+	ciphers            string
+
 	// Process Naming
 	procName        string
 	defaultProcName string
@@ -214,7 +223,7 @@ func (s *start) lookup(name string) (string, bool) {
 const (
 	onlyHTTP1   = "only HTTP/1.1 is served; let a proxy in front speak HTTP/2"
 	onlyWSGI    = "only WSGI applications are served"
-	noTLS       = "let a proxy in front do TLS"
+	noContext   = "a context of Python is of no use to this server; see the settings of the section SSL"
 	noPaste     = "name the application as MODULE:OBJECT"
 	noUWSGI     = "let the proxy speak HTTP, as proxy_pass of nginx does"
 	noControl   = "control the server with signals"
@@ -1110,7 +1119,7 @@ An exception makes the status 1.`,
 		section:     "Server Hooks",
 		kind:        hook(2, 2),
 		def:         "NewSSLContext.ssl_context",
-		unsupported: noTLS,
+		unsupported: noContext,
 		usage:       "called with the settings and a factory to make a TLS context",
 	},
 	{
@@ -1163,82 +1172,96 @@ A peer on a unix socket always may.`,
 		usage:       "peers that may speak uwsgi",
 	},
 	{
-		name:        "keyfile",
-		flags:       []string{"--keyfile"},
-		meta:        "FILE",
-		section:     "SSL",
-		kind:        textKind,
-		def:         none,
-		unsupported: noTLS,
-		usage:       "file with the private key",
+		name:    "keyfile",
+		flags:   []string{"--keyfile"},
+		meta:    "FILE",
+		section: "SSL",
+		kind:    textKind,
+		def:     none,
+		usage:   "file with the private key of the certificate, in PEM form",
+		doc: `Without it the key is looked for in certfile.
+It must not be encrypted.`,
+		field: func(c *config) any { return &c.keyfile },
 	},
 	{
-		name:        "certfile",
-		flags:       []string{"--certfile"},
-		meta:        "FILE",
-		section:     "SSL",
-		kind:        textKind,
-		def:         none,
-		unsupported: noTLS,
-		usage:       "file with the certificates",
+		name:    "certfile",
+		flags:   []string{"--certfile"},
+		meta:    "FILE",
+		section: "SSL",
+		kind:    textKind,
+		def:     none,
+		usage:   "file with the certificate, in PEM form, which turns TLS on",
+		doc: `The certificates of the authorities between follow the server's own.
+All listeners then speak TLS 1.2 or 1.3, and nothing else.
+The files of certificate, key and authorities are read by the arbiter, with its rights, and again when they have changed.`,
+		field: func(c *config) any { return &c.certfile },
 	},
 	{
-		name:        "ssl_version",
-		flags:       []string{"--ssl-version"},
-		meta:        "SSL_VERSION",
-		section:     "SSL",
-		kind:        anything,
-		def:         "2",
-		unsupported: noTLS,
-		usage:       "version of TLS",
+		name:    "ssl_version",
+		flags:   []string{"--ssl-version"},
+		meta:    "SSL_VERSION",
+		section: "SSL",
+		kind:    anything,
+		def:     "2",
+		usage:   "version of TLS, which is negotiated",
+		doc:     harmless + `it is always the newest of TLS 1.3 and 1.2 that the client has, and any other value than the default gets a warning.`,
 	},
 	{
-		name:        "cert_reqs",
-		flags:       []string{"--cert-reqs"},
-		meta:        "INT",
-		section:     "SSL",
-		kind:        lateInt,
-		def:         "0",
-		unsupported: noTLS,
-		usage:       "certificates of clients: 0 none, 1 optional, 2 required",
+		name:    "cert_reqs",
+		flags:   []string{"--cert-reqs"},
+		meta:    "INT",
+		section: "SSL",
+		kind:    lateInt,
+		def:     "0",
+		usage:   "certificates of clients: 0 none, 1 optional, 2 required",
+		doc: `With 1 or 2 the certificate that a client sends must come from ca_certs, be valid, and be meant for clients if it says what for.
+See CLIENT CERTIFICATES for what the application learns of it.`,
+		field: func(c *config) any { return &c.certReqs },
 	},
 	{
-		name:        "ca_certs",
-		flags:       []string{"--ca-certs"},
-		meta:        "FILE",
-		section:     "SSL",
-		kind:        textKind,
-		def:         none,
-		unsupported: noTLS,
-		usage:       "file with the certificates of authorities",
+		name:    "ca_certs",
+		flags:   []string{"--ca-certs"},
+		meta:    "FILE",
+		section: "SSL",
+		kind:    textKind,
+		def:     none,
+		usage:   "file with certificates of authorities, in PEM form",
+		doc:     `Certificates of clients must come from one of them; cert_reqs needs this.`,
+		field:   func(c *config) any { return &c.caCerts },
 	},
 	{
-		name:        "suppress_ragged_eofs",
-		flags:       []string{"--suppress-ragged-eofs"},
-		section:     "SSL",
-		kind:        boolean,
-		def:         "True",
-		unsupported: noTLS,
-		usage:       "take a connection that is cut for one that is closed",
+		name:    "suppress_ragged_eofs",
+		flags:   []string{"--suppress-ragged-eofs"},
+		section: "SSL",
+		kind:    boolean,
+		def:     "True",
+		usage:   "take a TLS connection that is cut for one that is closed",
+		doc: `With False, which only a configuration file can say, one that ends without the message for that gets a warning.
+What was incomplete by then is refused in any case.`,
+		field: func(c *config) any { return &c.suppressRaggedEOFs },
 	},
 	{
-		name:        "do_handshake_on_connect",
-		flags:       []string{"--do-handshake-on-connect"},
-		section:     "SSL",
-		kind:        boolean,
-		def:         "False",
-		unsupported: noTLS,
-		usage:       "do the TLS handshake at once",
+		name:    "do_handshake_on_connect",
+		flags:   []string{"--do-handshake-on-connect"},
+		section: "SSL",
+		kind:    boolean,
+		def:     "False",
+		usage:   "do the TLS handshake before anything else, as is always done",
+		doc:     harmless + `a handshake begins with the first byte of the client, beside whatever the worker does.`,
 	},
 	{
-		name:        "ciphers",
-		flags:       []string{"--ciphers"},
-		meta:        "STRING",
-		section:     "SSL",
-		kind:        textKind,
-		def:         none,
-		unsupported: noTLS,
-		usage:       "ciphers as OpenSSL lists them",
+		name:    "ciphers",
+		flags:   []string{"--ciphers"},
+		meta:    "STRING",
+		section: "SSL",
+		kind:    textKind,
+		def:     none,
+		usage:   "ciphers of TLS 1.2, as a list of OpenSSL",
+		doc: `It takes from these: ECDHE-ECDSA-AES128-GCM-SHA256, ECDHE-RSA-AES128-GCM-SHA256, ECDHE-ECDSA-AES256-GCM-SHA384, ECDHE-RSA-AES256-GCM-SHA384, ECDHE-ECDSA-CHACHA20-POLY1305 and ECDHE-RSA-CHACHA20-POLY1305.
+Names of others are read over, and a list must leave one.
+Their order does not matter.
+Those of TLS 1.3 are always on.`,
+		field: func(c *config) any { return &c.ciphers },
 	},
 	{
 		name:        "http_protocols",
@@ -1593,6 +1616,11 @@ func bootError(err error) error {
 	return &startError{1, fmt.Sprintf("\nError: %v\n\n", err)}
 }
 
+// plainSentence is an error as a part of another line.
+func plainSentence(err error) string {
+	return strings.TrimSuffix(strings.TrimPrefix(err.Error(), "gunicorn: "), "\n")
+}
+
 // sentence is an error that Gunicorn does not have, or shows as a traceback.
 func sentence(format string, args ...any) error {
 	return &startError{1, "gunicorn: " + fmt.Sprintf(format, args...) + "\n"}
@@ -1679,7 +1707,7 @@ func (c *config) checkBoot() error {
 	if err := c.checkSyslog(); err != nil {
 		return bootError(err)
 	}
-	return nil
+	return c.checkTLS()
 }
 
 // set checks the value of row i and puts it where it belongs.

@@ -114,6 +114,7 @@ type endpoint struct {
 	remoteAddr string
 	remotePort string
 	https      bool     // TLS
+	facts      []byte   // marshal of what TLS adds to the environ
 	proxy      *proxied // nil without a PROXY header
 }
 
@@ -837,6 +838,7 @@ func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte
 		b = appendMarshalLatin(appendMarshalText(b, "SERVER_NAME"), e.serverName)
 		b = appendMarshalText(appendMarshalText(b, "SERVER_PORT"), e.serverPort)
 	}
+	b = append(b, e.facts...)
 	if r.repeated {
 		return r.appendRepeated(b)
 	}

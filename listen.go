@@ -23,7 +23,11 @@ import (
 func (a *arbiter) listening() string {
 	var names []string
 	for _, l := range a.listeners {
-		names = append(names, l.String())
+		name := l.String()
+		if rest, ok := strings.CutPrefix(name, "http:"); ok && a.cfg.usesTLS() {
+			name = "https:" + rest
+		}
+		names = append(names, name)
 	}
 	return strings.Join(names, ",")
 }

@@ -145,6 +145,14 @@ func runCommand(args []string) int {
 	// A new arbiter that GUNICORN_FD tells of its listeners comes from one
 	// that is in the background.
 	if c.daemon && !background && os.Getenv("GUNICORN_FD") == "" {
+		// Unless a hook may still make the files, they are looked at while
+		// somebody reads what is wrong with them.
+		if c.usesTLS() && !c.hooks()["on_starting"] {
+			if _, err := readKeyring(c); err != nil {
+				fmt.Fprint(os.Stderr, err)
+				return exitFailure
+			}
+		}
 		if err := daemonize(c); err != nil {
 			fatalf("%v", err)
 		}
@@ -179,6 +187,11 @@ func programPath() string {
 func checkPlaces(c *config) error {
 	if err := c.checkBoot(); err != nil {
 		return err
+	}
+	if c.usesTLS() {
+		if _, err := readKeyring(c); err != nil {
+			return err
+		}
 	}
 	for _, path := range []string{c.errorlog, c.accesslog} {
 		if path == "" || path == "-" {

@@ -229,7 +229,7 @@ func (w *worker) begin(c *conn, meta []byte) {
 	w.outFor(c)
 	c.started = true
 	x := exchange{version: c.req.version, minor: c.req.minor, head: string(c.req.method) == "HEAD",
-		keepAlive: c.keep && !w.ending && !w.quitting, server: w.server}
+		keepAlive: c.keep && !w.quitting && !(w.stopping && (w.ending || c.secure != nil)), server: w.server}
 	if c.bodyLeft > 0 || c.decoder != nil {
 		// The rest of the body may never be read; then the connection cannot
 		// go on. Better to say so than to promise.
@@ -433,7 +433,7 @@ func (w *worker) failed(c *conn, flags byte) {
 
 // cut ends a response in the middle, so that no client takes it for complete.
 func (w *worker) cut(c *conn) {
-	c.keep, c.refused = false, true
+	c.keep, c.refused, c.cut = false, true, true
 	c.forbidEnd()
 	w.complete(c)
 }
@@ -445,7 +445,7 @@ func (w *worker) complete(c *conn) {
 	if c.framing.length > c.sent && !c.refused && !c.framing.noBody {
 		w.log.errorf("%s: the response body has %d bytes and its Content-Length says %d; closing the connection",
 			c.line(), c.sent, c.framing.length)
-		c.keep, c.refused = false, true
+		c.keep, c.refused, c.cut = false, true, true
 	}
 	w.record(c, c.status, true)
 	l.answered(w.now)

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -60,6 +61,7 @@ const (
 	onFate
 	onRelay
 	onReload
+	onHandshakes
 )
 
 type listener struct {
@@ -83,10 +85,11 @@ type worker struct {
 	now       int64 // monotonic, of this turn of the loop
 	listeners []listener
 	armed     bool
-	paused    int64 // accepting is, until then
-	giveFD    int   // hand-over, the end for sending
-	takeFD    int   // and the end for receiving
-	alone     bool  // no siblings: nothing is gained by handing over
+	paused    int64       // accepting is, until then
+	giveFD    int         // hand-over, the end for sending
+	takeFD    int         // and the end for receiving
+	alone     bool        // no siblings: nothing is gained by handing over
+	tls       *terminator // nil without TLS
 
 	python  *python
 	lanes   []*lane   // by the descriptor of their wire
@@ -138,6 +141,7 @@ const (
 	fdForks                // where the mold is asked for a Python; no socket without one
 	fdRecords              // where records of the logs go, if Python makes them
 	fdBridge               // the Python half, for a Python of its own
+	fdVault                // where certificates are, if there are any
 	fdListeners            // first listener; the rest follow
 )
 
@@ -241,7 +245,7 @@ func newWorker() (*worker, error) {
 		unix.CloseOnExec(fd)
 		w.listeners = append(w.listeners, newListener(fd, sa))
 	}
-	return w, nil
+	return w, w.openTLS()
 }
 
 func newListener(fd int, sa unix.Sockaddr) listener {
@@ -360,6 +364,9 @@ func (w *worker) loop() {
 		for i := range events[:n] {
 			w.handle(&events[i])
 		}
+		if w.tls != nil && w.tls.alone && len(w.tls.running) > 0 {
+			runtime.Gosched()
+		}
 		w.flushOut()
 		if w.told && !w.stopping {
 			w.obey()
@@ -401,6 +408,8 @@ func (w *worker) handle(e *unix.EpollEvent) {
 		w.relay()
 	case onReload:
 		w.fileChanged(fd)
+	case onHandshakes:
+		w.handshakesEnded()
 	case onLifeline:
 		epollDel(w.ep, fdLifeline)
 		w.log.python = nil // killed with its parent
@@ -505,7 +514,11 @@ func (w *worker) retire() {
 	}
 	w.keepWaiting()
 	for _, c := range w.conns {
-		if c != nil && c.state == readingHead {
+		switch {
+		case c == nil || c.state > readingHead:
+		case c.secure != nil:
+			w.stay(c)
+		default:
 			w.giveAway(c)
 			if c.fd >= 0 && len(c.in) == 0 {
 				w.close(c)
@@ -530,9 +543,19 @@ func (w *worker) end() {
 		w.closeListeners()
 	}
 	for _, c := range w.conns {
+		if c == nil || c.state > readingHead {
+			continue
+		}
+		// What has come already is not to be lost for want of a look.
+		if c.state == readingHead && len(c.in) == 0 {
+			c.unread = true
+			w.advance(c)
+		} else if c.state == handshaking && c.secure == nil && readable(c.fd) {
+			w.shake(c)
+		}
 		switch {
-		case c == nil || c.state != readingHead:
-		case len(c.in) == 0:
+		case c.fd < 0 || c.state > readingHead:
+		case c.secure == nil && len(c.in) == 0, c.state == readingHead && len(c.in) == 0:
 			w.close(c)
 		default:
 			c.expires = min(c.expires, w.now+int64(lingerLimit))
@@ -684,7 +707,7 @@ func (w *worker) admit(l *listener, fd int, sa *unix.RawSockaddrAny) {
 		trusted = w.cfg.forwardedAllowIPs.has(addr)
 	}
 	c := w.add(fd, peer, trusted)
-	c.opening = w.cfg.proxyProtocol != "off"
+	w.introduce(c, true)
 	c.expires = w.now + int64(headLimit)
 	w.advance(c)
 }
@@ -699,11 +722,21 @@ func (w *worker) add(fd int, peer endpoint, trusted bool) *conn {
 	for fd >= len(w.conns) {
 		w.conns = append(w.conns, make([]*conn, max(64, fd+1-len(w.conns)))...)
 	}
-	c := &conn{fd: fd, peer: peer, trusted: trusted, unread: true, file: -1}
+	c := &conn{fd: fd, peer: peer, trusted: trusted, unread: true, file: -1, state: readingHead}
 	w.conns[fd] = c
 	w.open++
 	w.slot.connections.Store(uint64(w.open))
 	return c
+}
+
+// introduce says what comes first on a connection, before any request: a PROXY
+// header unless it has been read, and a TLS handshake.
+func (w *worker) introduce(c *conn, opening bool) {
+	c.opening = opening && w.cfg.proxyProtocol != "off"
+	c.peer.https = w.tls != nil
+	if w.tls != nil && !c.opening {
+		c.state = handshaking
+	}
 }
 
 // Dispatching ---------------------------------------------------------------
@@ -1009,11 +1042,18 @@ func (w *worker) tick() {
 		w.lookForPython()
 	}
 	w.pool.trim()
+	if w.tls != nil {
+		w.tls.makeRoom(w.now, len(w.tls.queue))
+		w.renew()
+	}
 }
 
 func (w *worker) expire(c *conn) {
 	switch {
-	case c.state == readingHead && (len(c.in) == 0 || w.ending), c.state == lingering:
+	case c.state == handshaking && c.secure != nil:
+		c.secure.giveUp()
+		c.expires = 0
+	case c.state == readingHead && (len(c.in) == 0 || w.ending), c.state == lingering, c.state == handshaking:
 		w.close(c)
 	case c.state == readingHead, c.state == readingBody:
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))

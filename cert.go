@@ -1,0 +1,405 @@
+package main
+
+// What TLS needs to know beyond the settings: certificates, their key, the
+// authorities that clients' certificates come from, and the keys of session
+// tickets. The arbiter reads the files, because workers may be a user who must
+// not, looks once a second whether they have changed, and puts what is good
+// into memory that it shares with the workers. So a renewed certificate needs
+// no reload, and a session goes on in another worker.
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	ticketLife  = 8 * time.Hour // of the key for new session tickets
+	ticketsKept = 3             // keys with which tickets are still accepted
+	certFileMax = 1 << 20       // bytes of one file; a system's bundle of authorities has 200 KB
+	vaultMax    = 4 << 20
+)
+
+// usesTLS says whether listeners speak TLS.
+func (c *config) usesTLS() bool { return c.certfile != "" || c.keyfile != "" }
+
+// checkTLS looks at what can be known without the files.
+func (c *config) checkTLS() error {
+	if !c.usesTLS() {
+		return nil
+	}
+	if _, err := selectSuites(c.ciphers); err != nil {
+		return sentence("ciphers: %v", err)
+	}
+	switch {
+	case c.certfile == "":
+		return sentence("keyfile: %q needs certfile, the certificate that belongs to it", c.keyfile)
+	case c.certReqs > 2:
+		return sentence("cert_reqs: %d is none of 0 (no certificate of the client), 1 (optional) and 2 (required)", c.certReqs)
+	case c.certReqs > 0 && c.caCerts == "":
+		return sentence("cert_reqs: %d needs ca_certs, the authorities that the certificates of clients come from", c.certReqs)
+	}
+	return nil
+}
+
+// keyring is the content of the files, and the ticket keys, newest first.
+type keyring struct {
+	cert, key, ca []byte // PEM
+	tickets       [][32]byte
+}
+
+// readKeyring reads the files that the settings name, and checks them.
+func readKeyring(c *config) (*keyring, error) {
+	k := &keyring{}
+	for _, f := range []struct {
+		setting, path string
+		to            *[]byte
+	}{{"certfile", c.certfile, &k.cert}, {"keyfile", c.keyfile, &k.key}, {"ca_certs", c.caCerts, &k.ca}} {
+		if f.path == "" {
+			continue
+		}
+		b, err := readCertFile(c.inDir(f.path))
+		if err != nil {
+			return nil, sentence("%s: %q: %v", f.setting, f.path, err)
+		}
+		*f.to = b
+	}
+	if c.keyfile == "" {
+		k.key = k.cert
+	}
+	_, err := k.tls(c)
+	return k, err
+}
+
+// inDir is where a path leads from the directory that the application runs in.
+func (c *config) inDir(path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(c.chdir, path)
+}
+
+func readCertFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errors.Unwrap(err) // the path is the caller's to say
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, certFileMax+1))
+	switch {
+	case err != nil:
+		return nil, errors.Unwrap(err)
+	case len(b) > certFileMax:
+		return nil, fmt.Errorf("it is longer than %d bytes", certFileMax)
+	}
+	return b, nil
+}
+
+// tls makes what handshakes want of a keyring; its errors are sentences.
+func (k *keyring) tls(c *config) (*tls.Config, error) {
+	ids, err := selectSuites(c.ciphers)
+	if err != nil {
+		return nil, sentence("ciphers: %v", err)
+	}
+	pair, err := k.pair(c)
+	if err != nil {
+		return nil, err
+	}
+	t := &tls.Config{
+		Certificates: []tls.Certificate{pair},
+		MinVersion:   tls.VersionTLS12,
+		CipherSuites: ids,
+		NextProtos:   []string{"http/1.1"},
+		// Records as long as they may be: ramping up the length for the sake
+		// of the first bytes costs every small response more than it gains.
+		DynamicRecordSizingDisabled: true,
+	}
+	if c.certReqs > 0 {
+		t.ClientAuth = tls.VerifyClientCertIfGiven
+		if c.certReqs == 2 {
+			t.ClientAuth = tls.RequireAndVerifyClientCert
+		}
+		t.ClientCAs = x509.NewCertPool()
+		if !t.ClientCAs.AppendCertsFromPEM(k.ca) {
+			return nil, sentence("ca_certs: %q has no certificate in PEM form", c.caCerts)
+		}
+	}
+	if len(k.tickets) > 0 {
+		t.SetSessionTicketKeys(k.tickets)
+	}
+	return t, nil
+}
+
+// pair is the certificate with its key. Go says what is wrong with one in
+// words for programmers, so the usual mistakes are looked for first.
+func (k *keyring) pair(c *config) (pair tls.Certificate, err error) {
+	setting, path := "keyfile", c.keyfile
+	if path == "" {
+		setting, path = "certfile", c.certfile
+	}
+	if !hasPEM(k.cert, "CERTIFICATE") {
+		return pair, sentence("certfile: %q has no certificate in PEM form", c.certfile)
+	}
+	if encryptedPEM(k.key) {
+		return pair, sentence("%s: %q has a key that is encrypted, and nobody can be asked for the passphrase; "+
+			"decrypt it with `openssl pkey`", setting, path)
+	}
+	if !hasPEM(k.key, "PRIVATE KEY") {
+		return pair, sentence("%s: %q has no private key in PEM form", setting, path)
+	}
+	pair, err = tls.X509KeyPair(k.cert, k.key)
+	if err != nil {
+		text := strings.TrimPrefix(err.Error(), "tls: ")
+		if strings.Contains(text, "does not match") {
+			return pair, sentence("%s: %q is not the key of the certificate in %q", setting, path, c.certfile)
+		}
+		return pair, sentence("%s: %q: %s", setting, path, text)
+	}
+	if key, ok := pair.Leaf.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 1024 {
+		return pair, sentence("certfile: %q has an RSA key of %d bits; 2048 are the least that clients accept", c.certfile, key.N.BitLen())
+	}
+	return pair, nil
+}
+
+// hasPEM says whether there is a block whose type ends in kind.
+func hasPEM(b []byte, kind string) bool {
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if strings.HasSuffix(block.Type, kind) {
+			return true
+		}
+	}
+	return false
+}
+
+func encryptedPEM(b []byte) bool {
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *keyring) encode() []byte {
+	tickets := []any{}
+	for _, key := range k.tickets {
+		tickets = append(tickets, key[:])
+	}
+	return appendMarshal(nil, map[string]any{"cert": k.cert, "key": k.key, "ca": k.ca, "tickets": tickets})
+}
+
+func decodeKeyring(b []byte) (*keyring, error) {
+	v, err := unmarshal(b)
+	all, ok := v.(map[string]any)
+	if err != nil || !ok {
+		return nil, fmt.Errorf("certificates: %w", errMarshal)
+	}
+	k := &keyring{}
+	k.cert, _ = all["cert"].([]byte)
+	k.key, _ = all["key"].([]byte)
+	k.ca, _ = all["ca"].([]byte)
+	tickets, _ := all["tickets"].([]any)
+	for _, key := range tickets {
+		if b, ok := key.([]byte); ok && len(b) == 32 {
+			k.tickets = append(k.tickets, [32]byte(b))
+		}
+	}
+	return k, nil
+}
+
+// Shared memory ---------------------------------------------------------------
+
+// vault is where workers find the newest keyring: a number, and two places of
+// which the one that the number is even or odd for holds it. The other one is
+// written next, so nobody reads what is being written.
+type vault struct {
+	fd     int
+	shared int // the same without the right to write, for workers
+	cfg    *config
+	number uint64
+	ring   *keyring
+	known  [3]stamp // of the files as they were read, or found broken
+	seen   [3]stamp // at the last look
+	looked int64
+	turned int64 // when the newest ticket key was made
+}
+
+const vaultHead = 4096 // before the two places
+
+// stamp tells one content of a file from another.
+type stamp struct {
+	dev, ino    uint64
+	size, mtime int64
+}
+
+// openVault reads the files for the first time. During a reload old is that of
+// the settings before, whose tickets stay good unless other clients are trusted
+// now.
+func openVault(c *config, old *vault) (v *vault, err error) {
+	if !c.usesTLS() {
+		return nil, nil
+	}
+	v = &vault{cfg: c, turned: monotonic(), looked: monotonic()}
+	v.known = v.look()
+	v.seen = v.known
+	if v.ring, err = readKeyring(c); err != nil {
+		return nil, err
+	}
+	if old != nil && old.cfg.certReqs == c.certReqs && bytes.Equal(old.ring.ca, v.ring.ca) {
+		v.ring.tickets, v.turned = old.ring.tickets, old.turned
+	} else if err := v.turn(); err != nil {
+		return nil, err
+	}
+	if v.fd, err = memfd("certificates", nil); err != nil {
+		return nil, err
+	}
+	// Whoever is another user must not open it by way of /proc.
+	if err := unix.Fchmod(v.fd, 0o600); err != nil {
+		return nil, os.NewSyscallError("fchmod", err)
+	}
+	v.shared, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", v.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("open", err)
+	}
+	return v, v.publish()
+}
+
+// passed is the descriptor for a worker to inherit, or a filler.
+func (v *vault) passed(filler int) uintptr {
+	if v == nil {
+		return uintptr(filler)
+	}
+	return uintptr(v.shared)
+}
+
+func (v *vault) close() {
+	if v != nil && v.fd >= 0 {
+		unix.Close(v.fd)
+		unix.Close(v.shared)
+		v.fd = -1
+	}
+}
+
+func (v *vault) look() (s [3]stamp) {
+	for i, path := range []string{v.cfg.certfile, v.cfg.keyfile, v.cfg.caCerts} {
+		var st unix.Stat_t
+		if path != "" && unix.Stat(v.cfg.inDir(path), &st) == nil {
+			s[i] = stamp{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano()}
+		}
+	}
+	return s
+}
+
+// turn makes a new key for tickets.
+func (v *vault) turn() error {
+	var key [32]byte
+	if _, err := rand.Read(key[:]); err != nil {
+		return err
+	}
+	v.ring.tickets = append([][32]byte{key}, v.ring.tickets...)
+	v.ring.tickets = v.ring.tickets[:min(ticketsKept, len(v.ring.tickets))]
+	v.turned = monotonic()
+	return nil
+}
+
+func (v *vault) publish() error {
+	b := v.ring.encode()
+	if len(b) > vaultMax-8 {
+		return fmt.Errorf("certfile, keyfile and ca_certs have more than %d bytes", vaultMax)
+	}
+	number := v.number + 1
+	at := int64(vaultHead + number%2*vaultMax)
+	if _, err := unix.Pwrite(v.fd, append(binary.LittleEndian.AppendUint64(nil, uint64(len(b))), b...), at); err != nil {
+		return os.NewSyscallError("pwrite", err)
+	}
+	if _, err := unix.Pwrite(v.fd, binary.LittleEndian.AppendUint64(nil, number), 0); err != nil {
+		return os.NewSyscallError("pwrite", err)
+	}
+	v.number = number
+	return nil
+}
+
+// keep looks whether the files have changed, once a second, and reads them when
+// a change is a second old: certificate and key are seldom written at one time.
+// A pair that is no good is said once, and the old one stays.
+func (v *vault) keep(log *errorLog) {
+	now := monotonic()
+	if v == nil || v.fd < 0 || now-v.looked < int64(time.Second) {
+		return
+	}
+	v.looked = now
+	seen := v.look()
+	settled := seen == v.seen
+	v.seen = seen
+	changed := settled && seen != v.known
+	due := now-v.turned >= int64(ticketLife)
+	if !changed && !due {
+		return
+	}
+	if changed {
+		v.known = seen
+		ring, err := readKeyring(v.cfg)
+		if err != nil {
+			log.errorf("%s; the certificate that was there stays in use.", plainSentence(err))
+			return
+		}
+		ring.tickets = v.ring.tickets
+		if !bytes.Equal(ring.ca, v.ring.ca) {
+			ring.tickets, due = nil, true
+		}
+		v.ring = ring
+		log.infof("TLS: the files of the certificate have changed and are in use.")
+	}
+	if due {
+		if err := v.turn(); err != nil {
+			log.errorf("TLS: %v", err)
+			return
+		}
+	}
+	if err := v.publish(); err != nil {
+		log.errorf("TLS: %v", err)
+	}
+}
+
+// readVault is a worker's look: nil if there is nothing newer than number.
+func readVault(fd int, number uint64) (*keyring, uint64, error) {
+	newest, err := vaultWord(fd, 0)
+	if err != nil || newest == number {
+		return nil, number, err
+	}
+	at := int64(vaultHead + newest%2*vaultMax)
+	size, err := vaultWord(fd, at)
+	if err != nil || size > vaultMax-8 {
+		return nil, number, errMarshal
+	}
+	b := make([]byte, size)
+	if n, err := unix.Pread(fd, b, at+8); err != nil || n < len(b) {
+		return nil, number, errMarshal
+	}
+	if again, err := vaultWord(fd, 0); err != nil || again != newest {
+		return nil, number, err // the next look will do
+	}
+	k, err := decodeKeyring(b)
+	return k, newest, err
+}
+
+func vaultWord(fd int, at int64) (uint64, error) {
+	var b [8]byte
+	if n, err := unix.Pread(fd, b[:], at); err != nil || n < len(b) {
+		return 0, fmt.Errorf("certificates: %w", errMarshal)
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}
