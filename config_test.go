@@ -328,6 +328,11 @@ var samples = []sample{
 	},
 	{name: "header_map", values: []string{"Refuse", "dangerous", " drop "}, def: "drop",
 		fields: texts("refuse", "dangerous", "drop"), shown: []string{"refuse", "dangerous", "drop"}},
+	{name: "certfile", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
+	{name: "ssl_version", values: []string{"3", "b", "c"}},
+	{name: "cert_reqs", values: []string{"1", "0x2", "0"}, def: 0, fields: texts(1, 2, 0), shown: []string{"1", "2", "0"}},
+	{name: "ca_certs", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
+	{name: "ciphers", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
 	{name: "http_parser", values: []string{"FAST", "python", "auto"}, shown: []string{"fast", "python", "auto"}},
 }
 
@@ -507,7 +512,7 @@ func TestHookRows(t *testing.T) {
 
 // Every row is tried by one of the tests above or below.
 func TestEveryRowHasATest(t *testing.T) {
-	elsewhere := []string{"config", "python", "secure_scheme_headers", "logconfig_dict"}
+	elsewhere := []string{"config", "python", "keyfile", "secure_scheme_headers", "logconfig_dict"}
 	names := map[string]bool{}
 	for i := range settings {
 		r := &settings[i]
@@ -534,8 +539,7 @@ func TestEveryRowHasATest(t *testing.T) {
 // other has a value for each unsupported row that is not its default.
 var other = map[string]any{
 	"worker_class": "tornado",
-	"paste":        "x", "protocol": "uwsgi", "uwsgi_allow_ips": "*", "keyfile": "x", "certfile": "x",
-	"ssl_version": "3", "cert_reqs": "1", "ca_certs": "x", "ciphers": "x", "http_protocols": "h2,h1",
+	"paste":        "x", "protocol": "uwsgi", "uwsgi_allow_ips": "*", "http_protocols": "h2,h1",
 	"http2_cleartext": "both", "http2_max_concurrent_streams": "1", "http2_initial_window_size": "1",
 	"http2_max_frame_size": "20000", "http2_max_header_list_size": "1", "raw_paste_global_conf": "a=b",
 	"asgi_loop": "uvloop", "asgi_lifespan": "on", "asgi_disconnect_grace_period": "1", "root_path": "/x",
