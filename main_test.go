@@ -63,6 +63,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -131,7 +132,7 @@ func TestScripts(t *testing.T) {
 	for _, name := range names {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
 			t.Parallel()
-			runScript(t, name)
+			runScript(t, name, nil)
 		})
 	}
 }
@@ -259,9 +260,10 @@ func compile(t testing.TB, re string) *regexp.Regexp {
 // The server under test.
 
 type server struct {
-	addr string // of its first listener: HOST:PORT or unix:PATH
-	url  string // http://HOST:PORT, for TCP
-	pid  int    // of the arbiter
+	addr   string // of its first listener: HOST:PORT or unix:PATH
+	url    string // http://HOST:PORT, for TCP
+	secure bool   // https
+	pid    int    // of the arbiter
 
 	t         testing.TB
 	dir       string
@@ -426,14 +428,28 @@ func (s *server) waitListening() {
 	}
 	s.listeners = strings.Split(m[1], ",")
 	for i, l := range s.listeners {
-		s.listeners[i] = strings.TrimPrefix(l, "http://")
+		name, ok := strings.CutPrefix(l, "https://")
+		s.secure = s.secure || ok
+		s.listeners[i] = strings.TrimPrefix(name, "http://")
 	}
 	s.addr = s.listeners[0]
 	s.url = "http://" + s.addr
+	if s.secure {
+		s.url = "https://" + s.addr
+	}
 }
 
-// dial connects to the server's nth address, from 1.
+// dial connects to the server's nth address, from 1, by TLS if it speaks that.
 func (s *server) dial(n int) net.Conn {
+	s.t.Helper()
+	c := s.dialPlain(n)
+	if s.secure {
+		return tls.Client(c, &tls.Config{InsecureSkipVerify: true})
+	}
+	return c
+}
+
+func (s *server) dialPlain(n int) net.Conn {
 	s.t.Helper()
 	if s.addr == "" {
 		s.waitListening()
@@ -636,6 +652,7 @@ func (s *server) checkLog() {
 type script struct {
 	t        testing.TB
 	dir      string
+	tls      []string // flags for it, given to each start
 	env      []string
 	files    []*os.File // for the next server to inherit
 	srv      *server
@@ -713,9 +730,9 @@ func splitWords(line string) ([]scriptWord, error) {
 
 var fileMark = regexp.MustCompile(`(?m)^-- (\S+) --\n`)
 
-func runScript(t *testing.T, name string) {
+func runScript(t *testing.T, name string, secure []string) {
 	text := readAll(name)
-	s := &script{t: t, dir: t.TempDir(), conns: map[string]*clientConn{}, sinks: map[string]*logSink{}, listener: 1}
+	s := &script{t: t, dir: t.TempDir(), tls: secure, conns: map[string]*clientConn{}, sinks: map[string]*logSink{}, listener: 1}
 	marks := fileMark.FindAllStringSubmatchIndex(text, -1)
 	commands := text
 	for i, m := range marks {
@@ -923,7 +940,7 @@ func (s *script) start(words []scriptWord, bind bool) {
 		args = withBind(args)
 	}
 	s.ran = nil
-	s.srv = launch(s.t, s.dir, s.env, s.files, args...)
+	s.srv = launch(s.t, s.dir, s.env, s.files, slices.Concat(s.tls, args)...)
 	for _, f := range s.files {
 		f.Close()
 	}
@@ -1095,7 +1112,11 @@ func init() { // not a literal: the commands reach back to the map
 			s.client().Conn.(interface{ CloseWrite() error }).CloseWrite()
 		},
 		"reset": func(s *script, w []scriptWord) {
-			s.client().Conn.(*net.TCPConn).SetLinger(0)
+			conn := s.client().Conn
+			if c, ok := conn.(*tls.Conn); ok {
+				conn = c.NetConn()
+			}
+			conn.(*net.TCPConn).SetLinger(0)
 			s.drop()
 		},
 		"reply": func(s *script, w []scriptWord) {
