@@ -174,6 +174,7 @@ func (a *arbiter) start() (err error) {
 	a.log.debugf("Arbiter booted")
 	a.log.infof("Listening at: %s (%d)", a.listening(), os.Getpid())
 	a.cfg.warnOfPatterns(a.log)
+	a.cfg.warnOfVersion(a.log)
 	a.log.infof("Using worker: %s", a.cfg.className())
 	a.cfg.warnOfThreads(a.log)
 	notifyReady(a.log)

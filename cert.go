@@ -20,6 +20,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,6 +54,14 @@ func (c *config) checkTLS() error {
 		return sentence("cert_reqs: %d needs ca_certs, the authorities that the certificates of clients come from", c.certReqs)
 	}
 	return nil
+}
+
+// warnOfVersion says that ssl_version has no say.
+func (c *config) warnOfVersion(log *errorLog) {
+	i := slices.IndexFunc(settings, func(r setting) bool { return r.name == "ssl_version" })
+	if v := pyStr(c.values[i]); c.usesTLS() && v != settings[i].def && v != none {
+		log.warningf("ssl_version is ignored: TLS 1.3 and 1.2 are spoken")
+	}
 }
 
 // keyring is the content of the files, and the ticket keys, newest first.

@@ -25,6 +25,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -674,4 +676,195 @@ func (c *prefixed) Write(b []byte) (int, error) {
 	}
 	_, err := c.Conn.Write(b)
 	return n, err
+}
+
+// TestTLSRenewal puts another certificate in the place of the first under load,
+// then a broken one, which is not used.
+func TestTLSRenewal(t *testing.T) {
+	s, a, config := tlsServer(t, "-w", "2")
+	s.expected = append(s.expected, compile(t, `keyfile: "server.key" is not the key of the certificate in "server.pem"; the certificate that was there stays in use\.`))
+	stop := loadTLS(t, s, config)
+	serialNow := func() int64 {
+		conn, err := tls.Dial("tcp", s.addr, config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber.Int64()
+	}
+	first := serialNow()
+	next := a.pair(t, s.dir, "server") // certificate and key, one after the other
+	cert, _ := x509.ParseCertificate(next.Certificate[0])
+	if !poll(waitLimit, func() bool { return serialNow() == cert.SerialNumber.Int64() }) {
+		t.Fatalf("the certificate is still %d", first)
+	}
+	put(t, filepath.Join(s.dir, "server.pem"), a.issue(t, "server", newKey(t)))
+	s.waitLog(`\[ERROR\] keyfile: "server.key" is not the key`)
+	for range 4 {
+		if n := serialNow(); n != cert.SerialNumber.Int64() {
+			t.Errorf("a certificate without its key is used: %d", n)
+		}
+		time.Sleep(time.Second / 2)
+	}
+	if n := len(compile(t, `is not the key`).FindAllString(s.log(), -1)); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	stop()
+}
+
+// loadTLS makes requests over connections that are kept and over new ones until
+// it is stopped; none may fail. A request on a connection that was kept may find
+// it closed: then it is made once more, as RFC 9110 §9.2.2 has clients do, by
+// net/http itself.
+func loadTLS(t *testing.T, s *server, config *tls.Config) (stop func()) {
+	t.Helper()
+	var clients sync.WaitGroup
+	var done atomic.Bool
+	var served atomic.Int64
+	for i := range 6 {
+		clients.Go(func() {
+			client := over(config)
+			client.Transport.(*http.Transport).DisableKeepAlives = i == 0
+			defer client.CloseIdleConnections()
+			for !done.Load() {
+				resp, err := client.Get(s.url)
+				if err == nil {
+					_, err = io.ReadAll(resp.Body)
+					resp.Body.Close()
+				}
+				if done.Load() {
+					return
+				}
+				if err != nil || resp.StatusCode != 200 {
+					t.Errorf("under load: %v, %v", resp, err)
+					return
+				}
+				served.Add(1)
+			}
+		})
+	}
+	return func() {
+		t.Helper()
+		done.Store(true)
+		clients.Wait()
+		if served.Load() < 100 {
+			t.Errorf("only %d requests", served.Load())
+		}
+	}
+}
+
+// TestTLSReload replaces workers, by HUP and max_requests, under load.
+func TestTLSReload(t *testing.T) {
+	s, _, config := tlsServer(t, "-w", "2", "--max-requests", "200", "--max-requests-jitter", "50")
+	stop := loadTLS(t, s, config)
+	for range 3 {
+		before := len(compile(t, "Booting worker").FindAllString(s.log(), -1))
+		s.signal(syscall.SIGHUP)
+		if !poll(waitLimit, func() bool { return len(compile(t, "Booting worker").FindAllString(s.log(), -1)) >= before+2 }) {
+			t.Fatal("no new workers")
+		}
+		time.Sleep(time.Second / 2)
+	}
+	stop()
+	if !strings.Contains(s.log(), "Autorestarting worker") {
+		t.Error("max_requests was not reached")
+	}
+}
+
+// TestTLSLast: what a worker that leaves still answers, and what it closes.
+func TestTLSLast(t *testing.T) {
+	for name, sig := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM} {
+		t.Run(name, func(t *testing.T) {
+			s, _, config := tlsServer(t, "--keep-alive", "60")
+			dial := func() (*tls.Conn, *bufio.Reader) {
+				conn, err := tls.Dial("tcp", s.addr, config)
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn.SetDeadline(time.Now().Add(waitLimit))
+				return conn, bufio.NewReader(conn)
+			}
+			ask := func(conn *tls.Conn, r *bufio.Reader, path string) *http.Response {
+				t.Helper()
+				fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.ReadAll(resp.Body); err != nil {
+					t.Fatal(err)
+				}
+				return resp
+			}
+			idle, idleIn := dial()
+			late, lateIn := dial()
+			running, runningIn := dial()
+			waiting, waitingIn := dial()
+			for _, c := range []struct {
+				conn *tls.Conn
+				r    *bufio.Reader
+			}{{idle, idleIn}, {late, lateIn}, {waiting, waitingIn}} {
+				if resp := ask(c.conn, c.r, "/"); resp.Close {
+					t.Fatal("not kept")
+				}
+			}
+			fmt.Fprint(running, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
+			s.waitText("standard output", "in app", s.stdout)
+			fmt.Fprint(waiting, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+			s.signal(sig)
+			s.waitLog("Handling signal")
+			if sig == syscall.SIGHUP { // the next on a connection that is kept is its last
+				s.waitLog(`Hang up[^\0]*Booting worker`)
+				if !poll(waitLimit, func() bool { return ask(late, lateIn, "/").Close }) {
+					t.Error("the connection is kept")
+				}
+			}
+			for _, r := range []*bufio.Reader{runningIn, waitingIn} {
+				resp, err := http.ReadResponse(r, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 200 || !resp.Close && sig == syscall.SIGTERM {
+					t.Errorf("%s, close %v: %s", resp.Status, resp.Close, body)
+				}
+			}
+			if rest, err := io.ReadAll(idleIn); err != nil || len(rest) > 0 {
+				t.Errorf("the idle connection: %q, %v", rest, err)
+			}
+		})
+	}
+}
+
+// TestTLSClients: programs that people use.
+func TestTLSClients(t *testing.T) {
+	s, _, _ := tlsServer(t)
+	url := strings.Replace(s.url, "127.0.0.1", "localhost", 1)
+	for _, args := range [][]string{
+		{"curl", "-sS", "--fail", "--http1.1", "--cacert", "authority.pem", url, url + "/facts"},
+		{"curl", "-sS", "--fail", "--cacert", "authority.pem", "--tls-max", "1.2", url + "/facts"},
+		{testPython(t), "-c", `
+import requests, sys
+with requests.Session() as s:
+    s.verify = "authority.pem"
+    for _ in range(3):
+        assert s.get(sys.argv[1] + "/facts").text.startswith("HTTPS=on")
+    assert s.post(sys.argv[1] + "/upload", data=b"x" * 3000000).text == "3000000"
+    assert len(s.get(sys.argv[1] + "/download").content) == 50 << 20`, url},
+		{testPython(t), "-c", `
+import http.client, ssl, sys
+context = ssl.create_default_context(cafile="authority.pem")
+context.set_alpn_protocols(["h2", "http/1.1"])
+c = http.client.HTTPSConnection("localhost", int(sys.argv[1].rpartition(":")[2]), context=context)
+for _ in range(3):
+    c.request("POST", "/upload", iter([b"abc", b"def"]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"})
+    assert c.getresponse().read() == b"6"
+assert c.sock.selected_alpn_protocol() == "http/1.1"
+c.sock.unwrap()`, url},
+	} {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Dir, cmd.Env = s.dir, environment(t, s.dir)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v\n%s", args[0], err, out)
+		}
+	}
 }
