@@ -56,6 +56,7 @@ type conn struct {
 
 	lane    *lane  // that has the request
 	number  uint32 // of the request there
+	since   int64  // when it began to wait for one
 	begun   int64  // when it was given to the lane
 	started bool   // the response's head is made
 	refused bool   // what the application still says goes nowhere
@@ -720,13 +721,14 @@ func (w *worker) giveAway(c *conn) bool {
 	return true
 }
 
-// takeOver receives a connection as accept would a new one.
-func (w *worker) takeOver() {
+// takeOver receives a connection as accept would a new one; false when there is
+// none.
+func (w *worker) takeOver() bool {
 	b := w.pool.get(2 * queueMax)
 	defer w.pool.put(b)
 	n, fd, errno := rawRecvmsg(w.takeFD, b[:cap(b)])
 	if errno != 0 || fd < 0 {
-		return
+		return false
 	}
 	r := &marshalReader{b: b[:n]}
 	var peer endpoint
@@ -741,7 +743,7 @@ func (w *worker) takeOver() {
 	if r.err != nil {
 		w.log.errorf("hand-over: %v", r.err)
 		unix.Close(fd)
-		return
+		return true
 	}
 	if proxy.protocol != "" {
 		peer.proxy = &proxy
@@ -757,6 +759,7 @@ func (w *worker) takeOver() {
 		c.expires = w.now + int64(w.cfg.keepalive)
 	}
 	w.advance(c)
+	return true
 }
 
 // trusts says whether the peer of a TCP socket is one of forwarded_allow_ips.

@@ -363,10 +363,15 @@ func (p *python) oldest() (oldest *lane) {
 	return oldest
 }
 
+// idle is how many lanes run nothing, those included that are not yet open.
+func (p *python) idle() int {
+	return p.most - len(p.busy)
+}
+
 // stuck says whether every lane there may be runs a request that takes longer
 // than a moment.
 func (p *python) stuck() bool {
-	if len(p.busy) < p.most {
+	if p.idle() > 0 {
 		return false
 	}
 	for _, l := range p.busy {
