@@ -357,12 +357,15 @@ class Mold:
     def answer(self, question):
         do = question.pop("do")
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # it shows where it was
             result = getattr(self, "do_" + do)(**question)
         except BaseException:
             import traceback
             sys.stdout.flush()
             traceback.print_exc()
             result = {"ok": False}
+        finally:
+            signal.signal(signal.SIGINT, self.wsgi["ignore"])
         sys.stdout.flush()
         self.control.send(marshal.dumps(result or {"ok": True}, 2))
 

@@ -395,15 +395,23 @@ func evalConfig(c *config, spec string) (globals map[string]any, m *mold, err er
 	if err := m.open(); err != nil {
 		return nil, nil, err
 	}
+	interrupted := func() syscall.Signal { return 0 }
 	out, err := readPython(func(out int) (pid int, err error) {
 		m.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, m.child, m.far)
+		interrupted = interrupt(m.pid, terminalWait)
 		return m.pid, err
 	})
+	signal := interrupted()
 	unix.Close(m.child)
 	unix.Close(m.far)
 	if err != nil {
 		m.close()
 		return nil, nil, err
+	}
+	if signal != 0 {
+		m.close()
+		waitFor(m.pid)
+		return nil, nil, &startError{status: 128 + int(signal)}
 	}
 	if len(out) == 0 {
 		m.close()

@@ -9,6 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,9 +65,67 @@ func (m *mold) close() {
 // errMold is any end of the conversation.
 var errMold = errors.New("the Python of the configuration file has ended")
 
+// terminalWait is how long a Python has to end by the INT that a terminal has
+// sent to it, too.
+const terminalWait = 200 * time.Millisecond
+
+// interrupt passes a signal that ends the server on to a Python that is waited
+// for and may never be done: as INT, which says where it was, after the time
+// given, and as KILL when that does not help. The result ends this, and tells
+// which signal has come.
+func interrupt(pid int, wait time.Duration) func() syscall.Signal {
+	caught := make(chan os.Signal, 4)
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGQUIT} {
+		if !signal.Ignored(s) {
+			signal.Notify(caught, s)
+		}
+	}
+	ended, result := make(chan struct{}), make(chan syscall.Signal)
+	go func() {
+		var first syscall.Signal
+		var late, later <-chan time.Time
+		for {
+			select {
+			case s := <-caught:
+				if first == 0 {
+					first = s.(syscall.Signal)
+					late, later = time.After(wait), time.After(wait+quickLimit)
+				} else {
+					_ = unix.Kill(pid, unix.SIGKILL)
+				}
+			case <-late:
+				_ = unix.Kill(pid, unix.SIGINT)
+			case <-later:
+				_ = unix.Kill(pid, unix.SIGKILL)
+			case <-ended:
+				result <- first
+				return
+			}
+		}
+	}()
+	return func() syscall.Signal {
+		signal.Stop(caught)
+		close(ended)
+		return <-result
+	}
+}
+
 // ask sends a question and waits for the answer, as long as the operator's
-// functions take.
+// functions take, or until the server is told to end and they have not obeyed.
 func (m *mold) ask(question map[string]any) (answer map[string]any, err error) {
+	wait, starting := quickLimit, question["do"] == "start"
+	if starting {
+		wait = terminalWait
+	}
+	interrupted := interrupt(m.pid, wait)
+	answer, err = m.exchange(question)
+	if s := interrupted(); s != 0 && starting {
+		return nil, &startError{status: exitFailure} // nobody else has seen the signal
+	}
+	return answer, err
+}
+
+func (m *mold) exchange(question map[string]any) (answer map[string]any, err error) {
 	b := appendMarshal(nil, question)
 	if len(b) > moldRoom {
 		return nil, fmt.Errorf("%d bytes of settings are too many for hooks", len(b))
