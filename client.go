@@ -5,6 +5,7 @@ package main
 // holds in memory is bounded, and so is every wait.
 
 import (
+	"bytes"
 	"net/netip"
 	"strconv"
 	"syscall"
@@ -369,8 +370,18 @@ func (w *worker) page(c *conn, bad *badRequest) {
 		return
 	}
 	c.keep, c.state = false, draining
-	w.send(c, appendErrorPage(nil, bad), nil)
+	w.send(c, c.appendPage(nil, bad), nil)
 	w.drained(c)
+}
+
+// appendPage appends an error page, without its body in answer to HEAD.
+func (c *conn) appendPage(b []byte, bad *badRequest) []byte {
+	at := len(b)
+	b = appendErrorPage(b, bad)
+	if c.req != nil && string(c.req.method) == "HEAD" {
+		b = b[:at+bytes.Index(b[at:], []byte("\r\n\r\n"))+4]
+	}
+	return b
 }
 
 // Writing -------------------------------------------------------------------

@@ -541,7 +541,7 @@ func (l *lane) next() (meta []byte, ok bool, err error) {
 		return nil, false, nil
 	}
 	f := readFrame(b)
-	if f.meta > f.length || f.meta > metaMax-frameHeader {
+	if f.meta > f.length || f.meta > metaMax-frameHeader || int(f.length) < 0 { // of 32 bits
 		return nil, false, errOutOfStep
 	}
 	n := frameHeader + int(f.meta)

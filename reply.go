@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"strconv"
 	"time"
@@ -145,7 +146,7 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 			return errOutOfStep
 		}
 		c.asked = true
-		c.want = int(uint32(meta[0]) | uint32(meta[1])<<8 | uint32(meta[2])<<16 | uint32(meta[3])<<24)
+		c.want = int(min(binary.LittleEndian.Uint32(meta), feedMax))
 		w.feed(c)
 	case kindHints:
 		return w.hints(c, r)
@@ -270,7 +271,7 @@ func (w *worker) serverError(c *conn) {
 	}
 	c.framing = framing{code: bad.status, noBody: true}
 	w.outFor(c)
-	w.obuf = appendErrorPage(w.obuf, bad)
+	w.obuf = c.appendPage(w.obuf, bad)
 }
 
 // outFor makes c the connection that w.obuf is for.
@@ -286,6 +287,15 @@ func (w *worker) flushOut() {
 		w.obufFor = nil
 		w.send(c, w.obuf, nil)
 		w.obuf = w.obuf[:0]
+		w.hold(c)
+	}
+}
+
+// hold leaves on the wire what the client is not ready for.
+func (w *worker) hold(c *conn) {
+	if l := c.lane; l != nil && c.fd >= 0 && len(c.out)-c.outAt > w.holdable() {
+		l.choked = c
+		w.watchWire(l)
 	}
 }
 
@@ -315,10 +325,7 @@ func (w *worker) block(c *conn, b []byte) {
 	w.obufFor = nil
 	w.send(c, w.obuf, b)
 	w.obuf = w.obuf[:0]
-	if len(c.out)-c.outAt > w.holdable() && c.fd >= 0 {
-		c.lane.choked = c
-		w.watchWire(c.lane)
-	}
+	w.hold(c)
 }
 
 // endFrame handles the end of a frame.
@@ -352,7 +359,12 @@ func (w *worker) attach(c *conn, numbers []byte) error {
 	offset, size := r.uint64(), r.uint64()
 	fd := c.lane.passed
 	c.lane.passed = -1
-	if r.err != nil || fd < 0 || int64(offset) < 0 || int64(size) < 0 {
+	if fd >= 0 && (r.err != nil || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 ||
+		c.framing.length >= 0 && int64(size) > c.framing.length && !c.framing.noBody) {
+		unix.Close(fd)
+		fd = -1
+	}
+	if fd < 0 {
 		return errOutOfStep
 	}
 	if c.refused || c.framing.noBody || size == 0 || c.fd < 0 {

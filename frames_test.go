@@ -1,0 +1,496 @@
+package main
+
+// A whole worker in the test's process, between a client and a Python that are
+// only sockets: what the one sends in whatever pieces, and the other says in or
+// out of step, are inputs like any other.
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// plainWorker has the default settings, one lane, and nobody beside it.
+type plainWorker struct {
+	*worker
+	t      testing.TB
+	client int // the client's end of its connection
+	conn   *conn
+	far    int // Python's end of the wire
+	calls  []map[string]string
+	got    []byte // what the client has received
+}
+
+// defaults are the settings as a worker gets them.
+var defaults = sync.OnceValue(func() *config {
+	c, err := loadConfig([]string{"app:app"}, nil, os.TempDir(), func(*config, string) (map[string]any, error) { return nil, nil })
+	if err == nil {
+		c, err = decodeConfig(c.encode())
+	}
+	if err != nil {
+		panic(err)
+	}
+	return c
+})
+
+// Large buffers, for one plainWorker after another.
+var (
+	clientBuf [heldPressed]byte // what a client reads
+	queueBuf  [2 * queueMax]byte
+	readBuf   [heldPressed]byte
+	wireBuf   = make([]byte, 0, wireRoom)
+)
+
+var devNull = sync.OnceValue(func() *os.File {
+	f, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		panic(err)
+	}
+	return f
+})
+
+func newPlainWorker(t testing.TB) *plainWorker {
+	t.Helper()
+	var err error
+	w := &worker{
+		cfg: defaults(), log: newErrorLog(sink{fd: int(devNull().Fd())}, "info"), slot: &slot{}, alone: true,
+		giveFD: -1, takeFD: -1, wake: -1, now: monotonic(), rbuf: readBuf[:], wbuf: wireBuf,
+		python: &python{fate: -1, trace: -1, most: 1, ready: true, giveUp: make([]atomic.Uint32, 1)},
+	}
+	w.clock.set(time.Date(2026, 11, 22, 20, 15, 26, 0, time.UTC))
+	p := &plainWorker{worker: w, t: t}
+	t.Cleanup(p.close)
+	if w.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	l, far, err := w.python.newLane()
+	if err == nil {
+		p.far = far
+		err = w.listenTo(l)
+	}
+	near := -1
+	if err == nil {
+		near, p.client, err = socketpair(unix.SOCK_STREAM)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range []int{near, p.client, far, l.back} {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.conn = w.add(near, newHTTPCase().endpoint, false)
+	return p
+}
+
+// close closes what the worker would keep until its process ends.
+func (p *plainWorker) close() {
+	l := p.python.lanes[0]
+	if p.conn.fd >= 0 {
+		p.unplug(p.conn)
+	}
+	if l.passed >= 0 {
+		unix.Close(l.passed)
+	}
+	fds := []int{p.ep, l.queue, l.back, l.wire, p.far}
+	if p.client >= 0 {
+		fds = append(fds, p.client)
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+// run goes on until nothing happens any more.
+func (p *plainWorker) run() {
+	p.t.Helper()
+	p.advance(p.conn)
+	events := make([]unix.EpollEvent, 16)
+	for turn := 0; ; turn++ {
+		if turn > 10000 {
+			p.t.Fatal("the worker does not come to rest")
+		}
+		n := epollWait(p.ep, events, 0)
+		for i := range events[:n] {
+			p.handle(&events[i])
+		}
+		p.flushOut()
+		p.dispatch()
+		if p.read() == 0 && n == 0 {
+			return
+		}
+	}
+}
+
+// read is what the client does.
+func (p *plainWorker) read() (total int) {
+	for p.client >= 0 {
+		n, errno := rawRead(p.client, clientBuf[:])
+		if errno != 0 || n == 0 {
+			break
+		}
+		p.got = append(p.got, clientBuf[:n]...)
+		total += n
+	}
+	return total
+}
+
+// send sends what the client says, and takes it for all if it is the last.
+func (p *plainWorker) send(stream []byte, last bool) {
+	p.t.Helper()
+	for len(stream) > 0 {
+		n, errno := rawWrite(p.client, stream)
+		if errno == unix.EPIPE || errno == unix.ECONNRESET {
+			break // refused
+		}
+		if errno != 0 {
+			p.t.Fatal(errno)
+		}
+		stream = stream[n:]
+		p.run()
+	}
+	if last {
+		_ = unix.Shutdown(p.client, unix.SHUT_WR)
+		p.run()
+	}
+}
+
+// say sends what Python says, with a descriptor beside it unless that is -1.
+func (p *plainWorker) say(b []byte, fd int) {
+	p.t.Helper()
+	for len(b) > 0 {
+		var rights []byte
+		if fd >= 0 {
+			rights = unix.UnixRights(fd)
+		}
+		n, err := unix.SendmsgN(p.far, b, rights, nil, unix.MSG_NOSIGNAL)
+		if err != nil {
+			return // nobody listens, or nobody reads
+		}
+		b, fd = b[n:], -1
+		p.run()
+	}
+}
+
+// serve answers all that is in the queue, as an honest Python would.
+func (p *plainWorker) serve() {
+	p.t.Helper()
+	b := queueBuf[:]
+	for {
+		n, _, err := unix.Recvfrom(p.python.lanes[0].back, b, unix.MSG_DONTWAIT)
+		if err != nil {
+			return
+		}
+		f, payload := readFrame(b), bytes.Clone(b[frameHeader:n])
+		if f.kind == kindIndirect {
+			_, payload = p.ask(f.number)
+			f.meta = uint32(len(payload))
+		}
+		environ, err := unmarshal(payload[:f.meta])
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		body := payload[f.meta:]
+		for more := f.flags&flagMore != 0; more; {
+			answer, piece := p.ask(f.number)
+			if answer.flags&flagBroken != 0 {
+				p.say(frame{number: f.number, kind: kindFailed}.append(nil), -1)
+				break
+			}
+			body = append(body, piece...)
+			more = answer.flags&flagLast == 0
+		}
+		call := map[string]string{"body": latinText(body)}
+		for k, v := range environ.(map[string]any) {
+			if text, ok := v.(string); ok {
+				call[k] = text
+			}
+		}
+		p.calls = append(p.calls, call)
+		p.say(responseFrame(f.number, flagLast, "200 OK", "ok", "Content-Length", "2"), -1)
+	}
+}
+
+// ask asks for more of the request.
+func (p *plainWorker) ask(number uint32) (frame, []byte) {
+	p.t.Helper()
+	p.say(append(frame{length: 4, number: number, kind: kindRead}.append(nil), 0, 0, 1, 0), -1)
+	var b []byte
+	for {
+		if len(b) >= frameHeader && len(b) == frameHeader+int(readFrame(b).length) {
+			return readFrame(b), b[frameHeader:]
+		}
+		var piece [32 << 10]byte
+		n, errno := rawRead(p.far, piece[:])
+		if errno != 0 || n == 0 {
+			p.t.Fatalf("no answer to Python: %v after %d bytes", errno, len(b))
+		}
+		b = append(b, piece[:n]...)
+		p.run()
+	}
+}
+
+// responseFrame is a head and the first of a body.
+func responseFrame(number uint32, flags byte, status, body string, fields ...string) []byte {
+	meta := appendMarshalText(appendMarshalTuple(nil, 2), status)
+	meta = appendMarshalList(meta, len(fields)/2)
+	for pair := range slices.Chunk(fields, 2) {
+		meta = appendMarshalText(appendMarshalText(appendMarshalTuple(meta, 2), pair[0]), pair[1])
+	}
+	f := frame{length: uint32(len(meta) + len(body)), number: number, meta: uint32(len(meta)), kind: kindResponse, flags: flags}
+	return append(append(f.append(nil), meta...), body...)
+}
+
+// blockFrame is a frame without marshal.
+func blockFrame(number uint32, kind, flags byte, body string) []byte {
+	return append(frame{length: uint32(len(body)), number: number, kind: kind, flags: flags}.append(nil), body...)
+}
+
+func hintsFrame(number uint32, value string) []byte {
+	meta := appendMarshalText(appendMarshalText(appendMarshalTuple(appendMarshalList(nil, 1), 2), "Link"), value)
+	return append(frame{length: uint32(len(meta)), number: number, meta: uint32(len(meta)), kind: kindHints}.append(nil), meta...)
+}
+
+// statuses reads the answers that a client has received. whole says that the
+// last was complete.
+func statuses(t testing.TB, got []byte, methods []string) (list []int, whole bool) {
+	t.Helper()
+	for r := bufio.NewReader(bytes.NewReader(got)); ; {
+		if _, err := r.Peek(1); err == io.EOF {
+			return list, true
+		}
+		req := &http.Request{Method: "GET"}
+		if n := len(list); n < len(methods) {
+			req.Method = methods[n]
+		}
+		resp, err := http.ReadResponse(r, req)
+		if err == io.ErrUnexpectedEOF {
+			return list, false
+		}
+		if err != nil {
+			t.Fatalf("not an answer: %v in %s", err, cut(string(got)))
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		if resp.StatusCode >= 200 {
+			list = append(list, resp.StatusCode)
+		}
+		if err != nil {
+			return list, false
+		}
+	}
+}
+
+// TestSmallBlocks has a Python that says little at a time, and a client that
+// takes nothing of it.
+func TestSmallBlocks(t *testing.T) {
+	for name, piece := range map[string][]byte{
+		"blocks": blockFrame(1, kindBlock, 0, strings.Repeat("x", 8<<10)),
+		"hints":  hintsFrame(1, strings.Repeat("x", 8<<10)),
+	} {
+		p := newPlainWorker(t)
+		p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
+		if name == "blocks" {
+			p.say(responseFrame(1, 0, "200 OK", ""), -1)
+		}
+		client := p.client
+		p.client = -1 // reads nothing
+		total := 0
+		for total < 16<<20 {
+			n, err := unix.SendmsgN(p.far, piece, nil, nil, unix.MSG_NOSIGNAL)
+			if err != nil {
+				break
+			}
+			if total += n; n < len(piece) {
+				break
+			}
+			p.run()
+		}
+		if kept := len(p.conn.out); kept > 2*held || total == 16<<20 {
+			t.Errorf("%s: %d bytes kept for the client, %d taken off Python", name, kept, total)
+		}
+		p.client = client
+		p.run()
+		if len(p.got) < total/2 || len(p.conn.out) > 0 {
+			t.Errorf("%s: the client has %d bytes of %d, %d wait", name, len(p.got), total, len(p.conn.out))
+		}
+	}
+}
+
+// FuzzStream: whatever a client sends, in whatever pieces, its answers and the
+// calls of the application are what the parser alone makes of the whole.
+func FuzzStream(f *testing.F) {
+	names, _ := filepath.Glob("testdata/http/*.req")
+	for _, name := range names {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if len(raw) < 4000 {
+			f.Add(raw, uint16(len(raw)/3), uint16(len(raw)/2))
+			f.Add(slices.Concat([]byte(goodRequest), raw, []byte(afterRequest)), uint16(len(goodRequest)), uint16(len(goodRequest)+len(raw)))
+		}
+	}
+	f.Fuzz(func(t *testing.T, stream []byte, cut, second uint16) {
+		if len(stream) > 1<<16 {
+			return
+		}
+		p := newPlainWorker(t)
+		one := min(int(cut), len(stream))
+		two := min(max(int(second), one), len(stream))
+		for i, piece := range [][]byte{stream[:one], stream[one:two], stream[two:]} {
+			p.send(piece, i == 2)
+			p.serve()
+		}
+		want := newHTTPCase().outcomes(stream)
+		var methods []string
+		var codes []int
+		for _, o := range want {
+			method := "GET"
+			if o.head {
+				method = "HEAD"
+			}
+			methods, codes = append(methods, method), append(codes, o.status)
+		}
+		got, whole := statuses(t, p.got, methods)
+		if !slices.Equal(got, codes) || !whole {
+			t.Fatalf("answers %v, whole %v, want %v", got, whole, codes)
+		}
+		calls := p.calls
+		for _, o := range want {
+			if o.status != 200 {
+				continue
+			}
+			if len(calls) == 0 {
+				t.Fatal("one call less")
+			}
+			compareCall(t, "fuzz", calls[0], &o)
+			calls = calls[1:]
+		}
+		if len(calls) > 0 {
+			t.Fatalf("one call more: %v", calls[0])
+		}
+		if p.conn.fd >= 0 && p.conn.state != lingering {
+			t.Fatalf("the connection is open in state %d", p.conn.state)
+		}
+	})
+}
+
+// FuzzFrames: whatever Python says, in whatever pieces, the worker goes on or
+// gives Python up, and the client's answers are well formed.
+func FuzzFrames(f *testing.F) {
+	for _, said := range [][]byte{
+		responseFrame(1, flagLast, "200 OK", "hello", "Content-Length", "5"),
+		responseFrame(1, flagLast, "200 OK", "hello", "Content-Length", "3"),
+		responseFrame(1, flagLast, "200 OK", "hello", "Content-Length", "30"),
+		responseFrame(1, flagLast|flagClose, "204 No Content", "", "A", "b"),
+		slices.Concat(responseFrame(1, 0, "200 OK", "a"), blockFrame(1, kindBlock, 0, "bc"), blockFrame(1, kindBlock, flagLast, "")),
+		slices.Concat(responseFrame(1, flagLast, "200 OK", "a"), responseFrame(2, flagLast, "404 Not Found", "b")),
+		slices.Concat(hintsFrame(1, "</a>"), responseFrame(1, flagLast, "304 Not Modified", "")),
+		slices.Concat(responseFrame(1, 0, "200 OK", "a"), blockFrame(1, kindFailed, 0, "")),
+		blockFrame(1, kindFailed, 0, ""), blockFrame(1, kindFailed, flagQuiet, ""),
+		slices.Concat(blockFrame(1, kindRead, 0, "\x05\x00\x00\x00"), responseFrame(1, flagLast, "200 OK", "a")),
+		fileFrame(1, 10, 20, "200 OK"), fileFrame(1, 10, 20, "200 OK", "Content-Length", "5"),
+		fileFrame(1, 1<<62, 1<<62, "200 OK", "Content-Length", "5"), fileFrame(1, 90, 100, "200 OK"),
+		blockFrame(0, kindReady, 0, ""), blockFrame(0, kindWatch, 0, ""), blockFrame(0, kindRetire, 0, ""), blockFrame(0, kindHere, 0, ""),
+		{255, 255, 255, 255, 1, 0, 0, 0, 255, 255, 255, 255, kindResponse, 0, 0, 0},
+		{255, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0, kindResponse, 0, 0, 0},
+	} {
+		for flags := range uint8(8) {
+			f.Add(said, uint16(len(said)/2), flags)
+		}
+	}
+	f.Fuzz(func(t *testing.T, said []byte, cut uint16, flags uint8) {
+		if len(said) > 1<<16 {
+			return
+		}
+		request := []byte("GET / HTTP/1.1\r\n\r\n")
+		method := "GET"
+		if flags&1 != 0 {
+			method = "HEAD"
+			request = []byte("HEAD / HTTP/1.1\r\n\r\n")
+		}
+		if flags&2 != 0 {
+			request = bytes.Replace(request, []byte("1.1\r\n"), []byte("1.0\r\nConnection: keep-alive\r\n"), 1)
+		}
+		at := min(int(cut), len(said))
+		whole := hearOut(t, request, flags&4 != 0, said)
+		pieces := hearOut(t, request, flags&4 != 0, said[:at], said[at:])
+		if whole.python.closed != pieces.python.closed {
+			t.Fatalf("given up: %v, and cut at %d %v", whole.python.closed, at, pieces.python.closed)
+		}
+		if !whole.python.closed && !bytes.Equal(whole.got, pieces.got) {
+			t.Fatalf("answer %q, and cut at %d %q", whole.got, at, pieces.got)
+		}
+		for _, p := range []*plainWorker{whole, pieces} {
+			list, done := statuses(t, p.got, []string{method})
+			if len(list) > 1 || p.python.closed && p.conn.fd >= 0 && p.conn.state != lingering {
+				t.Fatalf("answers %v, the connection is in state %d", list, p.conn.state)
+			}
+			p.checkNext(list, done, method, request)
+		}
+	})
+}
+
+// hearOut is a worker with one request that is in the hands of a Python which
+// says this, and perhaps passes a file.
+func hearOut(t testing.TB, request []byte, passes bool, said ...[]byte) *plainWorker {
+	t.Helper()
+	p := newPlainWorker(t)
+	p.send(request, false)
+	if _, _, err := unix.Recvfrom(p.python.lanes[0].back, queueBuf[:], unix.MSG_DONTWAIT); err != nil {
+		t.Fatal(err)
+	}
+	fd := -1
+	if passes {
+		var err error
+		if fd, err = memfd("file", bytes.Repeat([]byte("x"), 100)); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	for _, piece := range said {
+		p.say(piece, fd)
+		if len(piece) > 0 {
+			fd = -1
+		}
+	}
+	return p
+}
+
+// checkNext sends one request more when everything is in order for it.
+func (p *plainWorker) checkNext(list []int, done bool, method string, request []byte) {
+	t, l := p.t, p.python.lanes[0]
+	t.Helper()
+	if p.conn.fd < 0 || p.conn.state != readingHead || p.stopping || len(l.in) > l.at || l.bodyLeft > 0 {
+		return
+	}
+	if !done || len(list) != 1 {
+		t.Fatalf("the next request is awaited after %q", p.got)
+	}
+	p.send(request, false)
+	p.serve()
+	if list, done := statuses(t, p.got, []string{method, method}); !done || len(list) != 2 || list[1] != 200 {
+		t.Fatalf("answers %v to two requests: %q", list, p.got)
+	}
+}
+
+// fileFrame is a response whose body is a part of a file.
+func fileFrame(number uint32, offset, size uint64, status string, fields ...string) []byte {
+	b := responseFrame(number, flagLast, status, "", fields...)
+	b[12] = kindFile
+	binary.LittleEndian.PutUint32(b, binary.LittleEndian.Uint32(b)+16)
+	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, offset), size)
+}
