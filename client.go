@@ -22,6 +22,7 @@ const (
 	inLane   // its request is in the queue or runs
 	draining // the response is complete and not yet all written
 	lingering
+	pumping // another speaks for it
 )
 
 // conn is one client.
@@ -35,6 +36,8 @@ type conn struct {
 	expires int64 // monotonic, 0 for never; what happens then depends on state
 	peer    endpoint
 	secure  *secure // nil without TLS
+	pump    *pump   // where another speaks for it
+	lent    bool    // its TLS is a sibling's, which lends it for one request
 	served  int     // requests
 
 	in    []byte   // from the head's first byte on
@@ -147,6 +150,9 @@ func (w *worker) advance(c *conn) {
 			return
 		case lingering:
 			w.linger(c)
+			return
+		case pumping:
+			w.move(c)
 			return
 		default:
 			return
@@ -516,6 +522,10 @@ func (w *worker) drained(c *conn) {
 		return
 	}
 	if !c.keep {
+		if c.cut && (c.lent || c.endless()) {
+			w.close(c) // with a reset, or what a pump takes for one
+			return
+		}
 		if !c.cut && c.secure.sayEnd() && c.pending() {
 			w.watch(c)
 			return
@@ -557,6 +567,9 @@ func (w *worker) leave(c *conn) {
 	w.recycle(c)
 	c.state, c.unread = lingering, true
 	c.expires = w.now + int64(lingerLimit)
+	if c.lent { // its client may be slow, and closing now would pass for a cut
+		c.expires = w.now + int64(writeLimit)
+	}
 	w.linger(c)
 }
 
@@ -604,9 +617,14 @@ func (w *worker) lost(c *conn) {
 // forbidEnd makes closing a reset when an orderly end would pass for the end of
 // the body.
 func (c *conn) forbidEnd() {
-	if c.fd >= 0 && c.started && !c.framing.chunked && c.framing.length < 0 && !c.framing.noBody {
+	if c.fd >= 0 && (c.endless() || c.state == pumping) {
 		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
+}
+
+// endless says whether nothing but the connection's end ends the response.
+func (c *conn) endless() bool {
+	return c.started && !c.framing.chunked && c.framing.length < 0 && !c.framing.noBody
 }
 
 // unplug closes the client's socket and keeps the rest.
@@ -618,6 +636,7 @@ func (w *worker) unplug(c *conn) {
 		c.secure.sayEnd()
 	}
 	c.secure = nil
+	w.part(c)
 	w.conns[c.fd] = nil
 	unix.Close(c.fd)
 	c.fd = -1
@@ -691,21 +710,39 @@ func (c *conn) line() string {
 // read so far. It fails when the socket between them is full, or the request is
 // too long for a message; then the connection stays.
 func (w *worker) giveAway(c *conn) bool {
-	if w.ending || c.fd < 0 || c.secure != nil || c.pending() || c.decoder != nil || c.req != nil && c.req.chunked && c.state != readingHead {
+	if w.ending || c.fd < 0 || c.pending() || c.decoder != nil || c.req != nil && c.req.chunked && c.state != readingHead {
 		return false
 	}
+	if c.secure != nil {
+		return c.state == waiting && w.lend(c)
+	}
+	if c.watched {
+		epollDel(w.ep, c.fd) // the kernel would keep watching: the socket lives on
+		c.watched = false
+	}
+	if err := w.sendAway(c, c.fd, c.lent); err != nil {
+		c.unread = true
+		w.watch(c)
+		return false
+	}
+	w.close(c)
+	return true
+}
+
+// sendAway sends a descriptor and what is known of its connection.
+func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	in, body := c.in, []byte(nil)
 	if c.ownBody {
 		in, body = c.in[:c.head], c.body
 	}
-	if len(in)+len(body) > queueMax-1024 {
-		return false
+	if len(in)+len(body)+len(c.peer.facts) > queueMax-1024 {
+		return unix.EMSGSIZE
 	}
 	proxy := c.peer.proxy
 	if proxy == nil {
 		proxy = &proxied{}
 	}
-	b := appendMarshalTuple(w.fbuf[:0], 12)
+	b := appendMarshalTuple(w.fbuf[:0], 15)
 	b = appendMarshalBool(b, c.peer.unix)
 	b = appendMarshalText(b, c.peer.serverName)
 	b = appendMarshalText(b, c.peer.serverPort)
@@ -718,18 +755,11 @@ func (w *worker) giveAway(c *conn) bool {
 	b = appendMarshalInt(b, int64(c.served))
 	b = appendMarshalBytes(b, in)
 	b = appendMarshalBytes(b, body)
+	b = appendMarshalBool(b, lent)
+	b = appendMarshalBool(b, c.trusted)
+	b = appendMarshalBytes(b, c.peer.facts)
 	w.fbuf = b[:0]
-	if c.watched {
-		epollDel(w.ep, c.fd) // the kernel would keep watching: the socket lives on
-		c.watched = false
-	}
-	if err := unix.Sendmsg(w.giveFD, b, unix.UnixRights(c.fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != nil {
-		c.unread = true
-		w.watch(c)
-		return false
-	}
-	w.close(c)
-	return true
+	return unix.Sendmsg(w.giveFD, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
 // takeOver receives a connection as accept would a new one; false when there is
@@ -751,6 +781,7 @@ func (w *worker) takeOver() bool {
 	proxy := proxied{string(r.text()), string(r.text()), string(r.text())}
 	served := int(r.int())
 	in, body := r.bytes(), r.bytes()
+	lent, trusted, facts := r.bool(), r.bool(), r.bytes()
 	if r.err != nil {
 		w.log.errorf("hand-over: %v", r.err)
 		unix.Close(fd)
@@ -760,9 +791,13 @@ func (w *worker) takeOver() bool {
 		peer.proxy = &proxy
 	}
 	// The socket knows whom to trust; the address may be a proxy's word.
-	c := w.add(fd, peer, peer.unix || w.trusts(fd))
-	c.served = served
-	w.introduce(c, opening)
+	c := w.add(fd, peer, peer.unix || !lent && w.trusts(fd) || lent && trusted)
+	c.served, c.lent = served, lent
+	if lent {
+		c.peer.https, c.peer.facts = true, append([]byte(nil), facts...)
+	} else {
+		w.introduce(c, opening)
+	}
 	c.expires = w.now + int64(headLimit)
 	if len(in)+len(body) > 0 {
 		c.in = append(append(w.pool.get(len(in)+len(body)), in...), body...)

@@ -128,6 +128,7 @@ var notOverTLS = map[string]string{
 	"sec_proxy":         "its headers come before TLS, as in TestTLSProxy",
 	"sec_upload_memory": "it has a client of its own, and TestTLSBodies does the same",
 	"sec_descriptors":   "it has a client of its own",
+	"wsgi_cut_close":    "it has a client of its own, and TestTLSEnds does the same",
 	"sec_chunks_late":   "when the application begins depends on how the bytes come",
 	"sec_unread_cap":    "a client that writes on after an alert fails at another place",
 }
@@ -141,7 +142,7 @@ func TestScriptsTLS(t *testing.T) {
 	dir := t.TempDir()
 	newAuthority(t, "authority").pair(t, dir, "server")
 	flags := []string{"--certfile", filepath.Join(dir, "server.pem"), "--keyfile", filepath.Join(dir, "server.key")}
-	for _, kind := range []string{"http_", "wsgi_", "sec_", "errors_"} {
+	for _, kind := range []string{"http_", "wsgi_", "sec_", "errors_", "workers_", "crash_", "hang"} {
 		names, _ := filepath.Glob("testdata/script/" + kind + "*.txt")
 		for _, name := range names {
 			if base := strings.TrimSuffix(filepath.Base(name), ".txt"); notOverTLS[base] == "" {
@@ -186,6 +187,11 @@ def app(environ, start_response):
     elif path == "/cut-close":
         start_response("200 OK", [("Content-Length", "9")])
         return [b"abc"]
+    elif path == "/slower":
+        print("in app", flush=True)
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+        body = [b"%d" % os.getppid()]
     elif path == "/slow":
         print("in app", flush=True)
         time.sleep(1)
@@ -866,5 +872,91 @@ c.sock.unwrap()`, url},
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%s: %v\n%s", args[0], err, out)
 		}
+	}
+}
+
+// TestTLSLend: a request that would wait behind a slow one is served by another
+// worker, and everything is as if it were not so.
+func TestTLSLend(t *testing.T) {
+	s, _, config := tlsServer(t, "-w", "2", "--keep-alive", "30", "--timeout", "60")
+	s.expected = append(s.expected, compile(t, `Error handling request GET /cut`), compile(t, "Traceback"))
+	s.waitWorkers(2)
+	put(t, filepath.Join(s.dir, "file"), bytes.Repeat([]byte("abcdefgh"), 1<<20))
+	type client struct {
+		raw  *tap
+		conn *tls.Conn
+		r    *bufio.Reader
+	}
+	home := map[string][]client{} // by their worker
+	dial := func() client {
+		raw := &tap{Conn: s.dialPlain(1)}
+		conn := tls.Client(raw, config)
+		raw.SetDeadline(time.Now().Add(3 * waitLimit))
+		return client{raw, conn, bufio.NewReader(conn)}
+	}
+	read := func(c client) (*http.Response, string) {
+		t.Helper()
+		resp, err := http.ReadResponse(c.r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return resp, err.Error()
+		}
+		return resp, string(body)
+	}
+	one, need := "", 7
+	for i := 0; len(home[one]) < need; i++ {
+		if i == 200 {
+			t.Fatal("one worker gets all connections")
+		}
+		c := dial()
+		fmt.Fprint(c.conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, worker := read(c)
+		home[worker] = append(home[worker], c)
+		if one == "" || len(home[worker]) > len(home[one]) {
+			one = worker
+		}
+	}
+	clients := home[one]
+	slow, rest := clients[0], clients[1:]
+	fmt.Fprint(slow.conn, "GET /slower HTTP/1.1\r\nHost: x\r\n\r\n")
+	s.waitText("standard output", "in app", s.stdout)
+	ask := func(c client, request string) (*http.Response, string) {
+		t.Helper()
+		io.WriteString(c.conn, request)
+		resp, body := read(c)
+		if !resp.Close {
+			t.Errorf("%s: is kept", request)
+		}
+		return resp, body
+	}
+	if _, worker := ask(rest[0], "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); worker == one || worker == "" {
+		t.Errorf("served by %q, the busy one", worker)
+	}
+	if end, err := io.ReadAll(rest[0].r); err != nil || len(end) > 0 || len(lastRecord(rest[0].raw.last)) != 24 {
+		t.Errorf("the end: %q, %v", end, err)
+	}
+	if _, facts := ask(rest[1], "GET /facts HTTP/1.1\r\nHost: x\r\n\r\n"); !strings.Contains(facts, "HTTPS=on\n") ||
+		!strings.Contains(facts, "SSL_PROTOCOL=TLSv1.3\n") || !strings.Contains(facts, "REMOTE_ADDR=127.0.0.1\n") || !strings.Contains(facts, "wsgi.url_scheme=https") {
+		t.Errorf("facts: %s", facts)
+	}
+	if _, body := ask(rest[2], "GET /file HTTP/1.1\r\nHost: x\r\n\r\n"); len(body) != 8<<20 {
+		t.Errorf("file: %d bytes", len(body))
+	}
+	if _, body := ask(rest[3], "POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\n\r\n"+strings.Repeat("u", 40)); body != "40" {
+		t.Errorf("upload: %s", body)
+	}
+	if _, body := ask(rest[4], "GET /download HTTP/1.1\r\nHost: x\r\n\r\n"); len(body) != 50<<20 {
+		t.Errorf("download: %d bytes", len(body))
+	}
+	io.WriteString(rest[5].conn, "GET /cut HTTP/1.0\r\n\r\n")
+	if body, err := io.ReadAll(rest[5].r); err == nil {
+		t.Errorf("a response that was cut looks whole: %q", body)
+	}
+	put(t, filepath.Join(s.dir, "go"), nil)
+	if resp, body := read(slow); body != one || resp.Close {
+		t.Errorf("the slow one: %q", body)
 	}
 }

@@ -62,6 +62,7 @@ const (
 	onRelay
 	onReload
 	onHandshakes
+	onPump
 )
 
 type listener struct {
@@ -85,11 +86,12 @@ type worker struct {
 	now       int64 // monotonic, of this turn of the loop
 	listeners []listener
 	armed     bool
-	paused    int64       // accepting is, until then
-	giveFD    int         // hand-over, the end for sending
-	takeFD    int         // and the end for receiving
-	alone     bool        // no siblings: nothing is gained by handing over
-	tls       *terminator // nil without TLS
+	paused    int64         // accepting is, until then
+	giveFD    int           // hand-over, the end for sending
+	takeFD    int           // and the end for receiving
+	alone     bool          // no siblings: nothing is gained by handing over
+	tls       *terminator   // nil without TLS
+	pumps     map[int]*conn // by their plain descriptors
 
 	python  *python
 	lanes   []*lane   // by the descriptor of their wire
@@ -413,6 +415,10 @@ func (w *worker) handle(e *unix.EpollEvent) {
 		w.relay()
 	case onReload:
 		w.fileChanged(fd)
+	case onPump:
+		if c := w.pumps[fd]; c != nil {
+			w.move(c)
+		}
 	case onHandshakes:
 		w.handshakesEnded()
 	case onLifeline:
@@ -755,7 +761,7 @@ func (w *worker) enqueue(c *conn) {
 		w.refuseService(c)
 		return
 	}
-	c.keep = c.req.keepAlive && w.cfg.keepalive > 0
+	c.keep = c.req.keepAlive && w.cfg.keepalive > 0 && !c.lent
 	w.waiting = append(w.waiting, c)
 }
 
@@ -1097,7 +1103,7 @@ func (w *worker) expire(c *conn) {
 		w.close(c)
 	case c.state == readingHead, c.state == readingBody:
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
-	case c.state == draining, c.state == inLane && c.pending():
+	case c.state == draining, (c.state == inLane || c.state == pumping) && c.pending():
 		w.log.infof("%s: ip=%s does not take its response; closing the connection", c.line(), c.peer.remoteAddr)
 		w.lost(c)
 	case c.state == inLane && c.asked:
