@@ -183,9 +183,6 @@ func TestServed(t *testing.T) {
 	}
 	groups := map[string][]rawCase{}
 	for _, c := range rawCases(t) {
-		if slices.Contains(c.settings, "https") {
-			continue // TLS changes nothing but the scheme
-		}
 		key := strings.Join(c.settings, " ")
 		groups[key] = append(groups[key], c)
 	}
@@ -226,6 +223,9 @@ func startRecorder(t *testing.T, h *httpCase, settings []string) *recorderServer
 		case "trusted":
 		case "unix":
 			args = append(args, "-b", "unix:app.sock")
+		case "https":
+			newAuthority(t, "authority").pair(t, dir, "server")
+			args = append(args, "--certfile", "server.pem", "--keyfile", "server.key")
 		case "script_name":
 			args = append(args, "-e", "SCRIPT_NAME="+value)
 		default:

@@ -49,7 +49,9 @@ type front struct {
 	name    string
 	args    []string // of the server
 	unix    bool     // the proxy's way to it
-	proxy   bool     // the client's address comes by the PROXY protocol
+	tls     bool
+	proxy   bool // the client's address comes by the PROXY protocol
+	stream  bool // and that of another proxy's between the two
 	command func(conf string) *exec.Cmd
 	conf    string // template of its configuration
 	server  string // how that names the server, with %s for its address
@@ -60,36 +62,47 @@ var fronts = []front{
 	{name: "nginx", command: nginx, conf: nginxConf, server: "%s"},
 	{name: "nginx, unix socket, lenient", unix: true, command: nginx, conf: nginxConf, server: "unix:%s",
 		more: "ignore_invalid_headers off; underscores_in_headers on; proxy_request_buffering off;"},
-	{name: "nginx, PROXY v1", args: []string{"--proxy-protocol"}, command: nginx, conf: nginxStreamConf, server: "%s"},
+	{name: "nginx, TLS", tls: true, command: nginx, conf: nginxConf, server: "%s"},
+	{name: "nginx, PROXY v1", stream: true, proxy: true, args: []string{"--proxy-protocol"},
+		command: nginx, conf: nginxConf, server: "%s"},
+	{name: "nginx, PROXY v1, TLS", stream: true, proxy: true, tls: true, args: []string{"--proxy-protocol", "v1"},
+		command: nginx, conf: nginxConf, server: "%s"},
 	{name: "HAProxy", command: haproxy, conf: haproxyConf, server: "%s"},
 	{name: "HAProxy, unix socket, lenient", unix: true, command: haproxy, conf: haproxyConf, server: "unix@%s",
 		more: "option accept-invalid-http-request"},
-	{name: "HAProxy, PROXY v1", args: []string{"--proxy-protocol", "v1"}, proxy: true,
+	{name: "HAProxy, TLS", tls: true, command: haproxy, conf: haproxyConf, server: "%s ssl verify none"},
+	{name: "HAProxy, PROXY v1", proxy: true, args: []string{"--proxy-protocol", "v1"},
 		command: haproxy, conf: haproxyConf, server: "%s send-proxy"},
-	{name: "HAProxy, PROXY v2, unix socket", args: []string{"--proxy-protocol", "v2"}, unix: true, proxy: true,
+	{name: "HAProxy, PROXY v2, unix socket", proxy: true, unix: true, args: []string{"--proxy-protocol", "v2"},
 		command: haproxy, conf: haproxyConf, server: "unix@%s send-proxy-v2"},
+	{name: "HAProxy, PROXY v2, TLS", proxy: true, tls: true, args: []string{"--proxy-protocol"},
+		command: haproxy, conf: haproxyConf, server: "%s send-proxy-v2 ssl verify none"},
 }
 
 // A proxy inherits its listening socket as descriptor 3, and a second one as 4,
 // so that their ports are the kernel's choice.
+// The PROXY protocol is another module's in nginx, behind which HTTP goes on.
 const nginxConf = `
-{{define "head"}}
+{{if .Stream}}
+load_module {{.Modules}}/ngx_stream_module.so;
+stream {
+	server { listen {{index .Listen 1}}; proxy_pass {{.Server}}; proxy_protocol on; }
+}
+{{end}}
 daemon off; worker_processes 1; {{with .User}}user {{.}};{{end}} pid {{.Dir}}/nginx.pid; error_log {{.Dir}}/error.log;
 events { worker_connections 256; }
-{{end}}
-{{define "http"}}
 http {
 	log_format serial "$request_id $status";
 	access_log {{.Dir}}/log serial;
 	client_body_temp_path {{.Dir}}/1; proxy_temp_path {{.Dir}}/2; fastcgi_temp_path {{.Dir}}/3;
 	uwsgi_temp_path {{.Dir}}/4; scgi_temp_path {{.Dir}}/5;
 	client_header_timeout 2s; client_body_timeout 2s; keepalive_timeout 2s; lingering_timeout 1s;
-	upstream app { server {{.Server}}; keepalive 4; }
+	upstream app { server {{if .Stream}}{{index .Listen 1}}{{else}}{{.Server}}{{end}}; keepalive 4; }
 	server {
 		listen {{index .Listen 0}};
 		{{.More}}
 		location / {
-			proxy_pass {{.Scheme}}://app;
+			proxy_pass http{{if .TLS}}s{{end}}://app;
 			proxy_http_version 1.1;
 			proxy_next_upstream off;
 			proxy_set_header Connection "";
@@ -101,17 +114,7 @@ http {
 		}
 	}
 }
-{{end}}
-{{template "head" .}}{{template "http" .}}
 `
-
-// The PROXY protocol is another module's in nginx, behind which HTTP goes on.
-const nginxStreamConf = `
-load_module {{.Modules}}/ngx_stream_module.so;
-stream {
-	server { listen {{index .Listen 1}}; proxy_pass {{.Server}}; proxy_protocol on; }
-}
-` + nginxConf
 
 const haproxyConf = `
 global
@@ -163,10 +166,11 @@ func TestFront(t *testing.T) {
 		t.Log("differs: it has other answers to testdata/http")
 		return
 	}
+	certificate := newAuthority(t, "authority")
 	for _, f := range fronts {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			f.test(t)
+			f.test(t, certificate)
 		})
 	}
 }
@@ -180,8 +184,8 @@ type running struct {
 	srv  *server
 }
 
-func (f *front) test(t *testing.T) {
-	r := f.start(t)
+func (f *front) test(t *testing.T, certificate *authority) {
+	r := f.start(t, certificate)
 	var mu sync.Mutex
 	answers := map[string]string{} // serial: client, target in hex
 	work := make(chan rawCase)
@@ -255,7 +259,7 @@ func isReset(err error) bool { return strings.Contains(err.Error(), syscall.ECON
 var freshClient = http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: waitLimit}
 
 // start starts the server, then the proxy.
-func (f *front) start(t *testing.T) *running {
+func (f *front) start(t *testing.T, certificate *authority) *running {
 	t.Helper()
 	r := &running{front: f, t: t, dir: t.TempDir()}
 	dir := t.TempDir()
@@ -263,6 +267,10 @@ func (f *front) start(t *testing.T) *running {
 		t.Fatal(err)
 	}
 	args := append(f.args, "-w", "2", "--keep-alive", "30", "app:app")
+	if f.tls {
+		certificate.pair(t, dir, "server")
+		args = append([]string{"--certfile", "server.pem", "--keyfile", "server.key"}, args...)
+	}
 	if f.unix {
 		args = append([]string{"-b", "unix:app.sock"}, args...)
 	}
@@ -281,7 +289,8 @@ func (f *front) start(t *testing.T) *running {
 	}
 	var text bytes.Buffer
 	err := template.Must(template.New("").Parse(f.conf)).Execute(&text, map[string]any{
-		"Dir": r.dir, "Listen": listen, "Server": server, "More": f.more, "User": user, "Scheme": "http", "Modules": "/usr/lib/nginx/modules"})
+		"Dir": r.dir, "Listen": listen, "Server": server, "More": f.more, "User": user,
+		"TLS": f.tls, "Stream": f.stream, "Modules": "/usr/lib/nginx/modules"})
 	if err == nil {
 		err = os.WriteFile(conf, text.Bytes(), 0o644)
 	}
@@ -378,8 +387,13 @@ func (r *running) check(calls []map[string]string, answers map[string]string, fr
 		if call["REQUEST_METHOD"] != call["HTTP_X_METHOD"] || call["RAW_URI"] != meant {
 			t.Errorf("the proxy meant %s %q: %s", call["HTTP_X_METHOD"], meant, cut(fmt.Sprint(call)))
 		}
-		if r.proxy && (call["REMOTE_ADDR"] != "127.0.0.1" || call["REMOTE_PORT"] != call["HTTP_X_CLIENT"]) {
+		if r.proxy && (call["PROXY_PROTOCOL"] != "TCP4" || call["REMOTE_ADDR"] != "127.0.0.1" ||
+			call["REMOTE_PORT"] != call["HTTP_X_CLIENT"] && !r.stream) {
 			t.Errorf("the client's port was %s: %s", call["HTTP_X_CLIENT"], cut(fmt.Sprint(call)))
+		}
+		if scheme := call["wsgi.url_scheme"]; (scheme == "https") != r.tls && call["HTTP_X_FORWARDED_PROTO"] == "" &&
+			call["HTTP_X_FORWARDED_SSL"] == "" && call["HTTP_X_FORWARDED_PROTOCOL"] == "" {
+			t.Errorf("the scheme is %s: %s", scheme, cut(fmt.Sprint(call)))
 		}
 		want := call["HTTP_X_CLIENT"] + " " + fmt.Sprintf("%x", latinBytes(call["RAW_URI"]))
 		if got, ok := answers[serial]; ok && got != want {
