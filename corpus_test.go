@@ -71,8 +71,6 @@ type outcome struct {
 	head    bool // the answer has no body
 	environ map[string]any
 	body    []byte
-	start   int // where in the stream it begins
-	end     int // and where the next would
 }
 
 // outcomes reads a whole stream, whose client sends nothing after it and waits
@@ -87,16 +85,15 @@ func (h *httpCase) outcomes(stream []byte) (list []outcome) {
 		if err == nil {
 			err = r.checkScriptName(h.scriptName)
 		}
-		o := outcome{status: 200, start: at}
+		o := outcome{status: 200, head: string(r.method) == "HEAD"}
 		if err == nil {
-			o.head = string(r.method) == "HEAD"
 			o.environ = h.environ(&r)
 			var used int
 			o.body, used, err = h.takeBody(&r, buf[n:])
 			at += n + used
 		}
-		if o.end = at; err != nil {
-			return append(list, outcome{status: err.status, start: o.start})
+		if err != nil {
+			return append(list, outcome{status: err.status, head: o.head})
 		}
 		if list = append(list, o); !r.keepAlive {
 			return list
