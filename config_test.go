@@ -824,6 +824,7 @@ func TestCmdArgs(t *testing.T) {
 // Values that a flag gives and its check refuses.
 func TestFlagErrors(t *testing.T) {
 	for _, tc := range []struct{ flag, value, text string }{
+		{"--umask", "0o10000", "Value must be a mode, at most 0o7777: 4096"},
 		{"-w", "-3", "Value must be positive: -3"},
 		{"-m", "-1", "Value must be positive: -1"},
 		{"--threads", "-1", "Value must be positive: -1"},

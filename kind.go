@@ -159,7 +159,13 @@ var modeInt = &kind{
 		}
 		return n, nil
 	},
-	value: checkPosInt,
+	value: func(v any, at *start) (any, error) {
+		v, err := checkPosInt(v, at)
+		if n, ok := v.(int64); ok && n > 0o7777 {
+			return nil, said("Value must be a mode, at most 0o7777: %d", n)
+		}
+		return v, err
+	},
 	store: storeInt,
 }
 

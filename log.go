@@ -739,11 +739,11 @@ func openSink(path string, std int) (sink, error) {
 		// The working directory may change before somebody asks for a reopen.
 		full, err := filepath.Abs(path)
 		if err != nil {
-			return sink{}, unwritable(path, err)
+			return sink{}, fmt.Errorf("Error: %w", unwritable(path, err))
 		}
 		fd, err := openAppend(full)
 		if err != nil {
-			return sink{}, unwritable(path, err)
+			return sink{}, fmt.Errorf("Error: %w", unwritable(path, err))
 		}
 		return sink{fd: fd, path: full, file: isRegular(fd)}, nil
 	}

@@ -387,7 +387,7 @@ func TestUnwritable(t *testing.T) {
 		"/dev/null/log": "NotADirectoryError(20, 'Not a directory')",
 		fifo:            "OSError(6, 'No such device or address')",
 	} {
-		want = "'" + path + "' isn't writable [" + want + "]"
+		want = "Error: '" + path + "' isn't writable [" + want + "]"
 		if _, err := openErrorLog(path, "info"); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}

@@ -202,7 +202,7 @@ func checkPlaces(c *config) error {
 			err = unix.Access(filepath.Dir(path), unix.W_OK)
 		}
 		if err != nil {
-			return bootError(unwritable(path, err))
+			return bootError(fmt.Errorf("Error: %w", unwritable(path, err))) // the word is there twice
 		}
 	}
 	return nil
