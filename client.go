@@ -6,9 +6,11 @@ package main
 
 import (
 	"bytes"
+	"math"
 	"net/netip"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,9 +20,10 @@ const (
 	handshaking = iota // or waiting for its first byte; only under TLS
 	readingHead        // or idle, when no byte of one has come
 	readingBody
-	waiting  // for a lane
-	inLane   // its request is in the queue or runs
-	draining // the response is complete and not yet all written
+	waiting    // for a lane
+	inLane     // its request is in the queue or runs
+	draining   // the response is complete and not yet all written
+	discarding // a rest of the body that the application has not read
 	lingering
 	pumping // another speaks for it
 )
@@ -33,12 +36,15 @@ type conn struct {
 	unread  bool  // the socket may hold bytes, or an end, not seen yet
 	trusted bool  // by its socket's address, whatever a proxy says
 	opening bool  // a PROXY header may come
-	expires int64 // monotonic, 0 for never; what happens then depends on state
+	expires int64 // monotonic, 0 for never; of a head, an idle connection, a lingering one
 	peer    endpoint
 	secure  *secure // nil without TLS
 	pump    *pump   // where another speaks for it
 	lent    bool    // its TLS is a sibling's, which lends it for one request
 	served  int     // requests
+
+	resting       bool  // in the worker's list of idle ones
+	before, after *conn // there
 
 	in    []byte   // from the head's first byte on
 	tried int      // bytes of in that parse has seen
@@ -50,12 +56,14 @@ type conn struct {
 	fed      int
 	ownBody  bool  // body is a buffer of its own, not a part of in
 	bodyLeft int64 // to be read from the client
+	upload   passage
 	decoder  *chunkedDecoder
 	trailer  []field     // of a body that has been read to its end
 	trailed  bool        // Python has the trailer
 	asked    bool        // Python waits for body
 	want     int         // this many bytes at most
 	broken   *badRequest // why the body will never be complete
+	told     bool        // Python knows
 	indirect bool        // Python asks for the environ first
 
 	lane    *lane  // that has the request
@@ -73,11 +81,53 @@ type conn struct {
 	sent    int64  // bytes of body from the application
 	out     []byte // out[outAt:] waits for the client
 	outAt   int
+	unsent  int // bytes that the kernel held for the client when last looked at
+	given   int // and was given since
+	reply   passage
 	file    int // descriptor of what comes after out, -1 for none
 	fileAt  int64
 	fileEnd int64
 	tail    string // after the file
-	junk    int    // bytes thrown away while lingering
+	junk    int    // bytes thrown away
+	closeAt int64  // while lingering, whatever still comes
+}
+
+// passage is how a body passes in one direction, as far as it is the client's
+// doing. Waiting spends patience, bytes that pass restore it. So a client may
+// be slow now and then, and cannot stay for a byte from time to time.
+type passage struct {
+	since int64 // the client is waited for since then, 0 for not now
+	spent int64 // before that
+}
+
+func (p *passage) wait(now int64) {
+	if p.since == 0 {
+		p.since = now
+	}
+}
+
+func (p *passage) pause(now int64) {
+	if p.since != 0 {
+		p.spent += now - p.since
+		p.since = 0
+	}
+}
+
+// move takes note of n bytes that have passed. Without a rate to keep, any
+// restore it all.
+func (p *passage) move(now int64, n, rate int) {
+	p.pause(now)
+	switch {
+	case n <= 0:
+	case rate == 0:
+		p.spent = 0
+	default:
+		p.spent = max(0, p.spent-int64(n)*int64(time.Second)/int64(rate))
+	}
+}
+
+func (p *passage) late(now int64, limit time.Duration) bool {
+	return p.since != 0 && limit > 0 && p.spent+now-p.since >= int64(limit)
 }
 
 // watch puts c under epoll. Both directions once and edge-triggered: no further
@@ -138,7 +188,7 @@ func (w *worker) advance(c *conn) {
 				return
 			}
 		case readingBody:
-			if c.bodyLeft == 0 && c.decoder == nil || len(c.body) >= w.holdable() {
+			if !c.incomplete() || len(c.body) >= w.holdable() {
 				w.enqueue(c)
 				return
 			}
@@ -147,6 +197,9 @@ func (w *worker) advance(c *conn) {
 			}
 		case inLane:
 			w.feed(c)
+			return
+		case discarding:
+			w.discard(c)
 			return
 		case lingering:
 			w.linger(c)
@@ -187,11 +240,66 @@ func (w *worker) readHead(c *conn) bool {
 	if n == 0 {
 		return false
 	}
-	if len(c.in) == 0 {
-		c.expires = w.now + int64(headLimit)
-	}
+	first := len(c.in) == 0
 	c.in = w.pool.extend(c.in, w.rbuf[:n])
+	if first {
+		w.awaitHead(c)
+	}
 	return true
+}
+
+// awaitHead sets the time by which a head has to be there, or its first byte.
+func (w *worker) awaitHead(c *conn) {
+	limit := w.cfg.clientHeaderTimeout
+	if len(c.in) == 0 && c.served > 0 {
+		limit = w.cfg.keepalive
+	}
+	if c.expires = 0; limit > 0 {
+		c.expires = w.now + int64(limit)
+	}
+	if w.resting.remove(c); len(c.in) == 0 {
+		w.resting.add(c)
+	}
+}
+
+// hasten lets the wait end by then.
+func (c *conn) hasten(by int64) {
+	if c.expires == 0 || c.expires > by {
+		c.expires = by
+	}
+}
+
+// idlers are the connections that are idle, in the order in which they became so.
+type idlers struct{ first, last *conn }
+
+func (l *idlers) add(c *conn) {
+	if c.resting {
+		return
+	}
+	c.resting, c.before = true, l.last
+	if l.last == nil {
+		l.first = c
+	} else {
+		l.last.after = c
+	}
+	l.last = c
+}
+
+func (l *idlers) remove(c *conn) {
+	if !c.resting {
+		return
+	}
+	if c.before == nil {
+		l.first = c.after
+	} else {
+		c.before.after = c.after
+	}
+	if c.after == nil {
+		l.last = c.before
+	} else {
+		c.after.before = c.before
+	}
+	c.resting, c.before, c.after = false, nil, nil
 }
 
 // parseProxy looks for a PROXY header: false when it is refused. Without one
@@ -217,7 +325,7 @@ func (w *worker) parseProxy(c *conn) bool {
 	}
 	if n > 0 {
 		c.peer.introduce(h)
-		c.in = c.in[:copy(c.in, c.in[n:])]
+		c.in = w.pool.fit(c.in, c.in[n:])
 		c.opening, c.tried = false, 0
 	}
 	return true
@@ -252,8 +360,11 @@ func (w *worker) parse(c *conn) bool {
 		return true
 	}
 	c.head, c.next = n, n
-	c.state = readingBody
-	c.expires = w.now + int64(bodyLimit)
+	c.state, c.expires = readingBody, 0
+	if limit := w.cfg.limitRequestBody; limit > 0 && c.req.contentLength > limit {
+		w.refuse(c, badBodyLimit(limit))
+		return false
+	}
 	rest := c.in[n:]
 	switch {
 	case c.req.chunked:
@@ -284,13 +395,17 @@ func (w *worker) readBody(c *conn) bool {
 	}
 	n, end := w.receive(c, room)
 	if end {
-		w.breakBody(c, newBadRequest(400, "the client left before its request was complete", ""))
+		w.breakBody(c, leftEarly(400, "the client left before its request was complete"))
 		return false
 	}
 	if n == 0 {
+		c.upload.wait(w.now)
 		return false
 	}
-	c.expires = w.now + int64(bodyLimit)
+	c.upload.move(w.now, n, w.cfg.clientMinRate)
+	if c.state == discarding {
+		c.junk += n
+	}
 	if c.decoder != nil {
 		return w.decode(c, room[:n])
 	}
@@ -354,20 +469,31 @@ func (w *worker) stash(c *conn, rest []byte) {
 // breakBody ends a body that cannot be completed. The application is told if
 // it has the request; otherwise it never hears of it.
 func (w *worker) breakBody(c *conn, bad *badRequest) {
-	if c.state == readingBody {
+	c.upload.pause(w.now)
+	switch c.state {
+	case readingBody:
 		w.refuse(c, bad)
-		return
+	case discarding:
+		w.close(c)
+	default:
+		if c.broken == nil {
+			w.warnBad(c, bad)
+		}
+		c.broken = bad
 	}
-	c.broken = bad
 }
 
 // refuse answers a client's mistake and closes.
 func (w *worker) refuse(c *conn, bad *badRequest) {
-	w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, bad.text)
+	w.warnBad(c, bad)
 	if c.req != nil && (bad.access || c.state != readingHead) {
-		w.record(c, []byte(strconv.Itoa(bad.status)), false)
+		w.record(c, []byte(strconv.Itoa(bad.status)), c.state != readingHead)
 	}
 	w.page(c, bad)
+}
+
+func (w *worker) warnBad(c *conn, bad *badRequest) {
+	w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, bad.text)
 }
 
 // page writes an error page and closes politely.
@@ -418,14 +544,39 @@ func (w *worker) send(c *conn, a, b []byte) {
 		if n == len(a)+len(b) {
 			return
 		}
-		c.expires = w.now + int64(writeLimit)
+		c.given += n
 	}
 	if n < len(a) {
 		w.put(c, a[n:])
 		n = len(a)
 	}
 	w.put(c, b[n-len(a):])
+	w.awaitTaking(c)
+}
+
+// awaitTaking is called when the kernel has no room for more of the response.
+func (w *worker) awaitTaking(c *conn) {
+	w.lookAtReply(c)
 	w.watch(c)
+}
+
+// lookAtReply takes note of what the client has taken. The kernel tells of room
+// only when there is much; what it still holds shows that a slow client is
+// alive.
+func (w *worker) lookAtReply(c *conn) {
+	left := unsent(c.fd)
+	c.reply.move(w.now, c.unsent+c.given-left, w.cfg.clientMinRate)
+	c.unsent, c.given = left, 0
+	c.reply.wait(w.now)
+}
+
+// refuses says whether the client takes too little of its response.
+func (w *worker) refuses(c *conn) bool {
+	if c.lent || !c.reply.late(w.now, w.cfg.clientSendTimeout) {
+		return false // where it is lent, the sibling looks at it
+	}
+	w.lookAtReply(c)
+	return c.reply.late(w.now, w.cfg.clientSendTimeout)
 }
 
 func (w *worker) put(c *conn, b []byte) {
@@ -444,6 +595,7 @@ func (w *worker) drain(c *conn) {
 	for len(c.out) > c.outAt {
 		n, errno := rawWrite(c.fd, c.out[c.outAt:])
 		if errno == unix.EAGAIN {
+			w.awaitTaking(c)
 			break
 		}
 		if errno != 0 {
@@ -451,7 +603,7 @@ func (w *worker) drain(c *conn) {
 			return
 		}
 		c.outAt += n
-		c.expires = w.now + int64(writeLimit)
+		c.given += n
 	}
 	if len(c.out) == c.outAt {
 		w.pool.put(c.out)
@@ -460,6 +612,9 @@ func (w *worker) drain(c *conn) {
 		if c.file >= 0 && !w.drainFile(c) {
 			return
 		}
+	}
+	if !c.pending() {
+		c.reply.pause(w.now)
 	}
 	if l := c.lane; l != nil && l.choked == c && len(c.out)-c.outAt < resumeAt {
 		l.choked = nil
@@ -474,13 +629,17 @@ func (w *worker) drain(c *conn) {
 // drainFile sends the file behind the head; false when the client is slow or
 // the connection gone.
 func (w *worker) drainFile(c *conn) bool {
-	for c.fileAt < c.fileEnd {
+	for turn := c.fileAt + turnMax; c.fileAt < c.fileEnd; {
+		if c.fileAt >= turn {
+			w.goOnLater(c)
+			return false
+		}
 		n, err := w.sendFile(c)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err == unix.EAGAIN:
-			w.watch(c)
+			w.awaitTaking(c)
 			return false
 		case err != nil:
 			w.lost(c)
@@ -490,10 +649,11 @@ func (w *worker) drainFile(c *conn) bool {
 			w.lost(c)
 			return false
 		}
-		c.expires = w.now + int64(writeLimit)
+		if c.secure == nil { // which counts what it has made of it
+			c.given += n
+		}
 	}
-	unix.Close(c.file)
-	c.file = -1
+	w.closeFile(c)
 	if tail := c.tail; tail != "" {
 		c.tail = ""
 		w.send(c, []byte(tail), nil)
@@ -515,10 +675,6 @@ func (w *worker) drained(c *conn) {
 		return
 	}
 	if c.file >= 0 && len(c.out) == c.outAt && !w.drainFile(c) || c.pending() {
-		if c.fd >= 0 {
-			c.expires = w.now + int64(writeLimit)
-			w.watch(c)
-		}
 		return
 	}
 	if !c.keep {
@@ -533,18 +689,41 @@ func (w *worker) drained(c *conn) {
 		w.leave(c)
 		return
 	}
+	c.state = discarding
+	w.discard(c)
+}
+
+// incomplete says whether more of the body is to come.
+func (c *conn) incomplete() bool { return c.bodyLeft > 0 || c.decoder != nil }
+
+// discard throws away what the application has not read, within limits, so
+// that the connection can go on. Never is it taken for the next request.
+func (w *worker) discard(c *conn) {
+	for c.incomplete() {
+		if c.junk > discardMax {
+			w.leave(c)
+			return
+		}
+		if c.ownBody {
+			c.body, c.fed = c.body[:0], 0
+		}
+		if !w.readBody(c) {
+			return
+		}
+	}
+	w.nextRequest(c)
+}
+
+// nextRequest makes c ready for what follows a complete exchange.
+func (w *worker) nextRequest(c *conn) {
 	c.served++
 	rest := c.in[c.next:]
 	w.recycle(c)
 	c.in = w.pool.fit(c.in, rest)
-	n := len(c.in)
 	c.state = readingHead
-	c.expires = w.now + int64(w.cfg.keepalive)
-	if n > 0 {
-		c.expires = w.now + int64(headLimit)
-	}
+	w.awaitHead(c)
 	if w.stopping {
-		if n == 0 && w.ending {
+		if len(c.in) == 0 && w.ending {
 			w.close(c)
 			return
 		}
@@ -558,6 +737,22 @@ func (w *worker) drained(c *conn) {
 	w.advance(c)
 }
 
+// goOnLater lets the others have their turn while c could go on.
+func (w *worker) goOnLater(c *conn) { w.again = append(w.again, c) }
+
+// goOn is the turn of those that could have gone on.
+func (w *worker) goOn() {
+	list := w.again
+	w.again = nil
+	for _, c := range list {
+		if c.fd >= 0 && c.pending() {
+			w.drain(c)
+		} else if c.fd >= 0 {
+			w.advance(c)
+		}
+	}
+}
+
 // leave closes after the last response. Closing while the client still sends
 // would reset the connection and take the response away from it, so the rest
 // is read and thrown away first, within limits.
@@ -566,25 +761,32 @@ func (w *worker) leave(c *conn) {
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
 	w.recycle(c)
 	c.state, c.unread = lingering, true
-	c.expires = w.now + int64(lingerLimit)
 	if c.lent { // its client may be slow, and closing now would pass for a cut
-		c.expires = w.now + int64(writeLimit)
+		c.expires, c.closeAt = 0, math.MaxInt64 // the sibling has the limits
+	} else {
+		c.expires = w.now + int64(lingerIdle)
+		c.closeAt = w.now + int64(lingerLimit)
+		w.resting.add(c)
 	}
 	w.linger(c)
 }
 
 func (w *worker) linger(c *conn) {
-	for c.junk <= lingerBytes {
+	for turn := 0; turn < turnMax; {
 		n, end := w.receive(c, w.rbuf)
-		if end {
-			break
+		if end || c.closeAt <= w.now {
+			w.close(c)
+			return
 		}
 		if n == 0 {
 			return
 		}
-		c.junk += n
+		turn += n
+		if !c.lent {
+			c.expires = w.now + int64(lingerIdle)
+		}
 	}
-	w.close(c)
+	w.goOnLater(c)
 }
 
 // lost is called when the client is gone, or deserves no more.
@@ -599,7 +801,7 @@ func (w *worker) lost(c *conn) {
 		w.log.debugf("Closing connection. The client of %s has left", c.line())
 		c.forbidEnd()
 		w.unplug(c)
-		c.broken = newBadRequest(499, "the client left", "")
+		c.broken = leftEarly(499, "the client left")
 		if l.choked == c {
 			l.choked = nil
 			w.watchWire(l)
@@ -632,6 +834,7 @@ func (w *worker) unplug(c *conn) {
 	if c.fd < 0 {
 		return
 	}
+	w.resting.remove(c)
 	if c.state == readingHead && !c.pending() {
 		c.secure.sayEnd()
 	}
@@ -642,12 +845,17 @@ func (w *worker) unplug(c *conn) {
 	c.fd = -1
 	w.open--
 	w.slot.connections.Store(uint64(w.open))
+	w.closeFile(c)
+	w.pool.put(c.out)
+	c.out, c.outAt = nil, 0
+}
+
+func (w *worker) closeFile(c *conn) {
 	if c.file >= 0 {
 		unix.Close(c.file)
 		c.file = -1
+		w.files--
 	}
-	w.pool.put(c.out)
-	c.out, c.outAt = nil, 0
 }
 
 // close ends a connection of which nothing is in the lane.
@@ -678,10 +886,11 @@ func (w *worker) recycle(c *conn) {
 	c.body, c.fed, c.ownBody = nil, 0, false
 	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
 	c.trailer, c.trailed = nil, false
-	c.asked, c.indirect, c.lane = false, false, nil
+	c.upload, c.reply, c.unsent, c.given = passage{}, passage{}, 0, 0
+	c.asked, c.told, c.indirect, c.lane = false, false, false, nil
 	c.started, c.refused, c.dropped, c.keep, c.cut = false, false, false, false, false
 	c.framing, c.meta, c.sent, c.tail = framing{}, nil, 0, ""
-	c.tried, c.head, c.next = 0, 0, 0
+	c.tried, c.head, c.next, c.junk = 0, 0, 0, 0
 	c.begun, c.number = 0, 0
 }
 
@@ -790,6 +999,9 @@ func (w *worker) takeOver() bool {
 	if proxy.protocol != "" {
 		peer.proxy = &proxy
 	}
+	if w.full() {
+		w.makeWay()
+	}
 	// The socket knows whom to trust; the address may be a proxy's word.
 	c := w.add(fd, peer, peer.unix || !lent && w.trusts(fd) || lent && trusted)
 	c.served, c.lent = served, lent
@@ -798,12 +1010,10 @@ func (w *worker) takeOver() bool {
 	} else {
 		w.introduce(c, opening)
 	}
-	c.expires = w.now + int64(headLimit)
 	if len(in)+len(body) > 0 {
 		c.in = append(append(w.pool.get(len(in)+len(body)), in...), body...)
-	} else {
-		c.expires = w.now + int64(w.cfg.keepalive)
 	}
+	w.awaitHead(c)
 	w.advance(c)
 	return true
 }

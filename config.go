@@ -72,6 +72,13 @@ type config struct {
 	limitRequestLine      int
 	limitRequestFields    int
 	limitRequestFieldSize int
+	limitRequestBody      int64 // ours
+
+	// Slow Clients, ours
+	clientHeaderTimeout time.Duration
+	clientBodyTimeout   time.Duration
+	clientSendTimeout   time.Duration
+	clientMinRate       int
 
 	// Debugging
 	reload           bool
@@ -336,9 +343,9 @@ They are started when requests need them.
 		kind:    posInt,
 		def:     "1000",
 		usage:   "connections that one worker holds at once",
-		doc: `Idle ones count.
+		doc: `Idle ones count, and make way: when there are so many, each new one closes the one that has been idle for longest, and waits to be accepted if none is idle.
 With gevent and eventlet it is also the number of requests that run at once.
-A worker with so many accepts no more until one is closed; 0 is no limit but that on descriptors.`,
+0 is no limit but that of open files, which bounds them in any case.`,
 		field: func(c *config) any { return &c.workerConnections },
 	},
 	{
@@ -451,6 +458,69 @@ More than 8190 means 8190, and 0 sets no limit but the size of the buffer.`,
 		doc: `It counts name, colon, value and the line's end.
 With 0 only limit_request_fields times 8190 bytes bound the whole head.`,
 		field: func(c *config) any { return &c.limitRequestFieldSize },
+	},
+	{
+		name:    "limit_request_body",
+		flags:   []string{"--limit-request-body"},
+		meta:    "INT",
+		section: "Security",
+		kind:    byteCount,
+		def:     "0",
+		usage:   "longest request body in bytes",
+		doc: `A request that announces more gets 413 before its body is read; one in chunks gets it when more has come, unless the response has begun by then, and wsgi.input raises an OSError.
+0 sets no limit.`,
+		field: func(c *config) any { return &c.limitRequestBody },
+	},
+	{
+		name:    "client_header_timeout",
+		flags:   []string{"--client-header-timeout"},
+		meta:    "INT",
+		section: "Slow Clients",
+		kind:    seconds,
+		def:     "30",
+		usage:   "seconds a client has for the whole head of a request",
+		doc: `They count from its first byte; a new connection has as long to send that.
+Who has begun a request gets 408.
+0 sets no limit.`,
+		field: func(c *config) any { return &c.clientHeaderTimeout },
+	},
+	{
+		name:    "client_body_timeout",
+		flags:   []string{"--client-body-timeout"},
+		meta:    "INT",
+		section: "Slow Clients",
+		kind:    seconds,
+		def:     "30",
+		usage:   "seconds a client may send nothing of a request's body",
+		doc: `Only time counts in which the server waits for the client.
+The client gets 408, unless the response has begun, and wsgi.input raises a TimeoutError.
+0 sets no limit, whatever client_min_rate says.`,
+		field: func(c *config) any { return &c.clientBodyTimeout },
+	},
+	{
+		name:    "client_send_timeout",
+		flags:   []string{"--client-send-timeout"},
+		meta:    "INT",
+		section: "Slow Clients",
+		kind:    seconds,
+		def:     "60",
+		usage:   "seconds a client may take nothing of its response",
+		doc: `Only time counts in which the server waits for the client.
+The connection is closed.
+0 sets no limit, whatever client_min_rate says.`,
+		field: func(c *config) any { return &c.clientSendTimeout },
+	},
+	{
+		name:    "client_min_rate",
+		flags:   []string{"--client-min-rate"},
+		meta:    "INT",
+		section: "Slow Clients",
+		kind:    posInt,
+		def:     "500",
+		usage:   "bytes a second that a client must send of a body, or take of a response",
+		doc: `A client may be slow now and then: so many bytes make up for a second of waiting, and only what is not made up for counts against client_body_timeout, or client_send_timeout.
+With 0 a single byte makes up for all.`,
+		field: func(c *config) any { return &c.clientMinRate },
 	},
 	{
 		name:    "reload",

@@ -104,6 +104,10 @@ chdir                              = START
 check_config                       = False
 child_exit                         = <ChildExit.child_exit()>
 ciphers                            = None
+client_body_timeout                = 30
+client_header_timeout              = 30
+client_min_rate                    = 500
+client_send_timeout                = 60
 config                             = ./gunicorn.conf.py
 control_socket                     = /home/u/.gunicorn/gunicorn.ctl
 control_socket_disable             = False
@@ -139,6 +143,7 @@ http_protocols                     = ['h1']
 initgroups                         = False
 keepalive                          = 2
 keyfile                            = None
+limit_request_body                 = 0
 limit_request_field_size           = 8190
 limit_request_fields               = 100
 limit_request_line                 = 4094
@@ -270,6 +275,15 @@ var samples = []sample{
 	{name: "limit_request_line", values: []string{"1", "0", "3"}, def: 4094, fields: texts(1, 0, 3)},
 	{name: "limit_request_fields", values: []string{"1", "0", "3"}, def: 100, fields: texts(1, 0, 3)},
 	{name: "limit_request_field_size", values: []string{"1", "0", "3"}, def: 8190, fields: texts(1, 0, 3)},
+	{name: "limit_request_body", values: []string{"1", "0", "5000000000"}, def: int64(0),
+		fields: texts(int64(1), int64(0), int64(5000000000))},
+	{name: "client_header_timeout", values: []string{"1", "0", "3"}, def: 30 * time.Second,
+		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
+	{name: "client_body_timeout", values: []string{"1", "0", "3"}, def: 30 * time.Second,
+		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
+	{name: "client_send_timeout", values: []string{"1", "0", "3"}, def: 60 * time.Second,
+		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
+	{name: "client_min_rate", values: []string{"1", "0", "3"}, def: 500, fields: texts(1, 0, 3)},
 	{name: "reload_engine", values: []string{"POLL", "inotify", "auto"}, def: "auto",
 		fields: texts("poll", "inotify", "auto"), shown: []string{"poll", "inotify", "auto"}},
 	{
@@ -539,9 +553,15 @@ func TestEveryRowHasATest(t *testing.T) {
 			t.Errorf("%s: flag without a name for its argument", r.name)
 		}
 	}
-	if len(settings) != 119+3 {
-		t.Errorf("%d rows, want Gunicorn's 119, python, request_timeout and access_log_json", len(settings))
+	if len(settings) != 119+len(additions) {
+		t.Errorf("%d rows, want Gunicorn's 119 and %q", len(settings), additions)
 	}
+}
+
+// additions are the settings that Gunicorn has not.
+var additions = []string{
+	"python", "request_timeout", "access_log_json", "limit_request_body",
+	"client_header_timeout", "client_body_timeout", "client_send_timeout", "client_min_rate",
 }
 
 // other has a value for each unsupported row that is not its default.

@@ -102,6 +102,7 @@ type badRequest struct {
 	text    string // ERROR of the log line `Invalid request from ip=IP: ERROR`
 	message string // what the page says, before escaping
 	access  bool   // the request is understood so far that the access log has it
+	left    bool   // the client has closed, or is gone
 }
 
 func (e *badRequest) Error() string { return e.text }
@@ -946,6 +947,11 @@ func badText(status int, text string) *badRequest {
 	return newBadRequest(status, text, text)
 }
 
+// leftEarly is for a client that does not complete its request.
+func leftEarly(status int, text string) *badRequest {
+	return &badRequest{status: status, reason: reasonPhrase(status), text: text, left: true}
+}
+
 // statusPage is an answer of the server's own that needs no words.
 func statusPage(status int) *badRequest {
 	return newBadRequest(status, reasonPhrase(status), "")
@@ -972,6 +978,12 @@ func badVersion(version string) *badRequest {
 
 func badLimit(text string) *badRequest {
 	return newBadRequest(431, text, "Error parsing headers: '"+text+"'")
+}
+
+func badBodyLimit(limit int64) *badRequest {
+	err := badText(413, fmt.Sprintf("Request body is too large (> %d)", limit))
+	err.access = true
+	return err
 }
 
 func badHeaderLine(line []byte) *badRequest {
@@ -1139,7 +1151,7 @@ func (d *chunkedDecoder) decode(dst, in []byte, c *config) (out []byte, n int, d
 		used := 1
 		switch d.state {
 		case chunkSize:
-			used, err = d.takeSize(rest)
+			used, err = d.takeSize(rest, c)
 		case chunkData:
 			used = int(min(d.left, int64(len(rest))))
 			dst = append(dst, rest[:used]...)
@@ -1174,7 +1186,7 @@ func badTerminator(got []byte) *badRequest {
 }
 
 // takeSize reads a size line, as far as it is there.
-func (d *chunkedDecoder) takeSize(in []byte) (used int, err *badRequest) {
+func (d *chunkedDecoder) takeSize(in []byte, c *config) (used int, err *badRequest) {
 	end := bytes.IndexByte(in, '\n')
 	used = end + 1
 	if end < 0 {
@@ -1194,6 +1206,9 @@ func (d *chunkedDecoder) takeSize(in []byte) (used int, err *badRequest) {
 	d.partial = d.partial[:0]
 	if d.left, err = parseChunkSize(line); err != nil {
 		return used, err
+	}
+	if limit := c.limitRequestBody; limit > 0 && d.left > limit-d.data {
+		return used, badBodyLimit(limit)
 	}
 	d.excess += int64(max(0, len(line)-freeChunkLine))
 	if d.excess > chunkAllowance+d.data {

@@ -222,6 +222,18 @@ func storeInt(field, v any) bool {
 	return ok
 }
 
+// byteCount is a posInt that may be large on every machine.
+var byteCount = &kind{
+	want:  posInt.want,
+	text:  decimal,
+	value: checkPosInt,
+	store: func(field, v any) bool {
+		n, ok := v.(int64)
+		*field.(*int64) = n
+		return ok
+	},
+}
+
 // pyInt reads a whole number as Python's int(s, base) does; base is 0, 8 or
 // 10. Python has no largest number; what is too large here becomes ours.
 func pyInt(s string, base int) (int64, error) {

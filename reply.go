@@ -228,10 +228,11 @@ func (w *worker) readText(r *marshalReader, good *bool) []byte {
 // begin makes the response's head.
 func (w *worker) begin(c *conn, meta []byte) {
 	w.outFor(c)
+	at := len(w.obuf)
 	c.started = true
 	x := exchange{version: c.req.version, minor: c.req.minor, head: string(c.req.method) == "HEAD",
 		keepAlive: c.keep && !w.quitting && !(w.stopping && (w.ending || c.secure != nil)), server: w.server}
-	if c.bodyLeft > 0 || c.decoder != nil {
+	if c.bodyLeft > discardMax || c.broken != nil {
 		// The rest of the body may never be read; then the connection cannot
 		// go on. Better to say so than to promise.
 		x.keepAlive = false
@@ -247,6 +248,12 @@ func (w *worker) begin(c *conn, meta []byte) {
 	}
 	if err != nil {
 		w.log.errorf("Error handling request %s: %v", c.line(), err)
+		w.serverError(c)
+		return
+	}
+	if c.told && c.framing.code == 500 {
+		// What a framework makes of an error that is the client's.
+		w.obuf = w.obuf[:at]
 		w.serverError(c)
 		return
 	}
@@ -383,6 +390,7 @@ func (w *worker) attach(c *conn, numbers []byte) error {
 			unix.Close(fd)
 		} else {
 			c.file, c.fileAt, c.fileEnd = fd, int64(offset), int64(offset+size)
+			w.files++
 		}
 	}
 	w.flushOut()
@@ -476,7 +484,7 @@ func (w *worker) complete(c *conn) {
 		l.choked = nil
 		w.watchWire(l)
 	}
-	if c.bodyLeft > 0 || c.decoder != nil {
+	if c.bodyLeft > discardMax || c.broken != nil {
 		c.keep = false // what is unread must never be taken for a request
 	}
 	if c.fd < 0 {

@@ -53,6 +53,15 @@ func rawWritev(fd int, a, b []byte) (int, syscall.Errno) {
 	}
 }
 
+// unsent is how many bytes a socket still has that its peer has not taken.
+func unsent(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // rawAccept takes one connection, non-blocking and close-on-exec. The address
 // is left in sa.
 func rawAccept(fd int, sa *unix.RawSockaddrAny) (int, syscall.Errno) {
@@ -112,7 +121,7 @@ func epollDel(ep, fd int) {
 // rawRecvmsg reads from a unix socket and takes one passed descriptor, which
 // the kernel makes close-on-exec; passed is -1 without one. A message that was
 // cut short (more descriptors than expected, or a longer datagram than b) is
-// EMSGSIZE.
+// EMSGSIZE; a descriptor that there was no room for is EMFILE, and lost.
 func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 	var control [cmsgOneFD]byte
 	iov := unix.Iovec{Base: unsafe.SliceData(b)}
@@ -135,6 +144,9 @@ func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 		if msg.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
 			if passed >= 0 {
 				unix.Close(passed)
+			}
+			if msg.Flags&unix.MSG_TRUNC == 0 && passed < 0 {
+				return 0, -1, unix.EMFILE // no room for the descriptor
 			}
 			return 0, -1, unix.EMSGSIZE
 		}

@@ -125,7 +125,7 @@ func (w *worker) renew() {
 // the answer says that it is the last.
 func (w *worker) stay(c *conn) {
 	if len(c.in) == 0 {
-		c.expires = min(c.expires, w.now+int64(lingerLimit))
+		c.hasten(w.now + int64(lingerIdle))
 	}
 }
 
@@ -148,6 +148,7 @@ func (w *worker) greet(c *conn, events uint32) {
 // of it by now is in c.in.
 func (w *worker) shake(c *conn) {
 	t := w.tls
+	w.resting.remove(c)
 	if len(t.running) >= handshakesMax {
 		if c.begun == 0 {
 			c.begun = w.now
@@ -248,9 +249,10 @@ func (w *worker) handshaken(s *secure) {
 		return
 	}
 	c.peer.facts = appendFacts(nil, s.tls.ConnectionState())
-	c.state, c.expires = readingHead, w.now+int64(headLimit)
+	c.state = readingHead
+	w.awaitHead(c)
 	if w.stopping {
-		c.expires = w.now + int64(lingerLimit)
+		c.hasten(w.now + int64(lingerIdle))
 	}
 	w.advance(c)
 }
@@ -363,7 +365,6 @@ func (s *secure) open(b []byte) (int, syscall.Errno) {
 
 // seal writes plaintext.
 func (w *worker) seal(c *conn, pieces ...[]byte) {
-	idle := !c.pending()
 	for _, b := range pieces {
 		if len(b) == 0 {
 			continue
@@ -374,10 +375,7 @@ func (w *worker) seal(c *conn, pieces ...[]byte) {
 		}
 	}
 	if c.pending() {
-		if idle {
-			c.expires = w.now + int64(writeLimit)
-		}
-		w.watch(c)
+		w.awaitTaking(c)
 	}
 }
 
@@ -477,6 +475,7 @@ func (s *secure) Write(b []byte) (int, error) {
 		if n, errno = rawWrite(s.fd, b); errno != 0 && errno != unix.EAGAIN {
 			return 0, os.NewSyscallError("write", errno)
 		}
+		s.c.given += n
 	}
 	if n < len(b) {
 		s.w.put(s.c, b[n:])

@@ -130,6 +130,7 @@ var notOverTLS = map[string]string{
 	"sec_descriptors":   "it has a client of its own",
 	"wsgi_cut_close":    "it has a client of its own, and TestTLSEnds does the same",
 	"sec_chunks_late":   "when the application begins depends on how the bytes come",
+	"sec_connections":   "who waits to be accepted cannot shake hands meanwhile",
 	"sec_unread_cap":    "a client that writes on after an alert fails at another place",
 }
 

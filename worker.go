@@ -12,6 +12,7 @@ package main
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -26,12 +27,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Limits in time that no setting gives yet.
+// Limits in time that have no setting.
 const (
-	headLimit   = 30 * time.Second // for a whole head, from its first byte
-	bodyLimit   = 30 * time.Second // without a byte of a body
-	writeLimit  = 60 * time.Second // without a client taking a byte
-	lingerLimit = 2 * time.Second  // for a client to read the last answer
+	lingerIdle  = 2 * time.Second  // for a client to read the last answer
+	lingerLimit = 30 * time.Second // if it sends the rest of its request first
 	acceptPause = time.Second      // after running out of descriptors
 	killDelay   = time.Second      // from ABRT to KILL of a Python that hangs
 )
@@ -45,9 +44,17 @@ const (
 	heldTotal   = 128 << 20 // which is this much
 	resumeAt    = 256 << 10 // a response goes on below this
 	coalesce    = 64 << 10  // of small blocks for one write
-	lingerBytes = 64 << 10  // read and thrown away before closing
+	turnMax     = 1 << 20   // sent from a file, or thrown away, before others have their turn
+	discardMax  = 64 << 10  // of a body that the application leaves, for the connection's sake
 	feedMax     = 256 << 10 // of a body in one frame
 	fateMax     = 1 << 10   // of what was running, in one line of the log
+)
+
+// Limits in number.
+const (
+	descriptorsApart = 16 // left for logs that are reopened and the like
+	laneDescriptors  = 3  // of each but the first
+	filesApart       = 64 // left for files, when connections take all that they may
 )
 
 // The words beside the descriptor in an epoll event say what it is.
@@ -99,12 +106,18 @@ type worker struct {
 	waiting []*conn   // complete requests, oldest first
 	conns   []*conn   // by descriptor
 	open    int
-	pool    pool
-	idle    []*request // parsed heads for reuse
+	files   int    // to be sent
+	resting idlers // idle connections, the longest idle first
+
+	descriptors int   // that connections, files, pumps and lanes may take
+	silent      int64 // about a crowd, until then
+	pool        pool
+	idle        []*request // parsed heads for reuse
 
 	rbuf    []byte // what comes from any client, until it is known how much that is
 	obuf    []byte // what goes to obufFor next
 	obufFor *conn
+	again   []*conn // had their turn and could go on
 	resp    response
 	text    []byte // latin-1 of headers that are not ASCII
 	fbuf    []byte
@@ -309,7 +322,10 @@ func (w *worker) boot() error {
 			return err
 		}
 	}
-	return w.listenTo(w.python.lanes[0])
+	if err := w.listenTo(w.python.lanes[0]); err != nil {
+		return err
+	}
+	return w.countDescriptors()
 }
 
 // listenTo puts a lane's wire under epoll.
@@ -365,6 +381,9 @@ func (w *worker) loop() {
 		if left := w.log.statsd.flush(w.now); left >= 0 {
 			wait = min(wait, left)
 		}
+		if len(w.again) > 0 {
+			wait = 0
+		}
 		n := epollWait(w.ep, events, time.Duration(max(wait, 0)))
 		w.now = monotonic()
 		w.clock.refresh()
@@ -374,6 +393,7 @@ func (w *worker) loop() {
 		if w.tls != nil && w.tls.alone && len(w.tls.running) > 0 {
 			runtime.Gosched()
 		}
+		w.goOn()
 		w.flushOut()
 		if w.told && !w.stopping {
 			w.obey()
@@ -526,7 +546,10 @@ func (w *worker) retire() {
 	w.keepWaiting()
 	for _, c := range w.conns {
 		switch {
-		case c == nil || c.state > readingHead:
+		case c == nil:
+		case c.state == lingering:
+			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
+		case c.state > readingHead:
 		case c.secure != nil:
 			w.stay(c)
 		default:
@@ -554,6 +577,9 @@ func (w *worker) end() {
 		w.closeListeners()
 	}
 	for _, c := range w.conns {
+		if c != nil && c.state == lingering {
+			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
+		}
 		if c == nil || c.state > readingHead {
 			continue
 		}
@@ -569,7 +595,7 @@ func (w *worker) end() {
 		case c.secure == nil && len(c.in) == 0, c.state == readingHead && len(c.in) == 0:
 			w.close(c)
 		default:
-			c.expires = min(c.expires, w.now+int64(lingerLimit))
+			c.hasten(w.now + int64(lingerIdle))
 		}
 	}
 	if !w.python.ready {
@@ -636,12 +662,15 @@ func (w *worker) arm() {
 	p := w.python
 	want := p.ready && !p.closed && !p.eof && (!w.stopping || w.ending) && !w.quitting &&
 		!p.stuck() && len(w.waiting) < depthMax &&
-		!w.full() && w.paused <= w.now &&
+		(!w.full() || w.resting.first != nil) && w.paused <= w.now &&
 		(w.alone || len(p.busy) < p.most || p.pace < int64(moment)/4)
 	if want == w.armed {
 		return
 	}
 	if !want {
+		if w.full() {
+			w.crowded("new clients wait")
+		}
 		w.disarm()
 		return
 	}
@@ -663,9 +692,65 @@ func (w *worker) disarm() {
 	w.armed = false
 }
 
-// full says whether there are as many connections as there may be.
+// full says whether there are as many connections as there may be. Some
+// descriptors are left for files that responses consist of.
 func (w *worker) full() bool {
-	return w.cfg.workerConnections > 0 && w.open >= w.cfg.workerConnections
+	return w.cfg.workerConnections > 0 && w.open >= w.cfg.workerConnections ||
+		w.held() >= w.descriptors-min(filesApart, w.descriptors/4)
+}
+
+// held is how many descriptors come and go with clients.
+func (w *worker) held() int {
+	return w.open + w.files + len(w.pumps) + laneDescriptors*(len(w.python.lanes)-1)
+}
+
+// countDescriptors finds how many descriptors clients may take. The runtime has
+// raised the limit as far as it goes, and programs that are started get theirs
+// back.
+func (w *worker) countDescriptors() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	next, err := unix.FcntlInt(uintptr(w.ep), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	unix.Close(next)
+	w.descriptors = int(min(limit.Cur, math.MaxInt32)) - next - descriptorsApart
+	return nil
+}
+
+// makeWay closes the connection that has been idle for longest, as another
+// client wants its place. One that has just sent something is not idle.
+func (w *worker) makeWay() bool {
+	for range acceptAtOnce {
+		c := w.resting.first
+		if c == nil {
+			return false
+		}
+		if c.state <= readingHead && readable(c.fd) {
+			w.client(c, unix.EPOLLIN)
+			if c.fd >= 0 {
+				continue
+			}
+		}
+		if c.fd >= 0 {
+			w.crowded("idle ones are closed for new ones")
+			w.close(c)
+		}
+		return true
+	}
+	return false
+}
+
+// crowded tells, once in a while, that clients get in each other's way.
+func (w *worker) crowded(remedy string) {
+	if w.silent > w.now {
+		return
+	}
+	w.silent = w.now + int64(time.Minute)
+	w.log.warningf("%d connections are open, and worker_connections or the limit of open files allows no more; %s", w.open, remedy)
 }
 
 // acceptAtOnce bounds what one turn of the loop takes, so that siblings get
@@ -680,16 +765,24 @@ func (w *worker) accept(fd int) {
 		}
 	}
 	for range acceptAtOnce {
-		if l == nil || w.full() {
+		if l == nil || w.full() && w.resting.first == nil {
 			return
 		}
 		var sa unix.RawSockaddrAny
 		nfd, errno := rawAccept(fd, &sa)
 		switch errno {
 		case 0:
+			if w.full() {
+				w.makeWay()
+			}
 			w.admit(l, nfd, &sa)
 		case unix.EAGAIN:
 			return
+		case unix.EMFILE:
+			if w.makeWay() {
+				continue
+			}
+			fallthrough
 		default:
 			// Out of descriptors or memory: clients wait in the kernel's
 			// queue until some of ours have left.
@@ -719,7 +812,7 @@ func (w *worker) admit(l *listener, fd int, sa *unix.RawSockaddrAny) {
 	}
 	c := w.add(fd, peer, trusted)
 	w.introduce(c, true)
-	c.expires = w.now + int64(headLimit)
+	w.awaitHead(c)
 	w.advance(c)
 }
 
@@ -754,6 +847,7 @@ func (w *worker) introduce(c *conn, opening bool) {
 
 func (w *worker) enqueue(c *conn) {
 	c.state, c.expires, c.since = waiting, 0, w.now
+	c.upload.pause(w.now)
 	if w.stopping && w.giveAway(c) {
 		return
 	}
@@ -789,7 +883,7 @@ func (w *worker) dispatch() {
 		w.takeWaiting()
 	}
 	done := 0
-	for done < len(w.waiting) {
+	for done < len(w.waiting) && w.roomForFile() {
 		c := w.waiting[done]
 		if c.fd < 0 || c.state != waiting {
 			done++
@@ -877,6 +971,19 @@ func (w *worker) pick() (*lane, error) {
 	return l, nil
 }
 
+// roomForFile says whether Python may send one more file in place of a body, or
+// have one more lane: a descriptor for which there is no room would be lost.
+func (w *worker) roomForFile() bool {
+	n := w.held() + laneDescriptors
+	if n+w.open < w.descriptors {
+		return true // with a file for each
+	}
+	for _, l := range w.python.busy {
+		n += len(l.flight)
+	}
+	return n < w.descriptors || w.makeWay()
+}
+
 // message makes the frame for the queue: the environ and, if there is room,
 // the body.
 func (w *worker) message(c *conn) []byte {
@@ -888,7 +995,7 @@ func (w *worker) message(c *conn) []byte {
 	b := w.environ(c, append(w.fbuf[:0], make([]byte, frameHeader)...))
 	f := frame{number: c.number, kind: kindRequest, meta: uint32(len(b) - frameHeader)}
 	body := c.body[c.fed:]
-	complete := c.bodyLeft == 0 && c.decoder == nil
+	complete := !c.incomplete()
 	c.indirect = len(b) > queueMax
 	switch {
 	case c.indirect:
@@ -940,7 +1047,7 @@ func (w *worker) feed(c *conn) {
 		if b := c.body[c.fed:]; len(b) > 0 {
 			b = b[:min(len(b), c.want, feedMax)]
 			c.fed += len(b)
-			if c.fed == len(c.body) && c.bodyLeft == 0 && c.decoder == nil && c.hasTrailed() {
+			if c.fed == len(c.body) && !c.incomplete() && c.hasTrailed() {
 				f.flags = flagLast
 			}
 			c.asked = false
@@ -949,8 +1056,8 @@ func (w *worker) feed(c *conn) {
 		}
 		switch {
 		case c.broken != nil:
-			f.flags = flagBroken
-		case c.bodyLeft == 0 && c.decoder == nil:
+			w.breakOff(c, &f)
+		case !c.incomplete():
 			f.flags = flagLast
 			if !c.hasTrailed() {
 				c.asked, c.trailed = false, true
@@ -961,28 +1068,38 @@ func (w *worker) feed(c *conn) {
 				return
 			}
 		default:
-			c.expires = w.now + int64(bodyLimit)
 			if w.readBody(c) {
 				continue
 			}
 			if c.broken == nil {
 				return
 			}
-			f.flags = flagBroken
+			w.breakOff(c, &f)
 		}
 		c.asked = false
 		w.answer(c.lane, f, nil)
 	}
-	// Read ahead up to the limit, so that the application finds it here.
-	for c.fd >= 0 && c.broken == nil && (c.bodyLeft > 0 || c.decoder != nil) && len(c.body)-c.fed < w.holdable() {
+	// Read ahead up to the limit, so that the application finds it here, and not
+	// before there is much room: the rest has to be moved to make it.
+	for room := w.holdable() / 2; len(c.body)-c.fed < room && c.fd >= 0 && c.broken == nil && c.incomplete(); {
+		room = w.holdable()
 		if !w.readBody(c) {
 			return
 		}
 	}
+	c.upload.pause(w.now)
 }
 
 // hasTrailed says whether Python knows all that came after the body.
 func (c *conn) hasTrailed() bool { return c.trailed || len(c.trailer) == 0 }
+
+// breakOff makes f tell Python that, and why, no more of the body will come.
+func (w *worker) breakOff(c *conn, f *frame) {
+	f.flags, f.meta, c.told = flagBroken, uint32(c.broken.status), true
+	if c.broken.left {
+		f.meta = 499
+	}
+}
 
 func (w *worker) answer(l *lane, f frame, payload []byte) {
 	if err := l.answer(f, payload); err != nil {
@@ -1067,8 +1184,8 @@ func (w *worker) giveBack(l *lane) {
 func (w *worker) tick() {
 	w.slot.heartbeat.Store(w.now)
 	for _, c := range w.conns {
-		if c != nil && c.expires != 0 && c.expires <= w.now {
-			w.expire(c)
+		if c != nil {
+			w.hurry(c)
 		}
 	}
 	if l := w.python.oldest(); l != nil {
@@ -1094,23 +1211,30 @@ func (w *worker) tick() {
 	}
 }
 
+// hurry ends what a client has let wait for too long.
+func (w *worker) hurry(c *conn) {
+	switch {
+	case c.expires != 0 && c.expires <= w.now:
+		w.expire(c)
+	case w.refuses(c):
+		w.log.infof("%s: ip=%s does not take its response; closing the connection", c.line(), c.peer.remoteAddr)
+		w.lost(c)
+	case c.upload.late(w.now, w.cfg.clientBodyTimeout):
+		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
+		w.feed(c)
+	}
+}
+
+// expire ends a wait for a head, for a handshake, or after the last answer.
 func (w *worker) expire(c *conn) {
 	switch {
 	case c.state == handshaking && c.secure != nil:
 		c.secure.giveUp()
 		c.expires = 0
-	case c.state == readingHead && (len(c.in) == 0 || w.ending), c.state == lingering, c.state == handshaking:
-		w.close(c)
-	case c.state == readingHead, c.state == readingBody:
+	case c.state == readingHead && len(c.in) > 0 && !w.ending:
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
-	case c.state == draining, (c.state == inLane || c.state == pumping) && c.pending():
-		w.log.infof("%s: ip=%s does not take its response; closing the connection", c.line(), c.peer.remoteAddr)
-		w.lost(c)
-	case c.state == inLane && c.asked:
-		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
-		w.feed(c)
 	default:
-		c.expires = 0
+		w.close(c) // silently: there is no request yet, or its answer has been sent
 	}
 }
 

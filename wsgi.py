@@ -334,31 +334,43 @@ class ClientGone(Exception):
     """The client left while its response was being made."""
 
 
+# Why a body breaks off, by the status that the worker has for it. Python makes
+# a TimeoutError of the first and a ConnectionAbortedError of the last.
+REASONS = {
+    408: (errno.ETIMEDOUT, "the request body did not come in time"),
+    413: (errno.EFBIG, "the request body is too large"),
+    400: (errno.EBADMSG, "the request body is malformed"),
+    499: (errno.ECONNABORTED, "the client left before the request body was complete"),
+}
+
+
 class Body(io.RawIOBase):
     """What the worker still holds of a body: asked for piece by piece, so
     nothing that the application does not read is sent here."""
 
-    def __init__(self, wire, number, trailers):
-        self.wire, self.number, self.ended = wire, number, False
+    def __init__(self, wire, number, call, trailers):
+        self.wire, self.number, self.call, self.ended = wire, number, call, False
         self.trailers = trailers  # a list, filled at the body's end
 
     def readable(self):
         return True
 
     def readinto(self, into):
+        if self.call.broken:
+            raise self.call.broken  # again: the end of the file would pass for that of the body
         if self.ended or not len(into):
             return 0
         send_all(self.wire, HEADER.pack(4, self.number, 0, READ, 0) + struct.pack("<I", len(into)))
         number, meta, kind, flags, payload = receive(self.wire, into)
         if kind != BODY or number != self.number:
             os._exit(1)
+        if flags & BROKEN:
+            self.call.broken = OSError(*REASONS.get(meta, REASONS[400]))
+            raise self.call.broken
         if meta:
             self.trailers.extend(marshal.loads(payload))
             self.ended = True
             return 0
-        if flags & BROKEN:
-            self.ended = True
-            raise OSError(errno.ECONNABORTED, "the request body ended early")
         self.ended = bool(flags & LAST)
         return len(payload)
 
@@ -400,11 +412,12 @@ def send_all(wire, data):
 class Call:
     """One request's start_response and the response that follows."""
 
-    __slots__ = ("wire", "number", "cancelled", "status", "headers", "begun", "left", "done")
+    __slots__ = ("wire", "number", "cancelled", "status", "headers", "begun", "left", "done", "broken")
 
     def __init__(self, wire, number, cancelled):
         self.wire, self.number, self.cancelled = wire, number, cancelled
         self.status = self.headers = self.left = None
+        self.broken = None  # the error that reading the body has raised
         self.begun = self.done = False
 
     def start_response(self, status, headers, exc_info=None):
@@ -647,13 +660,13 @@ class Lane:
                 receive(self.wire, big)
                 environ = marshal.loads(big)
             environ.update(self.base)
+            call = Call(self.wire, number, self.cancelled)
             if flags & MORE:
-                body = Body(self.wire, number, environ.get("gunicorn.trailers"))
+                body = Body(self.wire, number, call, environ.get("gunicorn.trailers"))
                 environ["wsgi.input"] = io.BufferedReader(body, QUEUE_MAX)
             else:
                 body = None
                 environ["wsgi.input"] = io.BytesIO(view[size + meta:n])
-            call = Call(self.wire, number, self.cancelled)
             environ["wsgi.early_hints"] = call.early_hints
             self.run(call, environ)
             if body is not None:
@@ -695,8 +708,10 @@ class Lane:
                     result.close()
         except (StopIteration, ClientGone):
             call.fail(QUIET)
-        except BaseException:
+        except BaseException as e:
             # SystemExit and KeyboardInterrupt too: a request cannot end the server.
+            if e is call.broken:  # the client's doing, and in the log
+                return call.fail(0)
             self.log.exception("Error handling request %s %s",
                                environ.get("REQUEST_METHOD"), environ.get("RAW_URI"))
             call.fail(0)
