@@ -1284,8 +1284,8 @@ The files of certificate, key and authorities are read by the arbiter, with its 
 		kind:    lateInt,
 		def:     "0",
 		usage:   "certificates of clients: 0 none, 1 optional, 2 required",
-		doc: `With 1 or 2 the certificate that a client sends must come from ca_certs, be valid, and be meant for clients if it says what for.
-See CLIENT CERTIFICATES for what the application learns of it.`,
+		doc: `With 1 or 2 the certificate that a client sends must come from ca_certs, be valid, and be meant for clients if it says what for; otherwise the client is not connected.
+What the application learns of it is said under TLS.`,
 		field: func(c *config) any { return &c.certReqs },
 	},
 	{

@@ -10,6 +10,8 @@
 //	mold.go       the Python that has run the configuration file (hooks.py)
 //	worker.go     a worker's loop, signals, dispatch, limits in time
 //	client.go     one client's connection
+//	tls.go        its TLS; cert.go certificates, cipher.go the list of ciphers,
+//	              pump.go requests that a sibling answers through this worker
 //	http.go       HTTP/1.1, bytes to a request and a response to bytes
 //	lane.go       requests on their way to Python; frames
 //	reply.go      what Python says, on its way to the client
