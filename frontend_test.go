@@ -90,13 +90,13 @@ stream {
 }
 {{end}}
 daemon off; worker_processes 1; {{with .User}}user {{.}};{{end}} pid {{.Dir}}/nginx.pid; error_log {{.Dir}}/error.log;
-events { worker_connections 256; }
+events { worker_connections 1024; }
 http {
 	log_format serial "$request_id $status";
 	access_log {{.Dir}}/log serial;
 	client_body_temp_path {{.Dir}}/1; proxy_temp_path {{.Dir}}/2; fastcgi_temp_path {{.Dir}}/3;
 	uwsgi_temp_path {{.Dir}}/4; scgi_temp_path {{.Dir}}/5;
-	client_header_timeout 2s; client_body_timeout 2s; keepalive_timeout 2s; lingering_timeout 1s;
+	client_header_timeout 4s; client_body_timeout 4s; keepalive_timeout 4s; lingering_timeout 1s;
 	upstream app { server {{if .Stream}}{{index .Listen 1}}{{else}}{{.Server}}{{end}}; keepalive 4; }
 	server {
 		listen {{index .Listen 0}};
@@ -119,12 +119,13 @@ http {
 const haproxyConf = `
 global
 	log stdout format raw local0
-	maxconn 256
+	maxconn 1024
+	nbthread 1 # others may lose lines of the log
 defaults
 	mode http
 	timeout connect 5s
-	timeout client 2s
-	timeout http-request 2s
+	timeout client 4s
+	timeout http-request 4s
 	timeout server 10s
 	retries 0
 frontend front
@@ -190,7 +191,7 @@ func (f *front) test(t *testing.T, certificate *authority) {
 	answers := map[string]string{} // serial: client, target in hex
 	work := make(chan rawCase)
 	var wg sync.WaitGroup
-	for range 16 {
+	for range 64 { // most of them wait for the proxy's patience to end
 		wg.Go(func() {
 			for c := range work {
 				client, raw := r.exchange(t, c)
@@ -232,7 +233,7 @@ func (r *running) exchange(t *testing.T, c rawCase) (client string, answers []by
 	stream := slices.Concat(c.raw, []byte(innocent))
 	limit, waits := waitLimit, ownOpinion(newHTTPCase(), stream).Verdict == "waits"
 	if waits {
-		limit = 3 * time.Second // a little longer than the proxy should
+		limit = 6 * time.Second // a little longer than the proxy should
 	}
 	conn.SetDeadline(time.Now().Add(limit))
 	conn.Write(stream) // the proxy may close before it has all
