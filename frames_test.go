@@ -66,7 +66,7 @@ func newPlainWorker(t testing.TB) *plainWorker {
 	var err error
 	w := &worker{
 		cfg: defaults(), log: newErrorLog(sink{fd: int(devNull().Fd())}, "info"), slot: &slot{}, alone: true,
-		giveFD: -1, takeFD: -1, wake: -1, now: monotonic(), rbuf: readBuf[:], wbuf: wireBuf,
+		giveFD: -1, takeFD: -1, wake: -1, now: monotonic(), rbuf: readBuf[:], wbuf: wireBuf, descriptors: 1000,
 		python: &python{fate: -1, trace: -1, most: 1, ready: true, giveUp: make([]atomic.Uint32, 1)},
 	}
 	w.clock.set(time.Date(2026, 11, 22, 20, 15, 26, 0, time.UTC))
