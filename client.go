@@ -820,8 +820,13 @@ func (w *worker) lost(c *conn) {
 // the body.
 func (c *conn) forbidEnd() {
 	if c.fd >= 0 && (c.endless() || c.state == pumping) {
-		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		c.reset()
 	}
+}
+
+// reset makes closing forget what the client has not taken.
+func (c *conn) reset() {
+	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
 // endless says whether nothing but the connection's end ends the response.

@@ -127,6 +127,7 @@ func put(t testing.TB, path string, b []byte) {
 var notOverTLS = map[string]string{
 	"sec_proxy":         "its headers come before TLS, as in TestTLSProxy",
 	"sec_upload_memory": "it has a client of its own, and TestTLSBodies does the same",
+	"sec_stream_memory": "the same",
 	"sec_descriptors":   "it has a client of its own",
 	"wsgi_cut_close":    "it has a client of its own, and TestTLSEnds does the same",
 	"sec_chunks_late":   "when the application begins depends on how the bytes come",

@@ -1218,6 +1218,7 @@ func (w *worker) hurry(c *conn) {
 		w.expire(c)
 	case w.refuses(c):
 		w.log.infof("%s: ip=%s does not take its response; closing the connection", c.line(), c.peer.remoteAddr)
+		c.reset() // or the kernel would hold for hours what it waits for
 		w.lost(c)
 	case c.upload.late(w.now, w.cfg.clientBodyTimeout):
 		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
