@@ -928,7 +928,7 @@ func (w *worker) giveAway(c *conn) bool {
 		return false
 	}
 	if c.secure != nil {
-		return c.state == waiting && w.lend(c)
+		return c.state == waiting && (w.stopping || w.now-c.since >= int64(lendAfter)) && w.lend(c)
 	}
 	if c.watched {
 		epollDel(w.ep, c.fd) // the kernel would keep watching: the socket lives on

@@ -7,10 +7,15 @@ package main
 // for.
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 )
 
 const (
+	// A request that is lent costs its connection, and the client a handshake: it
+	// waits here for as long as that is the lesser evil.
+	lendAfter = 500 * time.Millisecond
 	pumpPiece = 16 << 10 // moved at once: a record's worth
 	pumpAhead = 64 << 10 // waiting for the client: no more is read for it
 )
