@@ -23,12 +23,14 @@ import (
 )
 
 const (
-	bindTries   = 5
-	bindPause   = time.Second
-	firstPause  = time.Second // before a worker that could not boot is tried again,
-	longestWait = 30 * time.Second
-	quickLimit  = 2 * time.Second // from a second signal to KILL
-	silence     = 5 * time.Second // without a heartbeat, beyond --timeout
+	bindTries    = 5
+	bindPause    = time.Second
+	firstPause   = time.Second // before a worker that could not boot is tried again,
+	longestWait  = 30 * time.Second
+	longestAlone = 5 * time.Second // the same while nobody serves
+	soon         = time.Second     // after its start, a crash is an early one
+	quickLimit   = 2 * time.Second // from a second signal to KILL
+	silence      = 5 * time.Second // without a heartbeat, beyond --timeout
 )
 
 type arbiter struct {
@@ -55,12 +57,25 @@ type arbiter struct {
 	former     int // during a reload: what to go back to
 	served     bool
 	pause      time.Duration // the back-off, 0 after a successful boot
-	notBefore  int64
-	previous   *config // during a reload: what to go back to
-	again      bool    // and another HUP has come
+	notBefore  int64         // then those are replaced that have failed
+	failed     int           // so many
+	early      int           // workers that have crashed soon after their start, in a row
+	previous   *config       // during a reload: what to go back to
+	again      bool          // and another HUP has come
 	replaced   []*bound
 	ownPid     string // the pidfile that we have written
 	untidy     bool   // settings have been read and workers started of late
+
+	memory      memoryWatch
+	nextLook    int64
+	metrics     metrics
+	scores      *scoreboard
+	manager     serviceManager
+	systemd     bool     // the listeners are a service manager's
+	heir        int      // the arbiter that USR2 has started, 0 if none
+	passed      passedOn // by the arbiter that has started us
+	parentBoard *board   // its page, nil when it is gone or speaks another version
+	orphans     []*bound // its listeners that our settings do not ask for
 }
 
 // child is a worker as the arbiter sees it.
@@ -91,7 +106,7 @@ type halt struct {
 // run is the life of the arbiter; it returns the exit status.
 func (a *arbiter) run() (status int) {
 	debug.SetGCPercent(50)
-	a.master = "Master"
+	a.master = "Master" + a.suffix()
 	a.workers = map[int]*child{}
 	defer func() {
 		a.cfg.logger.finish()
@@ -115,6 +130,11 @@ func (a *arbiter) run() (status int) {
 		return exitFailure
 	}
 	for {
+		a.promote()
+		if now := monotonic(); now >= a.nextLook {
+			a.memory.look()
+			a.nextLook = now + int64(time.Second)
+		}
 		signals := a.sleep(time.Second)
 		for _, s := range signals {
 			if stop := a.handle(s); stop != nil {
@@ -131,6 +151,8 @@ func (a *arbiter) run() (status int) {
 			a.untidy = false
 			debug.FreeOSMemory() // what that took is not needed again
 		}
+		a.publish()
+		a.metrics.keep(a)
 		if err := a.cfg.logger.keep(a.cfg); err != nil {
 			a.log.errorf("logger: %v", err)
 		}
@@ -148,6 +170,7 @@ func (a *arbiter) start() (err error) {
 			return err
 		}
 	}
+	a.memory = watchMemory("")
 	a.target = a.cfg.workers
 	if err := a.hook("nworkers_changed", a.target, nil); err != nil {
 		return err
@@ -171,17 +194,24 @@ func (a *arbiter) start() (err error) {
 	if err := a.hook(""); err != nil {
 		return err
 	}
+	if a.passed.parent == 0 {
+		if err := a.metrics.set(a, a.cfg); err != nil {
+			return err
+		}
+	}
 	a.log.debugf("Arbiter booted")
 	a.log.infof("Listening at: %s (%d)", a.listening(), os.Getpid())
 	a.cfg.warnOfPatterns(a.log)
 	a.cfg.warnOfVersion(a.log)
 	a.log.infof("Using worker: %s", a.cfg.className())
 	a.cfg.warnOfThreads(a.log)
-	notifyReady(a.log)
+	a.manager.open(a.log, a.passed.parent > 0)
+	a.manager.ready()
 	if err := a.hook("when_ready"); err != nil {
 		return err
 	}
 	a.manage()
+	a.publish()
 	return nil
 }
 
@@ -194,7 +224,15 @@ func (a *arbiter) openPipes() error {
 		return os.NewSyscallError("pipe2", err)
 	}
 	var err error
-	if a.give, a.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+	if a.scores, err = newScoreboard(); err != nil {
+		return err
+	}
+	if fds := a.passed.handover; fds != nil {
+		a.give, a.take = fds[0], fds[1]
+		if err := a.adoptBoard(fds[2]); err != nil {
+			return err
+		}
+	} else if a.give, a.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return err
 	}
 	_ = unix.SetsockoptInt(a.give, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<20)
@@ -221,6 +259,7 @@ var signalNames = map[syscall.Signal]string{
 // sleep waits for a byte on the wake pipe, at most d, and returns the signals
 // that came. A zero byte is a worker's that only wants to be looked at.
 func (a *arbiter) sleep(d time.Duration) []syscall.Signal {
+	d = min(d, a.manager.beat())
 	if ok, err := selectRead(a.wakeR, d); err != nil || !ok {
 		return nil
 	}
@@ -263,7 +302,7 @@ func (a *arbiter) handle(s syscall.Signal) *order {
 		a.reopen()
 		a.signalAll(unix.SIGUSR1)
 	case unix.SIGUSR2:
-		a.log.warningf("USR2 signal ignored. This server cannot replace its binary yet: start a new one.")
+		a.upgrade()
 	case unix.SIGWINCH:
 		if !a.cfg.daemon {
 			a.log.debugf("SIGWINCH ignored. Not daemonized")
@@ -273,7 +312,7 @@ func (a *arbiter) handle(s syscall.Signal) *order {
 		a.want(0)
 		for pid, w := range a.workers {
 			w.told = true
-			w.slot.order.Store(orderLeave) // nobody is there to take over
+			w.slot.order.Store(a.leaving())
 			_ = unix.Kill(pid, unix.SIGTERM)
 		}
 	}
@@ -376,10 +415,13 @@ func (a *arbiter) signalAll(s syscall.Signal) {
 // not count, so its replacement boots while it finishes.
 func (a *arbiter) manage() {
 	active := a.active()
-	for n := a.target - len(active); n > 0 && monotonic() >= a.notBefore; n-- {
+	if monotonic() >= a.notBefore {
+		a.failed = 0
+	}
+	for n := a.target - len(active) - a.failed; n > 0; n-- {
 		if err := a.spawn(); err != nil {
 			a.log.errorf("worker: %v", err)
-			a.backOff()
+			a.backOff("A worker could not boot")
 			return
 		}
 	}
@@ -419,7 +461,7 @@ func (a *arbiter) measure() {
 func (a *arbiter) active() []*child {
 	var list []*child
 	for _, w := range a.workers {
-		if w.generation == a.generation && !w.told && w.slot.state.Load() != stateStopping {
+		if w.generation == a.generation && !w.told && w.slot.state.Load() < stateLeaving {
 			list = append(list, w)
 		}
 	}
@@ -437,17 +479,30 @@ func (a *arbiter) tell(w *child) {
 // settle notes which workers have booted, and ends a reload when all have.
 func (a *arbiter) settle() {
 	serving := 0
+	var leaving []*child
 	for _, w := range a.workers {
-		if w.slot.state.Load() != stateServing {
+		state := w.slot.state.Load()
+		if state != stateServing && state != stateLeaving {
 			continue
 		}
 		a.served = true
+		if state == stateLeaving {
+			leaving = append(leaving, w)
+			continue
+		}
 		if w.generation == a.generation && !w.told {
 			serving++
 			if !w.booted {
-				w.booted, a.pause, a.notBefore = true, 0, 0
-				a.untidy = true
+				w.booted, a.untidy = true, true
+				if a.early == 0 {
+					a.pause, a.notBefore = 0, 0
+				}
 			}
+		}
+	}
+	for _, w := range leaving {
+		if serving >= a.target && !w.told {
+			a.tell(w)
 		}
 	}
 	if a.previous == nil || serving < a.target {
@@ -457,6 +512,7 @@ func (a *arbiter) settle() {
 	a.previous.logger.close()
 	a.previous.vault.close()
 	a.previous = nil
+	a.manager.ready()
 	for _, w := range a.workers {
 		if w.generation != a.generation && !w.told {
 			a.tell(w)
@@ -476,16 +532,13 @@ func (a *arbiter) spawn() error {
 	if err := os.Chdir(a.cfg.chdir); err != nil {
 		return err
 	}
-	fd, slot, err := newSlot()
+	slot, fd, err := a.scores.take(a.age + 1)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	slot.heartbeat.Store(monotonic())
-	slot.age.Store(uint64(a.age + 1))
 	settings, err := memfd("settings", a.cfg.encode())
 	if err != nil {
-		slot.unmap()
 		return err
 	}
 	defer unix.Close(settings)
@@ -498,14 +551,15 @@ func (a *arbiter) spawn() error {
 	for _, l := range a.listeners {
 		files = append(files, uintptr(l.fd))
 	}
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{workerTitle + a.cfg.name() + "]"}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{workerTitle + a.cfg.name() + a.suffix() + "]"}, &syscall.ProcAttr{
 		Env: childEnv(a.cfg), Files: files,
 		Sys: &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
 	if err != nil {
-		slot.unmap()
 		return err
 	}
+	slot.started.Store(time.Now().UnixNano())
+	slot.pid.Store(uint64(pid)) // from now on the page is taken
 	a.age++
 	a.workers[pid] = &child{pid: pid, age: a.age, generation: a.generation, slot: slot}
 	return nil
@@ -541,6 +595,14 @@ func (a *arbiter) reap() (h *halt) {
 			a.log.errorf("The Python that makes the logs (pid:%d) %s Another is started.", pid, fate(status))
 			continue
 		}
+		if a.metrics.died(pid) {
+			a.log.errorf("The process that serves metrics (pid:%d) %s Another is started.", pid, fate(status))
+			continue
+		}
+		if pid == a.heir {
+			a.heirDied(pid, status)
+			continue
+		}
 		w := a.workers[pid]
 		if w == nil {
 			a.log.debugf("Reaped unknown child process (pid:%d, status:%d)", pid, status)
@@ -552,18 +614,26 @@ func (a *arbiter) reap() (h *halt) {
 			// Its Python is not its child, and would not die with it.
 			_ = unix.Kill(python, unix.SIGKILL)
 		}
-		w.slot.unmap()
+		cause := w.cause(status)
+		text, memory := a.memory.fate(status)
+		if memory {
+			cause = causeMemory
+		}
+		a.scores.fold(w.slot, cause)
 		code := exitStatus(status)
 		switch {
 		case w.killed:
 		case status.Signaled() && status.Signal() == unix.SIGKILL:
-			a.log.errorf("Worker (pid:%d) was sent SIGKILL! Perhaps out of memory?", pid)
+			a.log.errorf("Worker (pid:%d) %s", pid, text)
 		case status.Signaled() && status.Signal() == unix.SIGTERM:
 			a.log.infof("Worker (pid:%d) was sent SIGTERM!", pid)
 		case status.Signaled():
 			a.log.warningf("Worker (pid:%d) was sent %s!", pid, unix.SignalName(status.Signal()))
 		case code != 0:
 			a.log.errorf("Worker (pid:%d) exited with code %d.", pid, code)
+		}
+		if booted && !w.told && (cause == causeCrash || cause == causeMemory || cause == causeExit) {
+			a.diedSoon(w)
 		}
 		if booted || w.told || h != nil {
 			continue
@@ -573,22 +643,58 @@ func (a *arbiter) reap() (h *halt) {
 		case a.previous != nil:
 			a.abandonReload()
 		case a.served:
-			a.backOff()
+			a.backOff("A worker could not boot")
 		case code == exitBoot:
 			h = &halt{"Worker failed to boot.", code}
 		case code == exitLoad:
 			h = &halt{"App failed to load.", code}
 		default:
-			a.backOff()
+			a.backOff("A worker could not boot")
 		}
 	}
 }
 
-// backOff slows down a crash loop.
-func (a *arbiter) backOff() {
-	a.pause = min(max(2*a.pause, firstPause), longestWait)
+// cause is why a worker has ended.
+func (w *child) cause(status unix.WaitStatus) uint64 {
+	switch {
+	case w.aborted:
+		return causeTimeout
+	case status.Signaled() && !w.killed && !w.told:
+		return causeCrash
+	case w.slot.state.Load() == stateBooting && !w.told:
+		return causeBoot
+	case w.slot.cause.Load() == causeExit && w.told:
+		return causeReload
+	}
+	return w.slot.cause.Load()
+}
+
+// backOff slows down a crash loop: the place of a worker that has failed stays
+// empty for a while, longer each time. Others are filled at once.
+func (a *arbiter) backOff(what string) {
+	a.failed++
+	if monotonic() < a.notBefore {
+		return
+	}
+	longest := longestWait
+	if a.scores.board.serving.Load() == 0 {
+		longest = longestAlone
+	}
+	a.pause = min(max(2*a.pause, firstPause), longest)
 	a.notBefore = monotonic() + int64(a.pause)
-	a.log.warningf("A worker could not boot; the next try is in %v", a.pause)
+	a.log.warningf("%s; the next try is in %v", what, a.pause)
+}
+
+// diedSoon slows down workers that crash as soon as they serve. A few may do so
+// by chance, or because of one request: that is no loop.
+func (a *arbiter) diedSoon(w *child) {
+	if time.Now().UnixNano()-w.slot.started.Load() > int64(soon) {
+		a.early = 0
+		return
+	}
+	if a.early++; a.early > 2*a.target+2 {
+		a.backOff(fmt.Sprintf("%d workers in a row have crashed within %v of their start", a.early, soon))
+	}
 }
 
 // murder ends workers whose loop has fallen silent: ABRT, and KILL in the next
@@ -694,6 +800,12 @@ func (a *arbiter) reload() {
 		return
 	}
 	a.again = false
+	a.manager.reloading()
+	defer func() {
+		if a.previous == nil {
+			a.manager.ready() // as before
+		}
+	}()
 	cfg, err := a.load()
 	if err != nil {
 		fmt.Fprint(os.Stderr, err.Error())
@@ -720,6 +832,9 @@ func (a *arbiter) reload() {
 	}
 	if err == nil {
 		cfg.vault, err = openVault(cfg, a.cfg.vault)
+	}
+	if err == nil && a.passed.parent == 0 {
+		err = a.metrics.set(a, cfg)
 	}
 	if err != nil {
 		a.target = old
@@ -789,6 +904,7 @@ func (a *arbiter) abandonReload() {
 	a.cfg.logger.close()
 	a.cfg.vault.close()
 	a.cfg, a.previous = a.previous, nil
+	a.manager.ready()
 	a.target = a.cfg.workers
 	if log, access, err := openLogs(a.cfg); err == nil {
 		a.log.close()
@@ -806,12 +922,15 @@ func (a *arbiter) abandonReload() {
 // accepted and what waits to be accepted is answered first; a second signal
 // ends that.
 func (a *arbiter) stop(graceful bool, reason string, status int) int {
+	a.manager.stopping(a.heir)
+	a.metrics.close(a)
 	a.shutListeners()
 	sig := unix.SIGQUIT
 	if graceful {
 		sig = unix.SIGTERM
 	}
 	a.signalAll(sig)
+	a.publish()
 	limit := monotonic() + int64(a.cfg.gracefulTimeout)
 	for {
 		a.reap()
@@ -852,15 +971,27 @@ func (a *arbiter) stop(graceful bool, reason string, status int) int {
 	return status
 }
 
+// leaving is how workers are to leave when no more of ours will come.
+func (a *arbiter) leaving() uint64 {
+	if a.successors() {
+		return orderRetire
+	}
+	return orderLeave // nobody is there to take over
+}
+
 // shutListeners keeps new clients out and leaves those that wait to the
 // workers: the queue's length is cut to nothing, which drops nobody who is in
-// it. A socket that is not ours stays as it is for its next user.
+// it. A socket that is not ours alone stays as it is for its next user.
 func (a *arbiter) shutListeners() {
+	shared := a.shared()
 	order := uint64(orderDrain)
 	for _, l := range a.listeners {
 		if l.inherited {
 			order = orderLeave
 		}
+	}
+	if shared {
+		order = a.leaving()
 	}
 	for _, w := range a.workers {
 		w.told = true
@@ -868,7 +999,7 @@ func (a *arbiter) shutListeners() {
 	}
 	a.unlinkSockets()
 	for _, l := range append(a.listeners, a.replaced...) {
-		if !l.inherited {
+		if !l.inherited && !shared {
 			_ = unix.Listen(l.fd, 0)
 		}
 		unix.Close(l.fd)
@@ -876,7 +1007,12 @@ func (a *arbiter) shutListeners() {
 	a.listeners, a.replaced = nil, nil
 }
 
+// unlinkSockets removes the files of unix sockets, unless another arbiter still
+// listens there.
 func (a *arbiter) unlinkSockets() {
+	if a.shared() {
+		return
+	}
 	for _, l := range append(a.listeners, a.replaced...) {
 		if l.addr.network == "unix" && !l.inherited {
 			_ = unix.Unlink(l.addr.path)
@@ -893,6 +1029,7 @@ func (a *arbiter) writePidfile() error {
 	if path == "" {
 		return nil
 	}
+	path += a.suffix()
 	dir := filepath.Dir(path)
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		return said("%s doesn't exist. Can't create pidfile.", dir)
@@ -935,22 +1072,4 @@ func (a *arbiter) removePidfile() {
 		_ = os.Remove(a.ownPid)
 	}
 	a.ownPid = ""
-}
-
-// notifyReady tells a service manager that clients can connect
-// (sd_notify(3)).
-func notifyReady(log *errorLog) {
-	path := os.Getenv("NOTIFY_SOCKET")
-	if path == "" {
-		return
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		// Name with a leading @ is abstract, for the kernel and for us.
-		err = unix.Sendto(fd, []byte("READY=1\nSTATUS=Gunicorn arbiter booted"), unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: path})
-		unix.Close(fd)
-	}
-	if err != nil {
-		log.debugf("NOTIFY_SOCKET: %v", err)
-	}
 }

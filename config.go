@@ -62,6 +62,7 @@ type config struct {
 	workerConnections int
 	maxRequests       int
 	maxRequestsJitter int
+	maxMemory         int64 // ours
 	timeout           time.Duration
 	requestTimeout    time.Duration // ours
 	gracefulTimeout   time.Duration
@@ -86,6 +87,7 @@ type config struct {
 	reloadExtraFiles []string
 	spew             bool
 	checkConfig      bool
+	status           string // ours: off, table, json
 	printConfig      bool
 
 	// Server Mechanics
@@ -131,6 +133,7 @@ type config struct {
 	syslogPrefix    string
 	syslogFacility  string
 	accessOffSyslog bool
+	metrics         string // ours
 	statsdHost      string
 	statsdPrefix    string
 	dogstatsdTags   string
@@ -298,11 +301,13 @@ The kernel caps it at net.core.somaxconn.`,
 		flags:   []string{"-w", "--workers"},
 		meta:    "INT",
 		section: "Worker Processes",
-		kind:    posInt,
+		kind:    workerCount,
 		def:     "1",
 		env:     "WEB_CONCURRENCY",
-		usage:   "number of worker processes",
+		usage:   "number of worker processes, or auto",
 		doc: `With sync each runs one request at a time; a busy host usually wants two to four for each core.
+auto is one for each CPU that the server may use: by its affinity, and by the quota of its control group, of which a part of a CPU counts as one.
+Waiting for a database needs more workers than that.
 TTIN and TTOU change the number at run time and HUP restores it.
 With 0 the arbiter runs alone.`,
 		field: func(c *config) any { return &c.workers },
@@ -359,6 +364,21 @@ With gevent and eventlet it is also the number of requests that run at once.
 		doc: `This limits what a leak of memory can do.
 0 never replaces one.`,
 		field: func(c *config) any { return &c.maxRequests },
+	},
+	{
+		name:    "max_memory",
+		flags:   []string{"--max-memory"},
+		meta:    "SIZE",
+		section: "Worker Processes",
+		kind:    byteSize,
+		def:     "0",
+		ours:    true,
+		usage:   "memory a Python may have before its worker is replaced",
+		doc: `A number of bytes, as 512M; K, M and G are powers of 1024.
+Once a second the resident memory of the Python is looked at, that which it shares with others included.
+The worker goes when another has booted in its place, and no request is interrupted.
+0 is no limit.`,
+		field: func(c *config) any { return &c.maxMemory },
 	},
 	{
 		name:    "max_requests_jitter",
@@ -584,6 +604,22 @@ Before a line of the application, or of a module that it uses, runs, it is writt
 No address is bound and no log is written, but it is checked that they could be.
 A variable of the configuration file whose name is nearly that of a setting is pointed out.`,
 		field: func(c *config) any { return &c.checkConfig },
+	},
+	{
+		name:     "status",
+		flags:    []string{"--status"},
+		meta:     "FORMAT",
+		section:  "Debugging",
+		kind:     statusFormat,
+		def:      "off",
+		ours:     true,
+		early:    true,
+		flagOnly: true,
+		usage:    "print what the server with this pidfile is doing, and exit: table or json",
+		doc: `It reads the memory that arbiter and workers share, so it must run as the user of the arbiter, or as root.
+The flag alone means table; no application need be named.
+What counts requests has those of workers that have ended too.`,
+		field: func(c *config) any { return &c.status },
 	},
 	{
 		name:    "print_config",
@@ -958,6 +994,21 @@ Without this it is the name of the processes, a dot in place of each colon.`,
 		field:   func(c *config) any { return &c.enableStdioInheritance },
 	},
 	{
+		name:    "metrics",
+		flags:   []string{"--metrics"},
+		meta:    "ADDRESS",
+		section: "Logging",
+		kind:    textKind,
+		def:     none,
+		ours:    true,
+		usage:   "address to serve metrics on, for Prometheus",
+		doc: `HOST:PORT or unix:PATH; what is there is said in the text form of Prometheus, at /metrics.
+A process of its own serves it, with the rights of the workers.
+Anybody who can connect can read it, so it had better be an address of this host.
+While two arbiters run after USR2, it has the figures of the old one.`,
+		field: func(c *config) any { return &c.metrics },
+	},
+	{
 		name:    "statsd_host",
 		flags:   []string{"--statsd-host"},
 		meta:    "STATSD_ADDR",
@@ -1127,7 +1178,8 @@ An exception counts as a failure to boot.`,
 		kind:    hook(1, 1),
 		def:     "PreExec.pre_exec",
 		usage:   "called with the arbiter before USR2 executes another",
-		doc:     `Never called: this server does not replace its binary yet.`,
+		doc: `Called in the Python of the configuration file.
+After an exception the binary is not executed.`,
 	},
 	{
 		name:    "pre_request",
@@ -1753,6 +1805,9 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 		return nil, err
 	}
 	c.logs = c.logsInPython()
+	if c.status != "off" {
+		return c, nil
+	}
 	if c.app() == "" {
 		return nil, settingError(said("No application module specified."))
 	}
@@ -1767,6 +1822,15 @@ func (c *config) checkBoot() error {
 	for _, s := range c.bind {
 		if _, err := parseBind(s); err != nil {
 			return bootError(err)
+		}
+	}
+	if c.metrics != "" {
+		addr, err := parseBind(c.metrics)
+		if err == nil && addr.network == "fd" {
+			err = said("%s is not an address for metrics.", pyRepr(c.metrics))
+		}
+		if err != nil {
+			return bootError(fmt.Errorf("metrics: %w", err))
 		}
 	}
 	for _, e := range c.rawEnv {
@@ -1906,7 +1970,8 @@ func (c *config) setFromFile(line, more *flagValues, at *start, eval func(*confi
 		}
 		_, text := v.(string)
 		_, truth := v.(bool)
-		if !ok || r.flagOnly || r.ours && !text && !truth {
+		_, whole := v.(int64)
+		if !ok || r.flagOnly || r.ours && !text && !truth && !(whole && r.kind == byteSize) {
 			continue
 		}
 		v = fromPython(v)

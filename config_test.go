@@ -152,8 +152,10 @@ logconfig_dict                     = {}
 logconfig_json                     = None
 logger_class                       = gunicorn.glogging.Logger
 loglevel                           = info
+max_memory                         = 0
 max_requests                       = 0
 max_requests_jitter                = 0
+metrics                            = None
 nworkers_changed                   = <NumWorkersChanged.nworkers_changed()>
 on_dirty_starting                  = <OnDirtyStarting.on_dirty_starting()>
 on_exit                            = <OnExit.on_exit()>
@@ -193,6 +195,7 @@ ssl_context                        = <NewSSLContext.ssl_context()>
 ssl_version                        = 2
 statsd_host                        = None
 statsd_prefix                      = 
+status                             = off
 strip_header_spaces                = False
 suppress_ragged_eofs               = True
 syslog                             = False
@@ -263,6 +266,8 @@ var samples = []sample{
 	{name: "threads", values: []string{"0", "1", "8"}, def: 1, fields: texts(0, 1, 8)},
 	{name: "worker_connections", values: []string{"1", "2", "3"}, def: 1000, fields: texts(1, 2, 3)},
 	{name: "max_requests", values: []string{"1", "2", "3"}, def: 0, fields: texts(1, 2, 3)},
+	{name: "max_memory", values: []string{"1", "2k", "3MB"}, def: int64(0), fields: texts(int64(1), int64(2048), int64(3<<20)), shown: []string{"1", "2048", "3145728"}},
+	{name: "metrics", values: []string{"a:1", "unix:/b", ":3"}, def: "", fields: texts("a:1", "unix:/b", ":3")},
 	{name: "max_requests_jitter", values: []string{"1", "2", "3"}, def: 0, fields: texts(1, 2, 3)},
 	{name: "timeout", values: []string{"1", "0", "3"}, def: 30 * time.Second,
 		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
@@ -562,6 +567,7 @@ func TestEveryRowHasATest(t *testing.T) {
 var additions = []string{
 	"python", "request_timeout", "access_log_json", "limit_request_body",
 	"client_header_timeout", "client_body_timeout", "client_send_timeout", "client_min_rate",
+	"max_memory", "metrics", "status",
 }
 
 // other has a value for each unsupported row that is not its default.

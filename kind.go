@@ -133,6 +133,32 @@ var posInt = &kind{
 	store: storeInt,
 }
 
+// workerCount is a posInt, or auto.
+var workerCount = &kind{
+	want: "zero, a positive whole number or auto",
+	text: func(s string) (any, error) {
+		if strip(s) == autoWorkers {
+			return autoWorkers, nil
+		}
+		return decimal(s)
+	},
+	value: func(v any, at *start) (any, error) {
+		if s, ok := v.(string); ok && strip(s) == autoWorkers {
+			return autoWorkers, nil
+		}
+		return checkPosInt(v, at)
+	},
+	store: func(field, v any) bool {
+		if v == autoWorkers {
+			*field.(*int) = usableCPUs()
+			return true
+		}
+		return storeInt(field, v)
+	},
+}
+
+const autoWorkers = "auto"
+
 // decimal reads the argument of a flag that takes a number.
 func decimal(s string) (any, error) {
 	n, err := pyInt(s, 10)
@@ -549,6 +575,38 @@ var proxyMode = func() *kind {
 	k := choice("proxy_protocol must be: off, v1, v2, or auto", "proxy_protocol must be string or bool",
 		"off|false|0|none", "v1", "v2", "auto|true|1")
 	k.alone, k.optional = "auto", true
+	return k
+}()
+
+// byteSize is a number of bytes: 1000000, or 512M, where K, M and G are powers
+// of 1024 as for other limits of processes.
+var byteSize = &kind{
+	want: "a number of bytes, as 512M",
+	value: func(v any, at *start) (any, error) {
+		text, ok := v.(string)
+		if !ok {
+			return checkPosInt(v, at)
+		}
+		number, shift := strip(text), 0
+		number = strings.TrimSuffix(strings.ToUpper(number), "B")
+		if n := len(number); n > 0 {
+			if i := strings.IndexByte("KMGT", number[n-1]); i >= 0 {
+				number, shift = number[:n-1], 10*(i+1)
+			}
+		}
+		n, err := strconv.ParseInt(number, 10, 64)
+		if err != nil || n < 0 || n > math.MaxInt64>>shift {
+			return nil, said("%s is not a number of bytes, as 512M.", pyRepr(v))
+		}
+		return n << shift, nil
+	},
+	store: byteCount.store,
+}
+
+// statusFormat is what --status prints.
+var statusFormat = func() *kind {
+	k := choice("status must be: table or json", "", "off", "table", "json")
+	k.alone, k.optional = "table", true
 	return k
 }()
 

@@ -61,9 +61,14 @@ func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err err
 		}
 	}()
 	if passed := passedListeners(); passed > 0 {
+		a.systemd = true
 		for fd := 3; fd < 3+passed; fd++ {
 			list = append(list, &bound{fd: fd, inherited: true})
 		}
+	}
+	if len(a.passed.listeners) > 0 {
+		a.systemd = a.passed.systemd
+		old = a.adoptListeners(c)
 	}
 	if len(old) > 0 && old[0].inherited {
 		return old, nil
@@ -117,10 +122,15 @@ func passedListeners() int {
 		return 0
 	}
 	n, _ := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	os.Unsetenv("LISTEN_PID")
-	os.Unsetenv("LISTEN_FDS")
-	os.Unsetenv("LISTEN_FDNAMES")
+	forgetListeners()
 	return max(0, min(n, 1000))
+}
+
+// forgetListeners keeps the application from taking them for its own.
+func forgetListeners() {
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		os.Unsetenv(name)
+	}
 }
 
 // bind tries for a while: the last owner of the address may be leaving.
@@ -292,7 +302,7 @@ func zoneIndex(zone string) uint32 {
 
 func (a *arbiter) closeBound(list []*bound) {
 	for _, l := range list {
-		if l.addr.network == "unix" && !l.inherited {
+		if l.addr.network == "unix" && !l.inherited && !a.shared() {
 			_ = unix.Unlink(l.addr.path)
 		}
 		unix.Close(l.fd)

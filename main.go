@@ -7,6 +7,8 @@
 //
 //	arbiter.go    the arbiter's loop, workers' lives, hooks, reload, stop
 //	listen.go     its listeners
+//	upgrade.go    another binary in its place, without an interruption
+//	systemd.go    what it says to a service manager
 //	mold.go       the Python that has run the configuration file (hooks.py)
 //	worker.go     a worker's loop, signals, dispatch, limits in time
 //	client.go     one client's connection
@@ -19,8 +21,10 @@
 //	wsgi.py       the Python half: loads the application and calls it
 //	package.py    the gunicorn package that Python code may import
 //	scoreboard.go what arbiter and worker tell each other in shared memory
+//	status.go     what it is doing, for --status; metrics.go for --metrics
 //	config.go     the table of settings; kind.go their types, flag.go the flags
 //	identity.go   users and groups, the way into the background
+//	cgroup.go     CPUs that may be used, kills for want of memory
 //	reload.go     files that --reload watches (debug.py)
 //	log.go        error and access log; accessjson.go, syslog.go, statsd.go
 //	              (by datagram.go), relay.go Python's records on their way
@@ -67,6 +71,9 @@ func main() {
 		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(cString("gunicorn")), 0, 0, 0)
 		os.Exit(runWorker())
 	}
+	if strings.HasPrefix(os.Args[0], metricsTitle) {
+		os.Exit(runMetrics())
+	}
 	os.Exit(runCommand(os.Args[1:]))
 }
 
@@ -83,6 +90,7 @@ func runCommand(args []string) int {
 		return 0
 	}
 	background := daemonStage()
+	passed := takePassedOn()
 	dir := startDir()
 	load := func() (*config, error) {
 		if err := os.Chdir(dir); err != nil {
@@ -96,6 +104,9 @@ func runCommand(args []string) int {
 		})
 		if err != nil || c.help || c.version {
 			return c, err
+		}
+		if c.status != "off" {
+			return c, os.Chdir(c.chdir)
 		}
 		c.startDir, c.argv = dir, append([]string{programPath()}, args...)
 		if c.python, c.bridge, err = findPython(c); err != nil {
@@ -134,6 +145,12 @@ func runCommand(args []string) int {
 		fmt.Printf("gunicorn (version %s)\n", version)
 		return 0
 	}
+	if c.status != "off" {
+		if err := printStatus(c, os.Stdout); err != nil {
+			fatalf("%v", err)
+		}
+		return 0
+	}
 	if c.printConfig {
 		c.print(os.Stdout)
 	}
@@ -144,9 +161,8 @@ func runCommand(args []string) int {
 		}
 		return checkApp(c)
 	}
-	// A new arbiter that GUNICORN_FD tells of its listeners comes from one
-	// that is in the background.
-	if c.daemon && !background && os.Getenv("GUNICORN_FD") == "" {
+	// One that another arbiter has started is in the background already.
+	if c.daemon && !background && passed.parent == 0 {
 		// Unless a hook may still make the files, they are looked at while
 		// somebody reads what is wrong with them.
 		if c.usesTLS() && !c.hooks()["on_starting"] {
@@ -160,7 +176,7 @@ func runCommand(args []string) int {
 		}
 		return 0
 	}
-	a := &arbiter{load: load, cfg: c}
+	a := &arbiter{load: load, cfg: c, passed: passed}
 	return a.run()
 }
 

@@ -7,7 +7,8 @@ package main
 // to send or to compare has Go's escapes (\r \n \xNN) and may be repeated:
 // 'ab'*1000. A word written ~'...' is a regular expression (multi-line mode).
 // $ADDR $PORT $PID $DIR $PYTHON $GUNICORN stand for what their names say, and
-// $WORKER for the pid of the oldest worker.
+// $WORKER for the pid of the oldest worker. A copy of the program at
+// $DIR/gunicorn is run in its place.
 //
 //	differs: REASON        first line: not run against the reference
 //	env K=V                for what is started after it
@@ -353,7 +354,11 @@ func underTest(t testing.TB, dir string, env []string, args ...string) *exec.Cmd
 	if reference { // which would make a socket of a kind that we have not
 		args = append([]string{"--no-control-socket"}, args...)
 	}
-	cmd := exec.Command(testBinary, args...)
+	binary := testBinary
+	if own := filepath.Join(dir, "gunicorn"); !reference && readAll(own) != "" {
+		binary = own // that a test may replace
+	}
+	cmd := exec.Command(binary, args...)
 	cmd.Dir = dir
 	cmd.Env = slices.Concat(environment(t, dir), env)
 	return cmd
@@ -490,9 +495,9 @@ func (s *server) python() []int {
 	}
 	all := processes(s.dir)
 	// A mold, which is a child of the arbiter too, is the parent of those that
-	// it has forked.
+	// it has forked. So is a new arbiter, of which nothing is asked here.
 	for _, p := range all {
-		if p.ppid == s.pid {
+		if p.ppid == s.pid && filepath.Base(p.title) != "gunicorn" {
 			workers = append(workers, p.pid)
 		}
 	}

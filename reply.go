@@ -94,6 +94,7 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 		if w.renamed {
 			w.reopen()
 		}
+		w.bootTook = w.now - w.born
 		w.slot.state.Store(stateServing)
 		_, _ = unix.Write(w.wake, []byte{0})
 		return nil
@@ -474,12 +475,9 @@ func (w *worker) complete(c *conn) {
 	if len(w.python.busy) == 0 {
 		w.slot.begun.Store(0)
 	}
-	w.served++
-	w.slot.requests.Store(w.served)
 	if c.framing.code >= 500 || c.refused && !c.dropped {
-		w.slot.failures.Add(1)
+		increase(&w.slot.counters.failures, 1)
 	}
-	w.slot.bytes.Add(uint64(c.sent))
 	if l.choked == c {
 		l.choked = nil
 		w.watchWire(l)
@@ -495,7 +493,7 @@ func (w *worker) complete(c *conn) {
 	w.drained(c)
 }
 
-// record writes the access log's line.
+// record counts an answer and writes the access log's line.
 func (w *worker) record(c *conn, status []byte, parsed bool) {
 	began := c.begun
 	if began == 0 {
@@ -503,6 +501,7 @@ func (w *worker) record(c *conn, status []byte, parsed bool) {
 	}
 	took := time.Duration(w.now - began)
 	w.log.statsd.request(status, took, w.now)
+	w.slot.counters.count(status, took, c.sent)
 	if w.access == nil {
 		return
 	}

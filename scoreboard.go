@@ -1,13 +1,18 @@
 package main
 
-// The scoreboard: one page of shared memory for each worker, mapped by the
-// arbiter and that worker. A worker says there that it is alive and what it is
-// doing; the arbiter reads. No file is touched, so nothing stalls on a disk
-// and a read-only system will do. Each field has one writer.
+// The scoreboard: shared memory in which the arbiter and its workers say what
+// they are doing. Its first page is the arbiter's, and each worker has one of
+// the others, of which it maps no more than its own. Whoever may look into the
+// arbiter's descriptors can read all of it (status.go). No file is touched, so
+// nothing stalls on a disk and a read-only system will do. Each field has one
+// writer.
 
 import (
+	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +22,7 @@ import (
 const (
 	stateBooting = iota // its Python imports the application
 	stateServing
+	stateLeaving // serves until its replacement does
 	stateStopping
 )
 
@@ -28,58 +34,216 @@ const (
 	orderLeave         // all stop; the listeners outlive us, their next owner serves
 )
 
+// Why a worker has left, as the arbiter counts.
+const (
+	causeExit        = iota // it ended by itself, for no reason that is known
+	causeReload             // HUP, TTOU, a file that has changed
+	causeMaxRequests        //
+	causeMaxMemory          //
+	causeTimeout            // a request has run for too long, or the worker was silent
+	causeCrash              // its Python, or itself, was ended by a signal or an exit
+	causeMemory             // the same by the kernel, for want of memory
+	causeBoot               // it could not load the application
+	causes
+)
+
+// causeNames are what metrics and the status call them.
+var causeNames = [causes]string{"exit", "reload", "max_requests", "max_memory", "timeout", "crash", "out_of_memory", "boot"}
+
 const (
 	pageSize   = 4096
 	runningMax = 1024
 )
 
-// slot is the layout of a page. Times are monotonic nanoseconds.
+// boardLayout changes with the structs below, so that nobody reads one for
+// another.
+const boardLayout = 0x67756e69_0001
+
+// board is the arbiter's page.
+type board struct {
+	layout  atomic.Uint64
+	pid     atomic.Uint64
+	started atomic.Int64  // Unix time, nanoseconds
+	target  atomic.Uint64 // workers that there should be
+	heir    atomic.Uint64 // the same of the arbiter that USR2 has started, written by that
+	serving atomic.Uint64 // workers that have booted and do not leave
+
+	// Of workers that have ended. A reader believes what it has read while
+	// folds was even and the same before and after.
+	folds    atomic.Uint64
+	ended    counters
+	restarts [causes]atomic.Uint64
+}
+
+// slot is a worker's page. Times are monotonic nanoseconds.
 type slot struct {
 	// Written by the worker.
 	heartbeat   atomic.Int64
 	state       atomic.Uint64
-	requests    atomic.Uint64    // answered
-	failures    atomic.Uint64    // answered with 500 and above, or cut off
-	bytes       atomic.Uint64    // of response bodies
-	connections atomic.Uint64    // open now
-	busy        atomic.Uint64    // lanes in a request now
-	python      atomic.Uint64    // pid of the Python
-	begun       atomic.Int64     // when the oldest running request began, 0 if none
+	connections atomic.Uint64 // open now
+	waiting     atomic.Uint64 // requests that wait for a lane now
+	busy        atomic.Uint64 // lanes in a request now
+	lanes       atomic.Uint64 // how many there are
+	python      atomic.Uint64 // pid of the Python
+	cause       atomic.Uint64 // why it leaves
+	begun       atomic.Int64  // when the oldest running request began, 0 if none
+	counters    counters
 	runningSize atomic.Uint64    // its method and target, as printed; for people,
 	running     [runningMax]byte // so a torn read does no harm
 
 	// Written by the arbiter.
-	age   atomic.Uint64 // serial number of the worker
-	order atomic.Uint64
+	pid     atomic.Uint64 // 0 when nobody has the page
+	age     atomic.Uint64 // serial number of the worker
+	started atomic.Int64  // Unix time, nanoseconds
+	order   atomic.Uint64
 }
 
-// newSlot makes a page and returns its descriptor and mapping.
-func newSlot() (fd int, s *slot, err error) {
-	fd, err = memfd("gunicorn-worker", nil)
-	if err != nil {
-		return -1, nil, err
-	}
-	if err := unix.Ftruncate(fd, pageSize); err != nil {
-		unix.Close(fd)
-		return -1, nil, os.NewSyscallError("ftruncate", err)
-	}
-	s, err = mapSlot(fd)
-	if err != nil {
-		unix.Close(fd)
-	}
-	return fd, s, err
+// counters only grow.
+type counters struct {
+	answers     [6]atomic.Uint64 // by the first digit of the status; [0] is any other
+	failures    atomic.Uint64    // 500 and above, or cut off
+	bytes       atomic.Uint64    // of response bodies
+	connections atomic.Uint64    // accepted
+	duration    histogram        // of requests, from lane to end
+	wait        histogram        // for a lane
 }
 
+// bounds are the upper ends of a histogram's buckets; the last has none.
+var bounds = [...]time.Duration{
+	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
+	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2500 * time.Millisecond, 5 * time.Second, 10 * time.Second, 30 * time.Second,
+}
+
+type histogram struct {
+	counts [len(bounds) + 1]atomic.Uint64
+	sum    atomic.Uint64 // nanoseconds
+}
+
+// increase is Add for a field with one writer, who needs no locked instruction.
+func increase(a *atomic.Uint64, n uint64) { a.Store(a.Load() + n) }
+
+func (h *histogram) observe(d time.Duration) {
+	i := 0
+	for i < len(bounds) && d > bounds[i] {
+		i++
+	}
+	increase(&h.counts[i], 1)
+	increase(&h.sum, uint64(max(d, 0)))
+}
+
+// all is every field, in an order of their own.
+func (c *counters) all() []*atomic.Uint64 {
+	n := int(unsafe.Sizeof(*c) / unsafe.Sizeof(atomic.Uint64{}))
+	words := unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(c)), n)
+	list := make([]*atomic.Uint64, n)
+	for i := range words {
+		list[i] = &words[i]
+	}
+	return list
+}
+
+// add adds what other has counted.
+func (c *counters) add(other *counters) {
+	mine, more := c.all(), other.all()
+	for i := range mine {
+		increase(mine[i], more[i].Load())
+	}
+}
+
+// scoreboard is the arbiter's hold on all of it.
+type scoreboard struct {
+	fd    int
+	board *board
+	slots []*slot // by page, from the second on; mapped for good
+}
+
+// boardName is the file's name in /proc/PID/fd.
+const boardName = "gunicorn-scoreboard"
+
+// boardStride is how far the pages are apart.
+var boardStride = max(pageSize, os.Getpagesize())
+
+func newScoreboard() (*scoreboard, error) {
+	fd, err := memfd(boardName, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Ftruncate(fd, int64(boardStride)); err != nil {
+		return nil, os.NewSyscallError("ftruncate", err)
+	}
+	b, err := mapPage(fd, 0)
+	if err != nil {
+		return nil, err
+	}
+	s := &scoreboard{fd: fd, board: (*board)(unsafe.Pointer(&b[0]))}
+	s.board.pid.Store(uint64(os.Getpid()))
+	s.board.started.Store(time.Now().UnixNano())
+	s.board.layout.Store(boardLayout)
+	return s, nil
+}
+
+func mapPage(fd int, at int64) ([]byte, error) {
+	b, err := unix.Mmap(fd, at, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return b, os.NewSyscallError("mmap", err)
+}
+
+// take gives a page to a worker to be. The descriptor is for it to inherit, and
+// stands at that page.
+func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
+	i := slices.IndexFunc(s.slots, func(l *slot) bool { return l.pid.Load() == 0 })
+	at := int64(i+1) * int64(boardStride)
+	if i < 0 {
+		at = int64(len(s.slots)+1) * int64(boardStride)
+		if err := unix.Ftruncate(s.fd, at+int64(boardStride)); err != nil {
+			return nil, -1, os.NewSyscallError("ftruncate", err)
+		}
+		b, err := mapPage(s.fd, at)
+		if err != nil {
+			return nil, -1, err
+		}
+		s.slots = append(s.slots, (*slot)(unsafe.Pointer(&b[0])))
+		i = len(s.slots) - 1
+	}
+	l = s.slots[i]
+	clear(unsafe.Slice((*byte)(unsafe.Pointer(l)), pageSize))
+	l.heartbeat.Store(monotonic())
+	l.age.Store(uint64(age))
+	// A descriptor with a position of its own.
+	fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", s.fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, -1, os.NewSyscallError("open", err)
+	}
+	if _, err = unix.Seek(fd, at, unix.SEEK_SET); err != nil {
+		unix.Close(fd)
+		return nil, -1, os.NewSyscallError("lseek", err)
+	}
+	return l, fd, nil
+}
+
+// fold adds an ended worker's counters to those of all that have ended, and
+// frees its page.
+func (s *scoreboard) fold(l *slot, cause uint64) {
+	b := s.board
+	b.folds.Add(1)
+	b.ended.add(&l.counters)
+	increase(&b.restarts[min(cause, causes-1)], 1)
+	l.pid.Store(0)
+	b.folds.Add(1)
+}
+
+// mapSlot maps the page at which fd stands, and closes fd.
 func mapSlot(fd int) (*slot, error) {
-	b, err := unix.Mmap(fd, 0, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	at, err := unix.Seek(fd, 0, unix.SEEK_CUR)
 	if err != nil {
-		return nil, os.NewSyscallError("mmap", err)
+		return nil, os.NewSyscallError("lseek", err)
+	}
+	b, err := mapPage(fd, at)
+	unix.Close(fd)
+	if err != nil {
+		return nil, err
 	}
 	return (*slot)(unsafe.Pointer(&b[0])), nil
-}
-
-func (s *slot) unmap() {
-	_ = unix.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(s)), pageSize))
 }
 
 // setRunning says which request runs; text is already fit for a log.
@@ -96,4 +260,15 @@ func (s *slot) runningText() string {
 		return ""
 	}
 	return string(s.running[:min(s.runningSize.Load(), runningMax)])
+}
+
+// count takes note of an answer, whatever kind it was.
+func (c *counters) count(status []byte, took time.Duration, body int64) {
+	class := 0
+	if len(status) > 0 && status[0] >= '1' && status[0] <= '5' {
+		class = int(status[0] - '0')
+	}
+	increase(&c.answers[class], 1)
+	increase(&c.bytes, uint64(body))
+	c.duration.observe(took)
 }

@@ -20,6 +20,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -124,8 +125,10 @@ type worker struct {
 	wbuf    []byte // for what is on a wire, when no lane has it
 
 	dispatched int
-	maxServed  int // 0 for no limit
-	served     uint64
+	maxServed  int   // 0 for no limit
+	counted    int   // dispatched at the last tick
+	born       int64 // when this worker started, and how long its Python took to be ready
+	bootTook   int64
 
 	renamed    bool  // the log files are, and Python, which boots, does not know yet
 	told       bool  // TERM came
@@ -136,6 +139,7 @@ type worker struct {
 	quitting   bool
 	killAt     int64 // when to kill the Python
 	pythonGone bool
+	memory     memoryWatch
 	moldGone   bool   // and will not say when the Python ends
 	hung       string // what was running when the Python was given up
 	askedAt    int64  // when it was asked whether it is alive, 0 if it has answered
@@ -246,7 +250,9 @@ func newWorker() (*worker, error) {
 	if w.slot, err = mapSlot(fdSlot); err != nil {
 		return w, err
 	}
+	w.memory = watchMemory("")
 	w.now = monotonic()
+	w.born = w.now
 	w.slot.heartbeat.Store(w.now)
 	w.clock.refresh()
 	if w.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -301,7 +307,7 @@ func (w *worker) boot() error {
 	if err != nil {
 		return err
 	}
-	w.slot.python.Store(uint64(w.python.pid))
+	w.isPython(w.python.pid)
 	if w.python.fate >= 0 {
 		if err := epollAdd(w.ep, w.python.fate, unix.EPOLLIN, onFate); err != nil {
 			return err
@@ -336,6 +342,24 @@ func (w *worker) listenTo(l *lane) error {
 	w.lanes[l.wire], l.events = l, unix.EPOLLIN
 	return epollAdd(w.ep, l.wire, unix.EPOLLIN, onWire)
 }
+
+// isPython notes who the Python is. When memory runs out the kernel should
+// rather end it than this worker, which can still answer for it.
+func (w *worker) isPython(pid int) {
+	w.slot.python.Store(uint64(pid))
+	if pid == 0 {
+		return // the mold will say
+	}
+	own, _ := strconv.Atoi(strings.TrimSpace(readText("/proc/self/oom_score_adj")))
+	adj := strconv.Itoa(min(own+victimScore, 1000))
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(adj), 0); err != nil {
+		w.log.debugf("%v", err)
+	}
+}
+
+// victimScore is added to oom_score_adj, as proc_pid_oom_score_adj(5) has it:
+// as if the Python had a tenth of the memory more.
+const victimScore = 100
 
 // catchSignals turns signals into bytes on a pipe and returns its read end.
 // ABRT is left to the runtime: it comes when this loop hangs, and the runtime's
@@ -811,6 +835,7 @@ func (w *worker) admit(l *listener, fd int, sa *unix.RawSockaddrAny) {
 		trusted = w.cfg.forwardedAllowIPs.has(addr)
 	}
 	c := w.add(fd, peer, trusted)
+	increase(&w.slot.counters.connections, 1)
 	w.introduce(c, true)
 	w.awaitHead(c)
 	w.advance(c)
@@ -848,10 +873,12 @@ func (w *worker) introduce(c *conn, opening bool) {
 func (w *worker) enqueue(c *conn) {
 	c.state, c.expires, c.since = waiting, 0, w.now
 	c.upload.pause(w.now)
-	if w.stopping && w.giveAway(c) {
+	// A Python whose wire has ended is dying, even if nobody has said so yet.
+	gone := w.python.closed || w.python.eof
+	if (w.stopping || gone) && w.giveAway(c) {
 		return
 	}
-	if w.python.closed || w.python.eof {
+	if gone {
 		w.refuseService(c)
 		return
 	}
@@ -910,6 +937,7 @@ func (w *worker) dispatch() {
 		}
 		done++
 		c.state, c.begun, c.lane = inLane, w.now, l
+		w.slot.counters.wait.observe(time.Duration(w.now - c.since))
 		w.dispatched++
 	}
 	if done > 0 {
@@ -919,7 +947,10 @@ func (w *worker) dispatch() {
 		w.waiting = w.waiting[:n]
 	}
 	if w.maxServed > 0 && w.dispatched >= w.maxServed && !w.stopping {
-		w.log.infof("Autorestarting worker after current request.")
+		if w.slot.state.Load() != stateLeaving {
+			w.log.infof("Autorestarting worker after current request.")
+		}
+		w.because(causeMaxRequests)
 		w.retire()
 	}
 }
@@ -1178,11 +1209,51 @@ func (w *worker) giveBack(l *lane) {
 	}
 }
 
+// standDown asks for a replacement and serves until that does: the arbiter says when.
+func (w *worker) standDown(cause uint64) {
+	w.because(cause)
+	w.slot.state.Store(stateLeaving)
+	_, _ = unix.Write(w.wake, []byte{0})
+}
+
+// aheadLeast is the least max_requests for which the end is foreseen. Who sets
+// less wants a fresh process for each few requests.
+const aheadLeast = 50
+
+// outgrow lets a worker go that is about to have served max_requests, or whose
+// Python has grown past max_memory.
+func (w *worker) outgrow() {
+	last := w.dispatched - w.counted
+	w.counted = w.dispatched
+	if w.stopping || w.slot.state.Load() != stateServing {
+		return
+	}
+	// What comes until a replacement has booted, and until the next look.
+	soon := int64(last) * (w.bootTook + 2*int64(time.Second)) / int64(time.Second)
+	if w.maxServed >= aheadLeast && int64(w.maxServed-w.dispatched) <= soon {
+		w.log.infof("Autorestarting worker after current request.")
+		w.standDown(causeMaxRequests)
+		return
+	}
+	if w.cfg.maxMemory == 0 || w.dispatched == 0 { // one that is too large from the start is no better when it is new
+		return
+	}
+	if python := w.slot.python.Load(); python > 0 {
+		if n := residentBytes(int(python)); n > int64(w.cfg.maxMemory) {
+			w.log.infof("Worker (pid:%d): its Python (pid:%d) has %sB of memory, which is more than max_memory; another takes its place",
+				w.pid, python, size(uint64(n)))
+			w.standDown(causeMaxMemory)
+		}
+	}
+}
+
 // Time ----------------------------------------------------------------------
 
 // tick runs once a second: the heartbeat, and every limit in time.
 func (w *worker) tick() {
 	w.slot.heartbeat.Store(w.now)
+	w.slot.waiting.Store(uint64(len(w.waiting)))
+	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	for _, c := range w.conns {
 		if c != nil {
 			w.hurry(c)
@@ -1204,6 +1275,8 @@ func (w *worker) tick() {
 	if w.moldGone {
 		w.lookForPython()
 	}
+	w.memory.look()
+	w.outgrow()
 	w.pool.trim()
 	if w.tls != nil {
 		w.tls.makeRoom(w.now, len(w.tls.queue))
@@ -1267,6 +1340,7 @@ func (w *worker) overdue(l *lane) {
 	}
 	seconds := time.Duration(w.now - l.begun).Round(time.Second)
 	w.hung = c.line() + " from " + c.peer.remoteAddr
+	w.because(causeTimeout)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.hung, seconds)
 	if w.python.threads {
 		w.loseLane(l)
@@ -1285,7 +1359,7 @@ func (w *worker) loseLane(l *lane) {
 	l.lost = true
 	epollDel(w.ep, l.wire)
 	w.giveUp(l, newBadRequest(504, "", ""))
-	w.slot.failures.Add(1)
+	increase(&w.slot.counters.failures, 1)
 	w.slot.busy.Store(uint64(len(w.python.busy)))
 	w.retire()
 }
@@ -1370,7 +1444,7 @@ func (w *worker) abandon(bad *badRequest) {
 	}
 	w.slot.begun.Store(0)
 	w.slot.busy.Store(0)
-	w.slot.failures.Add(1)
+	increase(&w.slot.counters.failures, 1)
 	w.retire()
 	// Whoever could not be handed over gets an answer that says to try again.
 	for _, c := range w.waiting {
@@ -1392,6 +1466,7 @@ func (w *worker) outOfStep(l *lane, err error) {
 		return
 	}
 	w.log.errorf("Worker (pid:%d): its Python (pid:%d) does not speak as it should (%v) and is replaced", w.pid, w.python.pid, err)
+	w.because(causeCrash)
 	w.abandon(newBadRequest(502, "", ""))
 	w.killPython(unix.SIGKILL)
 }
@@ -1438,7 +1513,7 @@ func (w *worker) readFate() {
 		number := binary.LittleEndian.Uint32(said[1:])
 		if said[0] == 'P' {
 			w.python.pid = int(number)
-			w.slot.python.Store(uint64(number))
+			w.isPython(int(number))
 			if w.stopping && !w.python.ready {
 				w.killPython(unix.SIGKILL)
 			}
@@ -1469,7 +1544,7 @@ func (w *worker) died(status unix.WaitStatus) {
 	case !p.ready && !w.stopping:
 		if w.exit = exitStatus(status); status.Signaled() {
 			w.exit = 0 // said here, and need not be said again
-			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, p.pid, fate(status))
+			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, p.pid, w.fate(status))
 		}
 		p.closed = true
 		w.stopping = true
@@ -1477,7 +1552,7 @@ func (w *worker) died(status unix.WaitStatus) {
 		w.logStacks()
 	case w.hung != "":
 		w.logStacks()
-	case p.closed || w.quitting || p.ended && len(p.busy) == 0:
+	case p.closed || w.quitting || !p.ready || p.ended && len(p.busy) == 0:
 	default:
 		doing := ""
 		for _, l := range slices.Clone(p.busy) {
@@ -1489,10 +1564,27 @@ func (w *worker) died(status unix.WaitStatus) {
 		if doing != "" {
 			doing = " It was running " + doing[len(", "):]
 		}
-		w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s%s", w.pid, p.pid, fate(status), doing)
+		w.because(causeCrash)
+		w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s%s", w.pid, p.pid, w.fate(status), doing)
 		w.logStacks()
 		w.abandon(newBadRequest(502, "", ""))
 	}
+}
+
+// because notes why this worker leaves; the first reason is the one.
+func (w *worker) because(cause uint64) {
+	if w.slot.cause.Load() == causeExit {
+		w.slot.cause.Store(cause)
+	}
+}
+
+// fate says how the Python has ended.
+func (w *worker) fate(status unix.WaitStatus) string {
+	text, memory := w.memory.fate(status)
+	if memory {
+		w.slot.cause.Store(causeMemory)
+	}
+	return text
 }
 
 // logStacks shows what faulthandler wrote.

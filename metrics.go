@@ -1,0 +1,271 @@
+package main
+
+// --metrics: what the scoreboard says, in the text form of Prometheus. It is
+// served by a process of its own, which has the workers' user, a descriptor to
+// read the scoreboard by, and no other: the arbiter never touches a client, and
+// a worker does not see the others' pages.
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// metricsTitle begins the process's name, as workerTitle does a worker's.
+const metricsTitle = "gunicorn: metrics ["
+
+// Limits of one that asks.
+const (
+	metricsTime    = 2 * time.Second // for all of it
+	metricsHead    = 8 << 10         // bytes of a request
+	metricsClients = 8               // at once; others wait to be accepted
+)
+
+// Descriptors of the process.
+const (
+	fdMetricsLifeline = 3 + iota // EOF means the arbiter is gone
+	fdMetricsScores
+	fdMetricsListener
+)
+
+// metrics is the arbiter's hold on it.
+type metrics struct {
+	text      string // as set
+	listener  *bound
+	pid       int
+	notBefore int64
+	said      string // the last error
+}
+
+// set follows the setting, at the start and at each reload. What cannot be
+// bound leaves everything as it was.
+func (m *metrics) set(a *arbiter, c *config) error {
+	if c.metrics == m.text {
+		return nil
+	}
+	var l *bound
+	if c.metrics != "" {
+		addr, _ := parseBind(c.metrics) // has been checked
+		fd, err := a.bindOnce(c, addr)
+		if err != nil {
+			return fmt.Errorf("metrics: %s: %w", c.metrics, err)
+		}
+		l = &bound{fd: fd, addr: addr}
+	}
+	m.close(a)
+	m.text, m.listener = c.metrics, l
+	return nil
+}
+
+// close ends the process.
+func (m *metrics) close(a *arbiter) {
+	if m.listener != nil {
+		a.closeBound([]*bound{m.listener})
+	}
+	if m.pid > 0 {
+		_ = unix.Kill(m.pid, unix.SIGKILL) // it holds nothing
+	}
+	m.text, m.listener, m.pid = "", nil, 0
+}
+
+// keep starts the process, again if it has died. An arbiter that another has
+// started leaves the address to that, until it is gone.
+func (m *metrics) keep(a *arbiter) {
+	if a.passed.parent > 0 || monotonic() < m.notBefore {
+		return
+	}
+	m.notBefore = monotonic() + int64(time.Second)
+	err := m.set(a, a.cfg)
+	if err == nil && m.pid == 0 && m.listener != nil {
+		err = m.start(a)
+	}
+	if err == nil {
+		m.said = ""
+	} else if text := err.Error(); text != m.said {
+		m.said = text // and not again each second
+		a.log.errorf("%s", text)
+	}
+}
+
+func (m *metrics) start(a *arbiter) error {
+	scores, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", a.scores.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(scores)
+	m.pid, err = syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]"}, &syscall.ProcAttr{
+		Files: []uintptr{0, 1, 2, uintptr(a.lifeR), uintptr(scores), uintptr(m.listener.fd)},
+		Sys:   &syscall.SysProcAttr{Credential: a.cfg.credential},
+	})
+	return err
+}
+
+// died says whether the dead child is this one.
+func (m *metrics) died(pid int) bool {
+	if pid != m.pid {
+		return false
+	}
+	m.pid = 0
+	return true
+}
+
+// runMetrics is the whole life of the process.
+func runMetrics() int {
+	for fd := fdMetricsLifeline; fd <= fdMetricsListener; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	go func() {
+		var b [1]byte
+		for {
+			if n, err := unix.Read(fdMetricsLifeline, b[:]); err != unix.EINTR && n <= 0 {
+				os.Exit(0)
+			}
+		}
+	}()
+	f := os.NewFile(fdMetricsListener, "listener")
+	l, err := net.FileListener(f)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gunicorn: metrics: %v\n", err)
+		return exitFailure
+	}
+	f.Close()
+	clients := make(chan struct{}, metricsClients)
+	for {
+		clients <- struct{}{}
+		c, err := l.Accept()
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "gunicorn: metrics: %v\n", err)
+			return exitFailure
+		}
+		go func() {
+			serveMetrics(c)
+			c.Close()
+			<-clients
+		}()
+	}
+}
+
+// serveMetrics answers one request and leaves.
+func serveMetrics(c net.Conn) {
+	_ = c.SetDeadline(time.Now().Add(metricsTime))
+	status, body := "200 OK", ""
+	r, bad := readMetricsRequest(c)
+	path := ""
+	if bad == nil && r != nil {
+		path, _, _ = strings.Cut(string(r.target), "?")
+	}
+	switch {
+	case bad != nil:
+		status = fmt.Sprintf("%d %s", bad.status, bad.reason)
+	case r == nil:
+		return // it has left
+	case string(r.method) != "GET" && string(r.method) != "HEAD":
+		status = "405 Method Not Allowed"
+	case path != "/metrics" && path != "/":
+		status = "404 Not Found"
+	default:
+		scores, err := readScoreboard(fdMetricsScores)
+		if err != nil {
+			status, body = "500 Internal Server Error", err.Error()+"\n"
+			break
+		}
+		body = string(scores.prometheus(nil))
+	}
+	if body == "" {
+		body = status + "\n"
+	}
+	head := fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"+
+		"Content-Length: %d\r\nConnection: close\r\n\r\n", status, len(body))
+	if r != nil && string(r.method) == "HEAD" {
+		body = ""
+	}
+	_, _ = c.Write([]byte(head + body))
+}
+
+// readMetricsRequest reads a head; a body is of no interest.
+func readMetricsRequest(c net.Conn) (*request, *badRequest) {
+	cfg := &config{limitRequestLine: 4094, limitRequestFields: 100, limitRequestFieldSize: 8190}
+	r := &request{}
+	r.reset()
+	b := make([]byte, 0, metricsHead)
+	for len(b) < cap(b) {
+		n, err := c.Read(b[len(b):cap(b)])
+		b = b[:len(b)+n]
+		if n, bad := r.parse(b, cfg, false); bad != nil || n > 0 {
+			return r, bad
+		}
+		if err != nil {
+			return nil, nil
+		}
+	}
+	return nil, newBadRequest(431, "", "")
+}
+
+// prometheus is the reading in the text format 0.0.4.
+func (r *reading) prometheus(b []byte) []byte {
+	family := func(name, kind, help string) {
+		b = fmt.Appendf(b, "# HELP gunicorn_%s %s\n# TYPE gunicorn_%s %s\n", name, help, name, kind)
+	}
+	one := func(name, kind, help string, value any) {
+		family(name, kind, help)
+		b = fmt.Appendf(b, "gunicorn_%s %v\n", name, value)
+	}
+	family("info", "gauge", "The server.")
+	b = fmt.Appendf(b, "gunicorn_info{version=%q} 1\n", version)
+	one("start_time_seconds", "gauge", "When the arbiter started, as Unix time.", seconds3(r.started))
+	one("workers_wanted", "gauge", "Workers that there should be.", r.target)
+	states := map[string]int{}
+	var lanes, busy, waiting, open int
+	var memory [2]int64
+	for _, w := range r.workers {
+		states[w.state]++
+		lanes, busy, waiting, open = lanes+w.lanes, busy+w.busy, waiting+w.waiting, open+w.open
+		memory[0] += residentBytes(w.pid)
+		memory[1] += residentBytes(w.python)
+	}
+	family("workers", "gauge", "Workers by what they do.")
+	for _, state := range []string{"booting", "idle", "busy", "stopping"} {
+		b = fmt.Appendf(b, "gunicorn_workers{state=%q} %d\n", state, states[state])
+	}
+	family("worker_ends_total", "counter", "Workers that have ended, by the cause.")
+	for i, n := range r.restarts {
+		b = fmt.Appendf(b, "gunicorn_worker_ends_total{cause=%q} %d\n", causeNames[i], n)
+	}
+	one("lanes", "gauge", "Requests that the application can run at once.", lanes)
+	one("lanes_busy", "gauge", "Requests that it runs.", busy)
+	one("requests_waiting", "gauge", "Requests that wait for it.", waiting)
+	one("connections", "gauge", "Connections that are open.", open)
+	one("connections_accepted_total", "counter", "Connections that have been accepted.", r.total.connections.Load())
+	family("requests_total", "counter", "Answers, by the class of their status.")
+	for class := 1; class < len(r.total.answers); class++ {
+		b = fmt.Appendf(b, "gunicorn_requests_total{status=\"%dxx\"} %d\n", class, r.total.answers[class].Load())
+	}
+	one("request_failures_total", "counter", "Answers of 500 and above, and those that broke off.", r.total.failures.Load())
+	one("response_bytes_total", "counter", "Bytes of response bodies.", r.total.bytes.Load())
+	family("request_duration_seconds", "histogram", "From the application's lane to the end of its answer.")
+	b = r.total.duration.prometheus(b, "request_duration_seconds")
+	family("queue_wait_seconds", "histogram", "From a complete request to the application's lane.")
+	b = r.total.wait.prometheus(b, "queue_wait_seconds")
+	family("resident_memory_bytes", "gauge", "Memory of all workers and of their Pythons; what they share counts for each.")
+	b = fmt.Appendf(b, "gunicorn_resident_memory_bytes{process=\"worker\"} %d\n", memory[0])
+	return fmt.Appendf(b, "gunicorn_resident_memory_bytes{process=\"python\"} %d\n", memory[1])
+}
+
+func (h *histogram) prometheus(b []byte, name string) []byte {
+	n := uint64(0)
+	for i := range h.counts {
+		n += h.counts[i].Load()
+		le := "+Inf"
+		if i < len(bounds) {
+			le = strconv.FormatFloat(bounds[i].Seconds(), 'g', -1, 64)
+		}
+		b = fmt.Appendf(b, "gunicorn_%s_bucket{le=%q} %d\n", name, le, n)
+	}
+	return fmt.Appendf(b, "gunicorn_%s_sum %v\ngunicorn_%s_count %d\n", name, time.Duration(h.sum.Load()).Seconds(), name, n)
+}

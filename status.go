@@ -1,0 +1,286 @@
+package main
+
+// What a server is doing, for people and for machines: gunicorn --status reads
+// the scoreboard of one that runs, through /proc, and so asks the kernel alone
+// whether it may.
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"text/tabwriter"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// reading is the scoreboard at one moment.
+type reading struct {
+	pid      int
+	started  time.Time
+	target   int
+	serving  int
+	ended    *counters
+	restarts [causes]uint64
+	workers  []workerReading
+	total    *counters // with those of workers that have ended
+}
+
+type workerReading struct {
+	pid, python, age           int
+	state                      string
+	started                    time.Time
+	silent                     time.Duration // since the last heartbeat
+	lanes, busy, waiting, open int
+	counters                   *counters
+	running                    string
+	since                      time.Duration
+}
+
+// readTries bounds the wait for a moment at which no worker ends.
+const readTries = 100
+
+// findScoreboard opens the one of a running arbiter.
+func findScoreboard(pid int) (fd int, err error) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return -1, err
+	}
+	for _, name := range names {
+		path := dir + "/" + name.Name()
+		if target, err := os.Readlink(path); err != nil || !strings.HasPrefix(target, "/memfd:"+boardName+" ") {
+			continue
+		}
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return -1, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		return fd, nil
+	}
+	return -1, fmt.Errorf("process %d is not an arbiter of this program", pid)
+}
+
+// readScoreboard takes a copy in which every counter of a worker is in one
+// place: its page, or with those of the ended.
+func readScoreboard(fd int) (*reading, error) {
+	for range readTries {
+		b, err := readFile(fd, 1<<30)
+		if err != nil {
+			return nil, err
+		}
+		if len(b) < pageSize {
+			return nil, errors.New("the scoreboard is not complete")
+		}
+		// The copy is aligned as the pages are: allocations of this size
+		// begin a page.
+		first := (*board)(unsafe.Pointer(&b[0]))
+		if first.layout.Load() != boardLayout {
+			return nil, errors.New("the scoreboard is that of another version of this program")
+		}
+		var again [pageSize]byte
+		if _, err := unix.Pread(fd, again[:unsafe.Sizeof(board{})], 0); err != nil {
+			return nil, os.NewSyscallError("pread", err)
+		}
+		at := unsafe.Offsetof(first.folds)
+		if folds := first.folds.Load(); folds%2 == 0 && bytes.Equal(again[at:at+8], b[at:at+8]) {
+			return newReading(first, b), nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil, errors.New("the scoreboard does not come to rest")
+}
+
+func newReading(first *board, b []byte) *reading {
+	r := &reading{
+		pid: int(first.pid.Load()), started: time.Unix(0, first.started.Load()),
+		target: int(first.target.Load()), serving: int(first.serving.Load()), ended: &first.ended, total: &counters{},
+	}
+	r.total.add(r.ended)
+	for i := range r.restarts {
+		r.restarts[i] = first.restarts[i].Load()
+	}
+	now := monotonic()
+	for at := boardStride; at+pageSize <= len(b); at += boardStride {
+		s := (*slot)(unsafe.Pointer(&b[at]))
+		if s.pid.Load() == 0 {
+			continue
+		}
+		w := workerReading{
+			pid: int(s.pid.Load()), python: int(s.python.Load()), age: int(s.age.Load()), state: "stopping",
+			started: time.Unix(0, s.started.Load()), silent: time.Duration(now - s.heartbeat.Load()),
+			lanes: int(s.lanes.Load()), busy: int(s.busy.Load()), waiting: int(s.waiting.Load()), open: int(s.connections.Load()),
+			counters: &s.counters, running: s.runningText(),
+		}
+		switch s.state.Load() {
+		case stateBooting:
+			w.state = "booting"
+		case stateServing, stateLeaving:
+			w.state = "idle"
+			if w.busy > 0 {
+				w.state = "busy"
+			}
+		}
+		if begun := s.begun.Load(); begun > 0 {
+			w.since = time.Duration(now - begun)
+		}
+		r.workers = append(r.workers, w)
+		r.total.add(w.counters)
+	}
+	return r
+}
+
+// sum adds up a list of counters.
+func sum(list []atomic.Uint64) (n uint64) {
+	for i := range list {
+		n += list[i].Load()
+	}
+	return n
+}
+
+// residentBytes is the memory of a process that is in use now, 0 if it is gone.
+func residentBytes(pid int) int64 {
+	if pid <= 0 {
+		return 0
+	}
+	f := strings.Fields(readText(fmt.Sprintf("/proc/%d/statm", pid)))
+	if len(f) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(f[1], 10, 64)
+	return pages * int64(os.Getpagesize())
+}
+
+// printStatus is gunicorn --status.
+func printStatus(c *config, out io.Writer) error {
+	path := c.pidfile
+	if path == "" {
+		return errors.New("status: name the server's pid file with --pid")
+	}
+	pid := pidfileOwner(path)
+	if pid == 0 {
+		return fmt.Errorf("status: %s: no pid file of a server", path)
+	}
+	fd, err := findScoreboard(pid)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("status: %s: process %d does not run", path, pid)
+	}
+	if err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	defer unix.Close(fd)
+	r, err := readScoreboard(fd)
+	if err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	if c.status == "json" {
+		_, err = out.Write(append(r.json(nil), '\n'))
+	} else {
+		err = r.table(out)
+	}
+	return err
+}
+
+// table is the status for people.
+func (r *reading) table(out io.Writer) error {
+	fmt.Fprintf(out, "Arbiter %d, up %v: %d of %d workers serve\n", r.pid, uptime(r.started), r.serving, r.target)
+	fmt.Fprintf(out, "Requests: %d", sum(r.total.answers[:]))
+	for class := 1; class < len(r.total.answers); class++ {
+		fmt.Fprintf(out, ", %dxx %d", class, r.total.answers[class].Load())
+	}
+	fmt.Fprintf(out, "\nWorkers that have ended:")
+	ended := uint64(0)
+	for i, n := range r.restarts {
+		if ended += n; n > 0 {
+			fmt.Fprintf(out, " %s %d", causeNames[i], n)
+		}
+	}
+	if ended == 0 {
+		fmt.Fprint(out, " none")
+	}
+	fmt.Fprint(out, "\n\n")
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "PID\tPYTHON\tAGE\tSTATE\tUP\tREQUESTS\tFAILED\tSENT\tOPEN\tWAITING\tMEMORY\tRUNNING")
+	for _, w := range r.workers {
+		running := w.running
+		if running != "" {
+			running += fmt.Sprintf(" for %v", w.since.Round(100*time.Millisecond))
+		}
+		fmt.Fprintf(t, "%d\t%d\t%d\t%s\t%v\t%d\t%d\t%s\t%d\t%d\t%s\t%s\n", w.pid, w.python, w.age, w.state, uptime(w.started),
+			sum(w.counters.answers[:]), w.counters.failures.Load(), size(w.counters.bytes.Load()), w.open, w.waiting,
+			size(uint64(residentBytes(w.pid)+residentBytes(w.python))), running)
+	}
+	return t.Flush()
+}
+
+func uptime(since time.Time) time.Duration { return time.Since(since).Round(time.Second) }
+
+// size is bytes in the unit that fits.
+func size(n uint64) string {
+	const units = "kMGT"
+	if n < 1000 {
+		return strconv.FormatUint(n, 10)
+	}
+	f, i := float64(n)/1000, 0
+	for f >= 1000 && i < len(units)-1 {
+		f, i = f/1000, i+1
+	}
+	return strconv.FormatFloat(f, 'f', 1, 64) + units[i:i+1]
+}
+
+// json is the status for machines.
+func (r *reading) json(b []byte) []byte {
+	b = fmt.Appendf(b, `{"pid":%d,"started":%s,"workers_wanted":%d,"workers_serving":%d,`, r.pid, seconds3(r.started), r.target, r.serving)
+	b = r.total.json(b)
+	b = append(b, `,"ended":{`...)
+	for i, n := range r.restarts {
+		b = fmt.Appendf(b, `%q:%d,`, causeNames[i], n)
+	}
+	b = append(b[:len(b)-1], `},"workers":[`...)
+	for i, w := range r.workers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Appendf(b, `{"pid":%d,"python":%d,"age":%d,"state":%q,"started":%s,"heartbeat":%.3f,`+
+			`"lanes":%d,"busy":%d,"waiting":%d,"connections":%d,"memory":{"worker":%d,"python":%d},"running":`,
+			w.pid, w.python, w.age, w.state, seconds3(w.started), w.silent.Seconds(),
+			w.lanes, w.busy, w.waiting, w.open, residentBytes(w.pid), residentBytes(w.python))
+		if w.running == "" {
+			b = append(b, `null,"running_for":null,`...)
+		} else {
+			b = appendJSON(b, w.running)
+			b = fmt.Appendf(b, `,"running_for":%.3f,`, w.since.Seconds())
+		}
+		b = append(w.counters.json(b), '}')
+	}
+	return append(b, "]}"...)
+}
+
+// seconds3 is a moment as Unix time.
+func seconds3(t time.Time) string {
+	return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64)
+}
+
+func (c *counters) json(b []byte) []byte {
+	b = fmt.Appendf(b, `"requests":%d,"status":{`, sum(c.answers[:]))
+	for class := 1; class < len(c.answers); class++ {
+		b = fmt.Appendf(b, `"%dxx":%d,`, class, c.answers[class].Load())
+	}
+	b = fmt.Appendf(b[:len(b)-1], `},"failures":%d,"bytes":%d,"accepted":%d,"duration":`,
+		c.failures.Load(), c.bytes.Load(), c.connections.Load())
+	b = c.duration.json(b)
+	b = append(b, `,"wait":`...)
+	return c.wait.json(b)
+}
+
+// json has the sum and the mean, in seconds; buckets are for metrics.
+func (h *histogram) json(b []byte) []byte {
+	total, n := time.Duration(h.sum.Load()).Seconds(), sum(h.counts[:])
+	return fmt.Appendf(b, `{"seconds":%.6f,"count":%d}`, total, n)
+}
