@@ -73,6 +73,10 @@ type liveLoad struct {
 func startLoad(t *testing.T, s *server, n int) *liveLoad {
 	l := &liveLoad{t: t, s: s, fates: map[int64]int{}, statuses: map[string]int{}, pause: func() string { return "" }}
 	l.last.Store(time.Now().UnixNano())
+	t.Cleanup(func() { // after a failure
+		l.closing.Store(true)
+		l.halt.Store(true)
+	})
 	for range n {
 		l.clients.Add(1)
 		go l.client()
@@ -197,11 +201,11 @@ func (l *liveLoad) count(what int) (n int) {
 	return n
 }
 
-// waitAnswers waits for n more answers.
+// waitAnswers waits for n more answers, on a machine that may be busy.
 func (l *liveLoad) waitAnswers(n int) {
 	l.t.Helper()
 	n += l.count(fateAnswered)
-	if !poll(waitLimit, func() bool { return l.count(fateAnswered) >= n }) {
+	if !poll(3*waitLimit, func() bool { return l.count(fateAnswered) >= n }) {
 		l.t.Fatal("the server does not answer")
 	}
 }
@@ -313,7 +317,9 @@ func livesReload(t *testing.T, workers string) {
 func livesRecycle(t *testing.T, workers string) {
 	s := livesServer(t, "-w", workers, "--max-requests", "100", "--max-requests-jitter", "20")
 	l := startLoad(t, s, 64)
-	l.waitAnswers(times(1500, 30000))
+	for range times(2, 100) {
+		l.waitAnswers(400)
+	}
 	l.stop()
 	l.nothingLost()
 }

@@ -439,7 +439,11 @@ func (w *worker) handle(e *unix.EpollEvent) {
 	case onListener:
 		w.accept(fd)
 	case onHandover:
-		w.takeOver()
+		// An event that came before may have changed our mind: who leaves
+		// must not be given anything any more.
+		if w.armed {
+			w.takeOver()
+		}
 	case onClient:
 		if c := w.conns[fd]; c != nil {
 			w.client(c, e.Events)
