@@ -22,8 +22,9 @@ OURS, THEIRS, FLOOR = "here", "gunicorn", "floor"
 
 
 # What is wanted of a server: an application, so many processes, so many
-# requests at once in each.
-Setup = namedtuple("Setup", "app workers threads tls preload", defaults=(1, 1, False, False))
+# requests at once in each; room for a crowd of connections is asked of this
+# one only.
+Setup = namedtuple("Setup", "app workers threads tls preload crowd", defaults=(1, 1, False, False, 0))
 
 
 def gunicorn(binary, setup, port, *more):
@@ -34,7 +35,11 @@ def gunicorn(binary, setup, port, *more):
 
 
 def here(setup, port):
-    return gunicorn(binaries[OURS], setup, port, *["--threads", str(setup.threads)] * (setup.threads > 1))
+    more = ["--threads", str(setup.threads)] * (setup.threads > 1)
+    if setup.crowd:
+        more += ["--worker-connections", str(setup.crowd + 100), "--keep-alive", "600"]
+        more += ["--client-header-timeout", "600", "--client-body-timeout", "600", "--client-min-rate", "0"]
+    return gunicorn(binaries[OURS], setup, port, *more)
 
 
 def gunicorn_sync(setup, port):
