@@ -2230,6 +2230,9 @@ func (c *config) encode() []byte {
 			b = appendMarshal(b, c.said[settings[i].name])
 			continue
 		}
+		if v == autoWorkers && settings[i].kind == workerCount {
+			v = int64(c.workers) // one count for all, and a number for Python
+		}
 		switch v := v.(type) {
 		case callable:
 			b = append(b, marshalNone)
