@@ -109,10 +109,12 @@ func tool(t *testing.T, name string) string {
 	return path
 }
 
-// crews are numbers of workers, and of clients to keep them busy.
+// crews are numbers and kinds of workers, and numbers of clients to keep them busy.
 var crews = []crew{
 	{"one worker", nil, 1},
 	{"four workers", []string{"-w", "4"}, 4},
+	{"four threads", []string{"--threads", "4"}, 4},
+	{"greenlets", []string{"-k", "gevent", "-w", "2"}, 4},
 }
 
 type crew struct {
