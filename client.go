@@ -65,6 +65,8 @@ type conn struct {
 	broken   *badRequest // why the body will never be complete
 	told     bool        // Python knows
 	indirect bool        // Python asks for the environ first
+	taken    bool        // the application has the socket
+	shared   bool        // it has seen it, and may have it open for longer than its request takes
 
 	lane    *lane  // that has the request
 	number  uint32 // of the request there
@@ -791,6 +793,9 @@ func (w *worker) linger(c *conn) {
 
 // lost is called when the client is gone, or deserves no more.
 func (w *worker) lost(c *conn) {
+	if c.state == pumping && c.lane != nil {
+		c.state = inLane
+	}
 	switch c.state {
 	case waiting:
 		w.record(c, []byte("499"), true)
@@ -845,6 +850,15 @@ func (w *worker) unplug(c *conn) {
 	}
 	c.secure = nil
 	w.part(c)
+	if c.shared {
+		// A thread there that still reads must not do so for ever. And epoll
+		// must not go on watching what lives on, under a number that will be
+		// another's.
+		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
+		if c.watched {
+			epollDel(w.ep, c.fd)
+		}
+	}
 	w.conns[c.fd] = nil
 	unix.Close(c.fd)
 	c.fd = -1
@@ -893,6 +907,7 @@ func (w *worker) recycle(c *conn) {
 	c.trailer, c.trailed = nil, false
 	c.upload, c.reply, c.unsent, c.given = passage{}, passage{}, 0, 0
 	c.asked, c.told, c.indirect, c.lane = false, false, false, nil
+	c.taken = false
 	c.started, c.refused, c.dropped, c.keep, c.cut = false, false, false, false, false
 	c.framing, c.meta, c.sent, c.tail = framing{}, nil, 0, ""
 	c.tried, c.head, c.next, c.junk = 0, 0, 0, 0

@@ -609,6 +609,7 @@ def lane_class(wsgi):
             call = HookedCall(call.wire, call.number, call.cancelled)
             call.sent, call.req = 0, None
             environ["wsgi.early_hints"] = call.early_hints
+            environ["gunicorn.socket"] = wsgi["ClientSocket"](call)
             req = call.req = Request(environ)
             try:
                 hooks.call("pre_request", worker, req)

@@ -93,6 +93,7 @@ type request struct {
 	upper    []byte // scratch: a field name in upper case
 	closes   bool   // a Connection field has the option close
 	persists bool   // or keep-alive
+	upgrades bool   // or upgrade
 }
 
 // badRequest is a client's mistake: it becomes a reply, and a line in the log.
@@ -617,6 +618,7 @@ func (r *request) addOptions(list []byte) {
 		option = trimBlanks(option)
 		r.closes = r.closes || foldEqual(option, "CLOSE")
 		r.persists = r.persists || foldEqual(option, "KEEP-ALIVE")
+		r.upgrades = r.upgrades || foldEqual(option, "UPGRADE")
 	}
 }
 

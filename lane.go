@@ -49,6 +49,7 @@ const (
 	kindBody                // an answer to kindRead
 	kindOpen                // a lane, its number; the descriptors come along
 	kindAsk                 // whether the main thread runs: it answers at once
+	kindLent                // an answer to kindSocket; a descriptor comes along
 )
 
 const (
@@ -63,6 +64,7 @@ const (
 	kindRetire              // a worker hook's wish that this worker leave
 	kindFields              // headers that a hook has added to the request, for the access log
 	kindHere                // the answer to kindAsk
+	kindSocket              // wants the client's socket
 )
 
 const (
@@ -72,6 +74,8 @@ const (
 	flagQuiet              // the application wants the connection closed, and no error
 	flagClose              // no keep-alive after this response
 	flagStacks             // write every thread's stack before the answer
+	flagTaken              // the client's socket is the application's now
+	flagPumped             // and is not itself what comes along
 )
 
 const (

@@ -15,8 +15,10 @@
 //	tls.go        its TLS; cert.go certificates, cipher.go the list of ciphers,
 //	              pump.go requests that a sibling answers through this worker
 //	http.go       HTTP/1.1, bytes to a request and a response to bytes
+//	proxy.go      the PROXY protocol
 //	lane.go       requests on their way to Python; frames
 //	reply.go      what Python says, on its way to the client
+//	socket.go     connections that the application takes over
 //	marshal.go    the language of frames
 //	wsgi.py       the Python half: loads the application and calls it
 //	package.py    the gunicorn package that Python code may import

@@ -2,7 +2,8 @@ package main
 
 // A pump joins a client, whose TLS is this worker's, to a plain socket at whose
 // other end somebody else speaks for it: a sibling that serves a request which
-// would have to wait here, or cannot be served here any more. What is on the way
+// would have to wait here, or cannot be served here any more, or an application
+// that has taken the connection over. What is on the way
 // is bounded both ways: nothing is read from one side that the other has no room
 // for.
 
@@ -42,16 +43,16 @@ func (w *worker) lend(c *conn) bool {
 		return false
 	}
 	w.release(c)
-	w.join(c, near)
+	w.join(c, near, nil)
 	return true
 }
 
-// join makes c a pump to fd.
-func (w *worker) join(c *conn, fd int) {
+// join makes c a pump to fd, where some bytes of the client go first.
+func (w *worker) join(c *conn, fd int, ahead []byte) {
 	if err := epollAdd(w.ep, fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, onPump); err != nil {
 		w.log.errorf("%v", err)
 		unix.Close(fd)
-		w.close(c)
+		w.lost(c)
 		return
 	}
 	if w.pumps == nil {
@@ -59,6 +60,9 @@ func (w *worker) join(c *conn, fd int) {
 	}
 	w.pumps[fd] = c
 	c.pump = &pump{fd: fd}
+	if len(ahead) > 0 {
+		c.pump.out = append(w.pool.get(len(ahead)), ahead...)
+	}
 	c.state, c.expires, c.unread = pumping, 0, true
 	w.watch(c)
 	w.move(c)
@@ -116,14 +120,17 @@ func (w *worker) moveOut(c *conn) bool {
 	switch {
 	case errno == unix.EAGAIN:
 		return false
-	case errno != 0 || n == 0 && hungUp(c.pump.fd):
+	case c.taken && n == 0 && c.lane != nil:
+		w.part(c) // the application has closed it, and its request is not over
+		c.state = inLane
+	case !c.taken && (errno != 0 || n == 0 && hungUp(c.pump.fd)):
 		w.lost(c)
 	case n == 0:
 		w.part(c)
 		c.state, c.keep = draining, false
 		w.drained(c)
 	default:
-		w.seal(c, b[:n])
+		w.send(c, b[:n], nil)
 	}
 	return n > 0
 }

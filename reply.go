@@ -119,7 +119,7 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 	r := &marshalReader{b: meta[:f.meta]}
 	switch f.kind {
 	case kindResponse, kindFile:
-		if c.started {
+		if c.started || c.taken {
 			return errOutOfStep
 		}
 		if err := w.readResponse(r); err != nil {
@@ -153,6 +153,8 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 		return w.hints(c, r)
 	case kindFields:
 		return w.addFields(c, r)
+	case kindSocket:
+		return w.lendSocket(c)
 	default:
 		return errOutOfStep
 	}
@@ -406,7 +408,7 @@ func (w *worker) hints(c *conn, r *marshalReader) error {
 	if r.err != nil {
 		return errOutOfStep
 	}
-	if c.started || c.req.minor == 0 {
+	if c.started || c.taken || c.req.minor == 0 {
 		return nil
 	}
 	err := errBadType
@@ -439,6 +441,12 @@ func (w *worker) addFields(c *conn, r *marshalReader) error {
 
 // failed ends a response that the application did not finish.
 func (w *worker) failed(c *conn, flags byte) {
+	if c.taken {
+		c.status = append(c.status[:0], "101"...)
+		c.dropped = flags&flagQuiet != 0
+		w.cut(c)
+		return
+	}
 	if !c.started && flags&flagQuiet == 0 {
 		w.serverError(c)
 		w.flushOut()
@@ -484,6 +492,9 @@ func (w *worker) complete(c *conn) {
 	}
 	if c.bodyLeft > discardMax || c.broken != nil {
 		c.keep = false // what is unread must never be taken for a request
+	}
+	if c.taken && !w.takeSocketBack(c) {
+		return
 	}
 	if c.fd < 0 {
 		w.release(c)

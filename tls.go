@@ -15,6 +15,7 @@ package main
 // began in.
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -361,6 +362,19 @@ func (s *secure) open(b []byte) (int, syscall.Errno) {
 		s.w.log.warningf("ip=%s cut its TLS connection", s.c.peer.remoteAddr)
 	}
 	return 0, 0
+}
+
+// certificate is the client's, empty if it has shown none.
+func (e *endpoint) certificate() []byte {
+	i := bytes.Index(e.facts, []byte("-----BEGIN"))
+	if i < 0 {
+		return nil
+	}
+	block, _ := pem.Decode(e.facts[i:])
+	if block == nil {
+		return nil
+	}
+	return block.Bytes
 }
 
 // seal writes plaintext.

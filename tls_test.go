@@ -146,7 +146,7 @@ func TestScriptsTLS(t *testing.T) {
 	dir := t.TempDir()
 	newAuthority(t, "authority").pair(t, dir, "server")
 	flags := []string{"--certfile", filepath.Join(dir, "server.pem"), "--keyfile", filepath.Join(dir, "server.key")}
-	for _, kind := range []string{"http_", "wsgi_", "sec_", "errors_", "workers_", "crash_", "hang"} {
+	for _, kind := range []string{"http_", "wsgi_", "sec_", "errors_", "workers_", "crash_", "hang", "socket"} {
 		names, _ := filepath.Glob("testdata/script/" + kind + "*.txt")
 		for _, name := range names {
 			if base := strings.TrimSuffix(filepath.Base(name), ".txt"); notOverTLS[base] == "" {
@@ -167,6 +167,15 @@ def app(environ, start_response):
         lines = ["%s=%s" % (k, v) for k, v in sorted(environ.items())
                  if k.startswith(("SSL_", "HTTPS")) or k in ("wsgi.url_scheme", "REMOTE_ADDR", "HTTP_SSL_CLIENT_VERIFY")]
         body = [("\n".join(lines) + "\n").encode("latin-1")]
+    elif path == "/socket":
+        sock = environ["gunicorn.socket"]
+        cert, der = sock.getpeercert(), sock.getpeercert(True)
+        text = "%s %s %s " % (cert and cert["subject"][-1][0][1], type(der).__name__, sock.getpeername()[0])
+        try:
+            sock.recv(1)
+        except OSError as e:
+            text += str(e)
+        body = [text.encode()]
     elif path == "/upload":
         n = 0
         while True:

@@ -608,6 +608,9 @@ func (w *worker) end() {
 		if c != nil && c.state == lingering {
 			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
 		}
+		if c != nil && c.taken {
+			w.endTaken(c)
+		}
 		if c == nil || c.state > readingHead {
 			continue
 		}
@@ -1381,7 +1384,10 @@ func (w *worker) giveUp(l *lane, bad *badRequest) {
 		w.obufFor, w.obuf = nil, w.obuf[:0]
 	}
 	c.keep, c.refused, c.lane = false, true, nil
-	if c.started {
+	if c.started || c.taken {
+		if c.taken {
+			c.status = append(c.status[:0], "101"...)
+		}
 		w.record(c, c.status, true)
 		c.forbidEnd()
 		w.close(c)

@@ -42,10 +42,10 @@ HEADER = struct.Struct("<IIIBBxx")
 QUEUE_MAX = 1 << 16  # no request message is longer; the worker keeps to it too
 RELAY_MAX = 60 << 10  # of a message the other way
 
-REQUEST, INDIRECT, BODY, OPEN, ASK = 1, 2, 3, 4, 5  # from the worker
+REQUEST, INDIRECT, BODY, OPEN, ASK, LENT = 1, 2, 3, 4, 5, 6  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
-RETIRE, FIELDS, HERE = 16, 17, 18
-LAST, MORE, BROKEN, QUIET, CLOSE, STACKS = 1, 2, 4, 8, 16, 32  # flags
+RETIRE, FIELDS, HERE, SOCKET = 16, 17, 18, 19
+LAST, MORE, BROKEN, QUIET, CLOSE, STACKS, TAKEN, PUMPED = 1, 2, 4, 8, 16, 32, 64, 128  # flags
 
 
 # Application ---------------------------------------------------------------
@@ -412,13 +412,13 @@ def send_all(wire, data):
 class Call:
     """One request's start_response and the response that follows."""
 
-    __slots__ = ("wire", "number", "cancelled", "status", "headers", "begun", "left", "done", "broken")
+    __slots__ = ("wire", "number", "cancelled", "status", "headers", "begun", "left", "done", "broken", "socket", "taken")
 
     def __init__(self, wire, number, cancelled):
         self.wire, self.number, self.cancelled = wire, number, cancelled
-        self.status = self.headers = self.left = None
+        self.status = self.headers = self.left = self.socket = None
         self.broken = None  # the error that reading the body has raised
-        self.begun = self.done = False
+        self.begun = self.done = self.taken = False
 
     def start_response(self, status, headers, exc_info=None):
         if exc_info:
@@ -470,6 +470,10 @@ class Call:
             self.send(data, LAST)
 
     def send(self, data, flags):
+        if self.taken:
+            # The response is what the application has written there itself.
+            self.fail(QUIET)
+            return
         if self.begun:
             kind, meta = BLOCK, b""
         else:
@@ -520,6 +524,30 @@ class Call:
             self.begun = self.done = True
             send_all(self.wire, HEADER.pack(0, self.number, 0, FAILED, flags))
 
+    def borrow(self):
+        """The client's socket, of this process too from now on."""
+        if self.done:
+            raise OSError(errno.EBADF, "the request is over")
+        send_all(self.wire, HEADER.pack(0, self.number, 0, SOCKET, 0))
+        head, control, _, _ = self.wire.recvmsg(HEADER.size, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
+        if not head:
+            os._exit(0)  # the worker is gone
+        length, number, _, kind, flags = HEADER.unpack(head)
+        if kind != LENT or number != self.number:
+            os._exit(1)
+        facts, got = memoryview(bytearray(length)), 0
+        while got < length:
+            more = self.wire.recv_into(facts[got:])
+            if not more:
+                os._exit(0)
+            got += more
+        if flags & BROKEN:
+            raise OSError(errno.ENOTCONN, "the client has left")
+        self.taken = bool(flags & TAKEN)
+        fd, = struct.unpack("i", control[0][2])
+        self.socket = connection(fd, flags, *marshal.loads(facts))
+        return self.socket
+
     def early_hints(self, headers):
         """wsgi.early_hints: a 103 before the response."""
         for name, value in headers:
@@ -534,6 +562,87 @@ def add_fields(call, fields):
     """Headers that pre_request has added, for the access log."""
     meta = marshal.dumps([(plain(name), plain(value)) for name, value in fields], 2)
     send_all(call.wire, HEADER.pack(len(meta), call.number, len(meta), FIELDS, 0) + meta)
+
+
+class ClientSocket:
+    """gunicorn.socket: the client's, fetched when something is wanted of it. It
+    is closed when nobody holds it any more: a thread of a library may still
+    wait for the client's last word when the request is over.
+
+    On a request with Upgrade it is the application's from then on, and the
+    worker's no more. On any other it is there to be looked at, and the worker
+    goes on answering there."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call):
+        self.call = call
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.call.socket or self.call.borrow(), name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.close()
+
+
+def connection(fd, flags, peer, own, certificate):
+    """A descriptor as an object of whatever socket.socket is: greenlets patch
+    it. It blocks, as the application expects. The certificate is the client's,
+    None without TLS."""
+    import socket
+
+    class Borrowed(socket.socket):
+        # The worker has the same open file and must never block on it.
+        def settimeout(self, seconds):
+            super().settimeout(1e6 if seconds is None else seconds)
+
+        def setblocking(self, flag):
+            self.settimeout(None if flag else 0)
+
+    class Sealed(Borrowed):
+        # What passes here is encrypted with the worker's keys.
+        def refuse(self, *args):
+            raise OSError(errno.EOPNOTSUPP, "TLS: an application reads and writes here on a request with Upgrade only")
+
+        recv = recv_into = recvfrom = recvmsg = send = sendall = sendto = sendmsg = sendfile = makefile = refuse
+
+    class Pumped(socket.socket):
+        # The worker stands between this and the client.
+        def getpeername(self):
+            return peer
+
+        def getsockname(self):
+            return own
+
+        def setsockopt(self, level, *args):
+            if level != socket.IPPROTO_TCP:
+                super().setsockopt(level, *args)
+
+    if flags & TAKEN:
+        kind = Pumped if flags & PUMPED else socket.socket
+    else:
+        kind = Borrowed if certificate is None else Sealed
+    if certificate is not None:
+        kind.getpeercert = lambda self, binary_form=False: peercert(certificate, binary_form)
+    sock = kind(fileno=fd)
+    sock.settimeout(None)
+    return sock
+
+
+def peercert(certificate, binary_form):
+    """getpeercert() of Python's ssl."""
+    if binary_form or not certificate:
+        return certificate or None
+    import ssl
+    with open(os.memfd_create("certificate"), "w") as f:
+        f.write(ssl.DER_cert_to_PEM_cert(certificate))
+        f.flush()
+        return ssl._ssl._test_decode_cert("/proc/self/fd/%d" % f.fileno())
 
 
 FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # in a header
@@ -668,6 +777,7 @@ class Lane:
                 body = None
                 environ["wsgi.input"] = io.BytesIO(view[size + meta:n])
             environ["wsgi.early_hints"] = call.early_hints
+            environ["gunicorn.socket"] = ClientSocket(call)
             self.run(call, environ)
             if body is not None:
                 body.detach_request()
