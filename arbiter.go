@@ -27,10 +27,11 @@ const (
 	bindPause    = time.Second
 	firstPause   = time.Second // before a worker that could not boot is tried again,
 	longestWait  = 30 * time.Second
-	longestAlone = 5 * time.Second // the same while nobody serves
-	soon         = time.Second     // after its start, a crash is an early one
-	quickLimit   = 2 * time.Second // from a second signal to KILL
-	silence      = 5 * time.Second // without a heartbeat, beyond --timeout
+	pauseAlone   = 250 * time.Millisecond // the first pause while nobody serves,
+	longestAlone = 5 * time.Second        // and the longest
+	soon         = time.Second            // after its start, a crash is an early one
+	quickLimit   = 2 * time.Second        // from a second signal to KILL
+	silence      = 5 * time.Second        // without a heartbeat, beyond --timeout
 )
 
 type arbiter struct {
@@ -632,6 +633,10 @@ func (a *arbiter) reap() (h *halt) {
 		case code != 0:
 			a.log.errorf("Worker (pid:%d) exited with code %d.", pid, code)
 		}
+		if booted && !a.serves() {
+			// Nobody is left: those who have failed are tried again soon.
+			a.notBefore = min(a.notBefore, monotonic()+int64(pauseAlone))
+		}
 		if booted && !w.told && (cause == causeCrash || cause == causeMemory || cause == causeExit) {
 			a.diedSoon(w)
 		}
@@ -676,13 +681,23 @@ func (a *arbiter) backOff(what string) {
 	if monotonic() < a.notBefore {
 		return
 	}
-	longest := longestWait
-	if a.scores.board.serving.Load() == 0 {
-		longest = longestAlone
+	first, longest := firstPause, longestWait
+	if !a.serves() {
+		first, longest = pauseAlone, longestAlone
 	}
-	a.pause = min(max(2*a.pause, firstPause), longest)
+	a.pause = min(max(2*a.pause, first), longest)
 	a.notBefore = monotonic() + int64(a.pause)
 	a.log.warningf("%s; the next try is in %v", what, a.pause)
+}
+
+// serves says whether any worker does.
+func (a *arbiter) serves() bool {
+	for _, w := range a.workers {
+		if state := w.slot.state.Load(); state == stateServing || state == stateLeaving {
+			return true
+		}
+	}
+	return false
 }
 
 // diedSoon slows down workers that crash as soon as they serve. A few may do so

@@ -433,7 +433,7 @@ func livesCrash(t *testing.T, any bool) {
 		t.Errorf("%d requests were refused: %v", n, l.statuses)
 	}
 	// A second is what is promised; this machine may be busy with other tests.
-	if gap := time.Duration(l.gap.Load()); gap > 2*time.Second {
+	if gap := time.Duration(l.gap.Load()); gap > 3*time.Second {
 		t.Errorf("for %v nobody was served", gap)
 	}
 	if workers == 0 && l.count(fateCut) > 0 {
