@@ -550,7 +550,8 @@ func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, e
 	switch len(f.name) {
 	case len("HOST"):
 		if foldEqual(f.name, "HOST") {
-			if r.host != nil {
+			// RFC 9112 3.2: one, and well formed. Applications make links of it.
+			if r.host != nil || len(f.value) > 0 && !validAuthority(f.value) {
 				return false, badField(f.name, true)
 			}
 			r.host = f.value
