@@ -390,7 +390,8 @@ func (w *worker) parse(c *conn) bool {
 func (w *worker) readBody(c *conn) bool {
 	room, direct := w.rbuf, false
 	if c.decoder == nil {
-		if direct = c.ownBody && cap(c.body)-len(c.body) >= len(w.rbuf); direct {
+		if free := cap(c.body) - len(c.body); c.ownBody && (free >= len(w.rbuf) || int64(free) >= c.bodyLeft) {
+			direct = true
 			room = c.body[len(c.body):cap(c.body)]
 		}
 		room = room[:min(int64(len(room)), c.bodyLeft)]
@@ -1065,8 +1066,8 @@ const (
 	poolSmallest = 512
 	poolClasses  = 13 // up to 2 MB; longer ones are not kept
 	poolLarge    = 8  // 128 KB
-	poolKeep     = 64 // of each size, and no more than poolKeepBytes of it
-	poolKeepSize = 1 << 20
+	poolKeep     = 64 // of each size, and no more than poolKeepSize of it
+	poolKeepSize = 4 << 20
 )
 
 // class is the index of the smallest size that holds n.

@@ -79,7 +79,7 @@ const (
 )
 
 const (
-	queueMax = 1 << 16   // bytes of the longest message in a queue
+	queueMax = 1 << 17   // bytes of the longest message in a queue: 64 KB of body fit, with their head
 	depthMax = 32        // requests in a queue and running
 	wireRoom = 256 << 10 // bytes taken off the wire at once
 	metaMax  = 4 << 20   // bytes of status and headers: far above any client's limit
@@ -408,28 +408,21 @@ func (l *lane) late(now int64) bool {
 	return len(l.flight) > 0 && now-l.patience > int64(moment)
 }
 
-// send writes one message into the queue: false when it has no room now.
-func (l *lane) send(c *conn, message []byte, now int64) (bool, error) {
-	for {
-		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(l.queue), uintptr(unsafe.Pointer(unsafe.SliceData(message))),
-			uintptr(len(message)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-		switch errno {
-		case 0:
-			if len(l.flight) == 0 {
-				l.begun, l.patience = now, now
-				l.python.busy = append(l.python.busy, l)
-			}
-			l.flight = append(l.flight, c)
-			return true, nil
-		case unix.EINTR:
-			continue
-		case unix.EAGAIN:
-			if len(l.flight) > 0 {
-				return false, nil
-			}
-		}
-		return false, os.NewSyscallError("sendto", errno)
+// send writes one message, of two parts, into the queue: false when it has no
+// room now.
+func (l *lane) send(c *conn, message, body []byte, now int64) (bool, error) {
+	switch errno := rawSend(l.queue, message, body); {
+	case errno == unix.EAGAIN && len(l.flight) > 0:
+		return false, nil
+	case errno != 0:
+		return false, os.NewSyscallError("sendmsg", errno)
 	}
+	if len(l.flight) == 0 {
+		l.begun, l.patience = now, now
+		l.python.busy = append(l.python.busy, l)
+	}
+	l.flight = append(l.flight, c)
+	return true, nil
 }
 
 // headBegun says whether Python has received the oldest request: then it is no

@@ -53,6 +53,28 @@ func rawWritev(fd int, a, b []byte) (int, syscall.Errno) {
 	}
 }
 
+// rawSend sends one message of two pieces. The usual one has no second, and then
+// the simpler call does.
+func rawSend(fd int, a, b []byte) (errno syscall.Errno) {
+	iov := [2]unix.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
+	iov[0].SetLen(len(a))
+	iov[1].SetLen(len(b))
+	msg := unix.Msghdr{Iov: &iov[0]}
+	msg.SetIovlen(2)
+	for {
+		if len(b) == 0 {
+			_, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(iov[0].Base)),
+				uintptr(len(a)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		} else {
+			_, _, errno = unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)),
+				unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		}
+		if errno != unix.EINTR {
+			return errno
+		}
+	}
+}
+
 // unsent is how many bytes a socket still has that its peer has not taken.
 func unsent(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)

@@ -934,7 +934,8 @@ func (w *worker) dispatch() {
 			}
 			break
 		}
-		ok, err := l.send(c, w.message(c), w.now)
+		message, body := w.message(c)
+		ok, err := l.send(c, message, body, w.now)
 		if err != nil {
 			w.outOfStep(l, err)
 			break
@@ -943,6 +944,7 @@ func (w *worker) dispatch() {
 			break
 		}
 		done++
+		c.fed += len(body)
 		c.state, c.begun, c.lane = inLane, w.now, l
 		w.slot.counters.wait.observe(time.Duration(w.now - c.since))
 		w.dispatched++
@@ -1022,37 +1024,36 @@ func (w *worker) roomForFile() bool {
 	return n < w.descriptors || w.makeWay()
 }
 
-// message makes the frame for the queue: the environ and, if there is room,
-// the body.
-func (w *worker) message(c *conn) []byte {
+// message makes the frame for the queue: the environ and, if there is room for
+// it as a whole, the body, which stays where it is.
+func (w *worker) message(c *conn) (b, body []byte) {
 	p := w.python
 	if p.number++; p.number == 0 {
 		p.number++
 	}
 	c.number = p.number
-	b := w.environ(c, append(w.fbuf[:0], make([]byte, frameHeader)...))
+	b = w.environ(c, append(w.fbuf[:0], make([]byte, frameHeader)...))
 	f := frame{number: c.number, kind: kindRequest, meta: uint32(len(b) - frameHeader)}
-	body := c.body[c.fed:]
+	rest := c.body[c.fed:]
 	complete := !c.incomplete()
 	c.indirect = len(b) > queueMax
 	switch {
 	case c.indirect:
 		f.kind, f.length, f.meta = kindIndirect, f.meta, 0
 		b = b[:frameHeader]
-		if !complete || len(body) > 0 {
+		if !complete || len(rest) > 0 {
 			f.flags = flagMore
 		}
-	case complete && len(b)+len(body) <= queueMax:
-		b = append(b, body...)
-		c.fed = len(c.body)
-		f.length = uint32(len(b) - frameHeader)
+	case complete && len(b)+len(rest) <= queueMax:
+		body = rest
+		f.length = uint32(len(b) + len(body) - frameHeader)
 	default:
 		f.flags = flagMore
 		f.length = f.meta
 	}
 	f.append(b[:0])
 	w.fbuf = b[:0]
-	return b
+	return b, body
 }
 
 func (w *worker) environ(c *conn, b []byte) []byte {

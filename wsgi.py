@@ -39,7 +39,7 @@ ANSWER = 5  # where a configuration file's values go
 
 # length of the payload, request number, bytes of marshal in it, kind, flags
 HEADER = struct.Struct("<IIIBBxx")
-QUEUE_MAX = 1 << 16  # no request message is longer; the worker keeps to it too
+QUEUE_MAX = 1 << 17  # no request message is longer; the worker keeps to it too
 RELAY_MAX = 60 << 10  # of a message the other way
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT = 1, 2, 3, 4, 5, 6  # from the worker
@@ -772,7 +772,7 @@ class Lane:
             call = Call(self.wire, number, self.cancelled)
             if flags & MORE:
                 body = Body(self.wire, number, call, environ.get("gunicorn.trailers"))
-                environ["wsgi.input"] = io.BufferedReader(body, QUEUE_MAX)
+                environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
             else:
                 body = None
                 environ["wsgi.input"] = io.BytesIO(view[size + meta:n])
