@@ -2475,7 +2475,8 @@ func parseAddress(s string, port int) (address, error) {
 	if name, rest, ok := bracketed(strings.TrimPrefix(s, "tcp://")); ok {
 		host = name
 		text, hasPort = strings.CutPrefix(rest, ":")
-	} else if host == "" || host == "0" {
+	}
+	if host == "" || host == "0" {
 		host = "0.0.0.0"
 	}
 	if hasPort {

@@ -1184,6 +1184,7 @@ func TestParseBind(t *testing.T) {
 		"":                {network: "tcp", host: "0.0.0.0", port: 8000},
 		":80":             {network: "tcp", host: "0.0.0.0", port: 80},
 		"0:80":            {network: "tcp", host: "0.0.0.0", port: 80},
+		"[0]:80":          {network: "tcp", host: "0.0.0.0", port: 80},
 		"h":               {network: "tcp", host: "h", port: 8000},
 		"HoSt:1":          {network: "tcp", host: "host", port: 1},
 		"host: 1_0 ":      {network: "tcp", host: "host", port: 10},
