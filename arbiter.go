@@ -557,7 +557,7 @@ func (a *arbiter) spawn() error {
 		Sys: &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("/proc/self/exe: %w", err) // not there without /proc
 	}
 	slot.started.Store(time.Now().UnixNano())
 	slot.pid.Store(uint64(pid)) // from now on the page is taken

@@ -685,10 +685,10 @@ func TestEnvironment(t *testing.T) {
 		})
 	}
 	for env, text := range map[string]string{
-		"WEB_CONCURRENCY=abc":            `gunicorn: WEB_CONCURRENCY: "abc" is not zero or a positive whole number`,
-		"WEB_CONCURRENCY=":               `gunicorn: WEB_CONCURRENCY: "" is not zero or a positive whole number`,
-		"WEB_CONCURRENCY=-2":             `gunicorn: WEB_CONCURRENCY: "-2" is not zero or a positive whole number`,
-		"WEB_CONCURRENCY=2.5":            `gunicorn: WEB_CONCURRENCY: "2.5" is not zero or a positive whole number`,
+		"WEB_CONCURRENCY=abc":            `gunicorn: WEB_CONCURRENCY: "abc" is not zero, a positive whole number or auto`,
+		"WEB_CONCURRENCY=":               `gunicorn: WEB_CONCURRENCY: "" is not zero, a positive whole number or auto`,
+		"WEB_CONCURRENCY=-2":             `gunicorn: WEB_CONCURRENCY: "-2" is not zero, a positive whole number or auto`,
+		"WEB_CONCURRENCY=2.5":            `gunicorn: WEB_CONCURRENCY: "2.5" is not zero, a positive whole number or auto`,
 		"FORWARDED_ALLOW_IPS=abc":        `gunicorn: FORWARDED_ALLOW_IPS: 'abc' does not appear to be an IPv4 or IPv6 network`,
 		"FORWARDED_ALLOW_IPS=10.0.0.1/8": `gunicorn: FORWARDED_ALLOW_IPS: 10.0.0.1/8 has host bits set`,
 		"PORT=abc":                       "\nError: 'abc' is not a valid port number.\n",
