@@ -871,9 +871,6 @@ func appendServerFromHost(b, host []byte, socket, scheme string) []byte {
 	from := max(0, bytes.IndexByte(host, ']')) // no colon of an IPv6 address
 	if i := bytes.IndexByte(host[from:], ':'); i >= 0 {
 		name, port = host[:from+i], host[from+i+1:]
-		if i := bytes.IndexByte(port, ':'); i >= 0 {
-			port = port[:i]
-		}
 	}
 	b = appendMarshalText(b, "SERVER_NAME")
 	switch {
