@@ -236,6 +236,11 @@ func (a *arbiter) bindOnce(c *config, addr address) (fd int, err error) {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return -1, os.NewSyscallError("setsockopt", err)
 		}
+		if c.reusePort {
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+				return -1, os.NewSyscallError("setsockopt", err)
+			}
+		}
 		// Connections inherit it.
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		err = unix.Bind(fd, sa)
