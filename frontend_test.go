@@ -280,7 +280,7 @@ func (f *front) start(t *testing.T, certificate *authority) *running {
 	if f.unix {
 		addr = filepath.Join(dir, "app.sock")
 	}
-	files, listen := listenTwice(t)
+	files, listen := listenFor(t, 2)
 	r.addr = listen[0]
 	server := fmt.Sprintf(f.server, addr)
 	conf := filepath.Join(r.dir, "conf")
@@ -302,10 +302,10 @@ func (f *front) start(t *testing.T, certificate *authority) *running {
 	return r
 }
 
-// listenTwice opens two sockets for a proxy to inherit.
-func listenTwice(t *testing.T) (files []*os.File, addrs []string) {
+// listenFor opens n sockets for a proxy to inherit.
+func listenFor(t *testing.T, n int) (files []*os.File, addrs []string) {
 	t.Helper()
-	for range 2 {
+	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

@@ -249,16 +249,8 @@ func startHAProxy(t *testing.T, dir, server string) string {
 	if _, err := exec.LookPath("haproxy"); err != nil {
 		t.Fatal("haproxy is not installed; it is in the Debian package haproxy")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	f, err := l.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	files, addrs := listenFor(t, 1)
+	defer files[0].Close()
 	conf := filepath.Join(dir, "haproxy.cfg")
 	text := "defaults\n mode http\n timeout connect 10s\n timeout client 20s\n timeout server 20s\n" +
 		"listen test\n bind fd@3\n " + server + "\n"
@@ -266,7 +258,7 @@ func startHAProxy(t *testing.T, dir, server string) string {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("haproxy", "-db", "-q", "-f", conf)
-	cmd.ExtraFiles = []*os.File{f}
+	cmd.ExtraFiles = files
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -279,5 +271,5 @@ func startHAProxy(t *testing.T, dir, server string) string {
 			t.Logf("haproxy: %s", out.Bytes())
 		}
 	})
-	return l.Addr().String()
+	return addrs[0]
 }
