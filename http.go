@@ -98,8 +98,9 @@ type request struct {
 
 // badRequest is a client's mistake: it becomes a reply, and a line in the log.
 type badRequest struct {
-	status  int    // 400, 403, 413, 414, 417, 431, 501, 505
+	status  int    // 400, 403, 413, 414, 417, 426, 431, 501, 505
 	reason  string // of the status line
+	fields  string // that the answer has beside the usual, each with its CRLF
 	text    string // ERROR of the log line `Invalid request from ip=IP: ERROR`
 	message string // what the page says, before escaping
 	access  bool   // the request is understood so far that the access log has it
@@ -1037,6 +1038,8 @@ func reasonPhrase(status int) string {
 		return "Content Too Large"
 	case 417:
 		return "Expectation Failed"
+	case 426:
+		return "Upgrade Required"
 	case 431:
 		return "Request Header Fields Too Large"
 	case 501:
@@ -1095,7 +1098,7 @@ func appendErrorPage(b []byte, e *badRequest) []byte {
 		page = l
 	}
 	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: text/html\r\n"+
-		"Content-Length: %d\r\n\r\n", e.status, e.reason, len(page))
+		"Content-Length: %d\r\n%s\r\n", e.status, e.reason, len(page), e.fields)
 	return append(b, page...)
 }
 

@@ -15,6 +15,7 @@
 //	tls.go        its TLS; cert.go certificates, cipher.go the list of ciphers,
 //	              pump.go requests that a sibling answers through this worker
 //	http.go       HTTP/1.1, bytes to a request and a response to bytes
+//	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol
 //	lane.go       requests on their way to Python; frames
 //	reply.go      what Python says, on its way to the client
