@@ -64,9 +64,14 @@ type conn struct {
 	want     int         // this many bytes at most
 	broken   *badRequest // why the body will never be complete
 	told     bool        // Python knows
+	thirsty  bool        // it waits for room on the wire
 	indirect bool        // Python asks for the environ first
 	taken    bool        // the application has the socket
 	shared   bool        // it has seen it, and may have it open for longer than its request takes
+
+	hello *wsHandshake // the request asks for a WebSocket, and has no answer yet
+	talk  *talk        // it is one
+	owed  int          // bytes of the response for which Python has no credit yet
 
 	lane    *lane  // that has the request
 	number  uint32 // of the request there
@@ -159,6 +164,10 @@ func (w *worker) client(c *conn, events uint32) {
 		w.lost(c)
 		return
 	}
+	if events&unix.EPOLLRDHUP != 0 && w.asgi && c.state == inLane && !c.incomplete() && c.talk == nil && ended(c.fd) {
+		w.lost(c)
+		return
+	}
 	if events&unix.EPOLLOUT != 0 && c.pending() {
 		w.drain(c)
 	}
@@ -195,6 +204,9 @@ func (w *worker) advance(c *conn) {
 				return
 			}
 			if !w.readBody(c) {
+				if w.asgi && c.state == readingBody && c.fd >= 0 {
+					w.enqueue(c) // it may answer before it has seen all
+				}
 				return
 			}
 		case inLane:
@@ -365,6 +377,9 @@ func (w *worker) parse(c *conn) bool {
 	c.state, c.expires = readingBody, 0
 	if limit := w.cfg.limitRequestBody; limit > 0 && c.req.contentLength > limit {
 		w.refuse(c, badBodyLimit(limit))
+		return false
+	}
+	if w.asgi && c.req.upgrades && !w.greetSocket(c) {
 		return false
 	}
 	rest := c.in[n:]
@@ -619,6 +634,9 @@ func (w *worker) drain(c *conn) {
 	if !c.pending() {
 		c.reply.pause(w.now)
 	}
+	if w.asgi {
+		w.credit(c)
+	}
 	if l := c.lane; l != nil && l.choked == c && len(c.out)-c.outAt < resumeAt {
 		l.choked = nil
 		w.watchWire(l)
@@ -816,6 +834,9 @@ func (w *worker) lost(c *conn) {
 		if c.lane == l {
 			w.feed(c)
 		}
+		if w.asgi && c.lane == l && !c.indirect {
+			w.tellGone(c, 1006, "", -1)
+		}
 		return
 	}
 	c.forbidEnd()
@@ -907,7 +928,12 @@ func (w *worker) recycle(c *conn) {
 	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
 	c.trailer, c.trailed = nil, false
 	c.upload, c.reply, c.unsent, c.given = passage{}, passage{}, 0, 0
-	c.asked, c.told, c.indirect, c.lane = false, false, false, nil
+	c.asked, c.told, c.indirect, c.lane, c.want, c.owed = false, false, false, nil, 0, 0
+	if c.talk != nil {
+		c.talk.decoder.release()
+		w.talks--
+	}
+	c.hello, c.talk = nil, nil
 	c.taken = false
 	c.started, c.refused, c.dropped, c.keep, c.cut = false, false, false, false, false
 	c.framing, c.meta, c.sent, c.tail = framing{}, nil, 0, ""

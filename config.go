@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -65,9 +66,15 @@ type config struct {
 	maxMemory         int64 // ours
 	timeout           time.Duration
 	requestTimeout    time.Duration // ours
-	gracefulTimeout   time.Duration
-	keepalive         time.Duration
-	python            string // ours: --python PATH; "" look for one
+	wsMaxSize         int64         // ours, and so are those that follow
+	wsPingInterval    time.Duration
+	wsPingTimeout     time.Duration
+
+	wsPerMessageDeflate string
+
+	gracefulTimeout time.Duration
+	keepalive       time.Duration
+	python          string // ours: --python PATH; "" look for one
 
 	// Security
 	limitRequestLine      int
@@ -232,7 +239,6 @@ func (s *start) lookup(name string) (string, bool) {
 // What to do instead, where several rows give the same answer.
 const (
 	onlyHTTP1   = "only HTTP/1.1 is served; let a proxy in front speak HTTP/2"
-	onlyWSGI    = "only WSGI applications are served"
 	noContext   = "a context of Python is of no use to this server; see the settings of the section SSL"
 	noPaste     = "name the application as MODULE:OBJECT"
 	noUWSGI     = "let the proxy speak HTTP, as proxy_pass of nginx does"
@@ -320,9 +326,10 @@ With 0 the arbiter runs alone.`,
 		kind:        class,
 		def:         "sync",
 		accepts:     ownClasses,
-		unsupported: "the classes are sync, gthread, gevent and eventlet",
-		usage:       "kind of workers: sync, gthread, gevent or eventlet",
+		unsupported: "the classes are sync, gthread, gevent, eventlet and asgi",
+		usage:       "kind of workers: sync, gthread, gevent, eventlet or asgi",
 		doc: `sync runs one request at a time, gthread as many as --threads says, gevent and eventlet as many as --worker-connections says, each in a greenlet; these two want the package of that name, and change the standard library by it before the application is imported.
+asgi is for ASGI applications, and runs as many requests as come; uvicorn.workers.UvicornWorker and uvicorn_worker.UvicornWorker are names of it, under which a trusted proxy's X-Forwarded-For says who the client is, too.
 In every class a worker holds many connections, so that neither slow clients nor idle ones keep it from working.
 Gunicorn's names of these classes mean the same: gunicorn.workers.ggevent.GeventWorker, gevent_pywsgi, egg:gunicorn#gthread and the like.`,
 		field: func(c *config) any { return &c.workerClass },
@@ -350,6 +357,7 @@ They are started when requests need them.
 		usage:   "connections that one worker holds at once",
 		doc: `Idle ones count, and make way: when there are so many, each new one closes the one that has been idle for longest, and waits to be accepted if none is idle.
 With gevent and eventlet it is also the number of requests that run at once.
+With asgi the default is no limit.
 0 is no limit but that of open files, which bounds them in any case.`,
 		field: func(c *config) any { return &c.workerConnections },
 	},
@@ -415,7 +423,8 @@ With the other classes requests may run for longer, and the worker is stuck when
 		ours:    true,
 		usage:   "seconds that one request may run in the application",
 		doc: `A request that runs for longer is answered 504; the log has the request and the stack of every thread.
-Since a thread cannot be ended alone, the worker then finishes its other requests and is replaced.
+With asgi that is the time until the response begins, and the request's task is cancelled.
+Otherwise, since a thread cannot be ended alone, the worker then finishes its other requests and is replaced.
 0 is no limit; with sync the smaller of this and --timeout counts.`,
 		field: func(c *config) any { return &c.requestTimeout },
 	},
@@ -429,7 +438,8 @@ Since a thread cannot be ended alone, the worker then finishes its other request
 		usage:   "seconds that requests get to finish in when the server stops",
 		doc: `Workers that still run then are killed.
 0 gives them no time.
-Workers that a reload replaces have as long as --timeout lets them.`,
+Workers that a reload replaces have as long as --timeout lets them.
+With asgi this counts for these too: what has not ended by then is told to, and WebSockets are closed with code 1012, or 1001 when the server stops.`,
 		field: func(c *config) any { return &c.gracefulTimeout },
 	},
 	{
@@ -1535,34 +1545,37 @@ dangerous lets any client send what the application takes for the header with a 
 		field: func(c *config) any { return &c.headerMap },
 	},
 	{
-		name:        "asgi_loop",
-		flags:       []string{"--asgi-loop"},
-		meta:        "STRING",
-		section:     "Worker Processes",
-		kind:        choice("Invalid ASGI loop: %s", "", "auto", "asyncio", "uvloop"),
-		def:         "auto",
-		unsupported: onlyWSGI,
-		usage:       "event loop of ASGI: auto, asyncio or uvloop",
+		name:    "asgi_loop",
+		flags:   []string{"--asgi-loop"},
+		meta:    "STRING",
+		section: "Worker Processes",
+		kind:    choice("Invalid ASGI loop: %s", "", "auto", "asyncio", "uvloop"),
+		def:     "auto",
+		usage:   "event loop of ASGI: auto, asyncio or uvloop",
+		doc: `auto is uvloop where that package is installed.
+Without it, uvloop is asyncio with a warning.`,
 	},
 	{
-		name:        "asgi_lifespan",
-		flags:       []string{"--asgi-lifespan"},
-		meta:        "STRING",
-		section:     "Worker Processes",
-		kind:        choice("Invalid ASGI lifespan: %s", "", "auto", "on", "off"),
-		def:         "auto",
-		unsupported: onlyWSGI,
-		usage:       "lifespan protocol of ASGI: auto, on or off",
+		name:    "asgi_lifespan",
+		flags:   []string{"--asgi-lifespan"},
+		meta:    "STRING",
+		section: "Worker Processes",
+		kind:    choice("Invalid ASGI lifespan: %s", "", "auto", "on", "off"),
+		def:     "auto",
+		usage:   "lifespan protocol of ASGI: auto, on or off",
+		doc: `An application whose start-up fails ends the server, as one that cannot be imported does.
+auto takes an exception for an application without a lifespan, on does not, and off does not ask.`,
 	},
 	{
-		name:        "asgi_disconnect_grace_period",
-		flags:       []string{"--asgi-disconnect-grace-period"},
-		meta:        "INT",
-		section:     "Worker Processes",
-		kind:        posInt,
-		def:         "3",
-		unsupported: onlyWSGI,
-		usage:       "seconds an ASGI application may go on without its client",
+		name:    "asgi_disconnect_grace_period",
+		flags:   []string{"--asgi-disconnect-grace-period"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    posInt,
+		def:     "3",
+		usage:   "seconds an ASGI application may go on without its client",
+		doc: `Then its task is cancelled.
+0 cancels it at once.`,
 	},
 	{
 		name:    "http_parser",
@@ -1576,14 +1589,64 @@ dangerous lets any client send what the application takes for the header with a 
 		doc:   harmless + `there is one parser.`,
 	},
 	{
-		name:        "root_path",
-		flags:       []string{"--root-path"},
-		meta:        "STRING",
-		section:     "Server Mechanics",
-		kind:        textKind,
-		def:         "",
-		unsupported: onlyWSGI,
-		usage:       "where an ASGI application is mounted",
+		name:    "root_path",
+		flags:   []string{"--root-path"},
+		meta:    "STRING",
+		section: "Server Mechanics",
+		kind:    textKind,
+		def:     "",
+		usage:   "where an ASGI application is mounted",
+		doc:     `The root_path of its scopes; the path stays as it is.`,
+	},
+	{
+		name:    "ws_max_size",
+		flags:   []string{"--ws-max-size"},
+		meta:    "SIZE",
+		section: "Worker Processes",
+		kind:    byteSize,
+		def:     "16M",
+		ours:    true,
+		usage:   "length of a WebSocket's message",
+		doc: `A number of bytes, as 512K; K, M and G are powers of 1024.
+A client that sends a longer one is closed with code 1009.`,
+		field: func(c *config) any { return &c.wsMaxSize },
+	},
+	{
+		name:    "ws_ping_interval",
+		flags:   []string{"--ws-ping-interval"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    seconds,
+		def:     "20",
+		ours:    true,
+		usage:   "seconds of silence after which a WebSocket's client is pinged",
+		doc:     `0 never pings.`,
+		field:   func(c *config) any { return &c.wsPingInterval },
+	},
+	{
+		name:    "ws_ping_timeout",
+		flags:   []string{"--ws-ping-timeout"},
+		meta:    "INT",
+		section: "Worker Processes",
+		kind:    seconds,
+		def:     "20",
+		ours:    true,
+		usage:   "seconds in which it has to answer",
+		doc: `Then the WebSocket is closed with code 1011.
+0 waits for ever.`,
+		field: func(c *config) any { return &c.wsPingTimeout },
+	},
+	{
+		name:    "ws_per_message_deflate",
+		flags:   []string{"--ws-per-message-deflate"},
+		meta:    "STRING",
+		section: "Worker Processes",
+		kind:    choice("Invalid ws_per_message_deflate: %s", "", "on", "off"),
+		def:     "on",
+		ours:    true,
+		usage:   "compress WebSocket messages if the client wants it: on or off",
+		doc:     `Each for itself (RFC 7692), so that nothing has to be kept between them.`,
+		field:   func(c *config) any { return &c.wsPerMessageDeflate },
 	},
 	{
 		name:    "control_socket",
@@ -1967,7 +2030,7 @@ func (c *config) setFromFile(line, more *flagValues, at *start, eval func(*confi
 	for i := range settings {
 		r := &settings[i]
 		v, ok := globals[r.name]
-		if bases := c.bases(r.name); len(bases) > 0 && strings.HasPrefix(bases[0], "gunicorn.") {
+		if bases := c.bases(r.name); len(bases) > 0 && (strings.HasPrefix(bases[0], "gunicorn.") || strings.HasPrefix(bases[0], "uvicorn")) {
 			v = bases[0]
 		}
 		_, text := v.(string)
@@ -2055,7 +2118,7 @@ var families = [...]family{
 	{familyGevent, "gevent_wsgi gevent_pywsgi gunicorn.workers.ggevent.", "gevent"},
 	{familyEventlet, "gunicorn.workers.geventlet.", "eventlet"},
 	{"tornado", "gunicorn.workers.gtornado.", "Tornado"},
-	{"asgi", "gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
+	{familyASGI, "gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
 }
 
 // The families that are made here.
@@ -2064,7 +2127,11 @@ const (
 	familyThread   = "gthread"
 	familyGevent   = "gevent"
 	familyEventlet = "eventlet"
+	familyASGI     = "asgi"
 )
+
+// connectionsDefault is worker_connections where nobody has said otherwise.
+const connectionsDefault = 1000
 
 // ownClasses are the names of their classes.
 var ownClasses = []string{
@@ -2074,6 +2141,9 @@ var ownClasses = []string{
 	"gevent_wsgi", "egg:gunicorn#gevent_wsgi", "gevent_pywsgi", "egg:gunicorn#gevent_pywsgi",
 	"gunicorn.workers.ggevent.GeventPyWSGIWorker",
 	familyEventlet, "egg:gunicorn#eventlet", "gunicorn.workers.geventlet.EventletWorker",
+	familyASGI, "egg:gunicorn#asgi", "gunicorn.workers.gasgi.ASGIWorker",
+	"uvicorn.workers.UvicornWorker", "uvicorn.workers.UvicornH11Worker",
+	"uvicorn_worker.UvicornWorker", "uvicorn_worker.UvicornH11Worker",
 }
 
 // familyOf finds the family of a class; it has no name for any other class.
@@ -2117,6 +2187,8 @@ func (c *config) concurrency() int {
 			return min(c.workerConnections, lanesMax-1)
 		}
 		return lanesMax - 1
+	case familyASGI:
+		return math.MaxInt32 // as many as there are connections
 	}
 	return 1
 }

@@ -81,7 +81,7 @@ class Files:
                             self.read.setdefault(name, ABSENT)
 
 
-def failed_app(error):
+def failed_app(error, asgi):
     """An application that only tells why the real one could not be loaded."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     text = text.encode("utf-8", "backslashreplace")
@@ -91,7 +91,16 @@ def failed_app(error):
             ("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
         return [text]
 
-    return app
+    async def asgi_app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            while True:
+                await send({"type": (await receive())["type"] + ".complete"})
+        prefix = "websocket.http" if scope["type"] == "websocket" else "http"
+        await send({"type": prefix + ".response.start", "status": 500, "headers": [
+            (b"content-type", b"text/plain"), (b"content-length", b"%d" % len(text))]})
+        await send({"type": prefix + ".response.body", "body": text})
+
+    return asgi_app if asgi else app
 
 
 # Spew ----------------------------------------------------------------------

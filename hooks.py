@@ -546,7 +546,12 @@ def serve(wsgi, mold, worker):
             print(e, file=sys.stderr, flush=True)
             sys.exit(3)
         worker.booted = True
-        lane_class(wsgi)(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
+        if settings["family"] == "asgi":
+            asgi = wsgi["asgi"]()["Server"](settings, worker.wsgi, log.error_log, files)
+            asgi.app = hooked_app(asgi, hooks, worker)
+            asgi.serve()
+        else:
+            lane_class(wsgi)(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
     except SystemExit as e:
         status = e.code
     finally:
@@ -583,6 +588,71 @@ def handle_signals(hooks, worker):
             hooks.call("worker_abort", worker)
             os._exit(1)
         signal.signal(signal.SIGABRT, aborted)
+
+
+def hooked_app(server, hooks, worker):
+    """The ASGI application between pre_request and post_request."""
+    app = server.app
+
+    async def hooked(scope, receive, send):
+        worker.nr += 1
+        if scope["type"] == "lifespan" or not ("pre_request" in hooks or "post_request" in hooks):
+            await app(scope, receive, send)
+        else:
+            environ = environ_of(scope)
+            req, call = Request(environ), Heard()
+            hooks.call("pre_request", worker, req)
+            scope["headers"].extend((name.lower().encode("latin-1"), value.encode("latin-1"))
+                                    for name, value in req.apply(environ))
+
+            async def heard(event):
+                call.note(event)
+                await send(event)
+            try:
+                await app(scope, receive, heard)
+            finally:
+                if "post_request" in hooks:
+                    try:
+                        hooks.post_request(worker, req, environ, Response(call, req))
+                    except Exception:
+                        server.log.exception("Exception in post_request hook")
+        if not worker.alive:
+            server.retire()
+    return hooked
+
+
+class Heard:
+    """What an ASGI application has said, as Response wants to know it."""
+
+    status, headers, sent, begun = None, (), 0, False
+
+    def note(self, event):
+        if event["type"].endswith("response.start"):
+            self.status = str(event["status"])
+            self.headers = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1"))
+                            for name, value in event.get("headers", ())]
+        elif event["type"].endswith("response.body"):
+            self.begun = True
+            self.sent += len(event.get("body", b""))
+
+
+def environ_of(scope):
+    """As much of an environ as hooks may look at."""
+    target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+    environ = {
+        "REQUEST_METHOD": scope.get("method", "GET"), "RAW_URI": target.decode("latin-1"), "PATH_INFO": scope["path"],
+        "QUERY_STRING": scope["query_string"].decode("latin-1"), "SERVER_PROTOCOL": "HTTP/" + scope["http_version"],
+        "SCRIPT_NAME": scope["root_path"], "wsgi.url_scheme": scope["scheme"], "wsgi.input": None,
+        "gunicorn.req_number": 1,
+    }
+    if scope["client"]:
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = scope["client"][0], str(scope["client"][1])
+    for name, value in scope["headers"]:
+        key = name.decode("latin-1").upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
+        value = value.decode("latin-1")
+        environ[key] = environ[key] + "," + value if key in environ else value
+    return environ
 
 
 def lane_class(wsgi):

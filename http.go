@@ -135,6 +135,7 @@ type exchange struct {
 	head      bool // method HEAD
 	keepAlive bool
 	server    string // the Server field; empty for the usual one
+	own       bool   // Server, Date and "Connection: close" of the application count (ASGI)
 }
 
 // framing is how the body goes after the head.
@@ -794,6 +795,19 @@ func (r *request) appendPathInfo(b []byte, scriptName string) []byte {
 	return b
 }
 
+// appendUnquoted appends a path with its escapes undone.
+func appendUnquoted(b, p []byte) []byte {
+	for i := 0; i < len(p); i++ {
+		c := p[i]
+		if c == '%' && i+2 < len(p) && unhex(p[i+1]) >= 0 && unhex(p[i+2]) >= 0 {
+			c = byte(unhex(p[i+1])<<4 | unhex(p[i+2]))
+			i += 2
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
 // unhex returns the value of a hex digit, or -1.
 func unhex(c byte) int {
 	switch {
@@ -1301,16 +1315,22 @@ func (p *response) appendHead(b []byte, x *exchange, date []byte) (out []byte, f
 		b = append(b, ' ') // RFC 9112 4: the space stays without a reason
 	}
 	b = append(b, "\r\n"...)
-	b = append(b, cmp.Or(x.server, "Server: gunicorn")...)
-	b = append(b, "\r\nDate: "...)
-	b = append(b, date...)
+	if !x.own || !p.has("SERVER") {
+		b = append(b, cmp.Or(x.server, "Server: gunicorn")...)
+		b = append(b, "\r\n"...)
+	}
+	if !x.own || !p.has("DATE") {
+		b = append(b, "Date: "...)
+		b = append(b, date...)
+		b = append(b, "\r\n"...)
+	}
 	switch {
 	case f.upgrade:
-		b = append(b, "\r\nConnection: upgrade\r\n"...)
+		b = append(b, "Connection: upgrade\r\n"...)
 	case f.keepAlive:
-		b = append(b, "\r\nConnection: keep-alive\r\n"...)
+		b = append(b, "Connection: keep-alive\r\n"...)
 	default:
-		b = append(b, "\r\nConnection: close\r\n"...)
+		b = append(b, "Connection: close\r\n"...)
 	}
 	if f.chunked {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
@@ -1326,6 +1346,10 @@ func (p *response) appendHead(b []byte, x *exchange, date []byte) (out []byte, f
 			if foldEqual(value, "WEBSOCKET") {
 				b = appendField(b, name, value)
 			}
+		case hopField:
+			if x.own && (len(name) == len("DATE") || len(name) == len("SERVER")) {
+				b = appendField(b, name, value)
+			}
 		case plainField:
 			b = appendField(b, name, value)
 		}
@@ -1333,9 +1357,19 @@ func (p *response) appendHead(b []byte, x *exchange, date []byte) (out []byte, f
 	return append(b, "\r\n"...), f, nil
 }
 
+// has says whether a field is there, by its name in upper case.
+func (p *response) has(name string) bool {
+	for i := range p.fields {
+		if foldEqual(p.fields[i].name, name) {
+			return true
+		}
+	}
+	return false
+}
+
 // frame checks the answer and decides where its body ends.
 func (p *response) frame(x *exchange) (framing, error) {
-	f := framing{length: -1}
+	f, closes := framing{length: -1}, false
 	if len(p.status) < 3 || len(p.status) > 3 && p.status[3] != ' ' || !validValue(p.status) {
 		return f, fmt.Errorf("invalid status: %q", p.status)
 	}
@@ -1359,6 +1393,7 @@ func (p *response) frame(x *exchange) (framing, error) {
 			f.length = n
 		case connectionField:
 			f.upgrade = f.upgrade || foldEqual(value, "UPGRADE")
+			closes = closes || x.own && foldEqual(value, "CLOSE")
 		}
 	}
 	f.noBody = x.head || f.code < 200 || f.code == 204 || f.code == 304
@@ -1368,7 +1403,7 @@ func (p *response) frame(x *exchange) (framing, error) {
 	f.chunked = f.length < 0 && x.minor > 0
 	// A client takes what follows an interim answer for the final one, so it
 	// must not be the answer to its next request.
-	f.keepAlive = x.keepAlive && (f.length >= 0 || f.chunked) && f.code >= 200
+	f.keepAlive = x.keepAlive && !closes && (f.length >= 0 || f.chunked) && f.code >= 200
 	return f, nil
 }
 

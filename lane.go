@@ -36,7 +36,7 @@ import (
 
 // The Python half: wsgi.py is what runs, and loads the others if it needs them.
 //
-//go:embed wsgi.py hooks.py package.py debug.py
+//go:embed wsgi.py asgi.py hooks.py package.py debug.py
 var pythonFiles embed.FS
 
 // The frame header: length of the payload, request number, bytes of marshal at
@@ -131,7 +131,13 @@ type lane struct {
 	events uint32 // that the wire is watched for
 
 	flight []*conn // written and not answered, oldest first
-	begun  int64   // when the oldest of them began
+	// streams takes the place of flight where one lane carries many requests
+	// (asgi.go): by their numbers, nil for one that is over for its client and
+	// not yet for Python.
+	streams map[uint32]*conn
+	unread  []uint32 // those that Python may not have received, in order
+	thirsty []*conn  // those that wait for room on the wire
+	begun   int64    // when the oldest of them began
 	// patience is when the oldest began, or was last seen not to have.
 	patience int64
 	stalled  bool  // it has run for more than a moment
@@ -140,6 +146,7 @@ type lane struct {
 	in       []byte // off the wire: in[at:] is not yet handled
 	at       int
 	frame    frame // whose body is coming
+	owner    *conn // and whose that is; nil for nobody's
 	bodyLeft int
 	passed   int // a descriptor that came along, -1 for none
 	out      []byte
@@ -188,7 +195,7 @@ exec(load('wsgi.py'), {'__name__': '__gunicorn__', 'load': load})`
 // sources is a marshal dict of the Python files by name.
 func sources() []byte {
 	files := map[string]any{}
-	for _, name := range []string{"wsgi.py", "hooks.py", "package.py", "debug.py"} {
+	for _, name := range []string{"wsgi.py", "asgi.py", "hooks.py", "package.py", "debug.py"} {
 		text, err := pythonFiles.ReadFile(name)
 		if err != nil {
 			panic(err) // embed has seen to it
@@ -229,10 +236,14 @@ const lanesMax = 4096
 // It is forked by the mold, if there is one behind forks, and started afresh
 // otherwise.
 func openPython(c *config, env []string, forks int, age uint64) (p *python, err error) {
-	p = &python{fate: -1, threads: c.family() != familySync, most: c.concurrency()}
+	family := c.family()
+	p = &python{fate: -1, threads: family != familySync && family != familyASGI, most: c.concurrency()}
 	first, far, err := p.newLane()
 	if err != nil {
 		return nil, err
+	}
+	if family == familyASGI {
+		first.streams = map[uint32]*conn{}
 	}
 	defer unix.Close(far)
 	if p.trace, err = memfd("trace", nil); err != nil {
@@ -320,6 +331,12 @@ func (p *python) pick() (*lane, error) {
 	if !p.ready || p.closed || p.eof {
 		return nil, nil
 	}
+	if l := p.lanes[0]; l.streams != nil {
+		if l.stalled || p.idle() == 0 {
+			return nil, nil
+		}
+		return l, nil
+	}
 	depth := p.depth()
 	if p.pace > 0 && p.pace < int64(brief) {
 		for _, l := range p.busy {
@@ -369,7 +386,19 @@ func (p *python) oldest() (oldest *lane) {
 
 // idle is how many lanes run nothing, those included that are not yet open.
 func (p *python) idle() int {
-	return p.most - len(p.busy)
+	if p.lanes[0].stalled && p.lanes[0].streams != nil {
+		return 0
+	}
+	return p.most - p.running()
+}
+
+// running is how many requests run, or are about to where they cannot be told
+// apart.
+func (p *python) running() int {
+	if l := p.lanes[0]; l.streams != nil {
+		return len(l.streams)
+	}
+	return len(p.busy)
 }
 
 // stuck says whether every lane there may be runs a request that takes longer
@@ -403,35 +432,60 @@ func (p *python) depth() int {
 	return max(1, min(depthMax, int(int64(moment)/p.pace)))
 }
 
-// late says whether the oldest request has run for longer than a moment.
-func (l *lane) late(now int64) bool {
-	return len(l.flight) > 0 && now-l.patience > int64(moment)
+// due is when a lane has to be looked at, 0 for never: its oldest request has
+// run for a moment then, or the first that waits has waited for too long.
+func (l *lane) due() int64 {
+	switch {
+	case l.stalled:
+		return 0
+	case l.streams == nil:
+		return l.patience + int64(moment)
+	case len(l.unread) > 0:
+		return l.patience + int64(blockedAfter)
+	}
+	return 0
 }
 
 // send writes one message, of two parts, into the queue: false when it has no
 // room now.
 func (l *lane) send(c *conn, message, body []byte, now int64) (bool, error) {
 	switch errno := rawSend(l.queue, message, body); {
-	case errno == unix.EAGAIN && len(l.flight) > 0:
+	case errno == unix.EAGAIN && len(l.flight)+len(l.unread) > 0:
 		return false, nil
 	case errno != 0:
 		return false, os.NewSyscallError("sendmsg", errno)
 	}
-	if len(l.flight) == 0 {
+	if l.empty() {
 		l.begun, l.patience = now, now
 		l.python.busy = append(l.python.busy, l)
 	}
-	l.flight = append(l.flight, c)
+	if l.streams != nil {
+		if len(l.unread) == 0 {
+			l.patience = now
+		}
+		l.wrote(c)
+	} else {
+		l.flight = append(l.flight, c)
+	}
 	return true, nil
 }
+
+// empty says whether no request is there.
+func (l *lane) empty() bool { return len(l.flight)+len(l.streams) == 0 }
 
 // headBegun says whether Python has received the oldest request: then it is no
 // longer the first message of the queue.
 func (l *lane) headBegun() bool {
+	number, ok := l.queued()
+	return !ok || number != l.flight[0].number
+}
+
+// queued is the number of the queue's first message.
+func (l *lane) queued() (number uint32, ok bool) {
 	var head [frameHeader]byte
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&head[0])),
 		frameHeader, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
-	return errno != 0 || n < frameHeader || readFrame(head[:]).number != l.flight[0].number
+	return readFrame(head[:]).number, errno == 0 && n >= frameHeader
 }
 
 // takeBack receives the requests that Python has not begun, and returns their
@@ -447,9 +501,15 @@ func (l *lane) takeBack() (back []*conn) {
 			continue
 		}
 		if errno != 0 || n < frameHeader {
+			l.unread = l.unread[:0]
 			return back
 		}
 		number := readFrame(head[:]).number
+		if c := l.streams[number]; c != nil {
+			back = append(back, c)
+			c.lane, c.asked, c.want = nil, false, 0
+		}
+		delete(l.streams, number)
 		for i, c := range l.flight {
 			if c.number == number {
 				l.flight = append(l.flight[:i], l.flight[i+1:]...)
@@ -465,13 +525,35 @@ func (l *lane) takeBack() (back []*conn) {
 // rest takes a lane off the busy ones when nothing is in flight there.
 func (l *lane) rest() {
 	p := l.python
-	if i := slices.Index(p.busy, l); i >= 0 && len(l.flight) == 0 {
+	if i := slices.Index(p.busy, l); i >= 0 && l.empty() {
 		p.busy = slices.Delete(p.busy, i, i+1)
 		l.stalled = false
 	}
 }
 
-// answered takes the oldest request off the flight: its response is complete.
+// over takes a request off the lane: its response is complete.
+func (l *lane) over(number uint32, now int64) {
+	if l.streams == nil {
+		l.answered(now)
+		return
+	}
+	delete(l.streams, number)
+	l.rest()
+}
+
+// whose is the connection that a frame is about: false if there is none, nil if
+// that is no longer of interest.
+func (l *lane) whose(number uint32) (*conn, bool) {
+	if l.streams == nil {
+		c := l.running()
+		return c, c != nil && c.number == number
+	}
+	c, ok := l.streams[number]
+	l.received(number)
+	return c, ok
+}
+
+// answered takes the oldest request off the flight.
 func (l *lane) answered(now int64) {
 	took := now - l.begun
 	if p := l.python; p.pace == 0 {

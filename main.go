@@ -19,6 +19,7 @@
 //	proxy.go      the PROXY protocol
 //	lane.go       requests on their way to Python; frames
 //	reply.go      what Python says, on its way to the client
+//	asgi.go       requests that share a lane, and WebSockets (asgi.py)
 //	socket.go     connections that the application takes over
 //	marshal.go    the language of frames
 //	wsgi.py       the Python half: loads the application and calls it

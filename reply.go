@@ -17,6 +17,9 @@ import (
 // buffer never has to grow for a body.
 func (w *worker) replies(l *lane) {
 	p := w.python
+	if l.streams != nil {
+		l.patience, l.stalled = w.now, false
+	}
 	if l.in == nil {
 		l.in, w.wbuf = w.wbuf, nil
 		if l.in == nil {
@@ -72,7 +75,15 @@ func (w *worker) frames(l *lane) error {
 		if len(b) == 0 {
 			return nil
 		}
-		w.block(l.running(), b)
+		switch {
+		case l.owner == nil:
+		case w.deflating && l.frame.kind == kindMessage:
+			l.owner.owed += len(b)
+			w.deflate(l.owner, b, done)
+		default:
+			l.owner.owed += len(b)
+			w.block(l.owner, b)
+		}
 		if done {
 			w.endFrame(l)
 		}
@@ -83,7 +94,7 @@ func (w *worker) frames(l *lane) error {
 // openFrame handles a frame's head and marshal.
 func (w *worker) openFrame(l *lane, meta []byte) error {
 	p, f := w.python, l.frame
-	if l.bodyLeft > 0 && f.kind != kindResponse && f.kind != kindBlock {
+	if l.bodyLeft > 0 && f.kind != kindResponse && f.kind != kindBlock && f.kind != kindMessage {
 		return errOutOfStep
 	}
 	if f.kind == kindReady {
@@ -97,6 +108,9 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 		w.bootTook = w.now - w.born
 		w.slot.state.Store(stateServing)
 		_, _ = unix.Write(w.wake, []byte{0})
+		if l.streams != nil {
+			w.sayListening()
+		}
 		return nil
 	}
 	if f.kind == kindWatch {
@@ -112,9 +126,13 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 		w.retire()
 		return nil
 	}
-	c := l.running()
-	if c == nil || c.number != f.number || !p.ready {
+	c, ok := l.whose(f.number)
+	if !ok || !p.ready {
 		return errOutOfStep
+	}
+	if l.owner = c; c == nil {
+		w.unwanted(l)
+		return nil
 	}
 	r := &marshalReader{b: meta[:f.meta]}
 	switch f.kind {
@@ -143,18 +161,31 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 	case kindFailed:
 		w.failed(c, f.flags)
 	case kindRead:
-		if f.length != 4 || c.asked || len(meta) != 4 {
+		if f.length != 4 || c.asked && l.streams == nil || len(meta) != 4 {
 			return errOutOfStep
 		}
 		c.asked = true
-		c.want = int(min(binary.LittleEndian.Uint32(meta), feedMax))
-		w.feed(c)
+		if l.streams == nil {
+			c.want = 0 // it asks for one piece at a time
+		}
+		c.want += int(min(binary.LittleEndian.Uint32(meta), feedMax))
+		if w.feed(c); c.fd < 0 && l.streams != nil && c.lane == l {
+			w.tellGone(c, 1006, "", -1) // it could not be told before this
+		}
 	case kindHints:
 		return w.hints(c, r)
 	case kindFields:
 		return w.addFields(c, r)
 	case kindSocket:
 		return w.lendSocket(c)
+	case kindAccept:
+		return w.agree(c, r)
+	case kindMessage:
+		return w.beginMessage(c)
+	case kindShut:
+		return w.shut(c, r)
+	case kindTrailer:
+		return w.trailerSection(c, r)
 	default:
 		return errOutOfStep
 	}
@@ -208,9 +239,12 @@ func (w *worker) readFields(r *marshalReader, good *bool) {
 	}
 }
 
-// readText is the latin-1 of the next value, which should be a str.
+// readText is the latin-1 of the next value, which should be a str; with ASGI it
+// is bytes.
 func (w *worker) readText(r *marshalReader, good *bool) []byte {
-	if k := r.kind(); k != 'u' && k != 't' {
+	if k := r.kind(); k == 's' && w.asgi {
+		return r.bytes()
+	} else if k != 'u' && k != 't' {
 		r.value(0)
 		*good = false
 		return nil
@@ -234,7 +268,7 @@ func (w *worker) begin(c *conn, meta []byte) {
 	at := len(w.obuf)
 	c.started = true
 	x := exchange{version: c.req.version, minor: c.req.minor, head: string(c.req.method) == "HEAD",
-		keepAlive: c.keep && !w.quitting && !(w.stopping && (w.ending || c.secure != nil)), server: w.server}
+		keepAlive: c.keep && !w.quitting && !(w.stopping && (w.ending || c.secure != nil)), server: w.server, own: w.asgi}
 	if c.bodyLeft > discardMax || c.broken != nil {
 		// The rest of the body may never be read; then the connection cannot
 		// go on. Better to say so than to promise.
@@ -261,6 +295,9 @@ func (w *worker) begin(c *conn, meta []byte) {
 		return
 	}
 	c.keep = c.framing.keepAlive
+	if w.asgi && c.lane.frame.flags&flagLast == 0 {
+		w.watch(c)
+	}
 	c.status = append(c.status[:0], w.resp.status...)
 	if w.access != nil && (c.lane.frame.flags&flagLast == 0 || c.lane.bodyLeft > len(c.lane.in)-c.lane.at) {
 		c.meta = append(c.meta[:0], meta...)
@@ -303,6 +340,10 @@ func (w *worker) flushOut() {
 
 // hold leaves on the wire what the client is not ready for.
 func (w *worker) hold(c *conn) {
+	if w.asgi {
+		w.credit(c)
+		return
+	}
 	if l := c.lane; l != nil && c.fd >= 0 && len(c.out)-c.outAt > w.holdable() {
 		l.choked = c
 		w.watchWire(l)
@@ -316,8 +357,12 @@ func (w *worker) block(c *conn, b []byte) {
 	}
 	w.outFor(c)
 	if c.framing.noBody {
-		w.log.warningf("WSGI app sent body bytes on a no-body response (method=%s status=%d); dropping per RFC 9110.",
-			c.req.method, c.framing.code)
+		kind := "WSGI"
+		if w.asgi {
+			kind = "ASGI"
+		}
+		w.log.warningf("%s app sent body bytes on a no-body response (method=%s status=%d); dropping per RFC 9110.",
+			kind, c.req.method, c.framing.code)
 		c.dropped, c.refused = true, true
 		return
 	}
@@ -340,12 +385,12 @@ func (w *worker) block(c *conn, b []byte) {
 
 // endFrame handles the end of a frame.
 func (w *worker) endFrame(l *lane) {
-	f := l.frame
-	if f.kind != kindResponse && f.kind != kindBlock {
+	f, c := l.frame, l.owner
+	if c == nil || f.kind != kindResponse && f.kind != kindBlock && f.kind != kindMessage {
 		return
 	}
-	c := l.running()
-	if c == nil {
+	if f.kind == kindMessage {
+		w.credit(c)
 		return
 	}
 	if c.framing.chunked && !c.refused {
@@ -360,6 +405,28 @@ func (w *worker) endFrame(l *lane) {
 	if f.flags&flagLast != 0 {
 		w.flushOut()
 		w.complete(c)
+	} else if w.asgi {
+		w.credit(c) // for what was thrown away too
+	}
+}
+
+// unwanted handles a frame of a stream that nobody waits for.
+func (w *worker) unwanted(l *lane) {
+	if l.passed >= 0 {
+		unix.Close(l.passed)
+		l.passed = -1
+	}
+	if l.frame.kind == kindFailed || l.frame.flags&flagLast != 0 && l.frame.kind != kindMessage {
+		l.over(l.frame.number, w.now)
+		w.noteRunning()
+	}
+}
+
+// noteRunning tells the scoreboard how much runs.
+func (w *worker) noteRunning() {
+	w.slot.busy.Store(uint64(w.python.running()))
+	if len(w.python.busy) == 0 {
+		w.slot.begun.Store(0)
 	}
 }
 
@@ -477,12 +544,12 @@ func (w *worker) complete(c *conn) {
 		c.keep, c.refused, c.cut = false, true, true
 	}
 	w.record(c, c.status, true)
-	l.answered(w.now)
-	c.lane = nil
-	w.slot.busy.Store(uint64(len(w.python.busy)))
-	if len(w.python.busy) == 0 {
-		w.slot.begun.Store(0)
+	l.over(c.number, w.now)
+	if l.owner == c {
+		l.owner = nil
 	}
+	c.lane = nil
+	w.noteRunning()
 	if c.framing.code >= 500 || c.refused && !c.dropped {
 		increase(&w.slot.counters.failures, 1)
 	}
@@ -518,7 +585,7 @@ func (w *worker) record(c *conn, status []byte, parsed bool) {
 	}
 	if c.meta != nil {
 		_ = w.readResponse(&marshalReader{b: c.meta})
-	} else if !parsed || c.refused {
+	} else if !parsed || c.refused || c.talk != nil {
 		w.resp.fields = w.resp.fields[:0]
 	}
 	w.access.record(&accessEntry{

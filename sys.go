@@ -254,6 +254,13 @@ func readable(fd int) bool {
 	return err == nil && n > 0
 }
 
+// ended says whether a socket has nothing to read any more but its end.
+func ended(fd int) bool {
+	var b [1]byte
+	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n == 0 && err == nil
+}
+
 // reapAny takes one dead child: 0 when there is none.
 func reapAny() (pid int, status unix.WaitStatus) {
 	for {

@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -123,6 +124,14 @@ type worker struct {
 	text    []byte // latin-1 of headers that are not ASCII
 	fbuf    []byte
 	wbuf    []byte // for what is on a wire, when no lane has it
+
+	asgi      bool
+	talks     int // WebSockets
+	sockets   wsPool
+	deflater  wsDeflater
+	deflating bool          // the message whose body is coming is
+	partAt    int64         // when streams are told to end, if they have not
+	parting   time.Duration // and how long they have for it
 
 	dispatched int
 	maxServed  int   // 0 for no limit
@@ -242,6 +251,16 @@ func newWorker() (*worker, error) {
 		}
 	}
 	w.server = cfg.serverField()
+	if w.asgi = cfg.family() == familyASGI; w.asgi {
+		if cfg.headerMap == "drop" {
+			// Names with an underscore mean nothing else to an application that
+			// gets a list of fields.
+			cfg.headerMap = "dangerous"
+		}
+		if cfg.workerConnections == connectionsDefault {
+			cfg.workerConnections = 0
+		}
+	}
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
 			return w, err
@@ -387,8 +406,8 @@ func (w *worker) loop() {
 		wait := nextTick - w.now
 		limit := w.requestLimit()
 		for _, l := range w.python.busy {
-			if !l.stalled {
-				wait = min(wait, l.patience+int64(moment)-w.now)
+			if at := l.due(); at != 0 {
+				wait = min(wait, at-w.now)
 			}
 			if limit > 0 {
 				wait = min(wait, l.begun+int64(limit)-w.now)
@@ -396,6 +415,9 @@ func (w *worker) loop() {
 		}
 		if w.obeyAt != 0 && !w.stopping {
 			wait = min(wait, w.obeyAt-w.now)
+		}
+		if w.partAt != 0 {
+			wait = min(wait, w.partAt-w.now)
 		}
 		if patience := w.patience(); len(w.waiting) > 0 && patience > 0 {
 			if left := w.waiting[0].since + patience - w.now; left > 0 {
@@ -426,8 +448,13 @@ func (w *worker) loop() {
 			w.tick()
 			nextTick = w.now + int64(time.Second)
 		}
+		if w.partAt != 0 && w.partAt <= w.now {
+			w.partAll()
+			w.flushOut()
+		}
 		w.lookAtLanes(limit)
 		w.dispatch()
+		w.flushStreams()
 		w.arm()
 		w.access.flush()
 	}
@@ -564,6 +591,7 @@ func (w *worker) retire() {
 		return
 	}
 	w.stopping = true
+	w.partLater(true)
 	w.slot.state.Store(stateStopping)
 	_, _ = unix.Write(w.wake, []byte{0}) // the arbiter may start the next
 	w.disarm()
@@ -598,6 +626,7 @@ func (w *worker) end() {
 	if w.ending {
 		return
 	}
+	w.partLater(false)
 	w.ending, w.stopping = true, true
 	w.slot.state.Store(stateStopping)
 	if w.slot.order.Load() == orderLeave {
@@ -694,7 +723,7 @@ func (w *worker) arm() {
 	want := p.ready && !p.closed && !p.eof && (!w.stopping || w.ending) && !w.quitting &&
 		!p.stuck() && len(w.waiting) < depthMax &&
 		(!w.full() || w.resting.first != nil) && w.paused <= w.now &&
-		(w.alone || len(p.busy) < p.most || p.pace < int64(moment)/4)
+		(w.alone || p.idle() > 0 || !w.asgi && p.pace < int64(moment)/4)
 	if want == w.armed {
 		return
 	}
@@ -848,6 +877,20 @@ func (w *worker) admit(l *listener, fd int, sa *unix.RawSockaddrAny) {
 	w.advance(c)
 }
 
+// sayListening tells where the application can be reached.
+func (w *worker) sayListening() {
+	for _, l := range w.listeners {
+		scheme, address := "http", "unix:"+l.peer.serverName
+		if w.tls != nil {
+			scheme = "https"
+		}
+		if l.tcp {
+			address = net.JoinHostPort(l.peer.serverName, l.peer.serverPort)
+		}
+		w.log.infof("ASGI server listening on %s://%s", scheme, address)
+	}
+}
+
 // port turns a port in network order, as the kernel left it, into text.
 func port(p uint16) string {
 	b := (*[2]byte)(unsafe.Pointer(&p))
@@ -935,6 +978,9 @@ func (w *worker) dispatch() {
 			break
 		}
 		message, body := w.message(c)
+		if w.asgi && done+1 < len(w.waiting) {
+			message[frameHeader-3] |= flagFollowed
+		}
 		ok, err := l.send(c, message, body, w.now)
 		if err != nil {
 			w.outOfStep(l, err)
@@ -950,7 +996,7 @@ func (w *worker) dispatch() {
 		w.dispatched++
 	}
 	if done > 0 {
-		w.slot.busy.Store(uint64(len(w.python.busy)))
+		w.slot.busy.Store(uint64(w.python.running()))
 		n := copy(w.waiting, w.waiting[done:])
 		clear(w.waiting[n:])
 		w.waiting = w.waiting[:n]
@@ -1015,11 +1061,11 @@ func (w *worker) pick() (*lane, error) {
 // have one more lane: a descriptor for which there is no room would be lost.
 func (w *worker) roomForFile() bool {
 	n := w.held() + laneDescriptors
-	if n+w.open < w.descriptors {
+	if n+w.open-w.talks < w.descriptors {
 		return true // with a file for each
 	}
 	for _, l := range w.python.busy {
-		n += len(l.flight)
+		n += len(l.flight) + max(0, len(l.streams)-w.talks)
 	}
 	return n < w.descriptors || w.makeWay()
 }
@@ -1057,6 +1103,10 @@ func (w *worker) message(c *conn) (b, body []byte) {
 }
 
 func (w *worker) environ(c *conn, b []byte) []byte {
+	if w.asgi {
+		c.trailed = true // ASGI knows no trailers of requests
+		return w.appendScope(b, c)
+	}
 	b = append(b, marshalDict)
 	b = c.req.appendEnviron(b, &c.peer, w.scriptName)
 	if c.req.chunked {
@@ -1073,10 +1123,14 @@ func (w *worker) environ(c *conn, b []byte) []byte {
 
 // feed answers Python's demand for body as soon as there is some.
 func (w *worker) feed(c *conn) {
+	if c.talk != nil {
+		w.hear(c)
+		return
+	}
 	for c.asked && c.fd >= 0 || c.asked && c.broken != nil {
 		f := frame{number: c.number, kind: kindBody}
 		if c.indirect {
-			c.indirect, c.asked = false, false
+			c.indirect, c.asked, c.want = false, false, 0
 			f.kind = kindRequest
 			b := w.environ(c, w.fbuf[:0])
 			w.fbuf = b[:0]
@@ -1084,12 +1138,17 @@ func (w *worker) feed(c *conn) {
 			return
 		}
 		if b := c.body[c.fed:]; len(b) > 0 {
+			if w.asgi && !c.lane.roomy() {
+				c.lane.awaitRoom(c)
+				break
+			}
 			b = b[:min(len(b), c.want, feedMax)]
 			c.fed += len(b)
 			if c.fed == len(c.body) && !c.incomplete() && c.hasTrailed() {
 				f.flags = flagLast
 			}
-			c.asked = false
+			c.want -= len(b)
+			c.asked = w.asgi && c.want > 0 && f.flags == 0
 			w.answer(c.lane, f, b)
 			continue
 		}
@@ -1115,7 +1174,7 @@ func (w *worker) feed(c *conn) {
 			}
 			w.breakOff(c, &f)
 		}
-		c.asked = false
+		c.asked, c.want = false, 0
 		w.answer(c.lane, f, nil)
 	}
 	// Read ahead up to the limit, so that the application finds it here, and not
@@ -1141,6 +1200,10 @@ func (w *worker) breakOff(c *conn, f *frame) {
 }
 
 func (w *worker) answer(l *lane, f frame, payload []byte) {
+	if l.streams != nil {
+		w.post(l, f, payload)
+		return
+	}
 	if err := l.answer(f, payload); err != nil {
 		w.outOfStep(l, err)
 	}
@@ -1179,7 +1242,7 @@ func (w *worker) lookAtLanes(limit time.Duration) {
 		l := w.python.busy[i]
 		if limit > 0 && w.now-l.begun >= int64(limit) {
 			w.overdue(l)
-		} else if !l.stalled && l.late(w.now) {
+		} else if at := l.due(); at != 0 && at < w.now {
 			w.stall(l)
 		}
 		if i < len(w.python.busy) && w.python.busy[i] == l {
@@ -1191,6 +1254,10 @@ func (w *worker) lookAtLanes(limit time.Duration) {
 // stall is called when a request has run for more than a moment: whoever waits
 // behind it should not.
 func (w *worker) stall(l *lane) {
+	if l.streams != nil {
+		w.blocked(l)
+		return
+	}
 	if !l.headBegun() {
 		// It is the machine that is busy, and would be for siblings too.
 		l.patience = w.now
@@ -1268,7 +1335,9 @@ func (w *worker) tick() {
 		}
 	}
 	if l := w.python.oldest(); l != nil {
-		w.slot.setRunning(l.running().line(), l.begun)
+		if c := l.eldest(); c != nil {
+			w.slot.setRunning(c.line(), max(c.begun, l.begun))
+		}
 	}
 	w.askPython()
 	if w.killAt != 0 && w.killAt <= w.now {
@@ -1297,6 +1366,13 @@ func (w *worker) hurry(c *conn) {
 	switch {
 	case c.expires != 0 && c.expires <= w.now:
 		w.expire(c)
+	case w.asgi && c.state == inLane && w.cfg.requestTimeout > 0 && !c.started && c.fd >= 0 &&
+		w.now-c.begun >= int64(w.cfg.requestTimeout):
+		w.overdueStream(c)
+	case w.asgi && c.state == inLane && !c.watched:
+		w.watch(c) // an application that waits for long wants to know when its client leaves
+	case c.talk != nil && c.lane != nil && c.fd >= 0 && !c.pending():
+		w.keepUp(c)
 	case w.refuses(c):
 		w.log.infof("%s: ip=%s does not take its response; closing the connection", c.line(), c.peer.remoteAddr)
 		c.reset() // or the kernel would hold for hours what it waits for
@@ -1323,6 +1399,9 @@ func (w *worker) expire(c *conn) {
 // requestLimit is how long one request may run, 0 without a limit.
 func (w *worker) requestLimit() time.Duration {
 	limit := w.cfg.requestTimeout
+	if w.asgi {
+		return 0 // each stream has its own
+	}
 	if !w.python.threads && w.cfg.timeout > 0 && (limit == 0 || w.cfg.timeout < limit) {
 		limit = w.cfg.timeout
 	}
@@ -1368,19 +1447,25 @@ func (w *worker) loseLane(l *lane) {
 	epollDel(w.ep, l.wire)
 	w.giveUp(l, newBadRequest(504, "", ""))
 	increase(&w.slot.counters.failures, 1)
-	w.slot.busy.Store(uint64(len(w.python.busy)))
+	w.noteRunning()
 	w.retire()
 }
 
 // giveUp answers the request that a lane has begun in place of Python. Nothing
 // that the lane says from now on reaches anybody.
 func (w *worker) giveUp(l *lane, bad *badRequest) {
-	c := l.running()
+	list := l.inPython()
 	l.flight, l.choked = nil, nil
+	clear(l.streams)
+	l.owner = nil
 	l.rest()
-	if c == nil {
-		return
+	for _, c := range list {
+		w.answerFor(c, bad)
 	}
+}
+
+// answerFor answers a request in place of Python.
+func (w *worker) answerFor(c *conn, bad *badRequest) {
 	if w.obufFor == c {
 		w.obufFor, w.obuf = nil, w.obuf[:0]
 	}
@@ -1390,6 +1475,9 @@ func (w *worker) giveUp(l *lane, bad *badRequest) {
 			c.status = append(c.status[:0], "101"...)
 		}
 		w.record(c, c.status, true)
+		if c.talk != nil && c.fd >= 0 {
+			w.send(c, appendWSClose(nil, 1011, ""), nil)
+		}
 		c.forbidEnd()
 		w.close(c)
 		return
@@ -1407,7 +1495,7 @@ func (w *worker) giveUp(l *lane, bad *badRequest) {
 // lock, or a greenlet never yields.
 func (w *worker) askPython() {
 	p := w.python
-	if !p.threads || w.cfg.timeout == 0 || !p.ready || p.closed || p.ended || w.pythonGone {
+	if !p.threads && !w.asgi || w.cfg.timeout == 0 || !p.ready || p.closed || p.ended || w.pythonGone {
 		return
 	}
 	if w.askedAt == 0 {
@@ -1422,8 +1510,9 @@ func (w *worker) askPython() {
 	}
 	w.hung = "nothing"
 	if l := p.oldest(); l != nil {
-		c := l.running()
-		w.hung = c.line() + " from " + c.peer.remoteAddr
+		if c := l.eldest(); c != nil {
+			w.hung = c.line() + " from " + c.peer.remoteAddr
+		}
 	}
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.hung)
 	w.abandon(newBadRequest(504, "", ""))
@@ -1568,8 +1657,10 @@ func (w *worker) died(status unix.WaitStatus) {
 		doing := ""
 		for _, l := range slices.Clone(p.busy) {
 			w.giveBack(l)
-			if c := l.running(); c != nil && len(doing) < fateMax {
-				doing += ", " + c.line() + " from " + c.peer.remoteAddr
+			for _, c := range l.inPython() {
+				if len(doing) < fateMax {
+					doing += ", " + c.line() + " from " + c.peer.remoteAddr
+				}
 			}
 		}
 		if doing != "" {

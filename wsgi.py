@@ -1190,7 +1190,14 @@ def serve():
                 os.close(fd)
     patch(settings)
     app, files = open_app(settings, log)
-    Lane(settings, app, log, files).serve()
+    (Lane if settings["family"] != "asgi" else asgi()["Server"])(settings, app, log, files).serve()
+
+
+def asgi():
+    """What asgi.py defines."""
+    names = {"__name__": "__gunicorn_asgi__", "bridge": globals()}
+    exec(load("asgi.py"), names)
+    return names
 
 
 def open_app(settings, log):
@@ -1210,7 +1217,7 @@ def open_app(settings, log):
             refuse(e, log)
         log.exception(e)
         files.missed(e)
-        return debug["failed_app"](e), files
+        return debug["failed_app"](e, settings["family"] == "asgi"), files
 
 
 def refuse(error, log):

@@ -1,0 +1,825 @@
+"""ASGI: the Python half where requests run in an event loop.
+
+One lane carries all requests: each is a stream, known by its number. Requests
+come in through the queue, as they do to any lane; everything else goes over
+the wire, in frames that say whose they are. Nobody here ever blocks on either.
+
+What one side may send of a stream before the other has taken some of it is
+bounded both ways: by WINDOW bytes, which READ (to the worker) and CREDIT (from
+it) open again.
+"""
+
+import asyncio
+import functools
+import http
+import inspect
+import logging
+import marshal
+import os
+import signal
+import stat
+import struct
+import sys
+from collections import deque
+
+HEADER, QUEUE_MAX, QUEUE, WIRE = bridge["HEADER"], bridge["QUEUE_MAX"], bridge["QUEUE"], bridge["WIRE"]
+MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET = bridge["MSG_DONTWAIT"], bridge["SCM_RIGHTS"], bridge["SOL_SOCKET"]
+REQUEST, INDIRECT, BODY, ASK = bridge["REQUEST"], bridge["INDIRECT"], bridge["BODY"], bridge["ASK"]
+RESPONSE, BLOCK, FILE, FAILED = bridge["RESPONSE"], bridge["BLOCK"], bridge["FILE"], bridge["FAILED"]
+READ, HINTS, WATCH, HERE, READY = bridge["READ"], bridge["HINTS"], bridge["WATCH"], bridge["HERE"], bridge["READY"]
+RETIRE = bridge["RETIRE"]
+LAST, MORE, BROKEN, QUIET, STACKS = bridge["LAST"], bridge["MORE"], bridge["BROKEN"], bridge["QUIET"], bridge["STACKS"]
+
+# Kinds that only streams have (asgi.go).
+GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER = 32, 33, 34, 35, 36, 37
+FOLLOWED = TEXT = QUIET  # flags: another request waits behind this one; a message is text
+
+WINDOW = 256 << 10  # bytes of a stream, each way, that are under way or not yet taken
+MESSAGE_COST = 64   # what a message's frame counts for beside its bytes
+PENDING_MAX = 4 << 20  # bytes for the wire, of all streams together
+PIECES = 64         # for one writev
+
+STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus}
+
+pack, unpack, SIZE = HEADER.pack, HEADER.unpack_from, HEADER.size
+loads, dumps = marshal.loads, marshal.dumps
+
+
+class ClientGone(OSError):
+    """send() after the client has left (HTTP and WebSocket specification, Disconnected Client)."""
+
+
+def encode_head(status, headers):
+    """Status and headers as marshal."""
+    line = STATUS.get(status) or "%d Unknown" % status
+    if type(headers) is not list:
+        headers = list(headers)
+    try:
+        return dumps((line, headers), 2)
+    except ValueError:
+        return dumps((line, [(bytes(name), bytes(value)) for name, value in headers]), 2)
+
+
+class Stream:
+    """One request: its task, and what passes between the task and the worker."""
+
+    __slots__ = ("server", "number", "task", "arrived", "waiters", "gone", "begun", "done", "meta",
+                 "sent", "senders", "taken", "accepted", "parting", "timer", "trailers", "events")
+
+    def __init__(self, server, number):
+        self.server, self.number = server, number
+        self.arrived = self.waiters = self.senders = self.meta = self.task = self.timer = None
+        self.gone = None  # the client: with this code and reason
+        self.sent = self.taken = 0
+        self.trailers = None  # a list when there will be some, a tuple when they are due
+        self.begun = self.done = self.accepted = self.parting = self.events = False
+
+    # What the worker says --------------------------------------------------
+
+    def wake(self):
+        waiters, self.waiters = self.waiters, None
+        for waiter in waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def credit(self, n):
+        self.sent -= n
+        if self.senders and self.sent < WINDOW:
+            senders, self.senders = self.senders, None
+            for waiter in senders:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def leave(self, code, reason, grace, parting):
+        """The client has left, or has to: the server stops."""
+        if self.gone:
+            return
+        self.gone, self.parting = (code, reason), parting
+        self.wake()
+        self.credit(self.sent)
+        if grace is not None and self.task is not None and not self.task.done():
+            if grace:
+                self.timer = self.server.loop.call_later(grace, self.cancel)
+            else:
+                self.cancel()
+
+    def cancel(self):
+        if not self.task.done():
+            self.server.log.debug("Request cancelled (client disconnected)")
+            self.task.cancel()
+
+    # What the application asks for -----------------------------------------
+
+    def wait(self):
+        waiter = self.server.loop.create_future()
+        if self.waiters is None:
+            self.waiters = []
+        self.waiters.append(waiter)
+        return waiter
+
+    def take(self, n):
+        """So much has been given to the application: as much more may come."""
+        self.taken += n
+        if self.taken >= WINDOW // 2 and not self.gone and not self.done:
+            self.read(self.taken)
+            self.taken = 0
+
+    def read(self, n):
+        self.server.push(pack(4, self.number, 0, READ, 0) + struct.pack("<I", n))
+
+    async def room(self):
+        """Until less than a window is under way to the client, and the wire is
+        not full of others' either."""
+        while self.sent >= WINDOW and not self.gone:
+            if self.senders is None:
+                self.senders = []
+            waiter = self.server.loop.create_future()
+            self.senders.append(waiter)
+            await waiter
+        if self.server.pending > PENDING_MAX:
+            await self.server.drained()
+        if self.gone and not self.parting:
+            raise ClientGone("the client has left")
+
+    async def push_body(self, kind, meta, body, flags):
+        """A frame of the response, or several if there is much."""
+        n = len(body)
+        if n <= 16384:
+            self.server.push(b"%b%b%b" % (pack(len(meta) + n, self.number, len(meta), kind, flags), meta, body))
+        else:
+            body, at = memoryview(body).cast("B"), 0
+            while n - at > WINDOW:
+                self.server.push(pack(len(meta) + WINDOW, self.number, len(meta), kind, 0) + meta)
+                self.server.push(body[at:at + WINDOW])
+                kind, meta = BLOCK, b""
+                at += WINDOW
+                self.sent += WINDOW
+                await self.room()
+            n -= at
+            self.server.push(pack(len(meta) + n, self.number, len(meta), kind, flags) + meta)
+            self.server.push(body[at:])
+        self.sent += n
+        if flags & LAST:
+            self.finish()
+        elif self.sent >= WINDOW or self.server.pending > PENDING_MAX:
+            await self.room()
+
+    def finish(self):
+        self.done = True
+        if self.waiters:
+            self.wake()
+
+    def fail(self, flags):
+        if not self.done:
+            self.server.push(pack(0, self.number, 0, FAILED, flags))
+            self.finish()
+
+    def unexpected(self, event):
+        if self.gone:
+            return ClientGone("the client has left")
+        if self.done:
+            return RuntimeError("Unexpected ASGI message %r: the response is complete." % event["type"])
+        return RuntimeError("Unexpected ASGI message %r." % event["type"])
+
+    async def respond(self, event, prefix):
+        """Events of a response; prefix is what WebSockets have before them."""
+        kind = event["type"]
+        if kind == "http.response.body":
+            if self.meta is None or self.done or type(self.trailers) is tuple:
+                raise self.unexpected(event)
+            if self.gone and not self.parting:
+                raise ClientGone("the client has left")
+            body = event.get("body", b"")
+            flags = 0 if event.get("more_body", False) else LAST
+            if flags and self.trailers is not None:
+                flags, self.trailers = 0, ()
+            if self.begun:
+                if body or flags:
+                    await self.push_body(BLOCK, b"", body, flags)
+                return
+            self.begun = True
+            await self.push_body(RESPONSE, self.meta, body, flags)
+        elif kind == "http.response.start":
+            if self.meta is not None:
+                raise self.unexpected(event)
+            self.meta = encode_head(event["status"], event.get("headers", ()))
+            if event.get("trailers", False) and not prefix:
+                self.trailers = []
+            if b"text/event-stream" in self.meta:
+                # Its reader wants to know that it is connected, however long
+                # the first event takes.
+                self.events = self.begun = True
+                await self.push_body(RESPONSE, self.meta, b"", 0)
+        else:
+            raise self.unexpected(event)
+
+    async def run(self, scope):
+        server = self.server
+        try:
+            await server.app(scope, self.receive, self.send)
+            self.returned()
+        except asyncio.CancelledError:
+            self.end(True)
+        except BaseException as e:
+            # SystemExit and KeyboardInterrupt too: a request cannot end the server.
+            if self.gone and came_of(e, ClientGone):
+                server.log.debug("%s after the client has left", type(e).__name__)
+            else:
+                server.log.error("Error in ASGI application", exc_info=e)
+            self.crashed()
+        finally:
+            if self.timer:
+                self.timer.cancel()
+            del server.streams[self.number], self.task
+            if server.files is not None:
+                server.report()
+
+    def end(self, quiet):
+        """The task is over, whatever of the response is there."""
+        if self.done:
+            return
+        if self.parting and self.events and self.begun:
+            # A stream of events has no other end than this.
+            self.server.push(pack(0, self.number, 0, BLOCK, LAST))
+            self.finish()
+        else:
+            self.fail(QUIET if quiet or self.gone else 0)
+
+
+def came_of(error, kind):
+    """Whether that is what an exception was made of."""
+    for _ in range(16):
+        if error is None or isinstance(error, kind):
+            break
+        error = error.__cause__ or error.__context__
+    return isinstance(error, kind)
+
+
+class Http(Stream):
+    __slots__ = ("body", "more")
+
+    def __init__(self, server, number, body, more):
+        super().__init__(server, number)
+        self.body, self.more = body, more
+
+    def came(self, payload, flags):
+        """A piece of the request's body."""
+        if flags & BROKEN:
+            self.leave(1006, "", None, False)
+            return
+        if self.arrived is None:
+            self.arrived = deque()
+        self.arrived.append((payload, not flags & LAST))
+        if self.waiters:
+            self.wake()
+
+    async def receive(self):
+        body = self.body
+        if body is not None:
+            self.body = None
+            return {"type": "http.request", "body": body, "more_body": self.more}
+        while True:
+            if self.arrived:
+                body, more = self.arrived.popleft()
+                self.take(len(body))
+                return {"type": "http.request", "body": body, "more_body": more}
+            if self.gone or self.done:
+                return {"type": "http.disconnect"}
+            await self.wait()
+
+    async def send(self, event):
+        kind = event["type"]
+        if kind == "http.response.body" or kind == "http.response.start":
+            await self.respond(event, "")
+        elif kind == "http.response.trailers":
+            self.send_trailers(event)
+        elif kind == "http.response.pathsend":
+            self.send_path(event)
+        elif kind == "http.response.early_hint":
+            self.hint([(b"link", bytes(link)) for link in event.get("links", ())])
+        elif kind == "http.response.informational":
+            if event.get("status") == 103:
+                self.hint(event.get("headers", ()))
+        elif kind != "http.response.debug":
+            raise self.unexpected(event)
+
+    def hint(self, headers):
+        if not self.begun and not self.gone:
+            meta = dumps([(bytes(name), bytes(value)) for name, value in headers], 2)
+            self.server.push(pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
+
+    def send_trailers(self, event):
+        if type(self.trailers) is not tuple or self.done:
+            raise self.unexpected(event)
+        self.trailers += tuple((bytes(name), bytes(value)) for name, value in event.get("headers", ()))
+        if not event.get("more_trailers", False):
+            meta = dumps(self.trailers, 2)
+            self.server.push(pack(len(meta), self.number, len(meta), TRAILER, LAST) + meta)
+            self.finish()
+
+    def send_path(self, event):
+        """A file by its path: it goes out without passing through here."""
+        if self.meta is None or self.begun or self.trailers is not None:
+            raise self.unexpected(event)
+        if self.gone:
+            raise ClientGone("the client has left")
+        fd = os.open(event["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            facts = os.fstat(fd)
+            if not stat.S_ISREG(facts.st_mode):
+                raise ValueError("%r is not a regular file" % (event["path"],))
+        except BaseException:
+            os.close(fd)
+            raise
+        payload = self.meta + struct.pack("<QQ", 0, facts.st_size)
+        self.server.push((pack(len(payload), self.number, len(self.meta), FILE, LAST) + payload, fd))
+        self.begun = True
+        self.finish()
+
+    def returned(self):
+        if self.done:
+            return
+        if not self.gone:
+            self.server.log.error("ASGI callable returned without %s response.",
+                                  "completing" if self.begun else "starting")
+        self.end(False)
+
+    def crashed(self):
+        self.end(False)
+
+
+class WebSocket(Stream):
+    __slots__ = ("connected", "partial")
+
+    def __init__(self, server, number):
+        super().__init__(server, number)
+        self.connected, self.partial = False, None
+
+    def came(self, payload, flags):
+        """A message, or a piece of one: pieces are no longer than a window."""
+        cost = len(payload) + MESSAGE_COST
+        if not flags & LAST:
+            if self.partial is None:
+                self.partial = []
+            self.partial.append(payload)
+            self.take(cost)
+            return
+        if self.partial is not None:
+            self.partial.append(payload)
+            payload, self.partial = b"".join(self.partial), None
+        if self.arrived is None:
+            self.arrived = deque()
+        self.arrived.append((payload, flags & TEXT, cost))
+        if self.waiters:
+            self.wake()
+
+    async def receive(self):
+        if not self.connected:
+            self.connected = True
+            return {"type": "websocket.connect"}
+        while True:
+            if self.arrived:
+                payload, text, cost = self.arrived.popleft()
+                self.take(cost)
+                if text:
+                    return {"type": "websocket.receive", "text": payload.decode()}
+                return {"type": "websocket.receive", "bytes": payload}
+            if self.gone or self.done:
+                code, reason = self.gone or (1006, "")
+                return {"type": "websocket.disconnect", "code": code, "reason": reason}
+            await self.wait()
+
+    async def send(self, event):
+        kind = event["type"]
+        if kind == "websocket.send" and self.accepted:
+            if self.gone or self.done:
+                raise self.unexpected(event)
+            data, flags = event.get("bytes"), LAST
+            if data is None:
+                data, flags = event["text"].encode(), LAST | TEXT
+            n = len(data)
+            head = pack(n, self.number, 0, MESSAGE, flags)
+            if n <= 16384:
+                self.server.push(head + data)
+            else:
+                self.server.push(head)
+                self.server.push(data)
+            self.sent += n
+            if self.sent >= WINDOW or self.server.pending > PENDING_MAX:
+                await self.room()
+        elif kind == "websocket.accept":
+            if self.accepted or self.meta is not None or self.done:
+                raise self.unexpected(event)
+            if self.gone:
+                raise ClientGone("the client has left")
+            headers = [(bytes(name), bytes(value)) for name, value in event.get("headers") or ()]
+            meta = dumps((event.get("subprotocol") or "", headers), 2)
+            self.server.push(pack(len(meta), self.number, len(meta), ACCEPT, 0) + meta)
+            self.accepted = True
+        elif kind == "websocket.close":
+            if self.done or self.gone or self.begun:
+                raise self.unexpected(event)
+            if self.accepted:
+                self.shut(event.get("code") or 1000, event.get("reason") or "")
+            else:
+                self.refuse(403)
+        elif kind.startswith("websocket.http.response.") and not self.accepted:
+            await self.respond(dict(event, type=kind[len("websocket."):]), "websocket.")
+        else:
+            raise self.unexpected(event)
+
+    def shut(self, code, reason):
+        meta = dumps((int(code), str(reason)), 2)
+        self.server.push(pack(len(meta), self.number, len(meta), SHUT, LAST) + meta)
+        self.gone = (int(code), str(reason))
+        self.finish()
+
+    def refuse(self, status):
+        meta = encode_head(status, [(b"content-length", b"0")])
+        self.server.push(pack(len(meta), self.number, len(meta), RESPONSE, LAST) + meta)
+        self.meta, self.begun = meta, True
+        self.gone = (1006, "")
+        self.finish()
+
+    def returned(self):
+        if self.done:
+            return
+        if self.gone:
+            self.fail(QUIET)
+        elif self.accepted:
+            self.shut(1000, "")
+        else:
+            self.server.log.error("ASGI callable returned without %s.",
+                                  "completing response" if self.meta else "sending handshake")
+            self.fail(0)
+
+    def crashed(self):
+        if self.accepted and not self.gone and not self.done:
+            self.shut(1011, "")
+        else:
+            self.end(False)
+
+
+class Lifespan:
+    """The application's start-up and shut-down (Lifespan specification)."""
+
+    def __init__(self, server, mode):
+        self.server, self.mode, self.state = server, mode, {}
+        self.events, self.task = asyncio.Queue(), None
+        self.answer = None  # a future for what the application says next
+        self.supported = False
+
+    async def receive(self):
+        return await self.events.get()
+
+    async def send(self, event):
+        kind = event["type"]
+        if not kind.startswith("lifespan.") or self.answer is None or self.answer.done():
+            raise RuntimeError("Unexpected ASGI message %r." % kind)
+        self.answer.set_result(event)
+
+    async def run(self):
+        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
+        try:
+            await self.server.app(scope, self.receive, self.send)
+        except BaseException as e:
+            return e
+
+    async def ask(self, phase):
+        """The answer to an event, None if there is none."""
+        self.answer = self.server.loop.create_future()
+        await self.events.put({"type": "lifespan." + phase})
+        await asyncio.wait([self.answer, self.task], return_when=asyncio.FIRST_COMPLETED)
+        return self.answer.result() if self.answer.done() else None
+
+    async def start_up(self):
+        """Why the application cannot start, None if it can."""
+        if self.mode == "off":
+            return None
+        self.task = self.server.loop.create_task(self.run())
+        event = await self.ask("startup")
+        if event is not None and event["type"] == "lifespan.startup.complete":
+            self.supported = True
+            return None
+        if event is not None:
+            return event.get("message") or "the application has said so"
+        error = self.task.result()
+        if self.mode == "on":
+            if error is not None:
+                self.server.log.error("Error in ASGI lifespan", exc_info=error)
+            return str(error) or type(error).__name__ if error is not None else "the application has no lifespan"
+        self.server.log.debug("ASGI lifespan: not supported by the application (%r)", error)
+        return None
+
+    async def shut_down(self):
+        if not self.supported or self.task.done():
+            return
+        event = await self.ask("shutdown")
+        if event is not None and event["type"] != "lifespan.shutdown.complete":
+            self.server.log.error("ASGI lifespan shutdown failed: %s", event.get("message", ""))
+        # One that goes on waiting for events is cancelled with what else is left.
+
+
+def new_loop(name, h11, log):
+    if name == "uvloop" or name == "auto" and not h11:
+        try:
+            import uvloop
+            return uvloop.new_event_loop()
+        except ImportError:
+            if name == "uvloop":
+                log.warning("uvloop is not installed; the event loop is asyncio's")
+    return asyncio.new_event_loop()
+
+
+def single_callable(app):
+    """The application as ASGI 3 has it. One of ASGI 2 is called twice."""
+    try:
+        signature = inspect.signature(app)
+    except (TypeError, ValueError):
+        return app
+    for arguments in ((None, None, None), (None,)):
+        try:
+            signature.bind(*arguments)
+            break
+        except TypeError:
+            continue
+    if len(arguments) == 3:
+        return app
+
+    async def called_twice(scope, receive, send):
+        await app(scope)(receive, send)
+    return called_twice
+
+
+class Server:
+    """The lane of all streams."""
+
+    def __init__(self, settings, app, log, files):
+        self.settings, self.app, self.log, self.files = settings, single_callable(app), bridge["logger"] or log, files
+        self.queue = bridge["socket"](bridge["AF_UNIX"], bridge["SOCK_SEQPACKET"], 0, QUEUE)
+        self.wire = bridge["socket"](bridge["AF_UNIX"], bridge["SOCK_STREAM"], 0, WIRE)
+        for end in (self.queue, self.wire):
+            end.settimeout(None)
+        bridge["open_outbox"](settings)
+        self.buffer = bytearray(QUEUE_MAX)
+        self.view = memoryview(self.buffer)
+        self.streams = {}
+        self.newest = 0
+        self.asked = {}  # requests that are too long for a message, until they come: their flags
+        self.out, self.pending, self.scheduled, self.writing = deque(), 0, False, False
+        self.waiting = []  # for the wire to have room
+        self.rest = b""  # of a frame that has not come in full
+        self.root_path = settings["root_path"] or ""
+        self.grace = settings["asgi_disconnect_grace_period"]
+        self.http = {"version": "3.0", "spec_version": "2.5"}
+        self.eager = sys.version_info >= (3, 12)
+        os.register_at_fork(before=bridge["hold_signals"], after_in_parent=bridge["release_signals"],
+                            after_in_child=self.detach)
+
+    def detach(self):
+        """A child that the application forks does not speak for this process."""
+        self.queue.close()
+        self.wire.close()
+        for number in bridge["STOP"]:
+            if signal.getsignal(number) is bridge["forward"]:
+                signal.signal(number, signal.SIG_DFL)
+        bridge["release_signals"]()
+
+    def serve(self):
+        """Serves until the worker closes the queue."""
+        error = logging.getLogger("gunicorn.error")
+        for name, own in (("uvicorn", error), ("uvicorn.error", error), ("uvicorn.access", logging.getLogger("gunicorn.access"))):
+            logger = logging.getLogger(name)
+            # Applications log there, as they may under uvicorn's worker class.
+            if not logger.handlers and name != "uvicorn.error":
+                logger.handlers, logger.propagate = list(own.handlers), False
+            logger.setLevel(own.level)
+        self.loop = new_loop(self.settings["asgi_loop"], self.settings["worker_class"].endswith("H11Worker"), self.log)
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_until_complete(self.main())
+        finally:
+            self.close()
+
+    def close(self):
+        loop = self.loop
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()
+
+    async def main(self):
+        loop = self.loop
+        lifespan = Lifespan(self, self.settings["asgi_lifespan"])
+        reason = await lifespan.start_up()
+        if reason is not None:
+            self.log.error("ASGI lifespan startup failed: %s", reason)
+            sys.exit(3)
+        self.state = lifespan.state
+        self.ended = loop.create_future()
+        loop.add_reader(QUEUE, self.on_queue)
+        loop.add_reader(WIRE, self.on_wire)
+        meta = dumps(sys.version.split()[0], 2)
+        self.push(pack(len(meta), 0, len(meta), READY, 0) + meta)
+        if self.files is not None:
+            self.report()
+        await self.ended
+        await lifespan.shut_down()
+
+    def retire(self):
+        """Has another worker take this one's place, as a hook wishes."""
+        self.push(pack(0, 0, 0, RETIRE, 0))
+
+    def report(self):
+        """Tells the worker of files to watch, with reload."""
+        fresh = self.files.new()
+        while fresh:
+            meta = dumps(fresh, 2)
+            self.push(pack(len(meta), 0, len(meta), WATCH, 0) + meta)
+            fresh = self.files.new()
+
+    # In --------------------------------------------------------------------
+
+    def on_queue(self):
+        buffer, view = self.buffer, self.view
+        while True:
+            try:
+                n = self.queue.recv_into(buffer, 0, MSG_DONTWAIT)
+            except (BlockingIOError, InterruptedError):
+                return
+            if not n:
+                self.loop.remove_reader(QUEUE)
+                if not self.ended.done():
+                    self.ended.set_result(None)
+                return
+            length, number, meta, kind, flags = unpack(buffer)
+            if kind == REQUEST:
+                self.begin(number, loads(view[SIZE:SIZE + meta]), bytes(view[SIZE + meta:n]), flags)
+            elif kind == INDIRECT:
+                self.newest, self.asked[number] = number, flags
+                self.push(pack(4, number, 0, READ, 0) + struct.pack("<I", length))
+            else:
+                if flags & STACKS:
+                    import faulthandler
+                    faulthandler.dump_traceback(bridge["TRACE"], all_threads=True)
+                self.push(pack(0, 0, 0, HERE, flags))
+            if not flags & FOLLOWED:
+                return
+
+    def begin(self, number, facts, body, flags):
+        protocols, version, method, path, raw_path, query, headers, client, server, scheme, trailers = facts
+        if type(path) is bytes:
+            path = path.decode("utf-8", "replace")
+        more = bool(flags & MORE)
+        self.newest = number
+        if protocols is None:
+            stream = Http(self, number, body, more)
+            extensions = {"http.response.early_hint": {}, "http.response.pathsend": {}}
+            if trailers:
+                extensions["http.response.trailers"] = {}
+            scope = {"type": "http", "asgi": self.http, "http_version": version, "server": server, "client": client,
+                     "scheme": scheme, "method": method, "root_path": self.root_path, "path": path,
+                     "raw_path": raw_path, "query_string": query, "headers": headers,
+                     "state": self.state.copy(), "extensions": extensions}
+            if more:
+                stream.read(WINDOW)
+        else:
+            stream = WebSocket(self, number)
+            scope = {"type": "websocket", "asgi": self.http, "http_version": version, "server": server,
+                     "client": client, "scheme": scheme, "root_path": self.root_path, "path": path,
+                     "raw_path": raw_path, "query_string": query, "headers": headers, "subprotocols": protocols,
+                     "state": self.state.copy(), "extensions": {"websocket.http.response": {}}}
+        self.streams[number] = stream
+        if self.eager:
+            task = asyncio.Task(stream.run(scope), loop=self.loop, eager_start=True)
+            if not task.done():
+                stream.task = task
+        else:
+            stream.task = self.loop.create_task(stream.run(scope))
+
+    def on_wire(self):
+        try:
+            data = self.wire.recv(1 << 16, MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return
+        if not data:
+            os._exit(0)  # the worker is gone, and with it every client
+        if self.rest:
+            self.rest += data
+            data = self.rest
+            if len(data) < self.needed:
+                return
+            data, self.rest = bytes(data), b""
+        at, end = 0, len(data)
+        while end - at >= SIZE:
+            length, number, meta, kind, flags = unpack(data, at)
+            if end - at < SIZE + length:
+                break
+            at += SIZE
+            self.hear(number, meta, kind, flags, data[at:at + length])
+            at += length
+        if at < end:
+            self.rest = bytearray(data[at:])
+            self.needed = SIZE + length if end - at >= SIZE else SIZE
+
+    def hear(self, number, meta, kind, flags, payload):
+        if kind == REQUEST:
+            # One that was too long for a message. Its body, if any, comes later.
+            self.begin(number, loads(payload), b"", self.asked.pop(number))
+            return
+        stream = self.streams.get(number)
+        if stream is None:
+            if kind != GONE or number <= self.newest:
+                return  # it is over here, and the worker did not know yet
+            self.on_queue()  # it is there, unless it has been taken back
+            stream = self.streams.get(number)
+            if stream is None:
+                return
+        if kind == BODY or kind == MESSAGE:
+            stream.came(payload, flags)
+        elif kind == CREDIT:
+            stream.credit(meta)
+        elif kind == GONE:
+            code, reason, grace = loads(payload)
+            parting = grace >= 0
+            stream.leave(code, reason, grace / 1000 if parting else self.grace, parting)
+
+    # Out -------------------------------------------------------------------
+
+    def push(self, data):
+        """Puts a frame, or a piece of one, on the wire: bytes, or bytes and a
+        descriptor. What is said in one turn of the loop goes out at once."""
+        self.out.append(data)
+        self.pending += len(data) if type(data) is not tuple else len(data[0])
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self):
+        self.scheduled = False
+        if not self.writing:
+            self.write()
+
+    def write(self):
+        out = self.out
+        try:
+            while out:
+                if len(out) == 1 and type(out[0]) is bytes:
+                    self.written(self.wire.send(out[0], MSG_DONTWAIT))
+                    continue
+                pieces, control, size = [], (), 0
+                for piece in out:
+                    if type(piece) is tuple:
+                        if pieces:
+                            break  # a descriptor comes with the first byte
+                        piece, fd = piece
+                        control = [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))]
+                    pieces.append(piece)
+                    size += len(piece)
+                    if control or len(pieces) == PIECES:
+                        break
+                if not control and size <= 65536:
+                    sent = self.wire.send(b"".join(pieces), MSG_DONTWAIT)
+                else:
+                    sent = self.wire.sendmsg(pieces, control, MSG_DONTWAIT)
+                if control:
+                    os.close(fd)
+                    out[0] = out[0][0]
+                self.written(sent)
+        except (BlockingIOError, InterruptedError):
+            if not self.writing:
+                self.writing = True
+                self.loop.add_writer(WIRE, self.write)
+            return
+        except OSError:
+            os._exit(0)  # the worker is gone
+        if self.writing:
+            self.writing = False
+            self.loop.remove_writer(WIRE)
+
+    def written(self, n):
+        out = self.out
+        self.pending -= n
+        while n:
+            size = len(out[0])
+            if n < size:
+                out[0] = memoryview(out[0])[n:]
+                break
+            n -= size
+            out.popleft()
+        while out and len(out[0]) == 0:
+            out.popleft()
+        if self.waiting and self.pending <= PENDING_MAX // 2:
+            waiting, self.waiting = self.waiting, []
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def drained(self):
+        waiter = self.loop.create_future()
+        self.waiting.append(waiter)
+        await waiter
