@@ -443,6 +443,27 @@ func TestWebSocketLarge(t *testing.T) {
 	}
 }
 
+// TestWebSocketEmptyBlocks: what says little may, what says nothing may not go on
+// for long.
+func TestWebSocketEmptyBlocks(t *testing.T) {
+	var flushes []int
+	for i := range 100000 {
+		flushes = append(flushes, i)
+	}
+	for _, tt := range []struct{ name, in, want string }{
+		{"a flush after every byte", squeeze(strings.Repeat("x", 100000), 0, flushes...), fmt.Sprintf("text 100000 %x\n", hashOf(bytes.Repeat([]byte("x"), 100000)))},
+		{"few", strings.Repeat("\x00\x00\x00\xff\xff", 10000) + "\x00", "text \"\"\n"},
+		{"many", strings.Repeat("\x00\x00\x00\xff\xff", 20000) + "\x00", "bad 1007\n"},
+		{"many after some", squeeze(strings.Repeat("x", 5000), 1) + "\x00\x00\xff\xff" + strings.Repeat("\x00\x00\x00\xff\xff", 30000) + "\x00", "bad 1007\n"},
+		{"final ones", strings.Repeat("\x03\x00", 40000) + "\x00", "bad 1007\n"},
+	} {
+		r := understandWS(newWSDecoder(0, true, &wsPool{}), wsZ(tt.in))
+		if r.log.String() != tt.want || r.fault != "" {
+			t.Errorf("%s: %s %v %s", tt.name, &r.log, r.bad, r.fault)
+		}
+	}
+}
+
 // TestWebSocketIdle: a thousand connections on which nothing happens are a
 // thousand small structs.
 func TestWebSocketIdle(t *testing.T) {
@@ -522,17 +543,16 @@ func TestUnmask(t *testing.T) {
 	}
 }
 
-// TestUTF8Tail compares with the library, over everything of three bytes that
+// TestUTF8State compares with the library, over everything of three bytes that
 // may matter, in pieces.
-func TestUTF8Tail(t *testing.T) {
+func TestUTF8State(t *testing.T) {
 	some := []byte{0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef,
 		0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff}
 	n := len(some)
 	for i := range n * n * n * n {
 		p := []byte{some[i%n], some[i/n%n], some[i/n/n%n], some[i/n/n/n]}
 		for cut := range 4 {
-			var u utf8Tail
-			if ok := u.valid(p[:cut]) && u.valid(p[cut:]) && u.need == 0; ok != utf8.Valid(p) {
+			if ok := utf8Whole.through(p[:cut]).through(p[cut:]) == utf8Whole; ok != utf8.Valid(p) {
 				t.Fatalf("%x cut at %d: %v", p, cut, ok)
 			}
 		}
@@ -545,8 +565,7 @@ func TestUTF8Tail(t *testing.T) {
 		for _, end := range []string{"", "\x80", "\x80\x80", "\x80\x80\x80", "\xa0\x80", "\x90\x80\x80"} {
 			hope = hope || utf8.Valid(append(p[:3:3], end...))
 		}
-		var u utf8Tail
-		if ok := u.valid(p); ok != hope {
+		if ok := utf8Whole.through(p) != utf8Bad; ok != hope {
 			t.Fatalf("%x: %v", p, ok)
 		}
 	}
@@ -811,8 +830,8 @@ func FuzzWebSocket(f *testing.F) {
 			f.Add([]byte(tt.in), uint16(len(tt.in)/2), uint16(len(tt.in)-1), uint16(tt.limit), tt.deflate)
 		}
 	}
+	pool := &wsPool{}
 	f.Fuzz(func(t *testing.T, raw []byte, cut, second, limit uint16, deflate bool) {
-		pool := &wsPool{}
 		var last string
 		a := min(int(cut), len(raw))
 		b := max(a, min(int(second), len(raw)))
@@ -858,7 +877,7 @@ func FuzzWebSocket(f *testing.F) {
 func FuzzWebSocketRoundTrip(f *testing.F) {
 	f.Add([]byte(hello), uint16(5), true, true, uint16(1000))
 	f.Add([]byte(kosme), uint16(3), false, true, uint16(3999))
-	f.Add(bytes.Repeat([]byte("x"), 70000), uint16(65530), true, false, uint16(1005))
+	f.Add(bytes.Repeat([]byte("x"), 300), uint16(126), true, false, uint16(1005))
 	pool := &wsPool{}
 	f.Fuzz(func(t *testing.T, message []byte, cut uint16, compress, text bool, code uint16) {
 		text = text && utf8.Valid(message)
