@@ -316,13 +316,10 @@ func (e *wsError) Error() string { return e.text }
 
 // Codes of RFC 6455 7.4.1.
 const (
-	wsNormal      = 1000
-	wsGoingAway   = 1001
 	wsProtocol    = 1002
 	wsNoCode      = 1005 // never sent: the close frame was empty
 	wsInvalidData = 1007
 	wsTooBig      = 1009
-	wsInternal    = 1011
 )
 
 func wsMistake(text string) *wsError { return &wsError{wsProtocol, text} }

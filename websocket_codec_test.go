@@ -409,7 +409,7 @@ func TestWebSocketLarge(t *testing.T) {
 		message = message[:len(message)-1]
 	}
 	pool := &wsPool{}
-	for _, fragment := range []int{64 << 10, 1 << 20, size} {
+	for _, fragment := range []int{1300, 64 << 10, 1 << 20, size} {
 		for _, deflate := range []bool{false, true} {
 			payload := message
 			if deflate {
