@@ -34,6 +34,7 @@ type conn struct {
 	state   uint8
 	watched bool  // by epoll; edge-triggered, once and for all
 	unread  bool  // the socket may hold bytes, or an end, not seen yet
+	ending  bool  // an end has been announced: reading goes on until it is seen
 	trusted bool  // by its socket's address, whatever a proxy says
 	opening bool  // a PROXY header may come
 	expires int64 // monotonic, 0 for never; of a head, an idle connection, a lingering one
@@ -155,6 +156,7 @@ func (w *worker) watch(c *conn) {
 func (w *worker) client(c *conn, events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.unread = true
+		c.ending = c.ending || events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0
 	}
 	if c.state == handshaking {
 		w.greet(c, events)
@@ -241,6 +243,9 @@ func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
 		return 0, false
 	case errno != 0 || n == 0:
 		return 0, true
+	case n < len(b) && c.watched && !c.ending && c.secure == nil:
+		// That was all: asking once more costs a system call a request.
+		c.unread = false
 	}
 	return n, false
 }
