@@ -199,9 +199,22 @@ func (p *plainWorker) serve() {
 			_, payload = p.ask(f.number)
 			f.meta = uint32(len(payload))
 		}
-		environ, err := unmarshal(payload[:f.meta])
+		common, own := payload[:f.meta], []byte(nil)
+		if alike := binary.LittleEndian.Uint16(b[frameHeader-2:]); f.kind == kindRequest && alike > 0 {
+			common, own = common[:alike], common[alike:]
+		}
+		environ, err := unmarshal(common)
 		if err != nil {
 			p.t.Fatal(err)
+		}
+		if own != nil {
+			values, err := unmarshal(own)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			for i, key := range []string{"RAW_URI", "QUERY_STRING", "PATH_INFO", "REMOTE_PORT", "CONTENT_LENGTH"} {
+				environ.(map[string]any)[key] = values.([]any)[i]
+			}
 		}
 		body := payload[f.meta:]
 		for more := f.flags&flagMore != 0; more; {

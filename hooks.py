@@ -665,6 +665,9 @@ def lane_class(wsgi):
             self.sent += len(data)
             super().send(data, flags)
 
+        def whole(self, data):
+            self.finish(data)
+
     class HookedLane(wsgi["Lane"]):
         def __init__(self, settings, app, log, files, hooks, worker):
             super().__init__(settings, app, log, files)

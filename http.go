@@ -808,6 +808,14 @@ func appendUnquoted(b, p []byte) []byte {
 	return b
 }
 
+func (r *request) appendMarshalPath(b []byte, scriptName string) []byte {
+	b = append(b, 'u', 0, 0, 0, 0)
+	at := len(b)
+	b = r.appendPathInfo(b, scriptName)
+	binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at))
+	return b
+}
+
 // unhex returns the value of a hex digit, or -1.
 func unhex(c byte) int {
 	switch {
@@ -823,9 +831,14 @@ func unhex(c byte) int {
 // request and its connection, without the dict's begin and end. For
 // scriptName see checkScriptName, which has passed.
 func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte {
+	b, length := r.appendCommon(b, e, scriptName)
+	return r.appendOwn(b, e, scriptName, length)
+}
+
+// appendCommon appends those that a client's next request will probably have,
+// too. A Content-Length that it has left out is returned.
+func (r *request) appendCommon(b []byte, e *endpoint, scriptName string) (out, length []byte) {
 	b = appendMarshalText(appendMarshalText(b, "REQUEST_METHOD"), r.method)
-	b = appendMarshalLatin(appendMarshalText(b, "RAW_URI"), r.target)
-	b = appendMarshalLatin(appendMarshalText(b, "QUERY_STRING"), r.query)
 	b = appendMarshalText(appendMarshalText(b, "SERVER_PROTOCOL"), r.version)
 
 	b = appendMarshalText(b, "SCRIPT_NAME")
@@ -834,10 +847,6 @@ func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte
 	} else {
 		b = appendMarshalLatin(b, scriptName)
 	}
-	b = append(appendMarshalText(b, "PATH_INFO"), 'u', 0, 0, 0, 0)
-	at := len(b)
-	b = r.appendPathInfo(b, scriptName)
-	binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at))
 
 	scheme, port := "http", "80"
 	if e.https && !r.schemeGiven || r.https {
@@ -845,9 +854,6 @@ func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte
 	}
 	b = appendMarshalText(appendMarshalText(b, "wsgi.url_scheme"), scheme)
 	b = appendMarshalText(appendMarshalText(b, "REMOTE_ADDR"), e.remoteAddr)
-	if e.remotePort != "" { // no unix socket's
-		b = appendMarshalText(appendMarshalText(b, "REMOTE_PORT"), e.remotePort)
-	}
 	if e.proxy != nil {
 		b = e.proxy.append(b)
 	}
@@ -859,13 +865,47 @@ func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte
 	}
 	b = append(b, e.facts...)
 	if r.repeated {
-		return r.appendRepeated(b)
+		return r.appendRepeated(b), nil
 	}
 	for i := range r.fields {
 		f := &r.fields[i]
+		if length == nil && isContentLength(f.name) {
+			length = f.value
+			continue
+		}
 		b = appendMarshalLatin(appendEnvironKey(b, f.name), f.value)
 	}
+	return b, length
+}
+
+// appendOwn appends the others, and the length.
+func (r *request) appendOwn(b []byte, e *endpoint, scriptName string, length []byte) []byte {
+	b = appendMarshalLatin(appendMarshalText(b, "RAW_URI"), r.target)
+	b = appendMarshalLatin(appendMarshalText(b, "QUERY_STRING"), r.query)
+	b = r.appendMarshalPath(appendMarshalText(b, "PATH_INFO"), scriptName)
+	if e.remotePort != "" { // no unix socket's
+		b = appendMarshalText(appendMarshalText(b, "REMOTE_PORT"), e.remotePort)
+	}
+	if length != nil {
+		b = appendMarshalLatin(appendMarshalText(b, "CONTENT_LENGTH"), length)
+	}
 	return b
+}
+
+// appendOwnTuple appends the same as a tuple, None for what there is not:
+// wsgi.py knows the order.
+func (r *request) appendOwnTuple(b []byte, e *endpoint, scriptName string, length []byte) []byte {
+	b = appendMarshalLatin(appendMarshalTuple(b, 5), r.target)
+	b = r.appendMarshalPath(appendMarshalLatin(b, r.query), scriptName)
+	if e.remotePort != "" {
+		b = appendMarshalText(b, e.remotePort)
+	} else {
+		b = append(b, marshalNone)
+	}
+	if length != nil {
+		return appendMarshalLatin(b, length)
+	}
+	return append(b, marshalNone)
 }
 
 // appendTrailer appends the fields of a trailer section as a list of pairs.
@@ -908,7 +948,7 @@ func appendEnvironKey(b, name []byte) []byte {
 	switch {
 	case len(name) == len("CONTENT-TYPE") && foldEqual(name, "CONTENT-TYPE"):
 		return appendMarshalText(b, "CONTENT_TYPE")
-	case len(name) == len("CONTENT-LENGTH") && foldEqual(name, "CONTENT-LENGTH"):
+	case isContentLength(name):
 		return appendMarshalText(b, "CONTENT_LENGTH")
 	}
 	b = binary.LittleEndian.AppendUint32(append(b, 'u'), uint32(len("HTTP_")+len(name)))
@@ -919,6 +959,10 @@ func appendEnvironKey(b, name []byte) []byte {
 		b[at+i] = environByte[c]
 	}
 	return b
+}
+
+func isContentLength(name []byte) bool {
+	return len(name) == len("CONTENT-LENGTH") && foldEqual(name, "CONTENT-LENGTH")
 }
 
 // appendRepeated appends fields some of which share a key: the values are

@@ -40,7 +40,8 @@ import (
 var pythonFiles embed.FS
 
 // The frame header: length of the payload, request number, bytes of marshal at
-// the front of the payload, kind, flags, two bytes of nothing.
+// the front of the payload, kind, flags, two bytes of nothing; in a request,
+// how much of its marshal is what the next one will probably begin with, too.
 const frameHeader = 16
 
 const (
@@ -82,6 +83,7 @@ const (
 	queueMax = 1 << 17   // bytes of the longest message in a queue: 64 KB of body fit, with their head
 	depthMax = 32        // requests in a queue and running
 	wireRoom = 256 << 10 // bytes taken off the wire at once
+	alikeMax = 4 << 10   // bytes of an environ that Python keeps for the next
 	metaMax  = 4 << 20   // bytes of status and headers: far above any client's limit
 )
 

@@ -1078,7 +1078,7 @@ func (w *worker) message(c *conn) (b, body []byte) {
 		p.number++
 	}
 	c.number = p.number
-	b = w.environ(c, append(w.fbuf[:0], make([]byte, frameHeader)...))
+	b, alike := w.halves(c, append(w.fbuf[:0], make([]byte, frameHeader)...))
 	f := frame{number: c.number, kind: kindRequest, meta: uint32(len(b) - frameHeader)}
 	rest := c.body[c.fed:]
 	complete := !c.incomplete()
@@ -1098,8 +1098,34 @@ func (w *worker) message(c *conn) (b, body []byte) {
 		f.length = f.meta
 	}
 	f.append(b[:0])
+	if !c.indirect {
+		binary.LittleEndian.PutUint16(b[frameHeader-2:], uint16(alike))
+	}
 	w.fbuf = b[:0]
 	return b, body
+}
+
+// halves appends the environ as a dict of what a client's requests have in
+// common, alike bytes of marshal, and a tuple of what each has of its own:
+// Python, which knows many of these dicts by their bytes, copies them then, in a
+// third of the time that it takes to make one. Where that is unlikely it is one
+// dict, and alike is 0.
+func (w *worker) halves(c *conn, b []byte) (out []byte, alike int) {
+	if w.asgi || c.req.chunked || w.cfg.counted {
+		return w.environ(c, b), 0
+	}
+	at := len(b)
+	b, length := c.req.appendCommon(append(b, marshalDict), &c.peer, w.scriptName)
+	if len(b)-at >= alikeMax {
+		return append(c.req.appendOwn(b, &c.peer, w.scriptName, length), marshalDictEnd), 0
+	}
+	b = append(b, marshalDictEnd)
+	alike = len(b) - at
+	b = c.req.appendOwnTuple(b, &c.peer, w.scriptName, length)
+	if len(b) > queueMax {
+		return w.environ(c, b[:at]), 0 // as Python will ask for it
+	}
+	return b, alike
 }
 
 func (w *worker) environ(c *conn, b []byte) []byte {

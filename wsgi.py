@@ -39,6 +39,7 @@ ANSWER = 5  # where a configuration file's values go
 
 # length of the payload, request number, bytes of marshal in it, kind, flags
 HEADER = struct.Struct("<IIIBBxx")
+REQUEST_HEADER = struct.Struct("<IIIBBH")  # and bytes of what requests have in common
 QUEUE_MAX = 1 << 17  # no request message is longer; the worker keeps to it too
 RELAY_MAX = 60 << 10  # of a message the other way
 
@@ -412,13 +413,13 @@ def send_all(wire, data):
 class Call:
     """One request's start_response and the response that follows."""
 
-    __slots__ = ("wire", "number", "cancelled", "status", "headers", "begun", "left", "done", "broken", "socket", "taken")
+    # Of the class until they change, which most never do: it saves time.
+    status = headers = left = socket = None
+    broken = None  # the error that reading the body has raised
+    begun = done = taken = False
 
     def __init__(self, wire, number, cancelled):
         self.wire, self.number, self.cancelled = wire, number, cancelled
-        self.status = self.headers = self.left = self.socket = None
-        self.broken = None  # the error that reading the body has raised
-        self.begun = self.done = self.taken = False
 
     def start_response(self, status, headers, exc_info=None):
         if exc_info:
@@ -468,6 +469,15 @@ class Call:
     def finish(self, data):
         if not self.done:
             self.send(data, LAST)
+
+    def whole(self, data):
+        """The response in one frame, as most are: send, with less to ask."""
+        if self.begun or self.taken or len(data) > 16384:
+            return self.finish(data)
+        meta = self.head()
+        self.begun = self.done = True
+        n = len(meta)
+        send_all(self.wire, HEADER.pack(n + len(data), self.number, n, RESPONSE, LAST) + meta + data)
 
     def send(self, data, flags):
         if self.taken:
@@ -665,6 +675,10 @@ def content_length(headers):
 WHOLE = (list, tuple, type(iter([])), type(iter(())))
 
 
+KNOWN_MAX = 64  # beginnings of environs that are kept; the worker bounds each
+OWN = dict.fromkeys(("RAW_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input", "wsgi.early_hints", "gunicorn.socket"))
+
+
 class Lane:
     """One thread's work: receive a request, call the application, send the
     response. The first lane is the main thread's. sync has no other; with
@@ -689,6 +703,7 @@ class Lane:
             "wsgi.input_terminated": True,
             "SERVER_SOFTWARE": settings["said"].get("software", os.environ["SERVER_SOFTWARE"]),
         }
+        self.known = {}
         os.register_at_fork(before=hold_signals, after_in_parent=release_signals,
                             after_in_child=self.detach)
         self.all = [self]
@@ -753,29 +768,42 @@ class Lane:
         """Runs requests until the worker closes the queue."""
         buffer = self.green.buffer if self.green else bytearray(QUEUE_MAX)
         view = memoryview(buffer)
-        receive_into, unpack, size = self.queue.recv_into, HEADER.unpack_from, HEADER.size
+        receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         pause = self.green and self.green.pause
+        known = self.known
         while True:
             n = receive_into(buffer)
             if not n:
                 return
-            length, number, meta, kind, flags = unpack(buffer)
-            if kind == REQUEST:
+            length, number, meta, kind, flags, alike = unpack(buffer)
+            if alike:
+                own = size + alike
+                common = bytes(view[size:own])
+                environ = known.get(common)
+                environ = environ.copy() if environ is not None else self.learn(common)
+                (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
+                 port, promised) = marshal.loads(view[own:size + meta])
+                if port is not None:
+                    environ["REMOTE_PORT"] = port
+                if promised is not None:
+                    environ["CONTENT_LENGTH"] = promised
+            elif kind == REQUEST:
                 environ = marshal.loads(view[size:size + meta])
+                environ.update(self.base)
             else:
                 # Too long for a message: it comes over the wire.
                 big = bytearray(length)
                 send_all(self.wire, HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", length))
                 receive(self.wire, big)
                 environ = marshal.loads(big)
-            environ.update(self.base)
+                environ.update(self.base)
             call = Call(self.wire, number, self.cancelled)
             if flags & MORE:
                 body = Body(self.wire, number, call, environ.get("gunicorn.trailers"))
                 environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
             else:
                 body = None
-                environ["wsgi.input"] = io.BytesIO(view[size + meta:n])
+                environ["wsgi.input"] = io.BytesIO(view[size + meta:n]) if n > size + meta else io.BytesIO()
             environ["wsgi.early_hints"] = call.early_hints
             environ["gunicorn.socket"] = ClientSocket(call)
             self.run(call, environ)
@@ -786,6 +814,17 @@ class Lane:
                 self.report()
             if pause:
                 pause()
+
+    def learn(self, common):
+        """What requests have in common, from bytes of marshal: the same bytes
+        will come again and then only a copy has to be made."""
+        environ = marshal.loads(common)
+        environ.update(self.base)
+        if len(self.known) >= KNOWN_MAX:
+            self.known.clear()  # rather all anew than to ask of each how old it is
+        # With all its keys, so that a copy need not grow.
+        self.known[common] = dict(environ, **OWN)
+        return environ
 
     def report(self):
         """Tells the worker of files to watch, with reload."""
@@ -804,9 +843,10 @@ class Lane:
                     data = b"".join(result)
                     if call.done and data:
                         self.stop(call, environ)
-                    call.finish(data)
-                elif not (type(result) is FileWrapper and self.sendfile and not call.begun
-                          and call.send_file(result)):
+                    call.whole(data)
+                    return
+                if not (type(result) is FileWrapper and self.sendfile and not call.begun
+                        and call.send_file(result)):
                     for block in result:
                         if call.done and block:
                             self.stop(call, environ)
@@ -814,7 +854,7 @@ class Lane:
                         call.write(block)
                     call.finish(b"")
             finally:
-                if hasattr(result, "close"):
+                if type(result) not in WHOLE and hasattr(result, "close"):
                     result.close()
         except (StopIteration, ClientGone):
             call.fail(QUIET)
