@@ -540,8 +540,9 @@ func (d *wsDecoder) begin(first byte) *wsError {
 	}
 	limit := d.limit
 	if d.squeezed && limit < math.MaxInt64/2 {
-		// What cannot be compressed grows a little, and may be sent so.
-		limit += limit>>6 + 64
+		// What cannot be compressed grows, with zlib's oddest settings by an
+		// eighth, and may be sent so.
+		limit += limit>>2 + 64
 	}
 	if d.left > limit-d.total {
 		return wsOversize()

@@ -847,7 +847,7 @@ func FuzzWebSocket(f *testing.F) {
 				if limit > 0 && len(r.message) > int(limit) {
 					t.Fatalf("%d bytes with a limit of %d", len(r.message), limit)
 				}
-				if limit > 0 && len(d.packed) > int(limit)+int(limit)/64+64 || len(d.control) > maxWSControl {
+				if limit > 0 && len(d.packed) > int(limit)+int(limit)/4+64 || len(d.control) > maxWSControl {
 					t.Fatalf("%d compressed bytes with a limit of %d, %d of a control frame", len(d.packed), limit, len(d.control))
 				}
 			}
