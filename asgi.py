@@ -38,6 +38,7 @@ WINDOW = 256 << 10  # bytes of a stream, each way, that are under way or not yet
 MESSAGE_COST = 64   # what a message's frame counts for beside its bytes
 PENDING_MAX = 4 << 20  # bytes for the wire, of all streams together
 PIECES = 64         # for one writev
+SMALL = 16384       # what is copied rather than written as a piece of its own
 
 STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus}
 
@@ -63,16 +64,14 @@ def encode_head(status, headers):
 class Stream:
     """One request: its task, and what passes between the task and the worker."""
 
-    __slots__ = ("server", "number", "task", "arrived", "waiters", "gone", "begun", "done", "meta",
-                 "sent", "senders", "taken", "accepted", "parting", "timer", "trailers", "events")
-
-    def __init__(self, server, number):
-        self.server, self.number = server, number
-        self.arrived = self.waiters = self.senders = self.meta = self.task = self.timer = None
-        self.gone = None  # the client: with this code and reason
-        self.sent = self.taken = 0
-        self.trailers = None  # a list when there will be some, a tuple when they are due
-        self.begun = self.done = self.accepted = self.parting = self.events = False
+    # Of the class, so that most of it need not be set for each.
+    task = timer = None
+    arrived = waiters = senders = None
+    gone = None  # the client: with this code and reason
+    meta = None  # status and headers
+    trailers = None  # a list when there will be some, a tuple when they are due
+    sent = taken = 0
+    begun = done = accepted = parting = events = False
 
     # What the worker says --------------------------------------------------
 
@@ -144,8 +143,8 @@ class Stream:
     async def push_body(self, kind, meta, body, flags):
         """A frame of the response, or several if there is much."""
         n = len(body)
-        if n <= 16384:
-            self.server.push(b"%b%b%b" % (pack(len(meta) + n, self.number, len(meta), kind, flags), meta, body))
+        if n <= SMALL:
+            self.server.push(pack(len(meta) + n, self.number, len(meta), kind, flags) + meta + body)
         else:
             body, at = memoryview(body).cast("B"), 0
             while n - at > WINDOW:
@@ -181,8 +180,8 @@ class Stream:
             return RuntimeError("Unexpected ASGI message %r: the response is complete." % event["type"])
         return RuntimeError("Unexpected ASGI message %r." % event["type"])
 
-    async def respond(self, event, prefix):
-        """Events of a response; prefix is what WebSockets have before them."""
+    async def respond(self, event):
+        """Events of a response."""
         kind = event["type"]
         if kind == "http.response.body":
             if self.meta is None or self.done or type(self.trailers) is tuple:
@@ -200,18 +199,21 @@ class Stream:
             self.begun = True
             await self.push_body(RESPONSE, self.meta, body, flags)
         elif kind == "http.response.start":
-            if self.meta is not None:
-                raise self.unexpected(event)
-            self.meta = encode_head(event["status"], event.get("headers", ()))
-            if event.get("trailers", False) and not prefix:
-                self.trailers = []
-            if b"text/event-stream" in self.meta:
-                # Its reader wants to know that it is connected, however long
-                # the first event takes.
-                self.events = self.begun = True
-                await self.push_body(RESPONSE, self.meta, b"", 0)
+            self.start(event)
         else:
             raise self.unexpected(event)
+
+    def start(self, event):
+        if self.meta is not None:
+            raise self.unexpected(event)
+        meta = self.meta = encode_head(event["status"], event.get("headers", ()))
+        if "trailers" in event and event["trailers"]:
+            self.trailers = []
+        if b"text/event-stream" in meta:
+            # Its reader wants to know that it is connected, however long the
+            # first event takes.
+            self.events = self.begun = True
+            self.server.push(pack(len(meta), self.number, len(meta), RESPONSE, 0) + meta)
 
     async def run(self, scope):
         server = self.server
@@ -230,7 +232,8 @@ class Stream:
         finally:
             if self.timer:
                 self.timer.cancel()
-            del server.streams[self.number], self.task
+            del server.streams[self.number]
+            self.task = None
             if server.files is not None:
                 server.report()
 
@@ -256,11 +259,8 @@ def came_of(error, kind):
 
 
 class Http(Stream):
-    __slots__ = ("body", "more")
-
     def __init__(self, server, number, body, more):
-        super().__init__(server, number)
-        self.body, self.more = body, more
+        self.server, self.number, self.body, self.more = server, number, body, more
 
     def came(self, payload, flags):
         """A piece of the request's body."""
@@ -289,8 +289,20 @@ class Http(Stream):
 
     async def send(self, event):
         kind = event["type"]
-        if kind == "http.response.body" or kind == "http.response.start":
-            await self.respond(event, "")
+        if kind == "http.response.body":
+            meta, body = self.meta, event.get("body", b"")
+            n = len(body)
+            if (self.begun or meta is None or n > SMALL or self.gone or self.trailers is not None
+                    or event.get("more_body", False)):
+                await self.respond(event)
+                return
+            # What most responses are: all at once.
+            self.begun = self.done = True
+            self.server.push(pack(len(meta) + n, self.number, len(meta), RESPONSE, LAST) + meta + body, True)
+            if self.waiters:
+                self.wake()
+        elif kind == "http.response.start":
+            self.start(event)
         elif kind == "http.response.trailers":
             self.send_trailers(event)
         elif kind == "http.response.pathsend":
@@ -349,11 +361,10 @@ class Http(Stream):
 
 
 class WebSocket(Stream):
-    __slots__ = ("connected", "partial")
+    connected, partial = False, None
 
     def __init__(self, server, number):
-        super().__init__(server, number)
-        self.connected, self.partial = False, None
+        self.server, self.number = server, number
 
     def came(self, payload, flags):
         """A message, or a piece of one: pieces are no longer than a window."""
@@ -399,7 +410,7 @@ class WebSocket(Stream):
                 data, flags = event["text"].encode(), LAST | TEXT
             n = len(data)
             head = pack(n, self.number, 0, MESSAGE, flags)
-            if n <= 16384:
+            if n <= SMALL:
                 self.server.push(head + data)
             else:
                 self.server.push(head)
@@ -424,7 +435,7 @@ class WebSocket(Stream):
             else:
                 self.refuse(403)
         elif kind.startswith("websocket.http.response.") and not self.accepted:
-            await self.respond(dict(event, type=kind[len("websocket."):]), "websocket.")
+            await self.respond(dict(event, type=kind[len("websocket."):]))
         else:
             raise self.unexpected(event)
 
@@ -750,12 +761,15 @@ class Server:
 
     # Out -------------------------------------------------------------------
 
-    def push(self, data):
+    def push(self, data, end=False):
         """Puts a frame, or a piece of one, on the wire: bytes, or bytes and a
-        descriptor. What is said in one turn of the loop goes out at once."""
+        descriptor. What is said in one turn of the loop goes out at once, and
+        what ends the only request without waiting for that."""
         self.out.append(data)
         self.pending += len(data) if type(data) is not tuple else len(data[0])
-        if not self.scheduled:
+        if end and len(self.streams) == 1 and not self.writing:
+            self.write()
+        elif not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self.flush)
 

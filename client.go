@@ -166,7 +166,7 @@ func (w *worker) client(c *conn, events uint32) {
 		w.lost(c)
 		return
 	}
-	if events&unix.EPOLLRDHUP != 0 && w.asgi && c.state == inLane && !c.incomplete() && c.talk == nil && ended(c.fd) {
+	if events&unix.EPOLLRDHUP != 0 && w.asgi && c.state == inLane && !c.incomplete() && c.talk == nil && (c.secure != nil || ended(c.fd)) {
 		w.lost(c)
 		return
 	}
