@@ -99,12 +99,14 @@ func (l *lane) inPython() (list []*conn) {
 }
 
 // eldest is the connection whose request has run for longest, nil for none.
+// WebSockets are not meant unless there is nothing else.
 func (l *lane) eldest() (eldest *conn) {
 	if l.streams == nil {
 		return l.running()
 	}
 	for _, c := range l.streams {
-		if c != nil && c.talk == nil && (eldest == nil || c.begun < eldest.begun) {
+		if c != nil && (eldest == nil || eldest.talk != nil && c.talk == nil ||
+			(eldest.talk == nil) == (c.talk == nil) && c.begun < eldest.begun) {
 			eldest = c
 		}
 	}
