@@ -95,7 +95,8 @@ class Stream:
             return
         self.gone, self.parting = (code, reason), parting
         self.wake()
-        self.credit(self.sent)
+        if not parting:
+            self.credit(self.sent)
         if grace is not None and self.task is not None and not self.task.done():
             if grace:
                 self.timer = self.server.loop.call_later(grace, self.cancel)
@@ -129,7 +130,7 @@ class Stream:
     async def room(self):
         """Until less than a window is under way to the client, and the wire is
         not full of others' either."""
-        while self.sent >= WINDOW and not self.gone:
+        while self.sent >= WINDOW and (not self.gone or self.parting):
             if self.senders is None:
                 self.senders = []
             waiter = self.server.loop.create_future()

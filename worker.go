@@ -836,6 +836,10 @@ func (w *worker) accept(fd int) {
 				w.makeWay()
 			}
 			w.admit(l, nfd, &sa)
+			if w.asgi && !w.alone {
+				w.stepBack(fd)
+				return
+			}
 		case unix.EAGAIN:
 			return
 		case unix.EMFILE:
@@ -852,6 +856,16 @@ func (w *worker) accept(fd int) {
 			w.paused = w.now + int64(acceptPause)
 			return
 		}
+	}
+}
+
+// stepBack puts this worker behind its siblings, of whom the kernel wakes the
+// one that has watched a listener for longest. Where a connection may stay for
+// hours, and with it all of its work, each is to get as many.
+func (w *worker) stepBack(fd int) {
+	if w.armed {
+		epollDel(w.ep, fd)
+		_ = epollAdd(w.ep, fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, onListener)
 	}
 }
 
