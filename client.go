@@ -157,6 +157,9 @@ func (w *worker) client(c *conn, events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.unread = true
 		c.ending = c.ending || events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0
+		if c.secure != nil {
+			c.secure.dry = false
+		}
 	}
 	if c.state == handshaking {
 		w.greet(c, events)

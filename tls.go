@@ -64,6 +64,7 @@ type secure struct {
 	tls   *tls.Conn
 	early []byte // what was read before TLS began
 	eof   bool   // the socket has ended, whatever TLS said
+	dry   bool   // it has nothing until an event says so
 
 	// A goroutine has it between start and the end of the handshake.
 	shaking bool
@@ -443,6 +444,9 @@ func (s *secure) Read(b []byte) (int, error) {
 				return 0, err
 			}
 		}
+		if s.dry {
+			return 0, errWouldBlock
+		}
 		n, errno := rawRead(s.fd, b)
 		switch {
 		case errno == unix.EAGAIN && !s.shaking:
@@ -458,6 +462,7 @@ func (s *secure) Read(b []byte) (int, error) {
 			return 0, io.EOF
 		default:
 			s.heard = true
+			s.dry = n < len(b) && !s.shaking && s.c.watched && !s.c.ending // as receive has it
 			return n, nil
 		}
 	}
