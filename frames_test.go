@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -29,6 +30,7 @@ type plainWorker struct {
 	client int // the client's end of its connection
 	conn   *conn
 	far    int // Python's end of the wire
+	pipe   int // and of the pipe, 0 without
 	calls  []map[string]string
 	got    []byte // what the client has received
 }
@@ -106,6 +108,9 @@ func (p *plainWorker) close() {
 		unix.Close(l.passed)
 	}
 	fds := []int{p.ep, l.queue, l.back, l.wire, p.far}
+	if p.pipe > 0 {
+		fds = append(fds, l.pipe, p.pipe)
+	}
 	if p.client >= 0 {
 		fds = append(fds, p.client)
 	}
@@ -176,12 +181,36 @@ func (p *plainWorker) say(b []byte, fd int) {
 		if fd >= 0 {
 			rights = unix.UnixRights(fd)
 		}
-		n, err := unix.SendmsgN(p.far, b, rights, nil, unix.MSG_NOSIGNAL)
+		if p.pipe > 0 && fd >= 0 {
+			_ = unix.Sendmsg(p.far, []byte("-"), rights, nil, unix.MSG_NOSIGNAL)
+			rights = nil
+		}
+		n, err := 0, error(nil)
+		if p.pipe > 0 {
+			n, err = unix.Write(p.pipe, b)
+		} else {
+			n, err = unix.SendmsgN(p.far, b, rights, nil, unix.MSG_NOSIGNAL)
+		}
 		if err != nil {
 			return // nobody listens, or nobody reads
 		}
 		b, fd = b[n:], -1
 		p.run()
+	}
+}
+
+// openPipe has Python say all that follows through a pipe.
+func (p *plainWorker) openPipe() {
+	p.t.Helper()
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		p.t.Fatal(err)
+	}
+	p.say(frame{kind: kindPipe}.append(nil), ends[0])
+	unix.Close(ends[0])
+	p.pipe = ends[1]
+	if err := unix.SetNonblock(p.pipe, true); err != nil {
+		p.t.Fatal(err)
 	}
 }
 
@@ -421,7 +450,7 @@ func FuzzFrames(f *testing.F) {
 		{255, 255, 255, 255, 1, 0, 0, 0, 255, 255, 255, 255, kindResponse, 0, 0, 0},
 		{255, 255, 255, 255, 1, 0, 0, 0, 0, 0, 0, 0, kindResponse, 0, 0, 0},
 	} {
-		for flags := range uint8(8) {
+		for flags := range uint8(16) {
 			f.Add(said, uint16(len(said)/2), flags)
 		}
 	}
@@ -439,8 +468,8 @@ func FuzzFrames(f *testing.F) {
 			request = bytes.Replace(request, []byte("1.1\r\n"), []byte("1.0\r\nConnection: keep-alive\r\n"), 1)
 		}
 		at := min(int(cut), len(said))
-		whole := hearOut(t, request, flags&4 != 0, said)
-		pieces := hearOut(t, request, flags&4 != 0, said[:at], said[at:])
+		whole := hearOut(t, request, flags&4 != 0, flags&8 != 0, said)
+		pieces := hearOut(t, request, flags&4 != 0, flags&8 != 0, said[:at], said[at:])
 		if whole.python.closed != pieces.python.closed {
 			t.Fatalf("given up: %v, and cut at %d %v", whole.python.closed, at, pieces.python.closed)
 		}
@@ -459,9 +488,12 @@ func FuzzFrames(f *testing.F) {
 
 // hearOut is a worker with one request that is in the hands of a Python which
 // says this, and perhaps passes a file.
-func hearOut(t testing.TB, request []byte, passes bool, said ...[]byte) *plainWorker {
+func hearOut(t testing.TB, request []byte, passes, pipes bool, said ...[]byte) *plainWorker {
 	t.Helper()
 	p := newPlainWorker(t)
+	if pipes {
+		p.openPipe()
+	}
 	p.send(request, false)
 	if _, _, err := unix.Recvfrom(p.python.lanes[0].back, queueBuf[:], unix.MSG_DONTWAIT); err != nil {
 		t.Fatal(err)
@@ -497,6 +529,57 @@ func (p *plainWorker) checkNext(list []int, done bool, method string, request []
 	p.serve()
 	if list, done := statuses(t, p.got, []string{method, method}); !done || len(list) != 2 || list[1] != 200 {
 		t.Fatalf("answers %v to two requests: %q", list, p.got)
+	}
+}
+
+// TestApart: long bodies come over the wire while frames come through a pipe,
+// also those of the next response, and what the client does not take is bounded.
+func TestApart(t *testing.T) {
+	p := newPlainWorker(t)
+	p.openPipe()
+	requests := []byte("GET / HTTP/1.1\r\n\r\n")
+	p.send(requests, false)
+	body := bytes.Repeat([]byte("0123456789abcdef"), 20<<10)
+	head := responseFrame(1, flagApart, "200 OK", "")
+	binary.LittleEndian.PutUint32(head, binary.LittleEndian.Uint32(head)+uint32(len(body)))
+	last := blockFrame(1, kindBlock, flagLast|flagApart, "")
+	binary.LittleEndian.PutUint32(last, uint32(len(body)))
+	if _, err := unix.Write(p.pipe, append(head, last...)); err != nil {
+		t.Fatal(err)
+	}
+	p.run()
+	for rest := slices.Concat(body, body); len(rest) > 0; {
+		n, err := unix.SendmsgN(p.far, rest, nil, nil, unix.MSG_NOSIGNAL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rest = rest[n:]
+		p.run()
+	}
+	_, after, _ := bytes.Cut(p.got, []byte("\r\n\r\n"))
+	want := fmt.Appendf(nil, "%X\r\n%s\r\n%X\r\n%s\r\n0\r\n\r\n", len(body), body, len(body), body)
+	if !bytes.Equal(after, want) {
+		t.Fatalf("%d bytes for %d, given up: %v", len(after), len(want), p.python.closed)
+	}
+	p.send(requests, false)
+	p.serve()
+	if list, done := statuses(t, p.got, []string{"GET", "GET"}); !done || len(list) != 2 {
+		t.Fatalf("answers %v", list)
+	}
+}
+
+// TestStray: what comes over the wire beside a pipe and belongs to no frame would
+// be taken for a part of the next body.
+func TestStray(t *testing.T) {
+	p := newPlainWorker(t)
+	p.openPipe()
+	p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
+	if err := unix.Sendmsg(p.far, []byte("stray"), nil, nil, unix.MSG_NOSIGNAL); err != nil {
+		t.Fatal(err)
+	}
+	p.run()
+	if !p.python.closed {
+		t.Error("nobody has noticed")
 	}
 }
 

@@ -3,6 +3,8 @@ package main
 // A lane joins a worker to one thread of its Python. Requests wait for that
 // thread as messages in a socket, the queue; what belongs to the request that
 // runs, its response and the rest of its body, goes over another, the wire.
+// Python may make a pipe and pass its end for reading: from then on its frames
+// come there, which takes less time, and over the wire only what is long.
 //
 // The queue is a SOCK_SEQPACKET pair of which the worker keeps both ends.
 // Whoever receives a message owns it, by the kernel's word: a request that
@@ -66,6 +68,7 @@ const (
 	kindFields              // headers that a hook has added to the request, for the access log
 	kindHere                // the answer to kindAsk
 	kindSocket              // wants the client's socket
+	kindPipe                // will speak there from now on; a descriptor comes along
 )
 
 const (
@@ -82,10 +85,14 @@ const (
 const (
 	queueMax = 1 << 17   // bytes of the longest message in a queue: 64 KB of body fit, with their head
 	depthMax = 32        // requests in a queue and running
-	wireRoom = 256 << 10 // bytes taken off the wire at once
+	wireRoom = 256 << 10 // bytes taken off the wire at once, and in a pipe
 	alikeMax = 4 << 10   // bytes of an environ that Python keeps for the next
 	metaMax  = 4 << 20   // bytes of status and headers: far above any client's limit
 )
+
+// flagApart is of responses and blocks in a pipe: the body comes over the wire,
+// whose buffers are better at it.
+const flagApart = flagMore
 
 // moment is how long a request may keep others waiting in a worker before they
 // are served elsewhere, and how much work is written ahead.
@@ -129,6 +136,7 @@ type lane struct {
 	queue  int // the worker's end
 	back   int // Python's end, kept to take back what has not begun
 	wire   int
+	pipe   int    // where Python's frames come, -1 for over the wire
 	lost   bool   // its thread has run into a limit and serves nobody any more
 	events uint32 // that the wire is watched for
 
@@ -150,6 +158,7 @@ type lane struct {
 	frame    frame // whose body is coming
 	owner    *conn // and whose that is; nil for nobody's
 	bodyLeft int
+	taken    int // how often something was, off the wire beside a pipe
 	passed   int // a descriptor that came along, -1 for none
 	out      []byte
 }
@@ -287,7 +296,7 @@ func openPython(c *config, env []string, forks int, age uint64) (p *python, err 
 // newLane makes a lane's sockets; Python's end of the wire is the caller's to
 // pass on and to close.
 func (p *python) newLane() (l *lane, far int, err error) {
-	l = &lane{python: p, index: len(p.lanes), passed: -1}
+	l = &lane{python: p, index: len(p.lanes), pipe: -1, passed: -1}
 	if l.queue, l.back, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return nil, -1, err
 	}
@@ -587,14 +596,21 @@ func (l *lane) receive() (bool, error) {
 		n := copy(l.in[:cap(l.in)], l.in[l.at:])
 		l.in, l.at = l.in[:n], 0
 	}
-	if len(l.in) == cap(l.in) {
+	if l.full() {
 		// Only a frame's head and marshal must be in memory as a whole.
 		if cap(l.in) >= metaMax {
 			return false, errOutOfStep
 		}
 		l.in = append(make([]byte, 0, 2*cap(l.in)), l.in...)
 	}
-	n, passed, errno := rawRecvmsg(l.wire, l.in[len(l.in):cap(l.in)])
+	room, passed := l.in[len(l.in):cap(l.in)-l.spare()], -1
+	var n int
+	var errno syscall.Errno
+	if l.pipe < 0 {
+		n, passed, errno = rawRecvmsg(l.wire, room)
+	} else {
+		n, errno = rawRead(l.pipe, room)
+	}
 	switch {
 	case errno == unix.EAGAIN:
 		return false, nil
@@ -612,6 +628,49 @@ func (l *lane) receive() (bool, error) {
 	}
 	l.in = l.in[:len(l.in)+n]
 	return true, nil
+}
+
+// full says whether there is no room to receive more.
+func (l *lane) full() bool { return len(l.in) >= cap(l.in)-l.spare() }
+
+// spare is room that is left for bodies that come apart.
+func (l *lane) spare() int {
+	if l.pipe < 0 {
+		return 0
+	}
+	return wireRoom / 2
+}
+
+// take is the descriptor that has come along, -1 for none. A pipe takes none:
+// it comes over the wire with a byte, before its frame comes here.
+func (l *lane) take() (fd int) {
+	if l.pipe >= 0 && l.passed < 0 {
+		var b [1]byte
+		if _, passed, errno := rawRecvmsg(l.wire, b[:]); errno == 0 {
+			l.passed = passed
+			l.taken++
+		}
+	}
+	fd, l.passed = l.passed, -1
+	return fd
+}
+
+// openPipe takes the descriptor that has come along for the pipe.
+func (l *lane) openPipe() error {
+	fd := l.take()
+	var st unix.Stat_t
+	if fd < 0 || l.pipe >= 0 || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		unix.Close(fd)
+		return errOutOfStep
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return os.NewSyscallError("fcntl", err)
+	}
+	// A user may have so many pages in all pipes: what is refused is not needed.
+	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, wireRoom)
+	l.pipe = fd
+	return nil
 }
 
 // next is the next frame's header and marshal once both are in memory; its
@@ -642,14 +701,41 @@ func (l *lane) next() (meta []byte, ok bool, err error) {
 
 // body takes what has come of the running frame's body; done when that was the
 // end of it.
-func (l *lane) body() (b []byte, done bool) {
+func (l *lane) body() (b []byte, done bool, err error) {
+	if l.apart() {
+		return l.bodyApart()
+	}
 	b = l.in[l.at:]
 	if len(b) > l.bodyLeft {
 		b = b[:l.bodyLeft]
 	}
 	l.at += len(b)
 	l.bodyLeft -= len(b)
-	return b, l.bodyLeft == 0
+	return b, l.bodyLeft == 0, nil
+}
+
+// apart says whether the rest of the running frame comes over the wire while
+// frames come through a pipe.
+func (l *lane) apart() bool {
+	return l.bodyLeft > 0 && l.pipe >= 0 && l.frame.flags&flagApart != 0
+}
+
+// bodyApart takes what has come of such a body, into the part of the buffer that
+// receive leaves free.
+func (l *lane) bodyApart() (b []byte, done bool, err error) {
+	b = l.in[len(l.in):cap(l.in)]
+	n, errno := rawRead(l.wire, b[:min(l.bodyLeft, len(b))])
+	switch {
+	case errno == unix.EAGAIN:
+		return nil, false, nil
+	case errno != 0:
+		return nil, false, os.NewSyscallError("read", errno)
+	case n == 0:
+		l.python.eof = true
+	}
+	l.taken++
+	l.bodyLeft -= n
+	return b[:n], l.bodyLeft == 0, nil
 }
 
 // answer sends an answer to kindRead. What the wire has no room for waits in

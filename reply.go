@@ -16,7 +16,7 @@ import (
 // replies takes what a lane has said. What is in memory comes first, so that the
 // buffer never has to grow for a body.
 func (w *worker) replies(l *lane) {
-	p := w.python
+	p, ended := w.python, w.python.eof
 	if l.streams != nil {
 		l.patience, l.stalled = w.now, false
 	}
@@ -31,7 +31,7 @@ func (w *worker) replies(l *lane) {
 			w.outOfStep(l, err)
 			break
 		}
-		if !more || p.closed || p.eof || l.choked != nil {
+		if !more || p.closed || p.eof || l.choked != nil || l.apart() {
 			break
 		}
 		got, err := l.receive()
@@ -40,13 +40,13 @@ func (w *worker) replies(l *lane) {
 			break
 		}
 		// A buffer that is not full has emptied the wire.
-		more = got && len(l.in) == cap(l.in)
-		if p.eof {
-			// It is dying, or ought to: SIGCHLD tells how.
-			epollDel(w.ep, l.wire)
-			if w.killAt == 0 && !w.pythonGone {
-				w.killAt = w.now + int64(killDelay)
-			}
+		more = got && l.full()
+	}
+	if p.eof && !ended && !p.closed {
+		// It is dying, or ought to: SIGCHLD tells how.
+		w.deafen(l)
+		if w.killAt == 0 && !w.pythonGone {
+			w.killAt = w.now + int64(killDelay)
 		}
 	}
 	if l.at == len(l.in) && cap(l.in) == wireRoom {
@@ -71,9 +71,9 @@ func (w *worker) frames(l *lane) error {
 				continue
 			}
 		}
-		b, done := l.body()
-		if len(b) == 0 {
-			return nil
+		b, done, err := l.body()
+		if err != nil || len(b) == 0 {
+			return err
 		}
 		switch {
 		case l.owner == nil:
@@ -112,6 +112,12 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 			w.sayListening()
 		}
 		return nil
+	}
+	if f.kind == kindPipe {
+		if f.number != 0 || f.length != 0 {
+			return errOutOfStep
+		}
+		return w.listenToPipe(l)
 	}
 	if f.kind == kindWatch {
 		return w.watchFiles(l, &marshalReader{b: meta[:f.meta]})
@@ -299,7 +305,7 @@ func (w *worker) begin(c *conn, meta []byte) {
 		w.watch(c)
 	}
 	c.status = append(c.status[:0], w.resp.status...)
-	if w.access != nil && (c.lane.frame.flags&flagLast == 0 || c.lane.bodyLeft > len(c.lane.in)-c.lane.at) {
+	if w.access != nil && (c.lane.frame.flags&flagLast == 0 || c.lane.apart() || c.lane.bodyLeft > len(c.lane.in)-c.lane.at) {
 		c.meta = append(c.meta[:0], meta...)
 	}
 }
@@ -434,8 +440,7 @@ func (w *worker) noteRunning() {
 func (w *worker) attach(c *conn, numbers []byte) error {
 	r := marshalReader{b: numbers}
 	offset, size := r.uint64(), r.uint64()
-	fd := c.lane.passed
-	c.lane.passed = -1
+	fd := c.lane.take()
 	if fd >= 0 && (r.err != nil || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 ||
 		c.framing.length >= 0 && int64(size) > c.framing.length && !c.framing.noBody) {
 		unix.Close(fd)

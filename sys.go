@@ -84,6 +84,15 @@ func unsent(fd int) int {
 	return n
 }
 
+// unread is how many bytes a socket has for us.
+func unread(fd int) int {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // rawAccept takes one connection, non-blocking and close-on-exec. The address
 // is left in sa.
 func rawAccept(fd int, sa *unix.RawSockaddrAny) (int, syscall.Errno) {

@@ -55,7 +55,7 @@ const (
 // Limits in number.
 const (
 	descriptorsApart = 16 // left for logs that are reopened and the like
-	laneDescriptors  = 3  // of each but the first
+	laneDescriptors  = 4  // of each but the first
 	filesApart       = 64 // left for files, when connections take all that they may
 )
 
@@ -103,7 +103,7 @@ type worker struct {
 	pumps     map[int]*conn // by their plain descriptors
 
 	python  *python
-	lanes   []*lane   // by the descriptor of their wire
+	lanes   []*lane   // by the descriptors of their wires and pipes
 	reload  *reloader // nil without --reload
 	waiting []*conn   // complete requests, oldest first
 	conns   []*conn   // by descriptor
@@ -355,11 +355,47 @@ func (w *worker) boot() error {
 
 // listenTo puts a lane's wire under epoll.
 func (w *worker) listenTo(l *lane) error {
-	for l.wire >= len(w.lanes) {
-		w.lanes = append(w.lanes, make([]*lane, max(64, l.wire+1-len(w.lanes)))...)
+	l.events = unix.EPOLLIN
+	return w.listenAt(l, l.wire)
+}
+
+func (w *worker) listenAt(l *lane, fd int) error {
+	for fd >= len(w.lanes) {
+		w.lanes = append(w.lanes, make([]*lane, max(64, fd+1-len(w.lanes)))...)
 	}
-	w.lanes[l.wire], l.events = l, unix.EPOLLIN
-	return epollAdd(w.ep, l.wire, unix.EPOLLIN, onWire)
+	w.lanes[fd] = l
+	return epollAdd(w.ep, fd, unix.EPOLLIN, onWire)
+}
+
+// listenToPipe is called when frames will come through a pipe. What comes over
+// the wire then is only of interest when one has said so, so that an event tells
+// of it once.
+func (w *worker) listenToPipe(l *lane) error {
+	if err := l.openPipe(); err != nil {
+		return err
+	}
+	epollMod(w.ep, l.wire, unix.EPOLLIN|unix.EPOLLET, onWire)
+	return w.listenAt(l, l.pipe)
+}
+
+// claim is called when something has come over the wire, and not because of a
+// frame that was in the pipe by then. It can be a descriptor whose frame is still
+// to come. Bytes would be taken for those of another response.
+func (w *worker) claim(l *lane) {
+	if p := w.python; p.closed || p.eof || l.lost || l.choked != nil || l.passed >= 0 {
+		return
+	}
+	if l.passed = l.take(); l.passed < 0 {
+		w.outOfStep(l, errOutOfStep)
+	}
+}
+
+// deafen ends listening to a lane.
+func (w *worker) deafen(l *lane) {
+	epollDel(w.ep, l.wire)
+	if l.pipe >= 0 {
+		epollDel(w.ep, l.pipe)
+	}
 }
 
 // isPython notes who the Python is. When memory runs out the kernel should
@@ -480,7 +516,11 @@ func (w *worker) handle(e *unix.EpollEvent) {
 		l.flush()
 		w.watchWire(l)
 		if e.Events&^unix.EPOLLOUT != 0 {
+			stray, taken := l.pipe >= 0 && fd == l.wire && unread(fd) > 0, l.taken
 			w.replies(l)
+			if stray && taken == l.taken {
+				w.claim(l)
+			}
 		}
 	case onSignal:
 		w.signals(fd)
@@ -1260,9 +1300,20 @@ func (w *worker) watchWire(l *lane) {
 	if len(l.out) > 0 {
 		events |= unix.EPOLLOUT
 	}
-	if events != l.events && !w.python.closed && !l.lost {
-		l.events = events
+	changed := events ^ l.events
+	if changed == 0 || w.python.closed || l.lost {
+		return
+	}
+	l.events = events
+	if l.pipe < 0 {
 		epollMod(w.ep, l.wire, events, onWire)
+		return
+	}
+	if changed&unix.EPOLLIN != 0 {
+		epollMod(w.ep, l.pipe, events&unix.EPOLLIN, onWire)
+	}
+	if changed&unix.EPOLLOUT != 0 {
+		epollMod(w.ep, l.wire, events|unix.EPOLLIN|unix.EPOLLET, onWire)
 	}
 }
 
@@ -1484,7 +1535,7 @@ func (w *worker) loseLane(l *lane) {
 	w.askFor(flagStacks)
 	w.giveBack(l)
 	l.lost = true
-	epollDel(w.ep, l.wire)
+	w.deafen(l)
 	w.giveUp(l, newBadRequest(504, "", ""))
 	increase(&w.slot.counters.failures, 1)
 	w.noteRunning()
@@ -1576,7 +1627,7 @@ func (w *worker) abandon(bad *badRequest) {
 	p.closed = true
 	for _, l := range p.lanes {
 		if !l.lost {
-			epollDel(w.ep, l.wire)
+			w.deafen(l)
 		}
 	}
 	for _, l := range slices.Clone(p.busy) {

@@ -45,7 +45,7 @@ RELAY_MAX = 60 << 10  # of a message the other way
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT = 1, 2, 3, 4, 5, 6  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
-RETIRE, FIELDS, HERE, SOCKET = 16, 17, 18, 19
+RETIRE, FIELDS, HERE, SOCKET, PIPE = 16, 17, 18, 19, 20
 LAST, MORE, BROKEN, QUIET, CLOSE, STACKS, TAKEN, PUMPED = 1, 2, 4, 8, 16, 32, 64, 128  # flags
 
 
@@ -410,6 +410,46 @@ def send_all(wire, data):
         os._exit(0)  # the worker is gone, and with it every client
 
 
+APART = MORE  # flag of a frame whose body comes over the wire
+APART_MIN = 32768  # bytes of it that are worth that
+
+
+class Wire:
+    """The wire, with a pipe for frames to the worker: it takes less time. What
+    is long, and descriptors, go over the wire still."""
+
+    def __init__(self, end):
+        self.end, self.apart = end, None
+        self.recv_into, self.recvmsg, self.recvmsg_into = end.recv_into, end.recvmsg, end.recvmsg_into
+        try:
+            outer, self.pipe = os.pipe()
+        except OSError:  # too many files are open
+            self.pipe = end.fileno()
+            return
+        end.sendmsg((HEADER.pack(0, 0, 0, PIPE, 0),), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", outer))])
+        os.close(outer)
+        self.apart = end
+
+    def close(self):
+        self.end.close()
+        if self.apart:
+            os.close(self.pipe)
+
+    def sendall(self, data, write=os.write):
+        n = write(self.pipe, data)
+        if n < len(data):
+            left = memoryview(data)[n:]
+            while left:
+                left = left[write(self.pipe, left):]
+
+    def sendmsg(self, buffers, control=()):
+        if control:
+            if not self.apart:
+                return self.end.sendmsg(buffers, control)
+            self.end.sendmsg((b"-",), control)
+        return os.writev(self.pipe, buffers)
+
+
 class Call:
     """One request's start_response and the response that follows."""
 
@@ -490,9 +530,17 @@ class Call:
             kind, meta = RESPONSE, self.head()
             self.begun = True
         self.done = bool(flags & LAST)
+        wire = self.wire
+        apart = wire.apart if len(data) > APART_MIN else None
+        if apart:
+            flags |= APART
         head = HEADER.pack(len(meta) + len(data), self.number, len(meta), kind, flags) + meta
+        if apart:
+            send_all(wire, head)
+            send_all(apart, data)
+            return
         if len(data) <= 16384:
-            send_all(self.wire, head + data)
+            send_all(wire, head + data)
             return
         try:
             sent = self.wire.sendmsg((head, data)) - len(head)
@@ -716,6 +764,8 @@ class Lane:
             end.settimeout(None)  # whatever socket.setdefaulttimeout says
         if self.green:
             self.queue, self.wire = self.green(self.queue), self.green(self.wire)
+        else:
+            self.wire = Wire(self.wire)
 
     def detach(self):
         """A child that the application forks does not speak for this process,
@@ -914,6 +964,7 @@ class Green:
     greenlets run."""
 
     events = sleep = None  # of the package in use
+    apart = None  # it has no pipe
     runs = 0  # requests, to give other greenlets their turn
     buffer = None  # nobody else runs between reading a message and taking it apart
 
