@@ -64,7 +64,7 @@ type talk struct {
 
 // Streams of a lane ----------------------------------------------------------
 
-// sent notes a request that Python can receive.
+// wrote notes a request that Python can receive.
 func (l *lane) wrote(c *conn) {
 	l.streams[c.number] = c
 	l.unread = append(l.unread, c.number)
@@ -113,8 +113,8 @@ func (l *lane) eldest() (eldest *conn) {
 	return eldest
 }
 
-// blocked looks whether Python's loop still receives requests: it is given
-// others' time when it does not.
+// blocked looks whether Python's loop still receives requests. If it does not,
+// those that wait for it are served by siblings.
 func (w *worker) blocked(l *lane) {
 	first := l.unread[0]
 	if head, ok := l.queued(); ok {
@@ -139,7 +139,7 @@ func (w *worker) post(l *lane, f frame, payload []byte) {
 	l.out = append(f.append(l.out), payload...)
 }
 
-// open says whether there is room for more than what must be said.
+// roomy says whether there is room for more than what must be said.
 func (l *lane) roomy() bool { return len(l.out) < wireRoom }
 
 // flushStreams writes what has been posted, and lets those go on that had to
@@ -590,7 +590,7 @@ func (w *worker) shut(c *conn, r *marshalReader) error {
 	return nil
 }
 
-// message begins a message to the client.
+// beginMessage begins a message to the client.
 func (w *worker) beginMessage(c *conn) error {
 	if c.talk == nil {
 		return errOutOfStep
@@ -600,7 +600,6 @@ func (w *worker) beginMessage(c *conn) error {
 		opcode = opText
 	}
 	w.outFor(c)
-	w.deflater.pool = &w.sockets
 	if w.deflating = c.talk.deflate && f.length >= deflateMin; w.deflating {
 		w.obuf = w.deflater.begin(w.obuf, opcode == opText)
 	} else {

@@ -68,6 +68,7 @@ class Stream:
     task = timer = None
     arrived = waiters = senders = None
     gone = None  # the client: with this code and reason
+    broken = False  # the request's body has no end
     meta = None  # status and headers
     trailers = None  # a list when there will be some, a tuple when they are due
     sent = taken = 0
@@ -225,8 +226,8 @@ class Stream:
             self.end(True)
         except BaseException as e:
             # SystemExit and KeyboardInterrupt too: a request cannot end the server.
-            if self.gone and came_of(e, ClientGone):
-                server.log.debug("%s after the client has left", type(e).__name__)
+            if (self.gone or self.broken) and tells_of_leaving(e):
+                server.log.debug("%s: the client has left", type(e).__name__)
             else:
                 server.log.error("Error in ASGI application", exc_info=e)
             self.crashed()
@@ -250,23 +251,33 @@ class Stream:
             self.fail(QUIET if quiet or self.gone else 0)
 
 
-def came_of(error, kind):
-    """Whether that is what an exception was made of."""
+def tells_of_leaving(error):
+    """Whether an exception says no more than that the client has left: ours, or
+    what a framework makes of that or of a disconnect event, as Starlette's
+    ClientDisconnect and WebSocketDisconnect."""
     for _ in range(16):
-        if error is None or isinstance(error, kind):
+        if isinstance(error, ClientGone) or type(error).__name__.endswith("Disconnect"):
+            return True
+        if error is None:
             break
         error = error.__cause__ or error.__context__
-    return isinstance(error, kind)
+    return False
 
 
 class Http(Stream):
     def __init__(self, server, number, body, more):
         self.server, self.number, self.body, self.more = server, number, body, more
 
-    def came(self, payload, flags):
-        """A piece of the request's body."""
+    def came(self, payload, flags, reason):
+        """A piece of the request's body, or why there will be no more: a status."""
         if flags & BROKEN:
-            self.leave(1006, "", None, False)
+            if reason == 499:
+                self.leave(1006, "", self.server.grace, False)
+            else:
+                # The client is there, and gets an answer: the application's, if
+                # it minds no more than that, or the worker's.
+                self.broken = True
+                self.wake()
             return
         if self.arrived is None:
             self.arrived = deque()
@@ -284,7 +295,7 @@ class Http(Stream):
                 body, more = self.arrived.popleft()
                 self.take(len(body))
                 return {"type": "http.request", "body": body, "more_body": more}
-            if self.gone or self.done:
+            if self.gone or self.done or self.broken:
                 return {"type": "http.disconnect"}
             await self.wait()
 
@@ -367,7 +378,7 @@ class WebSocket(Stream):
     def __init__(self, server, number):
         self.server, self.number = server, number
 
-    def came(self, payload, flags):
+    def came(self, payload, flags, reason):
         """A message, or a piece of one: pieces are no longer than a window."""
         cost = len(payload) + MESSAGE_COST
         if not flags & LAST:
@@ -752,7 +763,7 @@ class Server:
             if stream is None:
                 return
         if kind == BODY or kind == MESSAGE:
-            stream.came(payload, flags)
+            stream.came(payload, flags, meta)
         elif kind == CREDIT:
             stream.credit(meta)
         elif kind == GONE:

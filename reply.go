@@ -367,8 +367,11 @@ func (w *worker) block(c *conn, b []byte) {
 		if w.asgi {
 			kind = "ASGI"
 		}
-		w.log.warningf("%s app sent body bytes on a no-body response (method=%s status=%d); dropping per RFC 9110.",
-			kind, c.req.method, c.framing.code)
+		// ASGI frameworks leave it to the server to answer HEAD.
+		if !w.asgi || string(c.req.method) != "HEAD" {
+			w.log.warningf("%s app sent body bytes on a no-body response (method=%s status=%d); dropping per RFC 9110.",
+				kind, c.req.method, c.framing.code)
+		}
 		c.dropped, c.refused = true, true
 		return
 	}
