@@ -724,6 +724,7 @@ WHOLE = (list, tuple, type(iter([])), type(iter(())))
 
 
 KNOWN_MAX = 64  # beginnings of environs that are kept; the worker bounds each
+SKIP = 4096  # requests without a look there, when most have not been known
 OWN = dict.fromkeys(("RAW_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input", "wsgi.early_hints", "gunicorn.socket"))
 
 
@@ -820,7 +821,7 @@ class Lane:
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         pause = self.green and self.green.pause
-        known = self.known
+        known, asked, missed, skip = self.known, 0, 0, 0
         while True:
             n = receive_into(buffer)
             if not n:
@@ -828,9 +829,23 @@ class Lane:
             length, number, meta, kind, flags, alike = unpack(buffer)
             if alike:
                 own = size + alike
-                common = bytes(view[size:own])
-                environ = known.get(common)
-                environ = environ.copy() if environ is not None else self.learn(common)
+                if skip:
+                    skip -= 1
+                    environ = marshal.loads(view[size:own])
+                    environ.update(self.base)
+                else:
+                    common = bytes(view[size:own])
+                    environ = known.get(common)
+                    asked += 1
+                    if environ is not None:
+                        environ = environ.copy()
+                    else:
+                        environ = self.learn(common)
+                        missed += 1
+                        if missed == KNOWN_MAX:
+                            # To know one saves as much as to learn one costs.
+                            skip = SKIP if asked < 2 * missed else 0
+                            asked = missed = 0
                 (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
                  port, promised) = marshal.loads(view[own:size + meta])
                 if port is not None:
