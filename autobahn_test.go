@@ -1,0 +1,407 @@
+package main
+
+// The Autobahn test suite's sections against the whole server. Its fuzzing client
+// is not to be had for Python 3, so this is a client of our own: it sends what
+// wsCases has, to an application that echoes, and judges as the suite does. What
+// the codec understands of a case says what the server must answer.
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const echoApp = `
+async def app(scope, receive, send):
+    assert scope["type"] == "websocket"
+    await receive()
+    await send({"type": "websocket.accept"})
+    while True:
+        event = await receive()
+        if event["type"] == "websocket.disconnect":
+            return
+        await send(dict(event, type="websocket.send"))
+`
+
+// wsPeer is a client. Its transcript is a wsReader's, as if the server were a
+// client itself: whatever it sends is held against the same rules.
+type wsPeer struct {
+	net.Conn
+	in       *bufio.Reader
+	r        *wsReader
+	answer   http.Header // to the handshake
+	squeezed int         // frames of the server's that begin a compressed message
+}
+
+// joinWebSocket does the handshake over c, with an offer of extensions if that is
+// not empty.
+func joinWebSocket(c net.Conn, target, offer string) (*wsPeer, error) {
+	c.SetDeadline(time.Now().Add(3 * waitLimit))
+	p := &wsPeer{Conn: c, in: bufio.NewReaderSize(c, 64<<10)}
+	if offer != "" {
+		offer = "Sec-WebSocket-Extensions: " + offer + "\r\n"
+	}
+	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n%s\r\n%s\r\n",
+		target, goodKey, offer)
+	resp, err := http.ReadResponse(p.in, nil)
+	if err == nil && resp.StatusCode != 101 {
+		err = errors.New(resp.Status)
+	}
+	if err != nil {
+		c.Close()
+		return nil, fmt.Errorf("handshake: %w", err)
+	}
+	p.answer = resp.Header
+	p.r = &wsReader{d: newWSDecoder(0, p.deflates(), &wsPool{})}
+	return p, nil
+}
+
+func (p *wsPeer) deflates() bool { return p.answer.Get("Sec-WebSocket-Extensions") != "" }
+
+func (p *wsPeer) send(raw string) error {
+	_, err := io.WriteString(p, raw)
+	return err
+}
+
+// frame reads one frame of the server's.
+func (p *wsPeer) frame() error {
+	head, err := p.in.Peek(2)
+	if err != nil {
+		if err == io.EOF && len(head) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	if head[1]&wsMasked != 0 {
+		return fmt.Errorf("frame %x is masked", head)
+	}
+	if head, err = p.in.Peek(wsHeadLen(head[1]) - 4); err != nil {
+		return err
+	}
+	n, bad := frameLen(head)
+	if bad != nil {
+		return bad
+	}
+	first := head[0]
+	if first&wsRSV1 != 0 {
+		p.squeezed++
+	}
+	p.in.Discard(len(head))
+	payload := make([]byte, n)
+	if _, err := io.ReadFull(p.in, payload); err != nil {
+		return io.ErrUnexpectedEOF
+	}
+	if p.r.closed {
+		return fmt.Errorf("frame %x %.100q after the close frame", first, payload)
+	}
+	p.r.feed([]byte(clientFrame(first, string(payload))))
+	if p.r.fault != "" || p.r.bad != nil {
+		return fmt.Errorf("%s %v", p.r.fault, p.r.bad)
+	}
+	return nil
+}
+
+// said is the transcript so far, line by line.
+func (p *wsPeer) said() []string { return lines(p.r.log.String()) }
+
+func lines(text string) []string {
+	if text = strings.TrimSuffix(text, "\n"); text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
+}
+
+// await reads until the server has said so much.
+func (p *wsPeer) await(n int) error {
+	for len(p.said()) < n {
+		if err := p.frame(); err != nil {
+			return fmt.Errorf("%w after %.300q", err, p.said())
+		}
+	}
+	return nil
+}
+
+// end reads until the server closes the connection, which it must do without
+// being asked, and in order.
+func (p *wsPeer) end() error {
+	for {
+		if err := p.frame(); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("%w after %.300q", err, p.said())
+		}
+	}
+}
+
+// echoed is what an echo server says to somebody of whom a codec understands want.
+func echoed(want []string) (list []string) {
+	for _, line := range want {
+		kind, rest, _ := strings.Cut(line, " ")
+		switch {
+		case strings.HasSuffix(line, " unfinished"), kind == "pong":
+		case kind == "ping":
+			list = append(list, "pong "+rest)
+		case kind == "bad":
+			list = append(list, "close "+rest+" ")
+		case kind == "close":
+			code, _, _ := strings.Cut(rest, " ")
+			list = append(list, "close "+code+` ""`)
+		default:
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// judge compares. Pongs may overtake echoes, which take the longer way. The suite
+// is strict where every answer has been waited for; otherwise what comes just
+// before the end may have lost its echo, as it has it for cases as 3.2.
+func judge(got, want []string, strict bool) error {
+	var lists [2][2][]string
+	for i, list := range [][]string{got, want} {
+		for _, line := range list {
+			kind := 0
+			if !strict && (strings.HasPrefix(line, "text ") || strings.HasPrefix(line, "binary ")) {
+				kind = 1
+			}
+			lists[i][kind] = append(lists[i][kind], line)
+		}
+	}
+	control, wanted, data := lists[0][0], lists[1][0], lists[0][1]
+	ok := len(control) == len(wanted) && len(data) <= len(lists[1][1])
+	for i := 0; ok && i < len(control); i++ {
+		ok = control[i] == wanted[i] || strings.HasSuffix(wanted[i], " ") && strings.HasPrefix(control[i], wanted[i])
+	}
+	for i := 0; ok && i < len(data); i++ {
+		ok = data[i] == lists[1][1][i]
+	}
+	if !ok {
+		return fmt.Errorf("%.1000q, want %.1000q", got, want)
+	}
+	return nil
+}
+
+// framesOf cuts a client's bytes into frames. What is no frame comes last.
+func framesOf(raw string) (list []string) {
+	for len(raw) >= 2 {
+		head := wsHeadLen(raw[1])
+		if len(raw) < head || raw[1]&wsMasked == 0 {
+			break
+		}
+		n, bad := frameLen([]byte(raw[:head-4]))
+		if bad != nil || int64(len(raw)-head) < n {
+			break
+		}
+		list = append(list, raw[:head+int(n)])
+		raw = raw[head+int(n):]
+	}
+	if raw != "" {
+		list = append(list, raw)
+	}
+	return list
+}
+
+// Ways to send a case.
+const (
+	sendWhole  = "whole"
+	sendBytes  = "byte by byte"
+	sendSteps  = "frame by frame, each answer awaited"
+	sendNoMore = "nothing beyond the mistake"
+)
+
+// play sends a case one way and judges what comes back.
+func (tt *wsCase) play(c net.Conn, way string) error {
+	defer c.Close()
+	offer := ""
+	if tt.deflate {
+		offer = "permessage-deflate"
+	}
+	p, err := joinWebSocket(c, "/", offer)
+	if err != nil {
+		return err
+	}
+	if p.deflates() != tt.deflate {
+		return fmt.Errorf("extensions: %v", p.answer)
+	}
+	var want []string
+	if tt.want != "" {
+		want = echoed(strings.Split(tt.want, "|"))
+	}
+	model := &wsReader{d: newWSDecoder(tt.limit, tt.deflate, &wsPool{})}
+	switch way {
+	case sendWhole:
+		model.feed([]byte(tt.in))
+		err = p.send(tt.in)
+	case sendNoMore:
+		model.feed([]byte(tt.in))
+		err = p.send(tt.in[:tt.at])
+	case sendBytes:
+		model.feed([]byte(tt.in))
+		for i := 0; i < len(tt.in) && err == nil; i++ {
+			err = p.send(tt.in[i : i+1])
+		}
+	case sendSteps:
+		for _, frame := range framesOf(tt.in) {
+			if err = p.send(frame); err != nil {
+				break
+			}
+			model.feed([]byte(frame))
+			if err = p.await(len(echoed(lines(model.log.String())))); err != nil {
+				return err
+			}
+		}
+	}
+	if err != nil {
+		return err
+	}
+	strict := way == sendSteps
+	if !model.closed && model.bad == nil {
+		if err := p.await(len(want)); err != nil {
+			return err
+		}
+		strict = strict || len(want) < 2 // nothing is left out
+		last := wsCloseFrame(1000, "")
+		if model.feed([]byte(last)); !model.closed {
+			return judge(p.said(), want, strict) // it was cut off in a frame, and the client leaves
+		}
+		want = append(want, `close 1000 ""`)
+		if err := p.send(last); err != nil {
+			return err
+		}
+	}
+	if err := p.end(); err != nil {
+		return err
+	}
+	return judge(p.said(), want, strict)
+}
+
+// autobahnServer echoes.
+func autobahnServer(t *testing.T, args ...string) *server {
+	t.Helper()
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "app.py"), []byte(echoApp))
+	if len(args) > 0 && args[0] == "--certfile" {
+		newAuthority(t, "authority").pair(t, dir, "server")
+	}
+	s := startServer(t, dir, append(args, "-k", "asgi", "--pid", "gunicorn.pid", "app:app")...)
+	s.waitWorkers(1)
+	return s
+}
+
+// inParallel runs what is sent to it, over a few connections at a time.
+func inParallel[T any](t *testing.T, list []T, run func(T) error) {
+	var wg sync.WaitGroup
+	work := make(chan T)
+	for range 4 * runtime.NumCPU() {
+		wg.Go(func() {
+			for one := range work {
+				if err := run(one); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, one := range list {
+		work <- one
+	}
+	close(work)
+	wg.Wait()
+}
+
+// servesOn looks whether a server has come through: the same Python echoes, and
+// no connection is open beside the one that asks.
+func servesOn(t *testing.T, s *server, python []int) {
+	t.Helper()
+	c := s.dial(1)
+	defer c.Close()
+	p, err := joinWebSocket(c, "/", "")
+	if err == nil {
+		err = p.send(wsT(hello))
+	}
+	if err == nil {
+		err = p.await(1)
+	}
+	if err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	if now := s.python(); len(now) != len(python) || now[0] != python[0] {
+		t.Errorf("Pythons: %v, were %v", now, python)
+	}
+	var status string
+	if !poll(waitLimit, func() bool {
+		out, err := underTest(t, s.dir, nil, "--status=json", "--pid", "gunicorn.pid").CombinedOutput()
+		status = string(out)
+		return err == nil && strings.Contains(status, `"connections":1,`)
+	}) {
+		t.Errorf("connections are left: %s", status)
+	}
+}
+
+// TestAutobahn has sections 1 to 7, and of 9 and 12 what concerns single frames.
+func TestAutobahn(t *testing.T) {
+	if reference {
+		t.SkipNow()
+	}
+	type play struct {
+		*wsCase
+		way string
+	}
+	for name, args := range map[string][]string{
+		"1M":       {"--ws-max-size", "1M"},
+		"10 bytes": {"--ws-max-size", "10"},
+		"no limit": {"--ws-max-size", "0"},
+		"TLS":      {"--certfile", "server.pem", "--keyfile", "server.key", "--ws-max-size", "1M"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := autobahnServer(t, args...)
+			python := s.python()
+			var plays []play
+			cases := 0
+			for _, tt := range wsCases() {
+				on := "1M"
+				switch {
+				case tt.limit > 0:
+					on = fmt.Sprintf("%d bytes", tt.limit)
+				case strings.HasPrefix(tt.name, "9 longer"):
+					on = "no limit"
+				default:
+					tt.limit = 1 << 20
+				}
+				if on != name && (name != "TLS" || on != "1M") {
+					continue
+				}
+				cases++
+				closeCode := strings.HasPrefix(tt.name, "7 code") // there are two thousand
+				plays = append(plays, play{&tt, sendWhole})
+				if tt.at > 0 && !closeCode {
+					plays = append(plays, play{&tt, sendNoMore})
+				}
+				if name == "TLS" || closeCode {
+					continue
+				}
+				plays = append(plays, play{&tt, sendSteps})
+				if len(tt.in) < 200 {
+					plays = append(plays, play{&tt, sendBytes})
+				}
+			}
+			t.Logf("%d cases, %d connections", cases, len(plays))
+			inParallel(t, plays, func(p play) error {
+				if err := p.play(s.dial(1), p.way); err != nil {
+					return fmt.Errorf("%s, %s: %w", p.name, p.way, err)
+				}
+				return nil
+			})
+			servesOn(t, s, python)
+		})
+	}
+}
