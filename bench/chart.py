@@ -6,18 +6,23 @@ from xml.sax.saxutils import escape
 
 COLUMNS, PANEL, GAP = 3, 270, 24  # panels in a row, their width, between them
 LABEL, NUMBER = 78, 62  # width of a server's name and of a figure
-BAR, PITCH, HEAD = 10, 16, 26  # height of a bar, from bar to bar, of a panel's title
+BAR, PITCH, HEAD, HEADING = 10, 16, 26, 30  # height of a bar, from bar to bar, of a panel's title, a group's
 TEXT, OURS, OTHERS = "#757c85", "#2879e2", "#98a0aa"
 
 
-def draw(panels, ours, caption):
-    """panels is a list of a title and a dict of figures by name."""
+def draw(groups, ours, caption):
+    """groups is a list of a heading and panels, and these are a list of a title
+    and a dict of figures by name. A heading alone says nothing."""
     parts, bottom = [], 0
-    for top in range(0, len(panels), COLUMNS):
-        row = panels[top : top + COLUMNS]
-        for i, (title, figures) in enumerate(row):
-            parts += panel(i * (PANEL + GAP), bottom, title, figures, ours)
-        bottom += HEAD + PITCH * max(len(figures) for _, figures in row) + GAP
+    for heading, panels in groups:
+        if len(groups) > 1:
+            parts.append(text(0, bottom + 16, heading, weight="bold", size=16))
+            bottom += HEADING
+        for top in range(0, len(panels), COLUMNS):
+            row = panels[top : top + COLUMNS]
+            for i, (title, figures) in enumerate(row):
+                parts += panel(i * (PANEL + GAP), bottom, title, figures, ours)
+            bottom += HEAD + PITCH * max(len(figures) for _, figures in row) + GAP
     parts.append(text(0, bottom + 4, caption))
     width, height = COLUMNS * (PANEL + GAP) - GAP, bottom + 12
     return (
@@ -42,12 +47,13 @@ def panel(x, y, title, figures, ours):
     return parts
 
 
-def text(x, y, words, ink=TEXT, anchor="start", weight="normal"):
-    return '<text x="%.1f" y="%.1f" fill="%s" text-anchor="%s" font-weight="%s">%s</text>' % (
+def text(x, y, words, ink=TEXT, anchor="start", weight="normal", size=12):
+    return '<text x="%.1f" y="%.1f" fill="%s" text-anchor="%s" font-weight="%s" font-size="%d">%s</text>' % (
         x,
         y,
         ink,
         anchor,
         weight,
+        size,
         escape(words),
     )

@@ -19,12 +19,13 @@ TICK = os.sysconf("SC_CLK_TCK")
 PATIENCE = 30  # seconds for a server to answer or to stop
 
 OURS, THEIRS, FLOOR = "here", "gunicorn", "floor"
+USUAL = "uvicorn"  # what most run ASGI applications with
 
 
 # What is wanted of a server: an application, so many processes, so many
 # requests at once in each; room for a crowd of connections is asked of this
-# one only.
-Setup = namedtuple("Setup", "app workers threads tls preload crowd", defaults=(1, 1, False, False, 0))
+# one only, and for one of WebSockets of all that do ASGI.
+Setup = namedtuple("Setup", "app workers threads tls preload crowd asgi", defaults=(1, 1, False, False, 0, False))
 
 
 def gunicorn(binary, setup, port, *more):
@@ -35,6 +36,8 @@ def gunicorn(binary, setup, port, *more):
 
 
 def here(setup, port):
+    if setup.asgi:
+        return gunicorn(binaries[OURS], setup, port, "-k", "asgi")
     more = ["--threads", str(setup.threads)] * (setup.threads > 1)
     if setup.crowd:
         more += ["--worker-connections", str(setup.crowd + 100), "--keep-alive", "600"]
@@ -43,12 +46,18 @@ def here(setup, port):
 
 
 def gunicorn_sync(setup, port):
+    """Of ASGI there is one worker only."""
+    if setup.asgi:
+        room = ["--worker-connections", str(setup.crowd + 100)] * (setup.crowd > 0)
+        return gunicorn(venv("gunicorn"), setup, port, "-k", "asgi", "--asgi-loop", "uvloop", *room)
     if setup.threads == 1:
         return gunicorn(venv("gunicorn"), setup, port)
 
 
 def gunicorn_gthread(setup, port):
     # With one thread only it would be slower.
+    if setup.asgi:
+        return None
     return gunicorn(venv("gunicorn"), setup, port, "-k", "gthread", "--threads", str(max(setup.threads, 4)))
 
 
@@ -62,12 +71,14 @@ def uwsgi(setup, port, *frontend):
 
 def uwsgi_socket(setup, port):
     """Workers take connections themselves, and keep one until it ends."""
-    if not setup.tls:
+    if not setup.tls and not setup.asgi:
         return uwsgi(setup, port, "--http11-socket", "127.0.0.1:%d" % port)
 
 
 def uwsgi_router(setup, port):
     """A process of its own keeps the connections."""
+    if setup.asgi:
+        return None
     address = "127.0.0.1:%d" % port
     address = ["--https", "%s,%s,%s" % (address, CERTIFICATE, KEY)] if setup.tls else ["--http", address]
     return uwsgi(setup, port, *address, "--http-keepalive", "--http-auto-chunked")
@@ -76,44 +87,69 @@ def uwsgi_router(setup, port):
 def granian(setup, port):
     if setup.preload:
         return None
+    if setup.asgi:
+        interface = ["--interface", "asgi", "--loop", "uvloop"]
+        # By default a worker has as many requests as fit into the backlog.
+        interface += ["--backpressure", str(setup.crowd + 100)] * (setup.crowd > 0)
+    else:
+        interface = ["--interface", "wsgi", "--no-ws", "--blocking-threads", str(setup.threads)]
     return [
-        venv("granian"), "--interface", "wsgi", "--http", "1", "--no-ws", "--log-level", "warning",
-        "--workers", str(setup.workers), "--blocking-threads", str(setup.threads), "--port", str(port),
+        venv("granian"), *interface, "--http", "1", "--log-level", "warning",
+        "--workers", str(setup.workers), "--port", str(port),
         *["--ssl-certificate", CERTIFICATE, "--ssl-keyfile", KEY] * setup.tls, setup.app + ":app",
     ]  # fmt: skip
 
 
 def bjoern(setup, port):
-    if setup.threads == 1 and not setup.tls:
+    if setup.threads == 1 and not setup.tls and not setup.asgi:
         return [venv("python"), "run_bjoern.py", setup.app, str(setup.workers), str(port)]
 
 
 def waitress(setup, port):
     """One process, whose threads are all the workers there are."""
-    if setup.tls or setup.workers > 1 and setup.threads == 1:
+    if setup.tls or setup.asgi or setup.workers > 1 and setup.threads == 1:
         return None
     threads = setup.workers * setup.threads
     return [venv("waitress-serve"), "--listen", "127.0.0.1:%d" % port, "--threads", str(threads), setup.app + ":app"]
 
 
+def uvicorn(setup, port):
+    if setup.asgi:
+        return [
+            venv("uvicorn"), "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning",
+            "--workers", str(setup.workers), "--port", str(port), setup.app + ":app",
+        ]  # fmt: skip
+
+
+def hypercorn(setup, port):
+    if setup.asgi:
+        return [
+            venv("hypercorn"), "-k", "uvloop", "--log-level", "warning",
+            "-w", str(setup.workers), "-b", "127.0.0.1:%d" % port, setup.app + ":app",
+        ]  # fmt: skip
+
+
 def floor(setup, port):
-    if setup.app in ("hello", "bodies") and not setup.tls:
+    if setup.app in ("hello", "bodies", "asgi_hello", "asgi_bodies") and not setup.tls:
         return [binaries[FLOOR], str(port), str(setup.workers), os.path.join(OUT, "file")]
 
 
-# By name: what pip is asked for, and the command that serves a setup, or None.
+# By name: what pip is asked for, with blanks between, and the command that serves a setup, or None.
 SERVERS = {
     OURS: (None, here),
     THEIRS: ("gunicorn==26.1.0", gunicorn_sync),
     "gthread": ("gunicorn==26.1.0", gunicorn_gthread),
     "uwsgi": ("uwsgi", uwsgi_socket),
     "uwsgi-http": ("uwsgi", uwsgi_router),
-    "granian": ("granian", granian),
+    "granian": ("granian==2.8.9", granian),
     "bjoern": ("bjoern", bjoern),
     "waitress": ("waitress", waitress),
+    "uvicorn": ("uvicorn==0.54.0 httptools==0.9.0 websockets==17.4", uvicorn),
+    "hypercorn": ("hypercorn==0.18.0", hypercorn),
     FLOOR: (None, floor),
 }
-FRAMEWORKS = ["flask", "django"]
+# All servers have them; uvloop is each one's loop for ASGI.
+FRAMEWORKS = ["flask", "django", "fastapi==0.165.0", "uvloop==0.23.0"]
 
 binaries = {}  # of what is built, by server
 commands = {}  # that were run, by server

@@ -1,10 +1,13 @@
 // Load asks what wrk cannot: clients that do not wait for one another (open),
-// and requests of two kinds whose times are told apart (closed). It writes what
-// it saw to standard output as JSON.
+// requests of two kinds whose times are told apart (closed), and WebSockets
+// (echo, hold). It writes what it saw to standard output as JSON.
 //
 //	load closed [flags] HOST:PORT   each connection asks again when it has the answer
 //	load open [flags] HOST:PORT     requests come when they come
 //	load ideal [flags]              what closed would see if one queue fed all lanes
+//	load echo [flags] HOST:PORT     each WebSocket sends the next message when it has the last one back
+//	load hold [flags] HOST:PORT     WebSockets stay open until standard input ends; a line, how many may
+//	                                compress, says that all are there
 package main
 
 import (
@@ -35,6 +38,7 @@ var (
 	lanes       = flag.Int("lanes", 8, "of ideal")
 	shortTime   = flag.Duration("short-time", time.Millisecond, "of ideal")
 	longTime    = flag.Duration("long-time", 100*time.Millisecond, "of ideal")
+	deflate     = flag.Bool("deflate", false, "offer permessage-deflate, of hold")
 	seed        = flag.Uint64("seed", 1, "of what is random")
 )
 
@@ -46,6 +50,9 @@ type outcome struct {
 	Slowest float64 `json:"slowest"` // answers on the connection that got fewest, of the mean
 	Short   times   `json:"short"`
 	Long    times   `json:"long"`
+	Deflate int     `json:"deflate"` // WebSockets of hold that agreed to compress
+	Left    int     `json:"left"`    // and that were there in the end
+	Problem string  `json:"problem"` // of the WebSockets that were not
 }
 
 // times are in milliseconds.
@@ -56,9 +63,11 @@ type times struct {
 	Max   float64 `json:"max"`
 }
 
+const usage = "usage: load closed|open|ideal|echo|hold [flags] [HOST:PORT]"
+
 func main() {
 	if len(os.Args) < 2 {
-		fatal("usage: load closed|open|ideal [flags] [HOST:PORT]")
+		fatal(usage)
 	}
 	mode := os.Args[1]
 	_ = flag.CommandLine.Parse(os.Args[2:])
@@ -70,8 +79,12 @@ func main() {
 		o = open(flag.Arg(0))
 	case mode == "ideal" && flag.NArg() == 0:
 		o = ideal()
+	case mode == "echo" && flag.NArg() == 1 && !*deflate:
+		o = echo(flag.Arg(0))
+	case mode == "hold" && flag.NArg() == 1:
+		o = hold(flag.Arg(0))
 	default:
-		fatal("usage: load closed|open|ideal [flags] [HOST:PORT]")
+		fatal(usage)
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(o); err != nil {
 		fatal(err.Error())
