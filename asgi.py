@@ -668,17 +668,19 @@ class Server:
     # In --------------------------------------------------------------------
 
     def on_queue(self):
+        """Begins requests that have come: false if there was none, or there will
+        be none any more."""
         buffer, view = self.buffer, self.view
         while True:
             try:
                 n = self.queue.recv_into(buffer, 0, MSG_DONTWAIT)
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             if not n:
                 self.loop.remove_reader(QUEUE)
                 if not self.ended.done():
                     self.ended.set_result(None)
-                return
+                return False
             length, number, meta, kind, flags = unpack(buffer)
             if kind == REQUEST:
                 self.begin(number, loads(view[SIZE:SIZE + meta]), bytes(view[SIZE + meta:n]), flags)
@@ -691,7 +693,7 @@ class Server:
                     faulthandler.dump_traceback(bridge["TRACE"], all_threads=True)
                 self.push(pack(0, 0, 0, HERE, flags))
             if not flags & FOLLOWED:
-                return
+                return True
 
     def begin(self, number, facts, body, flags):
         protocols, version, method, path, raw_path, query, headers, client, server, scheme, trailers = facts
@@ -758,7 +760,9 @@ class Server:
         if stream is None:
             if kind != GONE or number <= self.newest:
                 return  # it is over here, and the worker did not know yet
-            self.on_queue()  # it is there, unless it has been taken back
+            # It is there, perhaps behind others, unless it has been taken back.
+            while self.newest < number and self.on_queue():
+                pass
             stream = self.streams.get(number)
             if stream is None:
                 return
