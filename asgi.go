@@ -44,7 +44,7 @@ const (
 const (
 	window      = 256 << 10 // bytes of a stream that one side may send ahead; asgi.py has it too
 	messageCost = 64        // what a message's frame counts for beside its bytes
-	pongsMax    = 4 << 10   // bytes for a client that does not read: then pings stay without an answer
+	pongsMax    = 4 << 10   // bytes for a client that does not read: then only its latest ping is answered
 	deflateMin  = 128       // shorter messages do not become shorter
 )
 
@@ -60,6 +60,10 @@ type talk struct {
 	deflate bool
 	heard   int64 // when the client was last heard of
 	pinged  int64 // and was asked for a sign of life, 0 if it need not give one
+
+	within  bool     // a frame to the client, which is sent in pieces
+	ping    []byte   // the latest, as long as it cannot be answered; nil for none
+	closing *wsError // what to close with when the frame is complete
 }
 
 // Streams of a lane ----------------------------------------------------------
@@ -472,7 +476,8 @@ func (w *worker) appendOwnFields(b []byte) []byte {
 // hear takes what a WebSocket's client says, as far as the application has taken
 // what came before.
 func (w *worker) hear(c *conn) {
-	for c.fd >= 0 && c.lane != nil {
+	piece := -1 // where on the wire its latest frame begins, while more can be added to that
+	for turn := 0; c.fd >= 0 && c.lane != nil; {
 		if c.want <= 0 {
 			return
 		}
@@ -482,6 +487,7 @@ func (w *worker) hear(c *conn) {
 		}
 		n, e, bad := c.talk.decoder.next(c.body[c.fed:])
 		c.fed += n
+		turn += n
 		if bad != nil {
 			w.log.debugf("Closing connection. %s from ip=%s: %s", c.line(), c.peer.remoteAddr, bad.text)
 			w.tellGone(c, bad.code, bad.text, -1)
@@ -497,11 +503,22 @@ func (w *worker) hear(c *conn) {
 			if e.last {
 				f.flags |= flagLast
 			}
-			w.post(c.lane, f, e.payload)
-			c.want -= len(e.payload) + messageCost
+			if piece >= 0 && c.lane.extend(piece, f, e.payload) {
+				c.want -= len(e.payload)
+			} else {
+				piece = len(c.lane.out)
+				w.post(c.lane, f, e.payload)
+				c.want -= len(e.payload) + messageCost
+			}
+			if e.last {
+				piece = -1
+			}
 		case wsPing:
-			if !w.midMessage(c) && len(c.out)-c.outAt < pongsMax {
+			if w.takesPong(c) {
+				c.talk.ping = nil
 				w.control(c, opPong, e.payload)
+			} else {
+				c.talk.ping = append([]byte{}, e.payload...)
 			}
 		case wsClose:
 			// Without a code the answer has none either (RFC 6455 5.5.1).
@@ -512,11 +529,33 @@ func (w *worker) hear(c *conn) {
 			if n > 0 {
 				continue
 			}
+			if turn >= window {
+				// What says nothing, as pongs and empty fragments, has no window.
+				w.goOnLater(c)
+				return
+			}
 			if !w.hearMore(c) {
 				return
 			}
 		}
 	}
+}
+
+// extend adds to the frame that begins at at, if that is the last on the wire and
+// not under way: a message in a million fragments is not to be as many frames.
+func (l *lane) extend(at int, f frame, payload []byte) bool {
+	if at+frameHeader > len(l.out) {
+		return false
+	}
+	head := l.out[at:]
+	n := int(binary.LittleEndian.Uint32(head))
+	if len(head) != frameHeader+n {
+		return false
+	}
+	f.length = uint32(n + len(payload))
+	f.append(head[:0])
+	l.out = append(l.out, payload...)
+	return true
 }
 
 // hearMore reads: false when nothing is there.
@@ -539,10 +578,32 @@ func (w *worker) hearMore(c *conn) bool {
 	return true
 }
 
-// midMessage says whether a message to the client is under way: nothing must
-// come between its bytes.
-func (w *worker) midMessage(c *conn) bool {
-	return c.lane.owner == c && c.lane.bodyLeft > 0
+// takesPong says whether a pong can be sent now: not between the bytes of a
+// frame, and not to a client that does not read.
+func (w *worker) takesPong(c *conn) bool {
+	if w.obufFor == c && len(w.obuf) >= pongsMax {
+		w.flushOut()
+	}
+	return c.fd >= 0 && !c.talk.within && len(c.out)-c.outAt < pongsMax
+}
+
+// pongLate answers a ping that had to wait.
+func (w *worker) pongLate(c *conn) {
+	if t := c.talk; t != nil && t.ping != nil && c.lane != nil && w.takesPong(c) {
+		w.control(c, opPong, t.ping)
+		t.ping = nil
+	}
+}
+
+// endMessage is reached when a message is complete, and makes up for what must
+// not come between its bytes.
+func (w *worker) endMessage(c *conn) {
+	w.credit(c)
+	if c.talk.within = false; c.talk.closing != nil {
+		w.endTalk(c, c.talk.closing.code, c.talk.closing.text)
+		return
+	}
+	w.pongLate(c)
 }
 
 func (w *worker) control(c *conn, opcode byte, payload []byte) {
@@ -554,10 +615,17 @@ func (w *worker) control(c *conn, opcode byte, payload []byte) {
 // told by who knows why, or has said so itself.
 func (w *worker) endTalk(c *conn, code uint16, reason string) {
 	l := c.lane
-	if !w.midMessage(c) {
-		w.outFor(c)
-		w.obuf = appendWSClose(w.obuf, code, reason)
+	if c.talk.within {
+		// Python has given all of the frame, which comes soon. The client may not
+		// have the close frame before, and is not listened to any more.
+		if c.talk.closing == nil {
+			c.talk.closing = &wsError{code, reason}
+		}
+		c.talk.decoder.release()
+		return
 	}
+	w.outFor(c)
+	w.obuf = appendWSClose(w.obuf, code, reason)
 	w.flushOut()
 	if c.lane == nil {
 		return
@@ -603,6 +671,7 @@ func (w *worker) beginMessage(c *conn) error {
 	if w.deflating = c.talk.deflate && f.length >= deflateMin; w.deflating {
 		w.obuf = w.deflater.begin(w.obuf, opcode == opText)
 	} else {
+		c.talk.within = true
 		w.obuf = appendWSHead(w.obuf, opcode, true, false, int(f.length))
 	}
 	return nil
@@ -625,7 +694,9 @@ func (w *worker) deflate(c *conn, b []byte, last bool) {
 func (w *worker) keepUp(c *conn) {
 	t := c.talk
 	switch {
-	case w.cfg.wsPingInterval == 0 || w.midMessage(c):
+	case w.cfg.wsPingInterval == 0 || t.within:
+	case c.want <= 0:
+		t.pinged = 0 // it is the application that does not listen
 	case t.pinged == 0:
 		if w.now-t.heard >= int64(w.cfg.wsPingInterval) && !c.pending() {
 			t.pinged = w.now

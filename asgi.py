@@ -382,9 +382,16 @@ class WebSocket(Stream):
         """A message, or a piece of one: pieces are no longer than a window."""
         cost = len(payload) + MESSAGE_COST
         if not flags & LAST:
-            if self.partial is None:
-                self.partial = []
-            self.partial.append(payload)
+            partial = self.partial
+            if partial is None:
+                partial = self.partial = []
+            if partial and len(partial[-1]) < SMALL:
+                # A million of them as objects would be many times as large.
+                if type(partial[-1]) is bytes:
+                    partial[-1] = bytearray(partial[-1])
+                partial[-1] += payload
+            else:
+                partial.append(payload)
             self.take(cost)
             return
         if self.partial is not None:

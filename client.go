@@ -35,6 +35,7 @@ type conn struct {
 	watched bool  // by epoll; edge-triggered, once and for all
 	unread  bool  // the socket may hold bytes, or an end, not seen yet
 	ending  bool  // an end has been announced: reading goes on until it is seen
+	later   bool  // it has had its turn, and goes on after others have had theirs
 	trusted bool  // by its socket's address, whatever a proxy says
 	opening bool  // a PROXY header may come
 	expires int64 // monotonic, 0 for never; of a head, an idle connection, a lingering one
@@ -644,6 +645,7 @@ func (w *worker) drain(c *conn) {
 	}
 	if w.asgi {
 		w.credit(c)
+		w.pongLate(c)
 	}
 	if l := c.lane; l != nil && l.choked == c && len(c.out)-c.outAt < resumeAt {
 		l.choked = nil
@@ -767,16 +769,24 @@ func (w *worker) nextRequest(c *conn) {
 }
 
 // goOnLater lets the others have their turn while c could go on.
-func (w *worker) goOnLater(c *conn) { w.again = append(w.again, c) }
+func (w *worker) goOnLater(c *conn) {
+	if !c.later {
+		c.later = true
+		w.again = append(w.again, c)
+	}
+}
 
 // goOn is the turn of those that could have gone on.
 func (w *worker) goOn() {
 	list := w.again
 	w.again = nil
 	for _, c := range list {
-		if c.fd >= 0 && c.pending() {
+		c.later = false
+		pending := c.pending()
+		if c.fd >= 0 && pending {
 			w.drain(c)
-		} else if c.fd >= 0 {
+		}
+		if c.fd >= 0 && (!pending || c.talk != nil) { // which has two directions
 			w.advance(c)
 		}
 	}

@@ -399,7 +399,7 @@ func (w *worker) endFrame(l *lane) {
 		return
 	}
 	if f.kind == kindMessage {
-		w.credit(c)
+		w.endMessage(c)
 		return
 	}
 	if c.framing.chunked && !c.refused {

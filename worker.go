@@ -1567,8 +1567,11 @@ func (w *worker) answerFor(c *conn, bad *badRequest) {
 			c.status = append(c.status[:0], "101"...)
 		}
 		w.record(c, c.status, true)
-		if c.talk != nil && c.fd >= 0 {
+		if c.talk != nil && !c.talk.within && c.fd >= 0 {
+			c.state = draining // it may be lost in this, and has no lane
 			w.send(c, appendWSClose(nil, 1011, ""), nil)
+			w.drained(c)
+			return
 		}
 		c.forbidEnd()
 		w.close(c)
