@@ -184,6 +184,9 @@ func (c *socket) shakeHands(host string) error {
 	buffer := make([]byte, 4096)
 	for !bytes.Contains(head, []byte("\r\n\r\n")) {
 		n, err := unix.Read(c.fd, buffer)
+		if err == unix.EINTR {
+			continue // the runtime's own signals end a read that has a time limit
+		}
 		if err != nil {
 			return err
 		}
