@@ -10,14 +10,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 )
 
 const echoApp = `
@@ -122,7 +125,7 @@ func lines(text string) []string {
 
 // await reads until the server has said so much.
 func (p *wsPeer) await(n int) error {
-	for len(p.said()) < n {
+	for strings.Count(p.r.log.String(), "\n") < n {
 		if err := p.frame(); err != nil {
 			return fmt.Errorf("%w after %.300q", err, p.said())
 		}
@@ -398,6 +401,198 @@ func TestAutobahn(t *testing.T) {
 			inParallel(t, plays, func(p play) error {
 				if err := p.play(s.dial(1), p.way); err != nil {
 					return fmt.Errorf("%s, %s: %w", p.name, p.way, err)
+				}
+				return nil
+			})
+			servesOn(t, s, python)
+		})
+	}
+}
+
+// wsLoad is a number of equal messages, as sections 9, 10, 12 and 13 send them.
+type wsLoad struct {
+	name     string
+	offers   string // of extensions
+	declined bool   // none of them can be had
+	text     bool
+	payload  string
+	times    int
+	fragment int // bytes of payload in a frame, 0 for all of them
+	chop     int // bytes in a write, 0 for all of them
+}
+
+// frames is one of the messages.
+func (l *wsLoad) frames(deflate bool) string {
+	payload, first := l.payload, byte(opBinary)
+	if l.text {
+		first = opText
+	}
+	if deflate {
+		payload, first = squeeze(payload, 1), first|wsRSV1
+	}
+	size := l.fragment
+	if size == 0 {
+		size = max(1, len(payload))
+	}
+	var raw strings.Builder
+	for at := 0; ; at += size {
+		end := min(at+size, len(payload))
+		if end == len(payload) {
+			raw.WriteString(clientFrame(first|wsFin, payload[at:end]))
+			return raw.String()
+		}
+		raw.WriteString(clientFrame(first, payload[at:end]))
+		first = opContinuation
+	}
+}
+
+func (l *wsLoad) play(c net.Conn) error {
+	defer c.Close()
+	p, err := joinWebSocket(c, "/", l.offers)
+	if err != nil {
+		return err
+	}
+	if p.deflates() != (l.offers != "" && !l.declined) {
+		return fmt.Errorf("extensions: %v", p.answer)
+	}
+	raw := l.frames(p.deflates())
+	sent := make(chan error, 1)
+	go func() { // the server stops reading when its echoes are not taken
+		for range l.times {
+			for at, size := 0, l.chop; at < len(raw); at += size {
+				if size == 0 {
+					size = len(raw)
+				}
+				if err := p.send(raw[at:min(at+size, len(raw))]); err != nil {
+					sent <- err
+					return
+				}
+			}
+		}
+		sent <- nil
+	}()
+	if err := p.await(l.times); err != nil {
+		return err
+	}
+	if err := <-sent; err != nil {
+		return err
+	}
+	if err := p.send(wsCloseFrame(1000, "")); err != nil {
+		return err
+	}
+	if err := p.end(); err != nil {
+		return err
+	}
+	if p.deflates() != (p.squeezed > 0) && len(l.payload) >= deflateMin {
+		return fmt.Errorf("%d compressed messages", p.squeezed)
+	}
+	r := &wsReader{message: []byte(l.payload)}
+	r.say(l.text, "")
+	want := strings.Repeat(r.log.String(), l.times) + "close 1000 \"\"\n"
+	if got := p.r.log.String(); got != want {
+		return fmt.Errorf("%.300q, want %.300q", got, want)
+	}
+	return nil
+}
+
+// wsLoads are the cases, named as the suite numbers them. Of its thousand messages
+// of a size there are fewer when they are large.
+func wsLoads() (list []wsLoad) {
+	sized := func(s string, n int) string {
+		s = strings.Repeat(s, n/len(s)+1)[:n]
+		for !utf8.ValidString(s) {
+			s = s[:len(s)-1]
+		}
+		return s
+	}
+	noise := func(n int) string {
+		b, random := make([]byte, n), rand.New(rand.NewPCG(uint64(n), 2))
+		for i := range b {
+			b[i] = byte(random.Uint32())
+		}
+		return string(b)
+	}
+	const greek, json = kosme + " \u00b5@\u00df\u00f6\u00e4\u00fc\u00e0\u00e1 UTF-8!! ", `{"name": "value", "list": [1, 2, 3.25, null]}, `
+	add := func(l wsLoad, format string, args ...any) {
+		if l.name = fmt.Sprintf(format, args...); l.times == 0 {
+			l.times = 1
+		}
+		list = append(list, l)
+	}
+	both := func(section, i, n int, l wsLoad) { // the odd sections are of text
+		l.text, l.payload = true, sized(greek, n)
+		add(l, "9.%d.%d", section, i)
+		l.text, l.payload = false, noise(n)
+		add(l, "9.%d.%d", section+1, i)
+	}
+	for i, n := range []int{64 << 10, 256 << 10, 1 << 20, 4 << 20, 8 << 20, 16 << 20} {
+		both(1, i+1, n, wsLoad{})
+	}
+	for i := range 9 {
+		both(3, i+1, 4<<20, wsLoad{fragment: 64 << (2 * i)})
+	}
+	for i := range 6 {
+		both(5, i+1, 1<<20, wsLoad{chop: 64 << i})
+	}
+	for i, n := range []int{0, 16, 64, 256, 1024, 4096} {
+		both(7, i+1, n, wsLoad{times: 1000})
+	}
+	add(wsLoad{text: true, payload: sized("*", 65536), fragment: 1300}, "10.1.1")
+	sizes := []struct{ n, fragment int }{
+		{16, 0}, {64, 0}, {256, 0}, {1 << 10, 0}, {4 << 10, 0}, {8 << 10, 0}, {16 << 10, 0}, {32 << 10, 0}, {64 << 10, 0}, {128 << 10, 0},
+		{8 << 10, 256}, {16 << 10, 256}, {32 << 10, 256}, {64 << 10, 256}, {128 << 10, 256}, {128 << 10, 1 << 10}, {128 << 10, 4 << 10}, {128 << 10, 32 << 10},
+	}
+	for i, kind := range []string{json, "", "The quick brown fox jumps over the lazy dog. ", "Zw\u00f6lf Boxk\u00e4mpfer jagen Viktor quer \u00fcber. ", greek} {
+		for j, size := range sizes {
+			l := wsLoad{text: kind != "", payload: noise(size.n), fragment: size.fragment, offers: "permessage-deflate; client_max_window_bits",
+				times: min(1000, 2<<20/size.n)}
+			if l.text {
+				l.payload = sized(kind, size.n)
+			}
+			add(l, "12.%d.%d", i+1, j+1)
+		}
+	}
+	for i, offer := range []struct {
+		text     string
+		declined bool
+	}{
+		{"permessage-deflate; client_max_window_bits", false},
+		{"permessage-deflate; client_max_window_bits; server_no_context_takeover", false},
+		{"permessage-deflate; client_max_window_bits; server_max_window_bits=9", true},
+		{"permessage-deflate; client_max_window_bits; server_max_window_bits=15", false},
+		{"permessage-deflate; client_max_window_bits; server_no_context_takeover; server_max_window_bits=9", true},
+		{"permessage-deflate; client_max_window_bits; server_no_context_takeover; server_max_window_bits=15", false},
+		{"permessage-deflate; server_no_context_takeover; server_max_window_bits=9, permessage-deflate; server_no_context_takeover, permessage-deflate", false},
+	} {
+		for j, size := range sizes {
+			add(wsLoad{text: true, payload: sized(json, size.n), fragment: size.fragment, offers: offer.text, declined: offer.declined,
+				times: min(1000, 1<<20/size.n)}, "13.%d.%d", i+1, j+1)
+		}
+	}
+	return list
+}
+
+// TestAutobahnLoad has sections 9, 10, 12 and 13. Over TLS it has what is special
+// there: large messages and many small ones, cut where records end.
+func TestAutobahnLoad(t *testing.T) {
+	if reference {
+		t.SkipNow()
+	}
+	for name, args := range map[string][]string{
+		"TCP": nil,
+		"TLS": {"--certfile", "server.pem", "--keyfile", "server.key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := autobahnServer(t, args...)
+			python, list := s.python(), wsLoads()
+			if name == "TLS" {
+				list = slices.DeleteFunc(list, func(l wsLoad) bool { return strings.HasPrefix(l.name, "12.") || strings.HasPrefix(l.name, "13.") })
+			}
+			t.Logf("%d cases", len(list))
+			inParallel(t, list, func(l wsLoad) error {
+				if err := l.play(s.dial(1)); err != nil {
+					return fmt.Errorf("%s: %w", l.name, err)
 				}
 				return nil
 			})

@@ -273,6 +273,7 @@ func wsCases() []wsCase {
 		{name: "7.1.3", in: wsCloseFrame(1000, "") + wsPingFrame("late"), want: `close 1000 ""`},
 		{name: "7.1.4", in: wsCloseFrame(1000, "") + wsT(hello), want: `close 1000 ""`},
 		{name: "7.1.5", in: wst("fragment1") + wsCloseFrame(1000, "") + wsC("fragment2"), want: `close 1000 ""|text "fragment1" unfinished`},
+		{name: "7.1.6", in: wsT(long(256<<10)) + wsCloseFrame(1000, "") + wsPingFrame(""), want: said("text", long(256<<10)) + `|close 1000 ""`},
 		{name: "7.1 junk after close", in: wsCloseFrame(1001, "") + "\xff\x00junk", want: `close 1001 ""`},
 		{name: "7.1 junk after a mistake", in: wsC("") + wsT(hello) + "\xff\x00junk", want: "bad 1002"},
 		{name: "7.3.1", in: clientFrame(wsFin|opClose, ""), want: `close 1005 ""`},
