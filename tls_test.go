@@ -229,7 +229,10 @@ func tlsServer(t *testing.T, args ...string) (*server, *authority, *tls.Config) 
 	put(t, filepath.Join(dir, "authority.pem"), a.pem)
 	put(t, filepath.Join(dir, "app.py"), []byte(tlsApp))
 	s := startServer(t, dir, append([]string{"--certfile", "server.pem", "--keyfile", "server.key"}, append(args, "app:app")...)...)
-	s.waitWorkers(len(s.workers()))
+	// More workers may begin while this looks.
+	if !poll(waitLimit, func() bool { n := len(s.workers()); return n > 0 && len(s.python()) == n }) {
+		t.Fatal("a worker has no Python")
+	}
 	roots := x509.NewCertPool()
 	roots.AddCert(a.cert)
 	return s, a, &tls.Config{RootCAs: roots, ServerName: "localhost"}
