@@ -125,6 +125,12 @@ type crew struct {
 
 // visit serves the site with such a crew and lets the clients of that name in.
 func (s site) visit(c crew, client, app string, expected ...string) *server {
+	s.t.Helper()
+	return s.visitBy("client.py", c, client, app, expected...)
+}
+
+// visitBy does so with another program than client.py.
+func (s site) visitBy(program string, c crew, client, app string, expected ...string) *server {
 	t := s.t
 	t.Helper()
 	// On a busy host a client may think for longer than the two seconds an idle
@@ -133,11 +139,15 @@ func (s site) visit(c crew, client, app string, expected ...string) *server {
 	for _, re := range expected {
 		srv.expected = append(srv.expected, compile(t, re))
 	}
-	args := []string{tool(t, "client.py"), "--threads", strconv.Itoa(c.clients)}
+	var env []string
+	if name := filepath.Join(s.dir, "authority.pem"); srv.secure {
+		env = []string{"AUTHORITY=" + name}
+	}
+	args := []string{tool(t, program), "--threads", strconv.Itoa(c.clients)}
 	if !reference { // whose sync worker closes each connection
 		args = append(args, "--keepalive")
 	}
-	s.python(t, nil, append(args, client, srv.url)...)
+	s.python(t, env, append(args, client, srv.url)...)
 	return srv
 }
 
@@ -201,13 +211,17 @@ func TestDjango(t *testing.T) {
 func TestDjangoBrowser(t *testing.T) {
 	s := newDjangoSite(t)
 	srv := s.start(t, "-w", "2", "bookshop.wsgi:application")
-	var env []string
+	s.python(t, browsers(), tool(t, "admin_browser.py"), srv.url)
+}
+
+// browsers is the environment that says where to find one.
+func browsers() (env []string) {
 	for _, name := range []string{"CHROMIUM", "CHROMEDRIVER"} {
 		if path, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+path)
 		}
 	}
-	s.python(t, env, tool(t, "admin_browser.py"), srv.url)
+	return env
 }
 
 func TestBottle(t *testing.T) {

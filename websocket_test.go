@@ -19,15 +19,15 @@ func TestWebSocket(t *testing.T) {
 		"eventlet": {"-k", "eventlet"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			site, url := newSite(t, "websockets.py"), "ws://"
+			site, url := newSite(t, "sockets.py"), "ws://"
 			if name == "TLS" {
 				newAuthority(t, "authority").pair(t, site.dir, "server")
 				url = "wss://"
 				args = []string{"--certfile", filepath.Join(site.dir, "server.pem"), "--keyfile", filepath.Join(site.dir, "server.key")}
 			}
-			s := site.start(t, append(args, "--access-logfile", "-", "websockets:app")...)
+			s := site.start(t, append(args, "--access-logfile", "-", "sockets:app")...)
 			s.expected = append(s.expected, regexp.MustCompile(`^Traceback`)) // of /error
-			client := []string{tool(t, "websockets_client.py"), url + s.addr, "/echo"}
+			client := []string{tool(t, "sockets_client.py"), url + s.addr, "/echo"}
 			if name == "sync" || name == "eventlet" { // it is of no use among threads
 				client = append(client, "/eventlet")
 			}

@@ -148,4 +148,5 @@ def main(base):
             browser.quit()
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])

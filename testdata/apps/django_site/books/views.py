@@ -1,3 +1,4 @@
+import asyncio
 import csv
 import hashlib
 import io
@@ -96,6 +97,37 @@ def endless(request):
     closed = os.path.join(settings.MEDIA_ROOT, uuid.uuid4().hex + ".closed")
 
     def blocks():
+        try:
+            yield (closed + "\n").encode()
+            while True:
+                yield b"x" * 65536
+        finally:
+            with open(closed, "w"):
+                pass
+
+    return StreamingHttpResponse(blocks(), content_type="application/octet-stream")
+
+
+async def stream_async(request):
+    token = uuid.uuid4().hex
+
+    async def blocks():
+        for n in range(5):
+            path = os.path.join(settings.MEDIA_ROOT, "%s.%d" % (token, n))
+            yield json.dumps({"block": n, "path": request.path, "gate": path}) + "\n"
+            async with asyncio.timeout(20):
+                while not os.path.exists(path):
+                    await asyncio.sleep(0.005)
+            os.unlink(path)
+        yield "end\n"
+
+    return StreamingHttpResponse(blocks(), content_type="application/x-ndjson")
+
+
+async def endless_async(request):
+    closed = os.path.join(settings.MEDIA_ROOT, uuid.uuid4().hex + ".closed")
+
+    async def blocks():
         try:
             yield (closed + "\n").encode()
             while True:

@@ -1,4 +1,4 @@
-"""Uses websockets.py as a browser would; its arguments are
+"""Uses sockets.py as a browser would; its arguments are
 ws://HOST:PORT and the paths that echo."""
 
 import os

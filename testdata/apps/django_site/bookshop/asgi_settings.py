@@ -1,0 +1,5 @@
+"""The same site under ASGI."""
+
+from .settings import *  # noqa: F403
+
+ROOT_URLCONF = "bookshop.asgi_urls"
