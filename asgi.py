@@ -69,6 +69,7 @@ class Stream:
     arrived = waiters = senders = None
     gone = None  # the client: with this code and reason
     broken = False  # the request's body has no end
+    ended = False  # it has one, and that has come
     meta = None  # status and headers
     trailers = None  # a list when there will be some, a tuple when they are due
     sent = taken = 0
@@ -279,9 +280,12 @@ class Http(Stream):
                 self.broken = True
                 self.wake()
             return
+        if self.ended:
+            return  # it was asked for before its end was known
+        self.ended = bool(flags & LAST)
         if self.arrived is None:
             self.arrived = deque()
-        self.arrived.append((payload, not flags & LAST))
+        self.arrived.append((payload, not self.ended))
         if self.waiters:
             self.wake()
 

@@ -731,7 +731,7 @@ func (c *conn) incomplete() bool { return c.bodyLeft > 0 || c.decoder != nil }
 // that the connection can go on. Never is it taken for the next request.
 func (w *worker) discard(c *conn) {
 	for c.incomplete() {
-		if c.junk > discardMax {
+		if c.junk > w.discardable() {
 			w.leave(c)
 			return
 		}

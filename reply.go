@@ -275,7 +275,7 @@ func (w *worker) begin(c *conn, meta []byte) {
 	c.started = true
 	x := exchange{version: c.req.version, minor: c.req.minor, head: string(c.req.method) == "HEAD",
 		keepAlive: c.keep && !w.quitting && !(w.stopping && (w.ending || c.secure != nil)), server: w.server, own: w.asgi}
-	if c.bodyLeft > discardMax || c.broken != nil {
+	if c.bodyLeft > int64(w.discardable()) || c.broken != nil {
 		// The rest of the body may never be read; then the connection cannot
 		// go on. Better to say so than to promise.
 		x.keepAlive = false
@@ -565,7 +565,7 @@ func (w *worker) complete(c *conn) {
 		l.choked = nil
 		w.watchWire(l)
 	}
-	if c.bodyLeft > discardMax || c.broken != nil {
+	if c.bodyLeft > int64(w.discardable()) || c.broken != nil {
 		c.keep = false // what is unread must never be taken for a request
 	}
 	if c.taken && !w.takeSocketBack(c) {

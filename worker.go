@@ -1318,6 +1318,16 @@ func (w *worker) watchWire(l *lane) {
 	}
 }
 
+// discardable is how much of a body may be thrown away for the connection's
+// sake. With ASGI an answer may come before a body has, which with WSGI would
+// have come first.
+func (w *worker) discardable() int {
+	if w.asgi {
+		return held
+	}
+	return discardMax
+}
+
 // holdable is how much of one body or response may be held: less when many
 // connections hold much.
 func (w *worker) holdable() int {

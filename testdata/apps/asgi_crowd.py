@@ -42,7 +42,7 @@ async def main(base, pid, name, code):
         assert all(words == heard[0] for words in heard), "not in the same order"
     print("%d hear each other" % CROWD)
 
-    os.kill(pid, getattr(signal, name))
+    os.kill(pid, getattr(signal, "SIG" + name))
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(*(ws.wait_closed() for ws in crowd))
     codes = collections.Counter(ws.close_code for ws in crowd)

@@ -64,9 +64,9 @@ def talk(ada, zoe):
         ada.hears("Ada: line %d" % n, "Zoë <b>: answer %d" % n)
     print("browsers go on: ok", flush=True)
 
-    # A page that is left has left the room, with the code for that.
-    zoe.browser.get("about:blank")
-    ada.hears("Zoë <b>: leaves (1001)")
+    zoe.browser.execute_script("socket.close(3001, 'later')")
+    zoe.see("#state", "closed 3001 true")
+    ada.hears("Zoë <b>: leaves (3001)")
     ada.browser.execute_script("socket.close(3000, 'enough')")
     ada.see("#state", "closed 3000 true")
     for person in ada, zoe:

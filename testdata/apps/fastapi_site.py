@@ -7,6 +7,7 @@ has, what happens after its response, and let it say when that shall go on.
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 
 DATA = pathlib.Path(os.environ["SITE_DATA"])
 rooms = {}
+collecting = set()  # tasks, which live as long as somebody has them
 
 
 @contextlib.asynccontextmanager
@@ -174,6 +176,14 @@ async def stream(request: Request):
 @app.get("/endless")
 async def endless():
     closed = fresh()
+
+    async def collect():
+        # The middleware leaves the generator in a cycle with the exception
+        # that ended it, so that its end is up to the collector of garbage.
+        while not closed.exists():
+            gc.collect()
+            await asyncio.sleep(0.1)
+    collecting.add(asyncio.create_task(collect()))
 
     async def generate():
         try:

@@ -69,7 +69,7 @@ async def numbers(closed):
 async def events(request):
     async def generate():
         async for n, text, gate in numbers(DATA / uuid.uuid4().hex):
-            yield {"id": n, "event": "number", "data": text}
+            yield {"id": str(n), "event": "number", "data": text}
     return EventSourceResponse(generate())
 
 

@@ -1,5 +1,6 @@
 import asyncio
 import csv
+import gc
 import hashlib
 import io
 import json
@@ -124,8 +125,19 @@ async def stream_async(request):
     return StreamingHttpResponse(blocks(), content_type="application/x-ndjson")
 
 
+collecting = set()
+
+
 async def endless_async(request):
     closed = os.path.join(settings.MEDIA_ROOT, uuid.uuid4().hex + ".closed")
+
+    async def collect():
+        # Django leaves the generator in a cycle with the exception that ended
+        # it, so that its end is up to the collector of garbage.
+        while not os.path.exists(closed):
+            gc.collect()
+            await asyncio.sleep(0.1)
+    collecting.add(asyncio.create_task(collect()))
 
     async def blocks():
         try:
