@@ -11,6 +11,7 @@ import sys
 import tempfile
 
 from selenium import webdriver
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions as expected
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -46,7 +47,8 @@ class Visit:
         self.browser, self.base = browser, base
 
     def wait(self, condition):
-        return WebDriverWait(self.browser, PATIENCE).until(condition)
+        # What is looked at may be of a page that is just being left.
+        return WebDriverWait(self.browser, PATIENCE, ignored_exceptions=[WebDriverException]).until(condition)
 
     def see(self, selector, text):
         self.wait(expected.text_to_be_present_in_element((By.CSS_SELECTOR, selector), text))
