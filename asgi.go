@@ -33,6 +33,7 @@ const (
 	kindAccept              // the application wants the WebSocket
 	kindShut                // and wants it no more
 	kindTrailer             // fields after the body
+	kindBye                 // to Python: the client closes the WebSocket, after what came before this
 )
 
 // Flags that mean something else on the frames of streams.
@@ -52,6 +53,7 @@ const (
 	blockedAfter = 20 * time.Millisecond // without a sign of life of a loop that has a request to receive
 	partingMax   = 3 * time.Second       // of the grace period, for what is told to leave
 	shutLimit    = 5 * time.Second       // after that, on a reload
+	answerLimit  = 5 * time.Second       // for an application to take what a client has sent before it closed
 )
 
 // talk is what a connection has more when it is a WebSocket.
@@ -63,6 +65,8 @@ type talk struct {
 
 	within  bool     // a frame to the client, which is sent in pieces
 	ping    []byte   // the latest, as long as it cannot be answered; nil for none
+	bye     *wsError // the client's close frame, as long as that has no answer
+	byeBy   int64    // which it gets then, at the latest
 	closing *wsError // what to close with when the frame is complete
 }
 
@@ -189,6 +193,10 @@ func (w *worker) credit(c *conn) {
 // cancelled after grace; asgi_disconnect_grace_period counts when that is
 // negative.
 func (w *worker) tellGone(c *conn, code uint16, reason string, grace time.Duration) {
+	w.postGone(c, kindGone, code, reason, grace)
+}
+
+func (w *worker) postGone(c *conn, kind byte, code uint16, reason string, grace time.Duration) {
 	b := appendMarshalTuple(w.fbuf[:0], 3)
 	b = appendMarshalInt(b, int64(code))
 	b = appendMarshalText(b, strings.ToValidUTF8(reason, "\uFFFD"))
@@ -197,7 +205,7 @@ func (w *worker) tellGone(c *conn, code uint16, reason string, grace time.Durati
 	}
 	b = appendMarshalInt(b, int64(grace))
 	w.fbuf = b[:0]
-	w.post(c.lane, frame{number: c.number, kind: kindGone}, b)
+	w.post(c.lane, frame{number: c.number, kind: kind}, b)
 }
 
 // bury leaves nothing of a stream but its number, which Python still uses: its
@@ -478,7 +486,7 @@ func (w *worker) appendOwnFields(b []byte) []byte {
 func (w *worker) hear(c *conn) {
 	piece := -1 // where on the wire its latest frame begins, while more can be added to that
 	for turn := 0; c.fd >= 0 && c.lane != nil; {
-		if c.want <= 0 {
+		if c.want <= 0 || c.talk.bye != nil {
 			return
 		}
 		if !c.lane.roomy() {
@@ -521,9 +529,11 @@ func (w *worker) hear(c *conn) {
 				c.talk.ping = append([]byte{}, e.payload...)
 			}
 		case wsClose:
-			// Without a code the answer has none either (RFC 6455 5.5.1).
-			w.tellGone(c, e.code, e.reason, -1)
-			w.endTalk(c, e.code, "")
+			// Its answer comes when the application has had what came before, so
+			// that what it says to that is not lost. Without a code the answer
+			// has none either (RFC 6455 5.5.1).
+			c.talk.bye, c.talk.byeBy = &wsError{code: e.code}, w.now+int64(answerLimit)
+			w.postGone(c, kindBye, e.code, e.reason, -1)
 			return
 		case wsNone:
 			if n > 0 {
@@ -648,7 +658,9 @@ func (w *worker) shut(c *conn, r *marshalReader) error {
 	if r.err != nil || c.talk == nil {
 		return errOutOfStep
 	}
-	if code < 0 || code > math.MaxUint16 || !validCloseCode(uint16(code)) {
+	if bye := c.talk.bye; bye != nil {
+		code, reason = int64(bye.code), ""
+	} else if code < 0 || code > math.MaxUint16 || !validCloseCode(uint16(code)) {
 		w.log.warningf("%s: %d is no code to close a WebSocket with; 1011 is sent", c.line(), code)
 		code = 1011
 	}
@@ -689,12 +701,21 @@ func (w *worker) deflate(c *conn, b []byte, last bool) {
 	}
 }
 
+// answerBye closes a WebSocket whose client has, in place of an application that
+// has not heard of it.
+func (w *worker) answerBye(c *conn) {
+	bye := c.talk.bye
+	c.talk.bye = nil
+	w.tellGone(c, bye.code, "", -1)
+	w.endTalk(c, bye.code, "")
+}
+
 // keepUp pings a client that has been silent, and ends a connection on which
 // nothing comes back.
 func (w *worker) keepUp(c *conn) {
 	t := c.talk
 	switch {
-	case w.cfg.wsPingInterval == 0 || t.within:
+	case w.cfg.wsPingInterval == 0 || t.within || t.bye != nil:
 	case c.want <= 0:
 		t.pinged = 0 // it is the application that does not listen
 	case t.pinged == 0:

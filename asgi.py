@@ -31,7 +31,7 @@ RETIRE = bridge["RETIRE"]
 LAST, MORE, BROKEN, QUIET, STACKS = bridge["LAST"], bridge["MORE"], bridge["BROKEN"], bridge["QUIET"], bridge["STACKS"]
 
 # Kinds that only streams have (asgi.go).
-GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER = 32, 33, 34, 35, 36, 37
+GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
 FOLLOWED = TEXT = QUIET  # flags: another request waits behind this one; a message is text
 
 WINDOW = 256 << 10  # bytes of a stream, each way, that are under way or not yet taken
@@ -99,7 +99,12 @@ class Stream:
         self.wake()
         if not parting:
             self.credit(self.sent)
+        self.cancel_after(grace)
+
+    def cancel_after(self, grace):
         if grace is not None and self.task is not None and not self.task.done():
+            if self.timer:
+                self.timer.cancel()
             if grace:
                 self.timer = self.server.loop.call_later(grace, self.cancel)
             else:
@@ -407,6 +412,14 @@ class WebSocket(Stream):
         if self.waiters:
             self.wake()
 
+    def bye(self, code, reason):
+        """The client has closed, after what has arrived."""
+        if self.arrived is None:
+            self.arrived = deque()
+        self.arrived.append(((code, reason), False, None))
+        if self.waiters:
+            self.wake()
+
     async def receive(self):
         if not self.connected:
             self.connected = True
@@ -414,6 +427,13 @@ class WebSocket(Stream):
         while True:
             if self.arrived:
                 payload, text, cost = self.arrived.popleft()
+                if cost is None:
+                    # Now the client gets its answer.
+                    if not self.done and not self.gone:
+                        self.shut(*payload)
+                    self.cancel_after(self.server.grace)
+                    code, reason = payload
+                    return {"type": "websocket.disconnect", "code": code, "reason": reason}
                 self.take(cost)
                 if text:
                     return {"type": "websocket.receive", "text": payload.decode()}
@@ -781,6 +801,8 @@ class Server:
             stream.came(payload, flags, meta)
         elif kind == CREDIT:
             stream.credit(meta)
+        elif kind == BYE:
+            stream.bye(*loads(payload)[:2])
         elif kind == GONE:
             code, reason, grace = loads(payload)
             parting = grace >= 0

@@ -1473,6 +1473,8 @@ func (w *worker) hurry(c *conn) {
 		w.overdueStream(c)
 	case w.asgi && c.state == inLane && !c.watched:
 		w.watch(c) // an application that waits for long wants to know when its client leaves
+	case c.talk != nil && c.talk.bye != nil && c.lane != nil && c.fd >= 0 && w.now >= c.talk.byeBy:
+		w.answerBye(c)
 	case c.talk != nil && c.lane != nil && c.fd >= 0 && !c.pending():
 		w.keepUp(c)
 	case w.refuses(c):
