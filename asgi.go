@@ -36,11 +36,8 @@ const (
 	kindBye                 // to Python: the client closes the WebSocket, after what came before this
 )
 
-// Flags that mean something else on the frames of streams.
-const (
-	flagFollowed = flagQuiet // another request follows in the queue
-	flagText     = flagQuiet // of a message
-)
+// flagText means something else on the frames of streams.
+const flagText = flagQuiet // of a message
 
 const (
 	window      = 256 << 10 // bytes of a stream that one side may send ahead; asgi.py has it too
@@ -71,12 +68,6 @@ type talk struct {
 }
 
 // Streams of a lane ----------------------------------------------------------
-
-// wrote notes a request that Python can receive.
-func (l *lane) wrote(c *conn) {
-	l.streams[c.number] = c
-	l.unread = append(l.unread, c.number)
-}
 
 // received notes that Python has received the request with that number, and
 // with it all before.

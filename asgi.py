@@ -32,7 +32,7 @@ LAST, MORE, BROKEN, QUIET, STACKS = bridge["LAST"], bridge["MORE"], bridge["BROK
 
 # Kinds that only streams have (asgi.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
-FOLLOWED = TEXT = QUIET  # flags: another request waits behind this one; a message is text
+TEXT = QUIET  # flag: a message is text
 
 WINDOW = 256 << 10  # bytes of a stream, each way, that are under way or not yet taken
 MESSAGE_COST = 64   # what a message's frame counts for beside its bytes
@@ -699,22 +699,26 @@ class Server:
     # In --------------------------------------------------------------------
 
     def on_queue(self):
-        """Begins requests that have come: false if there was none, or there will
+        """Begins the requests of a message: false if there was none, or there will
         be none any more."""
-        buffer, view = self.buffer, self.view
-        while True:
-            try:
-                n = self.queue.recv_into(buffer, 0, MSG_DONTWAIT)
-            except (BlockingIOError, InterruptedError):
-                return False
-            if not n:
-                self.loop.remove_reader(QUEUE)
-                if not self.ended.done():
-                    self.ended.set_result(None)
-                return False
-            length, number, meta, kind, flags = unpack(buffer)
+        buffer, view, at = self.buffer, self.view, 0
+        try:
+            n = self.queue.recv_into(buffer, 0, MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return False
+        if not n:
+            self.loop.remove_reader(QUEUE)
+            if not self.ended.done():
+                self.ended.set_result(None)
+            return False
+        while at < n:
+            length, number, meta, kind, flags = unpack(buffer, at)
+            at += SIZE
             if kind == REQUEST:
-                self.begin(number, loads(view[SIZE:SIZE + meta]), bytes(view[SIZE + meta:n]), flags)
+                body = at + meta
+                end = at + length
+                self.begin(number, loads(view[at:body]), b"" if body == end else bytes(view[body:end]), flags)
+                at = end
             elif kind == INDIRECT:
                 self.newest, self.asked[number] = number, flags
                 self.push(pack(4, number, 0, READ, 0) + struct.pack("<I", length))
@@ -723,8 +727,7 @@ class Server:
                     import faulthandler
                     faulthandler.dump_traceback(bridge["TRACE"], all_threads=True)
                 self.push(pack(0, 0, 0, HERE, flags))
-            if not flags & FOLLOWED:
-                return True
+        return True
 
     def begin(self, number, facts, body, flags):
         protocols, version, method, path, raw_path, query, headers, client, server, scheme, trailers = facts

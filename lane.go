@@ -458,8 +458,8 @@ func (l *lane) due() int64 {
 }
 
 // send writes one message, of two parts, into the queue: false when it has no
-// room now.
-func (l *lane) send(c *conn, message, body []byte, now int64) (bool, error) {
+// room now. It has one request, or several streams'.
+func (l *lane) send(batch []*conn, message, body []byte, now int64) (bool, error) {
 	switch errno := rawSend(l.queue, message, body); {
 	case errno == unix.EAGAIN && len(l.flight)+len(l.unread) > 0:
 		return false, nil
@@ -470,13 +470,16 @@ func (l *lane) send(c *conn, message, body []byte, now int64) (bool, error) {
 		l.begun, l.patience = now, now
 		l.python.busy = append(l.python.busy, l)
 	}
-	if l.streams != nil {
-		if len(l.unread) == 0 {
-			l.patience = now
-		}
-		l.wrote(c)
-	} else {
-		l.flight = append(l.flight, c)
+	if l.streams == nil {
+		l.flight = append(l.flight, batch...)
+		return true, nil
+	}
+	if len(l.unread) == 0 {
+		l.patience = now
+	}
+	for _, c := range batch {
+		l.streams[c.number] = c
+		l.unread = append(l.unread, c.number)
 	}
 	return true, nil
 }
@@ -502,12 +505,15 @@ func (l *lane) queued() (number uint32, ok bool) {
 // takeBack receives the requests that Python has not begun, and returns their
 // connections, oldest first.
 func (l *lane) takeBack() (back []*conn) {
-	var head [frameHeader]byte
+	// The rest of a message is thrown away: its connection still has what it was
+	// made of. One of streams has more than one request.
+	message := make([]byte, frameHeader)
+	if l.streams != nil {
+		message = make([]byte, queueMax)
+	}
 	for {
-		// The rest of the message is thrown away: its connection still has
-		// what it was made of.
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&head[0])),
-			frameHeader, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&message[0])),
+			uintptr(len(message)), unix.MSG_DONTWAIT, 0, 0)
 		if errno == unix.EINTR {
 			continue
 		}
@@ -515,22 +521,39 @@ func (l *lane) takeBack() (back []*conn) {
 			l.unread = l.unread[:0]
 			return back
 		}
-		number := readFrame(head[:]).number
-		if c := l.streams[number]; c != nil {
-			back = append(back, c)
-			c.lane, c.asked, c.want = nil, false, 0
-		}
-		delete(l.streams, number)
-		for i, c := range l.flight {
-			if c.number == number {
-				l.flight = append(l.flight[:i], l.flight[i+1:]...)
+		for rest := message[:n]; len(rest) >= frameHeader; {
+			f := readFrame(rest)
+			if c := l.retrieve(f.number); c != nil {
 				back = append(back, c)
-				c.lane = nil
+			}
+			if f.kind != kindRequest {
 				break
 			}
+			rest = rest[min(frameHeader+int(f.length), len(rest)):]
 		}
 		l.rest()
 	}
+}
+
+// retrieve takes a request off the lane that Python has not begun: nil if it is
+// no longer of interest.
+func (l *lane) retrieve(number uint32) *conn {
+	if l.streams != nil {
+		c := l.streams[number]
+		delete(l.streams, number)
+		if c != nil {
+			c.lane, c.asked, c.want = nil, false, 0
+		}
+		return c
+	}
+	for i, c := range l.flight {
+		if c.number == number {
+			l.flight = append(l.flight[:i], l.flight[i+1:]...)
+			c.lane = nil
+			return c
+		}
+	}
+	return nil
 }
 
 // rest takes a lane off the busy ones when nothing is in flight there.

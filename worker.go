@@ -123,7 +123,8 @@ type worker struct {
 	resp    response
 	text    []byte // latin-1 of headers that are not ASCII
 	fbuf    []byte
-	wbuf    []byte // for what is on a wire, when no lane has it
+	batch   []*conn // whose requests go into one message
+	wbuf    []byte  // for what is on a wire, when no lane has it
 
 	asgi      bool
 	talks     int // WebSockets
@@ -1032,23 +1033,27 @@ func (w *worker) dispatch() {
 			}
 			break
 		}
-		message, body := w.message(c)
-		if w.asgi && done+1 < len(w.waiting) {
-			message[frameHeader-3] |= flagFollowed
+		message, body := w.message(w.fbuf[:0], c)
+		w.batch = append(w.batch[:0], c)
+		if l.streams != nil {
+			message, body = w.gather(message, body, w.waiting[done+1:])
 		}
-		ok, err := l.send(c, message, body, w.now)
-		if err != nil {
-			w.outOfStep(l, err)
-			break
-		}
+		ok, err := l.send(w.batch, message, body, w.now)
 		if !ok {
+			for _, c := range w.batch {
+				c.fed = 0
+			}
+			if err != nil {
+				w.outOfStep(l, err)
+			}
 			break
 		}
-		done++
-		c.fed += len(body)
-		c.state, c.begun, c.lane = inLane, w.now, l
-		w.slot.counters.wait.observe(time.Duration(w.now - c.since))
-		w.dispatched++
+		done += len(w.batch)
+		for _, c := range w.batch {
+			c.state, c.begun, c.lane = inLane, w.now, l
+			w.slot.counters.wait.observe(time.Duration(w.now - c.since))
+			w.dispatched++
+		}
 	}
 	if done > 0 {
 		w.slot.busy.Store(uint64(w.python.running()))
@@ -1063,6 +1068,34 @@ func (w *worker) dispatch() {
 		w.because(causeMaxRequests)
 		w.retire()
 	}
+}
+
+// batchMax is after how many bytes a message of several requests ends.
+const batchMax = 16 << 10
+
+// gather has the requests that wait behind the first of a message go with it while
+// there is room: to be received one by one would cost each a system call on
+// either side, and a loop that is busy receives neither.
+func (w *worker) gather(message, body []byte, behind []*conn) ([]byte, []byte) {
+	most := w.python.idle()
+	if w.maxServed > 0 && !w.stopping {
+		most = min(most, w.maxServed-w.dispatched)
+	}
+	for _, c := range behind {
+		if len(w.batch) >= most || len(message)+len(body) >= batchMax || w.batch[len(w.batch)-1].indirect ||
+			c.fd < 0 || c.state != waiting || !w.roomForFiles() {
+			break
+		}
+		at := len(message) + len(body)
+		longer, rest := w.message(append(message, body...), c)
+		if len(longer)+len(rest) > queueMax {
+			c.fed = 0
+			return longer[:at], nil
+		}
+		message, body = longer, rest
+		w.batch = append(w.batch, c)
+	}
+	return message, body
 }
 
 // patience is how long a request waits here while siblings may be free, 0 for as
@@ -1115,46 +1148,54 @@ func (w *worker) pick() (*lane, error) {
 // roomForFile says whether Python may send one more file in place of a body, or
 // have one more lane: a descriptor for which there is no room would be lost.
 func (w *worker) roomForFile() bool {
-	n := w.held() + laneDescriptors
-	if n+w.open-w.talks < w.descriptors {
-		return true // with a file for each
+	if w.roomForFiles() {
+		return true
 	}
+	n := w.held() + laneDescriptors
 	for _, l := range w.python.busy {
 		n += len(l.flight) + max(0, len(l.streams)-w.talks)
 	}
 	return n < w.descriptors || w.makeWay()
 }
 
-// message makes the frame for the queue: the environ and, if there is room for
+// roomForFiles says whether it may, even if every connection has one sent.
+func (w *worker) roomForFiles() bool {
+	return w.held()+laneDescriptors+w.open-w.talks < w.descriptors
+}
+
+// message appends the frame for the queue: the environ and, if there is room for
 // it as a whole, the body, which stays where it is.
-func (w *worker) message(c *conn) (b, body []byte) {
+func (w *worker) message(b []byte, c *conn) (longer, body []byte) {
 	p := w.python
 	if p.number++; p.number == 0 {
 		p.number++
 	}
 	c.number = p.number
-	b, alike := w.halves(c, append(w.fbuf[:0], make([]byte, frameHeader)...))
-	f := frame{number: c.number, kind: kindRequest, meta: uint32(len(b) - frameHeader)}
+	at := len(b)
+	b, alike := w.halves(c, append(b, make([]byte, frameHeader)...))
+	n := len(b) - at
+	f := frame{number: c.number, kind: kindRequest, meta: uint32(n - frameHeader)}
 	rest := c.body[c.fed:]
 	complete := !c.incomplete()
-	c.indirect = len(b) > queueMax
+	c.indirect = n > queueMax
 	switch {
 	case c.indirect:
 		f.kind, f.length, f.meta = kindIndirect, f.meta, 0
-		b = b[:frameHeader]
+		b = b[:at+frameHeader]
 		if !complete || len(rest) > 0 {
 			f.flags = flagMore
 		}
-	case complete && len(b)+len(rest) <= queueMax:
+	case complete && n+len(rest) <= queueMax:
 		body = rest
-		f.length = uint32(len(b) + len(body) - frameHeader)
+		c.fed += len(body)
+		f.length = f.meta + uint32(len(body))
 	default:
 		f.flags = flagMore
 		f.length = f.meta
 	}
-	f.append(b[:0])
+	f.append(b[:at])
 	if !c.indirect {
-		binary.LittleEndian.PutUint16(b[frameHeader-2:], uint16(alike))
+		binary.LittleEndian.PutUint16(b[at+frameHeader-2:], uint16(alike))
 	}
 	w.fbuf = b[:0]
 	return b, body
