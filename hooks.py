@@ -611,14 +611,18 @@ def hooked_app(server, hooks, worker):
             try:
                 await app(scope, receive, heard)
             finally:
-                if "post_request" in hooks:
-                    try:
-                        hooks.post_request(worker, req, environ, Response(call, req))
-                    except Exception:
-                        server.log.exception("Exception in post_request hook")
+                call_post_request(hooks, server.log, worker, req, environ, call)
         if not worker.alive:
             server.retire()
     return hooked
+
+
+def call_post_request(hooks, log, worker, req, environ, call):
+    if "post_request" in hooks:
+        try:
+            hooks.post_request(worker, req, environ, Response(call, req))
+        except Exception:
+            log.exception("Exception in post_request hook")
 
 
 class Heard:
@@ -694,11 +698,7 @@ def lane_class(wsgi):
                 if added:
                     wsgi["add_fields"](call, added)
                 super().run(call, environ)
-            if "post_request" in hooks:
-                try:
-                    hooks.post_request(worker, req, environ, Response(call, req))
-                except Exception:
-                    self.log.exception("Exception in post_request hook")
+            call_post_request(hooks, self.log, worker, req, environ, call)
             if not worker.alive:
                 wsgi["send_all"](self.wire, wsgi["HEADER"].pack(0, 0, 0, wsgi["RETIRE"], 0))
     return HookedLane
