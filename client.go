@@ -78,6 +78,7 @@ type conn struct {
 	lane    *lane  // that has the request
 	number  uint32 // of the request there
 	since   int64  // when it began to wait for one
+	late    bool   // it goes behind the others
 	begun   int64  // when it was given to the lane
 	started bool   // the response's head is made
 	refused bool   // what the application still says goes nowhere

@@ -131,6 +131,7 @@ var notOverTLS = map[string]string{
 	"sec_descriptors":   "it has a client of its own",
 	"wsgi_cut_close":    "it has a client of its own, and TestTLSEnds does the same",
 	"sec_chunks_late":   "when the application begins depends on how the bytes come",
+	"wsgi_client_left":  "to close the sending half of TLS leaves that of TCP open",
 	"sec_connections":   "who waits to be accepted cannot shake hands meanwhile",
 
 	"crash_python_keeps_others": "the same",

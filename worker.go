@@ -106,7 +106,9 @@ type worker struct {
 	lanes   []*lane   // by the descriptors of their wires and pipes
 	reload  *reloader // nil without --reload
 	waiting []*conn   // complete requests, oldest first
-	conns   []*conn   // by descriptor
+	late    []*conn   // those that go behind them, as their clients may leave too soon
+	leaving leaving
+	conns   []*conn // by descriptor
 	open    int
 	files   int    // to be sent
 	resting idlers // idle connections, the longest idle first
@@ -465,7 +467,7 @@ func (w *worker) loop() {
 		if left := w.log.statsd.flush(w.now); left >= 0 {
 			wait = min(wait, left)
 		}
-		if len(w.again) > 0 {
+		if len(w.again) > 0 || len(w.late) > 0 && len(w.waiting) == 0 && w.python.idle() > 0 {
 			wait = 0
 		}
 		n := epollWait(w.ep, events, time.Duration(max(wait, 0)))
@@ -638,6 +640,7 @@ func (w *worker) retire() {
 	_, _ = unix.Write(w.wake, []byte{0}) // the arbiter may start the next
 	w.disarm()
 	w.closeListeners()
+	w.recall(len(w.late))
 	for _, c := range w.waiting {
 		w.giveAway(c)
 	}
@@ -976,34 +979,6 @@ func (w *worker) introduce(c *conn, opening bool) {
 
 // Dispatching ---------------------------------------------------------------
 
-func (w *worker) enqueue(c *conn) {
-	c.state, c.expires, c.since = waiting, 0, w.now
-	c.upload.pause(w.now)
-	// A Python whose wire has ended is dying, even if nobody has said so yet.
-	gone := w.python.closed || w.python.eof
-	if (w.stopping || gone) && w.giveAway(c) {
-		return
-	}
-	if gone {
-		w.refuseService(c)
-		return
-	}
-	c.keep = c.req.keepAlive && w.cfg.keepalive > 0 && !c.lent
-	w.waiting = append(w.waiting, c)
-}
-
-// keepWaiting forgets those that wait no longer.
-func (w *worker) keepWaiting() {
-	kept := w.waiting[:0]
-	for _, c := range w.waiting {
-		if c.fd >= 0 && c.state == waiting {
-			kept = append(kept, c)
-		}
-	}
-	clear(w.waiting[len(kept):])
-	w.waiting = kept
-}
-
 // dispatch writes waiting requests into lanes, as deep as the pace of late
 // allows.
 //
@@ -1014,6 +989,10 @@ func (w *worker) dispatch() {
 	patience := w.patience()
 	if patience > 0 && !w.stopping {
 		w.takeWaiting()
+	}
+	w.sweepLate()
+	if len(w.waiting) == 0 {
+		w.recall(w.python.idle())
 	}
 	done := 0
 	for done < len(w.waiting) && w.roomForFile() {
@@ -1032,6 +1011,10 @@ func (w *worker) dispatch() {
 				continue
 			}
 			break
+		}
+		if !w.asgi && w.python.pace >= int64(brief) && w.setAside(c) {
+			done++
+			continue
 		}
 		message, body := w.message(w.fbuf[:0], c)
 		w.batch = append(w.batch[:0], c)
@@ -1096,33 +1079,6 @@ func (w *worker) gather(message, body []byte, behind []*conn) ([]byte, []byte) {
 		w.batch = append(w.batch, c)
 	}
 	return message, body
-}
-
-// patience is how long a request waits here while siblings may be free, 0 for as
-// long as it takes. A queue of short calls drains by itself, and faster than the
-// queue that all share: there, a hand-over of each would take a tenth of the time.
-func (w *worker) patience() int64 {
-	switch pace := w.python.pace; {
-	case w.alone || pace < int64(brief):
-		return 0
-	case pace < int64(moment)/2:
-		return 10 * int64(moment)
-	}
-	return int64(moment)
-}
-
-// takeWaiting puts requests that siblings have handed over, which have waited for
-// longest, in front of our own, as many as there are lanes for.
-func (w *worker) takeWaiting() {
-	p, own := w.python, len(w.waiting)
-	for range acceptAtOnce {
-		if !p.ready || p.closed || p.eof || w.full() || len(w.waiting)-own >= p.idle() || !w.takeOver() {
-			break
-		}
-	}
-	if taken := w.waiting[own:]; len(taken) > 0 && own > 0 {
-		w.waiting = append(slices.Clone(taken), w.waiting[:own]...)
-	}
 }
 
 // pick is the lane for the next request. When there cannot be one more, those
@@ -1470,7 +1426,7 @@ func (w *worker) outgrow() {
 // tick runs once a second: the heartbeat, and every limit in time.
 func (w *worker) tick() {
 	w.slot.heartbeat.Store(w.now)
-	w.slot.waiting.Store(uint64(len(w.waiting)))
+	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.late)))
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	for _, c := range w.conns {
 		if c != nil {
