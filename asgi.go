@@ -84,10 +84,7 @@ func (l *lane) received(number uint32) {
 // inPython are the connections whose requests Python has, the oldest first.
 func (l *lane) inPython() (list []*conn) {
 	if l.streams == nil {
-		if c := l.running(); c != nil {
-			list = append(list, c)
-		}
-		return list
+		return slices.Clone(l.flight)
 	}
 	for _, number := range slices.Sorted(maps.Keys(l.streams)) {
 		if c := l.streams[number]; c != nil {

@@ -77,6 +77,7 @@ type conn struct {
 
 	lane    *lane  // that has the request
 	number  uint32 // of the request there
+	message uint32 // number of the first in the message that it came in
 	since   int64  // when it began to wait for one
 	late    bool   // it goes behind the others
 	begun   int64  // when it was given to the lane

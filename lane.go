@@ -69,6 +69,7 @@ const (
 	kindHere                // the answer to kindAsk
 	kindSocket              // wants the client's socket
 	kindPipe                // will speak there from now on; a descriptor comes along
+	kindLeft                // has left this request and those behind it in its message
 )
 
 const (
@@ -110,12 +111,15 @@ type python struct {
 	fate  int // where the mold says so, and how it ended; -1 without a mold
 	trace int // memfd: stacks, as faulthandler writes them
 
-	// giveUp has a word for each lane that Python reads after each block:
-	// the number of the request whose client has left.
-	giveUp []atomic.Uint32
+	// Words for each lane, of memory that is shared. Python reads giveUp after
+	// each block: the number of the request whose client has left. Of a message of
+	// several requests it writes begun, the number of the one that it begins,
+	// before it reads halts: the first of those that it must leave.
+	giveUp, begun, halts []atomic.Uint32
 
 	lanes   []*lane // the first is the main thread's
 	threads bool    // which runs no requests, but opens the other lanes
+	batches bool    // it takes messages of several requests
 	most    int     // how many lanes may run requests
 	busy    []*lane // those with requests in flight
 
@@ -151,6 +155,7 @@ type lane struct {
 	// patience is when the oldest began, or was last seen not to have.
 	patience int64
 	stalled  bool  // it has run for more than a moment
+	halted   int64 // when its word of halts was written, 0 when there is nothing to wait for
 	choked   *conn // its client is slow: the wire is not read until it has taken enough
 
 	in       []byte // off the wire: in[at:] is not yet handled
@@ -239,9 +244,11 @@ func startPython(python string, bridge *os.File, role string, env []string, file
 	return pid, nil
 }
 
-// lanesMax bounds the lanes of one Python: each has a word in the give-up page,
-// and takes five descriptors of the two processes.
+// lanesMax bounds the lanes of one Python: each has three shared words, and takes
+// five descriptors of the two processes.
 const lanesMax = 4096
+
+const wordsSize = 3 * 4 * lanesMax
 
 // openPython starts a Python whose application will serve what its lanes bring.
 // It is forked by the mold, if there is one behind forks, and started afresh
@@ -249,6 +256,7 @@ const lanesMax = 4096
 func openPython(c *config, env []string, forks int, age uint64) (p *python, err error) {
 	family := c.family()
 	p = &python{fate: -1, threads: family != familySync && family != familyASGI, most: c.concurrency()}
+	p.batches = family != familyGevent && family != familyEventlet // lanes that are greenlets share a buffer
 	first, far, err := p.newLane()
 	if err != nil {
 		return nil, err
@@ -260,16 +268,17 @@ func openPython(c *config, env []string, forks int, age uint64) (p *python, err 
 	if p.trace, err = memfd("trace", nil); err != nil {
 		return nil, err
 	}
-	page, err := memfd("give-up", make([]byte, 4*lanesMax))
+	page, err := memfd("words", make([]byte, wordsSize))
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(page)
-	b, err := unix.Mmap(page, 0, 4*lanesMax, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	b, err := unix.Mmap(page, 0, wordsSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
-	p.giveUp = unsafe.Slice((*atomic.Uint32)(unsafe.Pointer(&b[0])), lanesMax)
+	words := unsafe.Slice((*atomic.Uint32)(unsafe.Pointer(&b[0])), 3*lanesMax)
+	p.giveUp, p.begun, p.halts = words[:lanesMax], words[lanesMax:2*lanesMax], words[2*lanesMax:]
 	if forks >= 0 {
 		var fate [2]int
 		if err := unix.Pipe2(fate[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
@@ -349,7 +358,7 @@ func (p *python) pick() (*lane, error) {
 		return l, nil
 	}
 	depth := p.depth()
-	if p.pace > 0 && p.pace < int64(brief) {
+	if p.brief() {
 		for _, l := range p.busy {
 			if l.stalled {
 				continue
@@ -434,6 +443,9 @@ func logFile(path string, fd int) int {
 	return fd
 }
 
+// brief says whether calls are.
+func (p *python) brief() bool { return p.pace > 0 && p.pace < int64(brief) }
+
 // depth is how many requests a lane may hold: as many as are done in a moment at
 // the pace of late, one when calls take longer.
 func (p *python) depth() int {
@@ -447,6 +459,8 @@ func (p *python) depth() int {
 // run for a moment then, or the first that waits has waited for too long.
 func (l *lane) due() int64 {
 	switch {
+	case l.halted != 0:
+		return l.halted + int64(settled)
 	case l.stalled:
 		return 0
 	case l.streams == nil:
@@ -471,6 +485,9 @@ func (l *lane) send(batch []*conn, message, body []byte, now int64) (bool, error
 		l.python.busy = append(l.python.busy, l)
 	}
 	if l.streams == nil {
+		for _, c := range batch {
+			c.message = batch[0].number
+		}
 		l.flight = append(l.flight, batch...)
 		return true, nil
 	}
@@ -502,11 +519,11 @@ func (l *lane) queued() (number uint32, ok bool) {
 	return readFrame(head[:]).number, errno == 0 && n >= frameHeader
 }
 
-// takeBack receives the requests that Python has not begun, and returns their
+// takeBack receives the requests that Python has not received, and returns their
 // connections, oldest first.
 func (l *lane) takeBack() (back []*conn) {
-	// The rest of a message is thrown away: its connection still has what it was
-	// made of. One of streams has more than one request.
+	// The rest of a message is thrown away: its connections still have what it was
+	// made of. Streams are known by their numbers, which are in it.
 	message := make([]byte, frameHeader)
 	if l.streams != nil {
 		message = make([]byte, queueMax)
@@ -521,11 +538,17 @@ func (l *lane) takeBack() (back []*conn) {
 			l.unread = l.unread[:0]
 			return back
 		}
+		if l.streams == nil {
+			back = append(back, l.retrieve(readFrame(message).number)...)
+			continue
+		}
 		for rest := message[:n]; len(rest) >= frameHeader; {
 			f := readFrame(rest)
-			if c := l.retrieve(f.number); c != nil {
+			if c := l.streams[f.number]; c != nil {
+				c.lane, c.asked, c.want = nil, false, 0
 				back = append(back, c)
 			}
+			delete(l.streams, f.number)
 			if f.kind != kindRequest {
 				break
 			}
@@ -535,25 +558,48 @@ func (l *lane) takeBack() (back []*conn) {
 	}
 }
 
-// retrieve takes a request off the lane that Python has not begun: nil if it is
-// no longer of interest.
-func (l *lane) retrieve(number uint32) *conn {
-	if l.streams != nil {
-		c := l.streams[number]
-		delete(l.streams, number)
-		if c != nil {
-			c.lane, c.asked, c.want = nil, false, 0
+// retrieve takes off the flight what came in one message, but for the request
+// that runs.
+func (l *lane) retrieve(message uint32, running ...*conn) (back []*conn) {
+	l.flight = slices.DeleteFunc(l.flight, func(c *conn) bool {
+		if c.message != message || slices.Contains(running, c) {
+			return false
 		}
-		return c
+		c.lane = nil
+		back = append(back, c)
+		return true
+	})
+	l.rest()
+	return back
+}
+
+// settled is after how long everybody sees what somebody has written into shared
+// memory. No processor keeps it to itself for that long, and what keeps a process
+// from running lets the others see it.
+const settled = moment / 2
+
+// halt has Python leave what it has not begun of the message that it is at.
+func (l *lane) halt(now int64) {
+	if l.streams == nil && len(l.flight) > 1 && l.flight[1].message == l.flight[0].message {
+		l.python.halts[l.index].Store(l.flight[1].number)
+		l.halted = now
 	}
-	for i, c := range l.flight {
-		if c.number == number {
-			l.flight = append(l.flight[:i], l.flight[i+1:]...)
-			c.lane = nil
-			return c
-		}
+}
+
+// leftOver takes what Python leaves because of halt, once that has settled:
+// either Python reads that word before it begins the next request, or we read here
+// that it has begun that (Dekker's algorithm, with time in place of fences). In
+// the latter case it leaves nothing, or says so itself (kindLeft).
+func (l *lane) leftOver() []*conn {
+	if l.halted == 0 {
+		return nil
 	}
-	return nil
+	l.halted = 0
+	first, begun := l.flight[0], l.python.begun[l.index].Load()
+	if slices.ContainsFunc(l.flight[1:], func(c *conn) bool { return c.number == begun }) {
+		return nil
+	}
+	return l.retrieve(first.message, first)
 }
 
 // rest takes a lane off the busy ones when nothing is in flight there.
@@ -595,7 +641,7 @@ func (l *lane) answered(now int64) {
 	} else {
 		p.pace = max(p.pace+(took-p.pace)/8, 1)
 	}
-	l.begun, l.patience, l.stalled = now, now, false
+	l.begun, l.patience, l.stalled, l.halted = now, now, false, 0
 	n := copy(l.flight, l.flight[1:])
 	l.flight[n] = nil
 	l.flight = l.flight[:n]

@@ -132,6 +132,9 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 		w.retire()
 		return nil
 	}
+	if f.kind == kindLeft && l.streams == nil {
+		return w.leftOf(l, f.number)
+	}
 	c, ok := l.whose(f.number)
 	if !ok || !p.ready {
 		return errOutOfStep

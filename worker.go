@@ -1018,8 +1018,8 @@ func (w *worker) dispatch() {
 		}
 		message, body := w.message(w.fbuf[:0], c)
 		w.batch = append(w.batch[:0], c)
-		if l.streams != nil {
-			message, body = w.gather(message, body, w.waiting[done+1:])
+		if l.streams != nil || w.python.brief() && w.python.batches {
+			message, body = w.gather(l, message, body, w.waiting[done+1:])
 		}
 		ok, err := l.send(w.batch, message, body, w.now)
 		if !ok {
@@ -1059,8 +1059,11 @@ const batchMax = 16 << 10
 // gather has the requests that wait behind the first of a message go with it while
 // there is room: to be received one by one would cost each a system call on
 // either side, and a loop that is busy receives neither.
-func (w *worker) gather(message, body []byte, behind []*conn) ([]byte, []byte) {
+func (w *worker) gather(l *lane, message, body []byte, behind []*conn) ([]byte, []byte) {
 	most := w.python.idle()
+	if l.streams == nil {
+		most = w.python.depth() - len(l.flight)
+	}
 	if w.maxServed > 0 && !w.stopping {
 		most = min(most, w.maxServed-w.dispatched)
 	}
@@ -1357,6 +1360,10 @@ func (w *worker) stall(l *lane) {
 		w.blocked(l)
 		return
 	}
+	if l.halted != 0 {
+		w.giveBack(l)
+		return
+	}
 	if !l.headBegun() {
 		// It is the machine that is busy, and would be for siblings too.
 		l.patience = w.now
@@ -1367,11 +1374,39 @@ func (w *worker) stall(l *lane) {
 		return
 	}
 	w.giveBack(l)
+	l.halt(w.now)
 }
 
 // giveBack takes what Python has not begun back among those that wait.
 func (w *worker) giveBack(l *lane) {
-	back := l.takeBack()
+	w.putBack(append(l.leftOver(), l.takeBack()...))
+}
+
+// giveAllBack does so for a lane from which nothing more is believed.
+func (w *worker) giveAllBack(l *lane) {
+	if l.halt(w.now); l.halted != 0 {
+		time.Sleep(settled)
+	}
+	w.giveBack(l)
+}
+
+// leftOf puts back what Python has left of a message, unless that has been taken
+// back before.
+func (w *worker) leftOf(l *lane, number uint32) error {
+	c := l.running()
+	if c == nil || c.number != number {
+		return nil
+	}
+	if c.started || c.taken || c.asked {
+		return errOutOfStep
+	}
+	l.halted = 0
+	w.putBack(l.retrieve(c.message))
+	return nil
+}
+
+// putBack has requests wait that were in a lane, before all others.
+func (w *worker) putBack(back []*conn) {
 	for _, c := range back {
 		c.state = waiting
 		c.fed = 0
@@ -1543,7 +1578,7 @@ func (w *worker) overdue(l *lane) {
 // what they have begun, and then a new worker has to do.
 func (w *worker) loseLane(l *lane) {
 	w.askFor(flagStacks)
-	w.giveBack(l)
+	w.giveAllBack(l)
 	l.lost = true
 	w.deafen(l)
 	w.giveUp(l, newBadRequest(504, "", ""))
@@ -1556,7 +1591,7 @@ func (w *worker) loseLane(l *lane) {
 // that the lane says from now on reaches anybody.
 func (w *worker) giveUp(l *lane, bad *badRequest) {
 	list := l.inPython()
-	l.flight, l.choked = nil, nil
+	l.flight, l.choked, l.halted = nil, nil, 0
 	clear(l.streams)
 	l.owner = nil
 	l.rest()
@@ -1635,7 +1670,7 @@ func (w *worker) askFor(flags byte) {
 func (w *worker) abandon(bad *badRequest) {
 	p := w.python
 	for _, l := range slices.Clone(p.busy) {
-		w.giveBack(l)
+		w.giveAllBack(l)
 	}
 	p.closed = true
 	for _, l := range p.lanes {
@@ -1760,7 +1795,7 @@ func (w *worker) died(status unix.WaitStatus) {
 	default:
 		doing := ""
 		for _, l := range slices.Clone(p.busy) {
-			w.giveBack(l)
+			w.giveAllBack(l)
 			for _, c := range l.inPython() {
 				if len(doing) < fateMax {
 					doing += ", " + c.line() + " from " + c.peer.remoteAddr

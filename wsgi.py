@@ -45,7 +45,7 @@ RELAY_MAX = 60 << 10  # of a message the other way
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT = 1, 2, 3, 4, 5, 6  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
-RETIRE, FIELDS, HERE, SOCKET, PIPE = 16, 17, 18, 19, 20
+RETIRE, FIELDS, HERE, SOCKET, PIPE, LEFT = 16, 17, 18, 19, 20, 21
 LAST, MORE, BROKEN, QUIET, CLOSE, STACKS, TAKEN, PUMPED = 1, 2, 4, 8, 16, 32, 64, 128  # flags
 
 
@@ -736,8 +736,7 @@ class Lane:
     def __init__(self, settings, app, log, files=None):
         self.green = Green if settings["family"] in PATCHES else None
         self.threads = settings["family"] != "sync"
-        page = mmap.mmap(PAGE, 0, prot=mmap.PROT_READ)
-        self.page = memoryview(page).cast("I")
+        self.words = memoryview(mmap.mmap(PAGE, 0)).cast("I")
         self.attach(0, QUEUE, WIRE)
         open_outbox(settings)
         self.app, self.log, self.files = app, logger or log, files
@@ -758,7 +757,9 @@ class Lane:
         self.all = [self]
 
     def attach(self, index, queue, wire):
-        self.index, self.cancelled = index, self.page[index:index + 1]
+        lanes = len(self.words) // 3
+        self.index = index
+        self.cancelled, self.begun, self.halt = (self.words[at:at + 1] for at in range(index, 3 * lanes, lanes))
         self.queue = socket(AF_UNIX, SOCK_SEQPACKET, 0, queue)
         self.wire = socket(AF_UNIX, SOCK_STREAM, 0, wire)
         for end in (self.queue, self.wire):
@@ -822,63 +823,77 @@ class Lane:
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         pause = self.green and self.green.pause
         known, asked, missed, skip = self.known, 0, 0, 0
+        begun, halt = self.begun, self.halt
         while True:
             n = receive_into(buffer)
             if not n:
                 return
-            length, number, meta, kind, flags, alike = unpack(buffer)
-            if alike:
-                own = size + alike
-                if skip:
-                    skip -= 1
-                    environ = marshal.loads(view[size:own])
+            at = 0
+            while at < n:
+                length, number, meta, kind, flags, alike = unpack(buffer, at)
+                start = at + size
+                end = start + meta
+                at = start + length
+                if at < n or start > size:
+                    # One of several: to be said before it is asked whether the
+                    # worker has taken it back, and those behind it.
+                    begun[0] = number
+                    if halt[0] == number:
+                        send_all(self.wire, HEADER.pack(0, number, 0, LEFT, 0))
+                        break
+                if alike:
+                    own = start + alike
+                    if skip:
+                        skip -= 1
+                        environ = marshal.loads(view[start:own])
+                        environ.update(self.base)
+                    else:
+                        common = bytes(view[start:own])
+                        environ = known.get(common)
+                        asked += 1
+                        if environ is not None:
+                            environ = environ.copy()
+                        else:
+                            environ = self.learn(common)
+                            missed += 1
+                            if missed == KNOWN_MAX:
+                                # To know one saves as much as to learn one costs.
+                                skip = SKIP if asked < 2 * missed else 0
+                                asked = missed = 0
+                    (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
+                     port, promised) = marshal.loads(view[own:end])
+                    if port is not None:
+                        environ["REMOTE_PORT"] = port
+                    if promised is not None:
+                        environ["CONTENT_LENGTH"] = promised
+                elif kind == REQUEST:
+                    environ = marshal.loads(view[start:end])
                     environ.update(self.base)
                 else:
-                    common = bytes(view[size:own])
-                    environ = known.get(common)
-                    asked += 1
-                    if environ is not None:
-                        environ = environ.copy()
-                    else:
-                        environ = self.learn(common)
-                        missed += 1
-                        if missed == KNOWN_MAX:
-                            # To know one saves as much as to learn one costs.
-                            skip = SKIP if asked < 2 * missed else 0
-                            asked = missed = 0
-                (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
-                 port, promised) = marshal.loads(view[own:size + meta])
-                if port is not None:
-                    environ["REMOTE_PORT"] = port
-                if promised is not None:
-                    environ["CONTENT_LENGTH"] = promised
-            elif kind == REQUEST:
-                environ = marshal.loads(view[size:size + meta])
-                environ.update(self.base)
-            else:
-                # Too long for a message: it comes over the wire.
-                big = bytearray(length)
-                send_all(self.wire, HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", length))
-                receive(self.wire, big)
-                environ = marshal.loads(big)
-                environ.update(self.base)
-            call = Call(self.wire, number, self.cancelled)
-            if flags & MORE:
-                body = Body(self.wire, number, call, environ.get("gunicorn.trailers"))
-                environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
-            else:
-                body = None
-                environ["wsgi.input"] = io.BytesIO(view[size + meta:n]) if n > size + meta else io.BytesIO()
-            environ["wsgi.early_hints"] = call.early_hints
-            environ["gunicorn.socket"] = ClientSocket(call)
-            self.run(call, environ)
-            if body is not None:
-                body.detach_request()
-            del environ, call, body
-            if self.files is not None:
-                self.report()
-            if pause:
-                pause()
+                    # Too long for a message: it comes over the wire.
+                    big = bytearray(length)
+                    send_all(self.wire, HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", length))
+                    receive(self.wire, big)
+                    environ = marshal.loads(big)
+                    environ.update(self.base)
+                    at = end = n
+                call = Call(self.wire, number, self.cancelled)
+                if flags & MORE:
+                    body = Body(self.wire, number, call, environ.get("gunicorn.trailers"))
+                    environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
+                else:
+                    body = None
+                    environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
+                environ["wsgi.early_hints"] = call.early_hints
+                environ["gunicorn.socket"] = ClientSocket(call)
+                self.run(call, environ)
+                if body is not None:
+                    body.detach_request()
+                del environ, call, body
+                if self.files is not None:
+                    self.report()
+                if pause:
+                    pause()
 
     def learn(self, common):
         """What requests have in common, from bytes of marshal: the same bytes
