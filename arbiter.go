@@ -177,10 +177,11 @@ func (a *arbiter) start() (err error) {
 		return err
 	}
 	a.log.infof("Starting gunicorn %s", version)
-	if err := a.writePidfile(); err != nil {
+	// Who reads the pidfile may send a signal, which is to be heard.
+	if err := a.openPipes(); err != nil {
 		return err
 	}
-	if err := a.openPipes(); err != nil {
+	if err := a.writePidfile(); err != nil {
 		return err
 	}
 	if err := a.hook("on_starting"); err != nil {

@@ -31,6 +31,7 @@ const (
 // conn is one client.
 type conn struct {
 	fd      int // -1 once closed
+	serial  int32
 	state   uint8
 	watched bool  // by epoll; edge-triggered, once and for all
 	unread  bool  // the socket may hold bytes, or an end, not seen yet
@@ -147,13 +148,16 @@ func (w *worker) watch(c *conn) {
 	if c.watched || c.fd < 0 {
 		return
 	}
-	if err := epollAdd(w.ep, c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, onClient); err != nil {
+	if err := epollAdd(w.ep, c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, c.word()); err != nil {
 		w.log.errorf("%v", err)
 		w.lost(c)
 		return
 	}
 	c.watched = true
 }
+
+// word is what comes with the connection's events: its number beside their kind.
+func (c *conn) word() int32 { return c.serial<<onBits | onClient }
 
 // client handles an event on a connection.
 func (w *worker) client(c *conn, events uint32) {

@@ -577,6 +577,20 @@ func TestApart(t *testing.T) {
 	}
 }
 
+// TestStaleEvent: what is said of a connection that an event of the same turn has closed
+// is not about the next one with its descriptor.
+func TestStaleEvent(t *testing.T) {
+	p := newPlainWorker(t)
+	stale := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP, Fd: int32(p.conn.fd), Pad: p.conn.word()}
+	p.conn = p.add(p.conn.fd, p.conn.peer, false)
+	p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
+	p.handle(&stale)
+	p.serve()
+	if list, done := statuses(t, p.got, []string{"GET"}); !done || len(list) != 1 || list[0] != 200 {
+		t.Fatalf("answers %v", list)
+	}
+}
+
 // TestLeft: a request that Python says it has left is written to it once more. What
 // it says of one that has been taken back is of no interest.
 func TestLeft(t *testing.T) {

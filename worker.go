@@ -59,7 +59,12 @@ const (
 	filesApart       = 64 // left for files, when connections take all that they may
 )
 
-// The words beside the descriptor in an epoll event say what it is.
+// The words beside the descriptor in an epoll event say in their low bits what it is.
+const (
+	onBits = 8
+	onMask = 1<<onBits - 1
+)
+
 const (
 	onListener = iota
 	onHandover
@@ -110,6 +115,7 @@ type worker struct {
 	leaving leaving
 	conns   []*conn // by descriptor
 	open    int
+	serial  int32  // of the newest connection
 	files   int    // to be sent
 	resting idlers // idle connections, the longest idle first
 
@@ -502,7 +508,7 @@ func (w *worker) loop() {
 
 func (w *worker) handle(e *unix.EpollEvent) {
 	fd := int(e.Fd)
-	switch e.Pad {
+	switch e.Pad & onMask {
 	case onListener:
 		w.accept(fd)
 	case onHandover:
@@ -512,7 +518,9 @@ func (w *worker) handle(e *unix.EpollEvent) {
 			w.takeOver()
 		}
 	case onClient:
-		if c := w.conns[fd]; c != nil {
+		// Another event of this turn may have closed the connection that is
+		// meant, and accepted one with the same descriptor.
+		if c := w.conns[fd]; c != nil && c.word() == e.Pad {
 			w.client(c, e.Events)
 		}
 	case onWire:
@@ -960,7 +968,8 @@ func (w *worker) add(fd int, peer endpoint, trusted bool) *conn {
 	for fd >= len(w.conns) {
 		w.conns = append(w.conns, make([]*conn, max(64, fd+1-len(w.conns)))...)
 	}
-	c := &conn{fd: fd, peer: peer, trusted: trusted, unread: true, file: -1, state: readingHead}
+	w.serial++
+	c := &conn{fd: fd, serial: w.serial, peer: peer, trusted: trusted, unread: true, file: -1, state: readingHead}
 	w.conns[fd] = c
 	w.open++
 	w.slot.connections.Store(uint64(w.open))
