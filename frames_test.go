@@ -480,9 +480,12 @@ func FuzzFrames(f *testing.F) {
 		if whole.python.closed != pieces.python.closed {
 			t.Fatalf("given up: %v, and cut at %d %v", whole.python.closed, at, pieces.python.closed)
 		}
-		// A descriptor's byte that no frame speaks of may be taken for a body's.
-		stray := flags&4 != 0 && flags&8 != 0
-		if !whole.python.closed && !stray && !bytes.Equal(whole.got, pieces.got) {
+		same := bytes.Equal(whole.got, pieces.got)
+		if flags&4 != 0 && flags&8 != 0 {
+			// A descriptor's byte that no frame speaks of may be taken for a body's.
+			same = bytes.HasPrefix(whole.got, pieces.got) || bytes.HasPrefix(pieces.got, whole.got)
+		}
+		if !whole.python.closed && !same {
 			t.Fatalf("answer %q, and cut at %d %q", whole.got, at, pieces.got)
 		}
 		for _, p := range []*plainWorker{whole, pieces} {
