@@ -11,6 +11,7 @@
 //	systemd.go    what it says to a service manager
 //	mold.go       the Python that has run the configuration file (hooks.py)
 //	worker.go     a worker's loop, signals, dispatch, limits in time
+//	queue.go      the requests that wait there: order, clients that leave
 //	client.go     one client's connection
 //	tls.go        its TLS; cert.go certificates, cipher.go the list of ciphers,
 //	              pump.go requests that a sibling answers through this worker

@@ -88,7 +88,7 @@ const (
 // its first to its last: while clients leave, a request that is half as old as theirs
 // were goes behind the others. It runs when nobody else waits.
 func (w *worker) setAside(c *conn) bool {
-	age, stayed, left := w.patient(c)
+	age, stayed, left := w.presence(c)
 	if left {
 		w.left(c, stayed)
 		return true
@@ -101,9 +101,9 @@ func (w *worker) setAside(c *conn) bool {
 	return true
 }
 
-// patient is how long ago a request came, how long its client stayed, and whether
+// presence is how long ago a request came, how long its client stayed, and whether
 // it has left (tcp(7), TCP_INFO: milliseconds since data and since anything came).
-func (w *worker) patient(c *conn) (age, stayed int64, left bool) {
+func (w *worker) presence(c *conn) (age, stayed int64, left bool) {
 	info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil {
 		p := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
@@ -124,7 +124,7 @@ func (w *worker) impatient() bool {
 
 // left takes note of a client that has left, and lets go of it.
 func (w *worker) left(c *conn, stayed int64) {
-	stayed = max(stayed, int64(halfClosedFor)) // by one that never meant to stay the order is not changed
+	stayed = max(stayed, int64(halfClosedFor)) // one that never meant to wait must not put off everybody
 	if !w.impatient() {
 		w.leaving.after = stayed
 	}
@@ -147,7 +147,8 @@ func (w *worker) recall(n int) {
 	}
 }
 
-// sweepLate lets go of those that are late and have left, several times while one may be there.
+// sweepLate lets go of those that are late and have left, several times in the time
+// that a client stays.
 func (w *worker) sweepLate() {
 	if len(w.late) == 0 || w.now < w.leaving.sweep {
 		return
@@ -157,7 +158,7 @@ func (w *worker) sweepLate() {
 		if c.fd < 0 || c.state != waiting {
 			return true
 		}
-		_, stayed, left := w.patient(c)
+		_, stayed, left := w.presence(c)
 		if left {
 			w.left(c, stayed)
 		}
