@@ -80,8 +80,8 @@ type conn struct {
 	number  uint32 // of the request there
 	message uint32 // number of the first in the message that it came in
 	since   int64  // when it began to wait for one
-	late    bool   // it goes behind the others
 	begun   int64  // when it was given to the lane
+	late    bool   // it waits behind the others
 	started bool   // the response's head is made
 	refused bool   // what the application still says goes nowhere
 	cut     bool   // the response ends where it must not

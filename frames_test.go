@@ -474,9 +474,6 @@ func FuzzFrames(f *testing.F) {
 		at := min(int(cut), len(said))
 		whole := hearOut(t, request, flags&4 != 0, flags&8 != 0, said)
 		pieces := hearOut(t, request, flags&4 != 0, flags&8 != 0, said[:at], said[at:])
-		if whole.python.number > 1 || pieces.python.number > 1 {
-			return // it has left a request: when it has that once more depends on the pieces
-		}
 		if whole.python.closed != pieces.python.closed {
 			t.Fatalf("given up: %v, and cut at %d %v", whole.python.closed, at, pieces.python.closed)
 		}
@@ -594,21 +591,55 @@ func TestStaleEvent(t *testing.T) {
 	}
 }
 
-// TestLeft: a request that Python says it has left is written to it once more. What
-// it says of one that has been taken back is of no interest.
+// TestLeft: a request that Python has left, as the worker wished, is written to it
+// once more. What it says of one that has been taken back is of no interest, and to
+// leave one that nobody has asked for is not for it to decide.
 func TestLeft(t *testing.T) {
 	p := newPlainWorker(t)
 	p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
-	for _, number := range []uint32{7, 1} {
-		p.say(blockFrame(number, kindLeft, 0, ""), -1)
-	}
 	if n, _, err := unix.Recvfrom(p.python.lanes[0].back, queueBuf[:], unix.MSG_DONTWAIT); err != nil || readFrame(queueBuf[:n]).number != 1 {
 		t.Fatal(n, err)
+	}
+	p.python.halts[0].Store(1)
+	for _, number := range []uint32{7, 1} {
+		p.say(blockFrame(number, kindLeft, 0, ""), -1)
 	}
 	p.serve()
 	if list, done := statuses(t, p.got, []string{"GET"}); !done || len(list) != 1 || list[0] != 200 || p.python.number != 2 {
 		t.Fatalf("answers %v to request %d", list, p.python.number)
 	}
+	p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
+	p.say(blockFrame(3, kindLeft, 0, ""), -1)
+	if !p.python.closed {
+		t.Error("a request is left that nobody has asked for")
+	}
+}
+
+// TestPatient: every other turn is for a client that stays for much longer than those
+// that have left.
+func TestPatient(t *testing.T) {
+	p := newPlainWorker(t)
+	p.leaving = leaving{after: int64(time.Second), seen: p.now, turn: true}
+	waits := func(d time.Duration, late bool) *conn {
+		return &conn{state: waiting, since: p.now - int64(d), late: late}
+	}
+	fresh, oldest, second, young := waits(0, false), waits(6*time.Second, true), waits(5*time.Second, true), waits(3*time.Second, true)
+	p.waiting, p.late = []*conn{fresh}, []*conn{oldest, second, young}
+	check := func(waiting, late []*conn) {
+		t.Helper()
+		if p.recallPatient(); !slices.Equal(p.waiting, waiting) || !slices.Equal(p.late, late) {
+			t.Fatalf("%d wait and %d are late", len(p.waiting), len(p.late))
+		}
+	}
+	check([]*conn{oldest, fresh}, []*conn{second, young})
+	check([]*conn{oldest, fresh}, []*conn{second, young}) // it is first already
+	p.waiting, p.leaving.turn = []*conn{fresh}, false
+	check([]*conn{fresh}, []*conn{second, young})
+	p.leaving.turn = true
+	check([]*conn{second, fresh}, []*conn{young})
+	p.waiting = []*conn{fresh}
+	check([]*conn{fresh}, []*conn{young})
+	p.waiting, p.late = nil, nil
 }
 
 // TestStray: what comes over the wire beside a pipe and belongs to no frame would

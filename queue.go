@@ -70,6 +70,7 @@ type leaving struct {
 	after int64 // how long they waited of late: nanoseconds, smoothed
 	seen  int64 // when the last one was found, 0 for never
 	sweep int64 // when those that are late are looked at next
+	turn  bool  // the next request may be one that is late: the last was not
 }
 
 const (
@@ -77,6 +78,10 @@ const (
 	// sending half to count as gone: one that leaves looks like that until something
 	// is sent to it, and those that mean to wait are rare, and mostly served by then.
 	halfClosedFor = 500 * time.Millisecond
+
+	// patientAfter is how many times as long as those that left a client must have
+	// stayed to have shown that it will.
+	patientAfter = 4
 
 	// leavingKept is how long clients that left count for the others.
 	leavingKept = 10 * time.Second
@@ -86,7 +91,7 @@ const (
 // have left: to run it would take the time of those that are there. And a queue in
 // which everybody waits for about as long as clients do would be served too late from
 // its first to its last: while clients leave, a request that is half as old as theirs
-// were goes behind the others. It runs when nobody else waits.
+// were goes behind the others. It runs when nobody else waits, or its client is patient.
 func (w *worker) setAside(c *conn) bool {
 	age, stayed, left := w.presence(c)
 	if left {
@@ -144,6 +149,23 @@ func (w *worker) recall(n int) {
 		}
 		w.late[last] = nil
 		w.late = w.late[:last]
+	}
+}
+
+// recallPatient has the oldest of those that are late go first when its client has
+// stayed for much longer than those that left. Every other turn is for such, so that
+// nobody waits for as long as there is a crowd.
+func (w *worker) recallPatient() {
+	if !w.leaving.turn || len(w.late) == 0 || len(w.waiting) > 0 && w.waiting[0].late {
+		return
+	}
+	c := w.late[0]
+	if w.now-c.since <= patientAfter*w.leaving.after {
+		return
+	}
+	w.late = slices.Delete(w.late, 0, 1)
+	if c.fd >= 0 && c.state == waiting {
+		w.waiting = slices.Insert(w.waiting, 0, c)
 	}
 }
 

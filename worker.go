@@ -1000,6 +1000,7 @@ func (w *worker) dispatch() {
 		w.takeWaiting()
 	}
 	w.sweepLate()
+	w.recallPatient()
 	if len(w.waiting) == 0 {
 		w.recall(w.python.idle())
 	}
@@ -1041,6 +1042,7 @@ func (w *worker) dispatch() {
 			break
 		}
 		done += len(w.batch)
+		w.leaving.turn = !c.late
 		for _, c := range w.batch {
 			c.state, c.begun, c.lane = inLane, w.now, l
 			w.slot.counters.wait.observe(time.Duration(w.now - c.since))
@@ -1406,7 +1408,9 @@ func (w *worker) leftOf(l *lane, number uint32) error {
 	if c == nil || c.number != number {
 		return nil
 	}
-	if c.started || c.taken || c.asked {
+	halt := l.python.halts[l.index].Load()
+	asked := func(other *conn) bool { return other.message == c.message && other.number == halt }
+	if c.started || c.taken || c.asked || !slices.ContainsFunc(l.flight, asked) {
 		return errOutOfStep
 	}
 	l.halted = 0
