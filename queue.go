@@ -71,6 +71,7 @@ type leaving struct {
 	seen  int64 // when the last one was found, 0 for never
 	sweep int64 // when those that are late are looked at next
 	turn  bool  // the next request may be one that is late: the last was not
+	info  unix.TCPInfo
 }
 
 const (
@@ -109,8 +110,8 @@ func (w *worker) setAside(c *conn) bool {
 // presence is how long ago a request came, how long its client stayed, and whether
 // it has left (tcp(7), TCP_INFO: milliseconds since data and since anything came).
 func (w *worker) presence(c *conn) (age, stayed int64, left bool) {
-	info, err := unix.GetsockoptTCPInfo(c.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
+	info := &w.leaving.info
+	if rawTCPInfo(c.fd, info) != 0 { // a unix socket
 		p := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
 		_, err := unix.Poll(p, 0)
 		age = w.now - c.since

@@ -263,6 +263,14 @@ func readable(fd int) bool {
 	return err == nil && n > 0
 }
 
+// rawTCPInfo is what the kernel knows of a TCP connection (tcp(7), TCP_INFO).
+func rawTCPInfo(fd int, info *unix.TCPInfo) syscall.Errno {
+	size := uint32(unsafe.Sizeof(*info))
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
+		uintptr(unsafe.Pointer(info)), uintptr(unsafe.Pointer(&size)), 0)
+	return errno
+}
+
 // ended says whether a socket has nothing to read any more but its end.
 func ended(fd int) bool {
 	var b [1]byte
