@@ -21,6 +21,7 @@ import stat
 import struct
 import sys
 from collections import deque
+from time import monotonic
 
 HEADER, QUEUE_MAX, QUEUE, WIRE = bridge["HEADER"], bridge["QUEUE_MAX"], bridge["QUEUE"], bridge["WIRE"]
 MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET = bridge["MSG_DONTWAIT"], bridge["SCM_RIGHTS"], bridge["SOL_SOCKET"]
@@ -38,6 +39,8 @@ WINDOW = 256 << 10  # bytes of a stream, each way, that are under way or not yet
 MESSAGE_COST = 64   # what a message's frame counts for beside its bytes
 PENDING_MAX = 4 << 20  # bytes for the wire, of all streams together
 PIECES = 64         # for one writev
+TURN = 0.001        # seconds of work to take from the queue at once, and for an answer to wait for others
+BATCH_MAX = 64      # requests, however brief they are
 SMALL = 16384       # what is copied rather than written as a piece of its own
 
 STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus}
@@ -621,6 +624,8 @@ class Server:
         self.newest = 0
         self.asked = {}  # requests that are too long for a message, until they come: their flags
         self.out, self.pending, self.scheduled, self.writing = deque(), 0, False, False
+        self.since = self.pushed = self.turned = 0.0  # when flush was scheduled, something was pushed, the queue read
+        self.batch, self.begun = 1, 0  # how many requests to begin at once, and have been begun so
         self.waiting = []  # for the wire to have room
         self.rest = b""  # of a frame that has not come in full
         self.root_path = settings["root_path"] or ""
@@ -699,6 +704,18 @@ class Server:
     # In --------------------------------------------------------------------
 
     def on_queue(self):
+        """Begins as many requests as take about TURN, as far as the last ones tell.
+        The worker is then woken once for all their answers, not for each, which
+        would cost it and this process more than a brief request does. What is
+        left in the queue, a sibling of the worker can still serve."""
+        spent = self.pushed - self.turned
+        if spent > 0:
+            self.batch = max(1, min(self.batch * 2, BATCH_MAX, int(self.begun * TURN / spent)))
+        self.turned, self.begun = monotonic(), 0
+        while self.begun < self.batch and self.take():
+            pass
+
+    def take(self):
         """Begins the requests of a message: false if there was none, or there will
         be none any more."""
         buffer, view, at = self.buffer, self.view, 0
@@ -735,6 +752,7 @@ class Server:
             path = path.decode("utf-8", "replace")
         more = bool(flags & MORE)
         self.newest = number
+        self.begun += 1
         if protocols is None:
             stream = Http(self, number, body, more)
             extensions = {"http.response.early_hint": {}, "http.response.pathsend": {}}
@@ -795,7 +813,7 @@ class Server:
             if kind != GONE or number <= self.newest:
                 return  # it is over here, and the worker did not know yet
             # It is there, perhaps behind others, unless it has been taken back.
-            while self.newest < number and self.on_queue():
+            while self.newest < number and self.take():
                 pass
             stream = self.streams.get(number)
             if stream is None:
@@ -815,15 +833,21 @@ class Server:
 
     def push(self, data, end=False):
         """Puts a frame, or a piece of one, on the wire: bytes, or bytes and a
-        descriptor. What is said in one turn of the loop goes out at once, and
-        what ends the only request without waiting for that."""
+        descriptor. What is said in one turn of the loop goes out at once, unless
+        that takes long, and what ends the only request without waiting for that."""
         self.out.append(data)
         self.pending += len(data) if type(data) is not tuple else len(data[0])
-        if end and len(self.streams) == 1 and not self.writing:
+        now = self.pushed = monotonic()
+        if self.writing:
+            pass  # as soon as there is room
+        elif end and len(self.streams) == 1:
             self.write()
         elif not self.scheduled:
-            self.scheduled = True
+            self.scheduled, self.since = True, now
             self.loop.call_soon(self.flush)
+        elif now - self.since > TURN:
+            self.since = now
+            self.write()
 
     def flush(self):
         self.scheduled = False
