@@ -712,7 +712,7 @@ class Server:
         if spent > 0:
             self.batch = max(1, min(self.batch * 2, BATCH_MAX, int(self.begun * TURN / spent)))
         self.turned, self.begun = monotonic(), 0
-        while self.begun < self.batch and self.take():
+        while self.take() and self.begun < self.batch and len(self.streams) > 1:
             pass
 
     def take(self):
