@@ -36,10 +36,14 @@ const (
 	kindBye                 // to Python: the client closes the WebSocket, after what came before this
 )
 
-// flagText means something else on the frames of streams.
-const flagText = flagQuiet // of a message
+// Flags that mean something else on the frames of streams.
+const (
+	flagText  = flagQuiet // of a message
+	flagCrowd = flagQuiet // of a request: Python has at least crowd others
+)
 
 const (
+	crowd       = 4         // requests from which on it is better to do several and then answer them
 	window      = 256 << 10 // bytes of a stream that one side may send ahead; asgi.py has it too
 	messageCost = 64        // what a message's frame counts for beside its bytes
 	pongsMax    = 4 << 10   // bytes for a client that does not read: then only its latest ping is answered

@@ -34,6 +34,7 @@ LAST, MORE, BROKEN, QUIET, STACKS = bridge["LAST"], bridge["MORE"], bridge["BROK
 # Kinds that only streams have (asgi.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
 TEXT = QUIET  # flag: a message is text
+CROWD = QUIET  # flag: of a request, this process has several others
 
 WINDOW = 256 << 10  # bytes of a stream, each way, that are under way or not yet taken
 MESSAGE_COST = 64   # what a message's frame counts for beside its bytes
@@ -626,6 +627,7 @@ class Server:
         self.out, self.pending, self.scheduled, self.writing = deque(), 0, False, False
         self.since = self.pushed = self.turned = 0.0  # when flush was scheduled, something was pushed, the queue read
         self.batch, self.begun = 1, 0  # how many requests to begin at once, and have been begun so
+        self.crowd = False  # many requests are here: it takes less time to do several and then answer them
         self.waiting = []  # for the wire to have room
         self.rest = b""  # of a frame that has not come in full
         self.root_path = settings["root_path"] or ""
@@ -704,15 +706,17 @@ class Server:
     # In --------------------------------------------------------------------
 
     def on_queue(self):
-        """Begins as many requests as take about TURN, as far as the last ones tell.
-        The worker is then woken once for all their answers, not for each, which
-        would cost it and this process more than a brief request does. What is
-        left in the queue, a sibling of the worker can still serve."""
-        spent = self.pushed - self.turned
-        if spent > 0:
-            self.batch = max(1, min(self.batch * 2, BATCH_MAX, int(self.begun * TURN / spent)))
+        """Begins what one message has or, in a crowd, as many requests as take about
+        TURN, as far as the last ones tell. The worker is then woken once for all
+        their answers, not for each, which would cost it and this process more than
+        a brief request does. What is left in the queue, a sibling of the worker can
+        still serve."""
+        if self.crowd and self.pushed > self.turned:
+            # By half at most, as this process may just not have had the processor.
+            enough = int(self.begun * TURN / (self.pushed - self.turned))
+            self.batch = max(1, self.batch // 2, min(self.batch * 2, BATCH_MAX, enough))
         self.turned, self.begun = monotonic(), 0
-        while self.take() and self.begun < self.batch and len(self.streams) > 1:
+        while self.take() and self.begun < self.batch and self.crowd:
             pass
 
     def take(self):
@@ -732,6 +736,7 @@ class Server:
             length, number, meta, kind, flags = unpack(buffer, at)
             at += SIZE
             if kind == REQUEST:
+                self.crowd = flags & CROWD
                 body = at + meta
                 end = at + length
                 self.begin(number, loads(view[at:body]), b"" if body == end else bytes(view[body:end]), flags)
@@ -834,15 +839,16 @@ class Server:
     def push(self, data, end=False):
         """Puts a frame, or a piece of one, on the wire: bytes, or bytes and a
         descriptor. What is said in one turn of the loop goes out at once, unless
-        that takes long, and what ends the only request without waiting for that."""
+        that takes long, and without waiting for that what ends the only request."""
         self.out.append(data)
         self.pending += len(data) if type(data) is not tuple else len(data[0])
-        now = self.pushed = monotonic()
         if self.writing:
-            pass  # as soon as there is room
-        elif end and len(self.streams) == 1:
+            return  # as soon as there is room
+        if end and not self.crowd and len(self.streams) == 1:
             self.write()
-        elif not self.scheduled:
+            return
+        now = self.pushed = monotonic()
+        if not self.scheduled:
             self.scheduled, self.since = True, now
             self.loop.call_soon(self.flush)
         elif now - self.since > TURN:

@@ -1163,6 +1163,9 @@ func (w *worker) message(b []byte, c *conn) (longer, body []byte) {
 		f.flags = flagMore
 		f.length = f.meta
 	}
+	if w.asgi && len(p.lanes[0].streams)-w.talks >= crowd {
+		f.flags |= flagCrowd
+	}
 	f.append(b[:at])
 	if !c.indirect {
 		binary.LittleEndian.PutUint16(b[at+frameHeader-2:], uint16(alike))
