@@ -41,6 +41,7 @@ MESSAGE_COST = 64   # what a message's frame counts for beside its bytes
 PENDING_MAX = 4 << 20  # bytes for the wire, of all streams together
 PIECES = 64         # for one writev
 TURN = 0.001        # seconds of work to take from the queue at once, and for an answer to wait for others
+CROWD_STAYS = 16    # requests after one that came to many others
 BATCH_MAX = 64      # requests, however brief they are
 SMALL = 16384       # what is copied rather than written as a piece of its own
 
@@ -627,7 +628,7 @@ class Server:
         self.out, self.pending, self.scheduled, self.writing = deque(), 0, False, False
         self.since = self.pushed = self.turned = 0.0  # when flush was scheduled, something was pushed, the queue read
         self.batch, self.begun = 1, 0  # how many requests to begin at once, and have been begun so
-        self.crowd = False  # many requests are here: it takes less time to do several and then answer them
+        self.crowd = 0  # for so many requests more it counts as best to do several and then answer them
         self.waiting = []  # for the wire to have room
         self.rest = b""  # of a frame that has not come in full
         self.root_path = settings["root_path"] or ""
@@ -736,7 +737,10 @@ class Server:
             length, number, meta, kind, flags = unpack(buffer, at)
             at += SIZE
             if kind == REQUEST:
-                self.crowd = flags & CROWD
+                if flags & CROWD:
+                    self.crowd = CROWD_STAYS
+                elif self.crowd:
+                    self.crowd -= 1
                 body = at + meta
                 end = at + length
                 self.begin(number, loads(view[at:body]), b"" if body == end else bytes(view[body:end]), flags)
