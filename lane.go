@@ -36,9 +36,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The Python half: wsgi.py is what runs, and loads the others if it needs them.
+// The Python half, in python/: wsgi.py is what runs, and loads the others if it needs them.
 //
-//go:embed wsgi.py asgi.py hooks.py package.py debug.py
+//go:embed python/*.py
 var pythonFiles embed.FS
 
 // The frame header: length of the payload, request number, bytes of marshal at
@@ -212,7 +212,7 @@ exec(load('wsgi.py'), {'__name__': '__gunicorn__', 'load': load})`
 func sources() []byte {
 	files := map[string]any{}
 	for _, name := range []string{"wsgi.py", "asgi.py", "hooks.py", "package.py", "debug.py"} {
-		text, err := pythonFiles.ReadFile(name)
+		text, err := pythonFiles.ReadFile("python/" + name)
 		if err != nil {
 			panic(err) // embed has seen to it
 		}

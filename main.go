@@ -9,7 +9,7 @@
 //	listen.go     its listeners
 //	upgrade.go    another binary in its place, without an interruption
 //	systemd.go    what it says to a service manager
-//	mold.go       the Python that has run the configuration file (hooks.py)
+//	mold.go       the Python that has run the configuration file
 //	worker.go     a worker's loop, signals, dispatch, limits in time
 //	queue.go      the requests that wait there: order, clients that leave
 //	client.go     one client's connection
@@ -20,21 +20,26 @@
 //	proxy.go      the PROXY protocol
 //	lane.go       requests on their way to Python; frames
 //	reply.go      what Python says, on its way to the client
-//	asgi.go       requests that share a lane, and WebSockets (asgi.py)
+//	asgi.go       requests that share a lane, and WebSockets
 //	socket.go     connections that the application takes over
 //	marshal.go    the language of frames
-//	wsgi.py       the Python half: loads the application and calls it
-//	package.py    the gunicorn package that Python code may import
 //	scoreboard.go what arbiter and worker tell each other in shared memory
 //	status.go     what it is doing, for --status; metrics.go for --metrics
 //	config.go     the table of settings; kind.go their types, flag.go the flags
 //	identity.go   users and groups, the way into the background
 //	cgroup.go     CPUs that may be used, kills for want of memory
-//	reload.go     files that --reload watches (debug.py)
+//	reload.go     files that --reload watches
 //	log.go        error and access log; accessjson.go, syslog.go, statsd.go
 //	              (by datagram.go), relay.go Python's records on their way
 //	              there, logger.go logs that are made in Python
 //	sys.go        system calls
+//
+// The Python half is in python/:
+//
+//	wsgi.py       loads a WSGI application and calls it; asgi.py an ASGI one
+//	hooks.py      the configuration file, its hooks, the forks of mold.go
+//	package.py    the gunicorn package that Python code may import
+//	debug.py      what --reload and --spew need
 package main
 
 import (
