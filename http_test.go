@@ -1,6 +1,6 @@
 package main
 
-// Cases are raw bytes in testdata/http/NAME.req and, beside them, what is
+// Cases are raw bytes in test/testdata/http/NAME.req and, beside them, what is
 // understood in NAME.want: the settings that differ from the defaults, then the
 // request, its environ and its body, or the answer. `go test -update-http`
 // writes the latter anew.
@@ -25,7 +25,7 @@ import (
 	"testing"
 )
 
-var updateHTTP = flag.Bool("update-http", false, "write testdata/http/*.want anew")
+var updateHTTP = flag.Bool("update-http", false, "write test/testdata/http/*.want anew")
 
 // httpCase is what surrounds a request: settings, peer and connection.
 type httpCase struct {
@@ -69,6 +69,14 @@ func (h *httpCase) set(word string) error {
 	case "unix":
 		h.trusted = true
 		h.endpoint = endpoint{unix: true, serverName: "/run/app.sock"}
+	case "server_name":
+		h.endpoint.serverName = value
+	case "server_port":
+		h.endpoint.serverPort = value
+	case "remote_addr":
+		h.endpoint.remoteAddr = value
+	case "remote_port":
+		h.endpoint.remotePort = value
 	case "script_name":
 		h.scriptName = value
 	case "limit_request_line":
@@ -166,6 +174,14 @@ func (e *badRequest) describe() string {
 	return fmt.Sprintf("%d %s\nlog %q\npage %q\naccess %v\n", e.status, e.reason, e.text, e.message, e.access)
 }
 
+// cut shortens text for a message.
+func cut(text string) string {
+	if len(text) > 1000 {
+		return fmt.Sprintf("%.1000q... (%d bytes)", text, len(text))
+	}
+	return fmt.Sprintf("%q", text)
+}
+
 // shift returns the cuts of what follows n bytes.
 func shift(cuts []int, n int) []int {
 	out := []int{}
@@ -209,9 +225,9 @@ func decodePieces(d *chunkedDecoder, in []byte, c *config, cuts ...int) (out []b
 var lineSize = regexp.MustCompile(`too large \(\d+`)
 
 func TestRequests(t *testing.T) {
-	names, err := filepath.Glob("testdata/http/*.req")
+	names, err := filepath.Glob("test/testdata/http/*.req")
 	if err != nil || len(names) == 0 {
-		t.Fatal("no cases in testdata/http:", err)
+		t.Fatal("no cases in test/testdata/http:", err)
 	}
 	for _, name := range names {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".req"), func(t *testing.T) { testRequest(t, name) })
@@ -395,7 +411,7 @@ func TestManyFields(t *testing.T) {
 }
 
 func TestNoAllocation(t *testing.T) {
-	raw, err := os.ReadFile("testdata/http/browser.req")
+	raw, err := os.ReadFile("test/testdata/http/browser.req")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -586,7 +602,7 @@ func TestLatin(t *testing.T) {
 
 // seedRequests adds the raw bytes of all cases that are of fuzzing's size.
 func seedRequests(f *testing.F, add func(raw []byte)) {
-	names, _ := filepath.Glob("testdata/http/*.req")
+	names, _ := filepath.Glob("test/testdata/http/*.req")
 	for _, name := range names {
 		raw, err := os.ReadFile(name)
 		if err != nil {
@@ -837,7 +853,7 @@ func checkHead(t *testing.T, p *response, x *exchange, out []byte, f framing) {
 func BenchmarkParse(b *testing.B) {
 	for _, name := range []string{"get", "browser"} {
 		b.Run(name, func(b *testing.B) {
-			raw, err := os.ReadFile("testdata/http/" + name + ".req")
+			raw, err := os.ReadFile("test/testdata/http/" + name + ".req")
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -858,7 +874,7 @@ func BenchmarkParse(b *testing.B) {
 func BenchmarkEnviron(b *testing.B) {
 	for _, name := range []string{"get", "browser"} {
 		b.Run(name, func(b *testing.B) {
-			raw, err := os.ReadFile("testdata/http/" + name + ".req")
+			raw, err := os.ReadFile("test/testdata/http/" + name + ".req")
 			if err != nil {
 				b.Fatal(err)
 			}

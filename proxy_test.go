@@ -1,18 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // binaryProxy is a header of version 2 around the rest.
@@ -190,86 +182,4 @@ func FuzzProxyHeader(f *testing.F) {
 			}
 		}
 	})
-}
-
-const proxyApp = `
-def app(environ, start_response):
-    text = " ".join(environ[name] for name in
-        ("PROXY_PROTOCOL", "REMOTE_ADDR", "REMOTE_PORT", "PROXY_ADDR", "PROXY_PORT", "wsgi.url_scheme"))
-    start_response("200 OK", [("Content-Length", str(len(text)))])
-    return [text.encode()]
-`
-
-// TestHAProxy asks the application whom it sees when HAProxy is in front.
-func TestHAProxy(t *testing.T) {
-	for mode, option := range map[string]string{"v1": "send-proxy", "v2": "send-proxy-v2", "auto": "send-proxy-v2-ssl-cn"} {
-		t.Run(option, func(t *testing.T) {
-			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "app.py"), []byte(proxyApp), 0o644); err != nil {
-				t.Fatal(err)
-			}
-			s := startServer(t, dir, "--proxy-protocol="+mode, "-w", "2", "app:app")
-			front := startHAProxy(t, dir, "server s "+s.addr+" "+option)
-			for range 2 {
-				askThroughProxy(t, front)
-			}
-		})
-	}
-}
-
-// askThroughProxy makes two requests on one connection.
-func askThroughProxy(t *testing.T, front string) {
-	t.Helper()
-	c, err := net.DialTimeout("tcp", front, waitLimit)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(waitLimit))
-	r := bufio.NewReader(c)
-	us := strings.Replace(c.LocalAddr().String(), ":", " ", 1)
-	want := "TCP4 " + us + " " + strings.Replace(front, ":", " ", 1) + " http"
-	for range 2 {
-		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		resp, err := http.ReadResponse(r, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(resp.Body)
-		if err != nil || resp.StatusCode != 200 || string(body) != want {
-			t.Fatalf("%s: %q, %v, want %q", resp.Status, body, err, want)
-		}
-	}
-}
-
-// startHAProxy runs HAProxy with the given line for its server, and returns
-// the address that it listens on.
-func startHAProxy(t *testing.T, dir, server string) string {
-	t.Helper()
-	if _, err := exec.LookPath("haproxy"); err != nil {
-		t.Fatal("haproxy is not installed; it is in the Debian package haproxy")
-	}
-	files, addrs := listenFor(t, 1)
-	defer files[0].Close()
-	conf := filepath.Join(dir, "haproxy.cfg")
-	text := "defaults\n mode http\n timeout connect 10s\n timeout client 20s\n timeout server 20s\n" +
-		"listen test\n bind fd@3\n " + server + "\n"
-	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("haproxy", "-db", "-q", "-f", conf)
-	cmd.ExtraFiles = files
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		if t.Failed() {
-			t.Logf("haproxy: %s", out.Bytes())
-		}
-	})
-	return addrs[0]
 }

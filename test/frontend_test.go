@@ -1,4 +1,4 @@
-package main
+package test
 
 // Real nginx and HAProxy in front, over TCP and unix sockets, with the PROXY
 // protocol and with TLS. Whatever comes through them of testdata/http, no
@@ -7,6 +7,7 @@ package main
 // tells what it got.
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -187,6 +188,15 @@ type running struct {
 
 func (f *front) test(t *testing.T, certificate *authority) {
 	r := f.start(t, certificate)
+	cases := rawCases(t)
+	var questions []question
+	for _, c := range cases {
+		questions = append(questions, question{Stream: c.withInnocent()})
+	}
+	waits := map[string]bool{} // the server, for more than the case has
+	for i, a := range model(t, questions) {
+		waits[cases[i].name] = a.First.Verdict == "waits"
+	}
 	var mu sync.Mutex
 	answers := map[string]string{} // serial: client, target in hex
 	work := make(chan rawCase)
@@ -194,7 +204,7 @@ func (f *front) test(t *testing.T, certificate *authority) {
 	for range 64 { // most of them wait for the proxy's patience to end
 		wg.Go(func() {
 			for c := range work {
-				client, raw := r.exchange(t, c)
+				client, raw := r.exchange(t, c, waits[c.name])
 				mu.Lock()
 				for _, m := range answerLine.FindAllSubmatch(raw, -1) {
 					answers[string(m[1])] = client + " " + string(m[2])
@@ -203,7 +213,6 @@ func (f *front) test(t *testing.T, certificate *authority) {
 			}
 		})
 	}
-	cases := rawCases(t)
 	for _, c := range cases {
 		if t.Failed() {
 			break
@@ -219,9 +228,14 @@ func (f *front) test(t *testing.T, certificate *authority) {
 
 var answerLine = regexp.MustCompile(`(?m)^X-Answer: (\S+) (\w*)\r$`)
 
+// withInnocent is a case and an innocent request behind it.
+func (c *rawCase) withInnocent() []byte {
+	return fmt.Appendf(slices.Clone(c.raw), "GET /behind/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", c.name)
+}
+
 // exchange sends a case and an innocent request behind it, then one on a
 // connection of its own, which the case must not have touched.
-func (r *running) exchange(t *testing.T, c rawCase) (client string, answers []byte) {
+func (r *running) exchange(t *testing.T, c rawCase, waits bool) (client string, answers []byte) {
 	conn, err := net.Dial("tcp", r.addr)
 	if err != nil {
 		t.Error(err)
@@ -229,14 +243,12 @@ func (r *running) exchange(t *testing.T, c rawCase) (client string, answers []by
 	}
 	defer conn.Close()
 	_, client, _ = net.SplitHostPort(conn.LocalAddr().String())
-	innocent := fmt.Sprintf("GET /behind/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", c.name)
-	stream := slices.Concat(c.raw, []byte(innocent))
-	limit, waits := waitLimit, ownOpinion(newHTTPCase(), stream).Verdict == "waits"
+	limit := waitLimit
 	if waits {
 		limit = 6 * time.Second // a little longer than the proxy should
 	}
 	conn.SetDeadline(time.Now().Add(limit))
-	conn.Write(stream) // the proxy may close before it has all
+	conn.Write(c.withInnocent()) // the proxy may close before it has all
 	answers, err = io.ReadAll(io.LimitReader(conn, 1<<20))
 	if err != nil && !isReset(err) && !(waits && os.IsTimeout(err)) {
 		t.Errorf("%s: %v after %s", c.name, err, cut(string(answers)))
@@ -410,6 +422,91 @@ func (r *running) check(calls []map[string]string, answers map[string]string, fr
 
 // latinBytes is the bytes that Python shows as text.
 func latinBytes(text string) []byte {
-	b, _ := latin(nil, []byte(text))
+	var b []byte
+	for _, r := range text {
+		b = append(b, byte(r))
+	}
 	return b
+}
+
+const proxyApp = `
+def app(environ, start_response):
+    text = " ".join(environ[name] for name in
+        ("PROXY_PROTOCOL", "REMOTE_ADDR", "REMOTE_PORT", "PROXY_ADDR", "PROXY_PORT", "wsgi.url_scheme"))
+    start_response("200 OK", [("Content-Length", str(len(text)))])
+    return [text.encode()]
+`
+
+// TestHAProxy asks the application whom it sees when HAProxy is in front.
+func TestHAProxy(t *testing.T) {
+	for mode, option := range map[string]string{"v1": "send-proxy", "v2": "send-proxy-v2", "auto": "send-proxy-v2-ssl-cn"} {
+		t.Run(option, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "app.py"), []byte(proxyApp), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			s := startServer(t, dir, "--proxy-protocol="+mode, "-w", "2", "app:app")
+			front := startHAProxy(t, dir, "server s "+s.addr+" "+option)
+			for range 2 {
+				askThroughProxy(t, front)
+			}
+		})
+	}
+}
+
+// askThroughProxy makes two requests on one connection.
+func askThroughProxy(t *testing.T, front string) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", front, waitLimit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(waitLimit))
+	r := bufio.NewReader(c)
+	us := strings.Replace(c.LocalAddr().String(), ":", " ", 1)
+	want := "TCP4 " + us + " " + strings.Replace(front, ":", " ", 1) + " http"
+	for range 2 {
+		fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != 200 || string(body) != want {
+			t.Fatalf("%s: %q, %v, want %q", resp.Status, body, err, want)
+		}
+	}
+}
+
+// startHAProxy runs HAProxy with the given line for its server, and returns
+// the address that it listens on.
+func startHAProxy(t *testing.T, dir, server string) string {
+	t.Helper()
+	if _, err := exec.LookPath("haproxy"); err != nil {
+		t.Fatal("haproxy is not installed; it is in the Debian package haproxy")
+	}
+	files, addrs := listenFor(t, 1)
+	defer files[0].Close()
+	conf := filepath.Join(dir, "haproxy.cfg")
+	text := "defaults\n mode http\n timeout connect 10s\n timeout client 20s\n timeout server 20s\n" +
+		"listen test\n bind fd@3\n " + server + "\n"
+	if err := os.WriteFile(conf, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("haproxy", "-db", "-q", "-f", conf)
+	cmd.ExtraFiles = files
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if t.Failed() {
+			t.Logf("haproxy: %s", out.Bytes())
+		}
+	})
+	return addrs[0]
 }

@@ -1,4 +1,4 @@
-package main
+package test
 
 // Other parsers' opinions: Go's net/http, h11, and llhttp by way of httptools
 // read each case of testdata/http too. Where they differ from this server,
@@ -27,16 +27,16 @@ import (
 
 // opinion is what one parser makes of one case.
 type opinion struct {
-	Name    string      `json:"name"`
-	Peer    string      `json:"peer"`
-	Verdict string      `json:"verdict"` // accepts, refuses or waits for more
-	Why     string      `json:"why"`
-	Method  string      `json:"method"`
-	Target  string      `json:"target"`
-	Fields  [][2]string `json:"fields"`
-	Body    string      `json:"body"`
-	Rest    string      `json:"rest"`
-	Keep    bool        `json:"keep"`
+	Name    string
+	Peer    string
+	Verdict string // accepts, refuses or waits for more
+	Why     string
+	Method  string
+	Target  string
+	Fields  [][2]string
+	Body    string
+	Rest    string
+	Keep    bool
 }
 
 // differs names what the peer sees in another way.
@@ -78,46 +78,28 @@ var (
 	requestLine = regexp.MustCompile(`^[^\r\n]* HTTP/1\.1\r\n`)
 )
 
-// withHost is the case with the Host field that HTTP/1.1 demands, unless that
-// would change what it is about: to the peers its want would be all.
-func (c *rawCase) withHost(h *httpCase) []byte {
-	line := requestLine.Find(c.raw)
-	if line == nil || hostLine.Match(c.raw) {
-		return c.raw
+// withHost has the cases with the Host field that HTTP/1.1 demands, unless that
+// would change what a case is about, since to the peers its want would be all. And
+// it has what this server makes of each.
+func withHost(t *testing.T, cases []rawCase) (raws [][]byte, own []opinion) {
+	t.Helper()
+	var questions []question
+	for _, c := range cases {
+		with := c.raw
+		if line := requestLine.Find(c.raw); line != nil && !hostLine.Match(c.raw) {
+			with = slices.Concat(line, []byte("Host: x\r\n"), c.raw[len(line):])
+		}
+		questions = append(questions, question{c.settings, c.raw}, question{c.settings, with})
 	}
-	with := slices.Concat(line, []byte("Host: x\r\n"), c.raw[len(line):])
-	if a, b := ownOpinion(h, with), ownOpinion(h, c.raw); a.Verdict != b.Verdict || a.Why != b.Why {
-		return c.raw
+	answers := model(t, questions)
+	for i := 0; i < len(answers); i += 2 {
+		raw, o := questions[i].Stream, answers[i].First
+		if with := answers[i+1].First; with.Verdict == o.Verdict && with.Why == o.Why {
+			raw, o = questions[i+1].Stream, with
+		}
+		raws, own = append(raws, raw), append(own, o)
 	}
-	return with
-}
-
-// ownOpinion is what this server makes of raw.
-func ownOpinion(h *httpCase, raw []byte) *opinion {
-	var r request
-	buf, n, err := h.parsePieces(&r, raw)
-	if err == nil && n > 0 {
-		err = r.checkScriptName(h.scriptName)
-	}
-	switch {
-	case err != nil:
-		return &opinion{Verdict: "refuses", Why: err.text}
-	case n == 0:
-		return &opinion{Verdict: "waits"}
-	}
-	o := &opinion{Verdict: "accepts", Method: string(r.method), Target: latinText(r.target), Keep: r.keepAlive}
-	for _, f := range r.fields {
-		o.Fields = append(o.Fields, [2]string{latinText(f.name), latinText(f.value)})
-	}
-	body, used, err := h.takeBody(&r, buf[n:])
-	switch {
-	case err != nil && err.access:
-		return &opinion{Verdict: "refuses", Why: err.text}
-	case err != nil:
-		return &opinion{Verdict: "waits"}
-	}
-	o.Body, o.Rest = latinText(body), latinText(raw[n+used:])
-	return o
+	return raws, own
 }
 
 // goServer is net/http's server on connections in memory. Each connection has
@@ -213,12 +195,11 @@ func (s *goServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // pythonOpinions are those of the parsers in testdata/apps/parsers.py.
-func pythonOpinions(t *testing.T, cases []rawCase) (list []*opinion) {
+func pythonOpinions(t *testing.T, cases []rawCase, raws [][]byte) (list []*opinion) {
 	t.Helper()
 	var in bytes.Buffer
-	for _, c := range cases {
-		raw := c.withHost(c.surroundings(t))
-		json.NewEncoder(&in).Encode(map[string]string{"name": c.name, "raw": latinText(raw)})
+	for i, c := range cases {
+		json.NewEncoder(&in).Encode(map[string]string{"name": c.name, "raw": latinText(raws[i])})
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), siteLimit)
 	defer cancel()
@@ -241,18 +222,17 @@ func pythonOpinions(t *testing.T, cases []rawCase) (list []*opinion) {
 
 func TestDifferential(t *testing.T) {
 	cases := rawCases(t)
+	raws, opinions := withHost(t, cases)
 	own := map[string]*opinion{}
 	var peers []*opinion
 	server := startGoServer(t)
-	for _, c := range cases {
-		h := c.surroundings(t)
-		raw := c.withHost(h)
-		own[c.name] = ownOpinion(h, raw)
-		o := server.opinion(raw)
+	for i, c := range cases {
+		own[c.name] = &opinions[i]
+		o := server.opinion(raws[i])
 		o.Name, o.Peer = c.name, "net/http"
 		peers = append(peers, o)
 	}
-	peers = append(peers, pythonOpinions(t, cases)...)
+	peers = append(peers, pythonOpinions(t, cases, raws)...)
 	if len(peers) != 3*len(cases) {
 		t.Fatalf("%d opinions on %d cases", len(peers), len(cases))
 	}

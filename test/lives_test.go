@@ -1,4 +1,4 @@
-package main
+package test
 
 // Nothing accepted is lost: a load of numbered requests on kept connections,
 // while the server is reloaded, recycled, upgraded, stopped and killed. The

@@ -1,9 +1,7 @@
-package main
-
-// Black-box tests: TestMain builds the real binary, and TestScripts drives it
-// by testdata/script/NAME.txt. A script is lines of commands, then files as
-// `-- NAME --` and their text, which are put into a fresh directory, the
-// server's working directory. A blank separates words; '...' quotes one. Text
+// Package test has the tests that know nothing of the source: TestMain builds the
+// real binary, and TestScripts drives it by testdata/script/NAME.txt. A script is
+// lines of commands, then files as `-- NAME --` and their text, which are put into
+// a fresh directory, the server's working directory. A blank separates words; '...' quotes one. Text
 // to send or to compare has Go's escapes (\r \n \xNN) and may be repeated:
 // 'ab'*1000. A word written ~'...' is a regular expression (multi-line mode).
 // $ADDR $PORT $PID $DIR $PYTHON $GUNICORN stand for what their names say, and
@@ -58,6 +56,7 @@ package main
 //
 // With GUNICORN_REFERENCE naming a Python Gunicorn the same scripts run
 // against that.
+package test
 
 import (
 	"bufio"
@@ -105,9 +104,6 @@ func runTests(m *testing.M) int {
 		reference = true
 		return m.Run()
 	}
-	if f := flag.Lookup("test.fuzzworker"); f != nil && f.Value.String() == "true" {
-		return m.Run() // one of many, and none drives the binary
-	}
 	dir, err := os.MkdirTemp("", "gunicorn-test")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -115,7 +111,7 @@ func runTests(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	testBinary = filepath.Join(dir, "gunicorn")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-w", "-o", testBinary, ".")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-w", "-o", testBinary, "..")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "%v: %v\n%s", build, err, out)

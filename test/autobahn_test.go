@@ -1,4 +1,4 @@
-package main
+package test
 
 // The Autobahn test suite's sections against the whole server. Its fuzzing client
 // is not to be had for Python 3, so this is a client of our own: it sends what
@@ -7,8 +7,12 @@ package main
 
 import (
 	"bufio"
+	"bytes"
+	"compress/flate"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -35,12 +39,75 @@ async def app(scope, receive, send):
         await send(dict(event, type="websocket.send"))
 `
 
-// wsPeer is a client. Its transcript is a wsReader's, as if the server were a
-// client itself: whatever it sends is held against the same rules.
+// Frames.
+const (
+	opContinuation, opText, opBinary = 0, 1, 2
+	opClose, opPing, opPong          = 8, 9, 10
+	wsFin, wsRSV1, wsMasked          = 0x80, 0x40, 0x80
+	wsTail                           = "\x00\x00\xff\xff" // which compressed messages go without
+	deflateMin                       = 128                // shorter messages are not compressed
+)
+
+const (
+	kosme   = "\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5" // κόσμε
+	hello   = "Hello, world!"
+	goodKey = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+)
+
+// maskedFrame is a frame as clients send it.
+func maskedFrame(first byte, mask [4]byte, payload string) string {
+	b := []byte{first}
+	switch n := len(payload); {
+	case n < 126:
+		b = append(b, wsMasked|byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, wsMasked|126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, wsMasked|127), uint64(n))
+	}
+	b = append(b, mask[:]...)
+	for i := range len(payload) {
+		b = append(b, payload[i]^mask[i%4])
+	}
+	return string(b)
+}
+
+func clientFrame(first byte, payload string) string {
+	return maskedFrame(first, [4]byte{0x37, 0xfa, 0x21, byte(len(payload))}, payload)
+}
+
+// Frames of one letter: the capital has FIN.
+func wsT(p string) string { return clientFrame(wsFin|opText, p) }
+func wst(p string) string { return clientFrame(opText, p) }
+func wsb(p string) string { return clientFrame(opBinary, p) }
+func wsC(p string) string { return clientFrame(wsFin|opContinuation, p) }
+
+func wsPingFrame(p string) string { return clientFrame(wsFin|opPing, p) }
+
+func wsCloseFrame(code uint16, reason string) string {
+	return clientFrame(wsFin|opClose, string(binary.BigEndian.AppendUint16(nil, code))+reason)
+}
+
+// squeeze compresses as another implementation might.
+func squeeze(s string, level int) string {
+	var b bytes.Buffer
+	w, _ := flate.NewWriter(&b, level)
+	io.WriteString(w, s)
+	w.Flush()
+	return strings.TrimSuffix(b.String(), wsTail)
+}
+
+// wsPeer is a client. It makes a transcript of what the server says, which is held
+// against the rules of RFC 6455 and RFC 7692.
 type wsPeer struct {
 	net.Conn
 	in       *bufio.Reader
-	r        *wsReader
+	log      strings.Builder
+	open     byte // opcode of the message that has begun, 0 for none
+	packed   bool // which is compressed
+	message  []byte
+	window   []byte // the end of what has been decompressed, which later messages refer to
+	closed   bool
 	answer   http.Header // to the handshake
 	squeezed int         // frames of the server's that begin a compressed message
 }
@@ -64,7 +131,6 @@ func joinWebSocket(c net.Conn, target, offer string) (*wsPeer, error) {
 		return nil, fmt.Errorf("handshake: %w", err)
 	}
 	p.answer = resp.Header
-	p.r = &wsReader{d: newWSDecoder(0, p.deflates(), &wsPool{})}
 	return p, nil
 }
 
@@ -84,37 +150,114 @@ func (p *wsPeer) frame() error {
 		}
 		return err
 	}
-	if head[1]&wsMasked != 0 {
-		return fmt.Errorf("frame %x is masked", head)
+	first, n, size := head[0], uint64(head[1]), 2
+	switch n {
+	case 126:
+		size = 4
+	case 127:
+		size = 10
 	}
-	if head, err = p.in.Peek(wsHeadLen(head[1]) - 4); err != nil {
+	if head, err = p.in.Peek(size); err != nil {
 		return err
 	}
-	n, bad := frameLen(head)
-	if bad != nil {
-		return bad
+	switch n {
+	case 126:
+		n = uint64(binary.BigEndian.Uint16(head[2:]))
+	case 127:
+		n = binary.BigEndian.Uint64(head[2:])
 	}
-	first := head[0]
-	if first&wsRSV1 != 0 {
-		p.squeezed++
+	switch op := first & 0x0f; {
+	case head[1]&wsMasked != 0:
+		return fmt.Errorf("frame %x is masked", head)
+	case size == 4 && n < 126, size == 10 && n < 1<<16, n >= 1<<31:
+		return fmt.Errorf("frame %x has its length in the wrong form", head)
+	case op >= opClose && (n > 125 || first&wsFin == 0), op > opBinary && op < opClose, op > opPong:
+		return fmt.Errorf("no such frame: %x", head)
+	case first&0x70 != 0 && (first&0x70 != wsRSV1 || !p.deflates() || op != opText && op != opBinary):
+		return fmt.Errorf("frame %x has reserved bits", head)
+	case op < opClose && (op == opContinuation) != (p.open != 0):
+		return fmt.Errorf("frame %x, and message %x is open", head, p.open)
 	}
-	p.in.Discard(len(head))
+	p.in.Discard(size)
 	payload := make([]byte, n)
 	if _, err := io.ReadFull(p.in, payload); err != nil {
 		return io.ErrUnexpectedEOF
 	}
-	if p.r.closed {
+	if p.closed {
 		return fmt.Errorf("frame %x %.100q after the close frame", first, payload)
 	}
-	p.r.feed([]byte(clientFrame(first, string(payload))))
-	if p.r.fault != "" || p.r.bad != nil {
-		return fmt.Errorf("%s %v", p.r.fault, p.r.bad)
+	switch op := first & 0x0f; op {
+	case opPing:
+		fmt.Fprintf(&p.log, "ping %q\n", payload)
+	case opPong:
+		fmt.Fprintf(&p.log, "pong %q\n", payload)
+	case opClose:
+		return p.close(payload)
+	default:
+		if op != opContinuation {
+			p.open, p.packed = op, first&wsRSV1 != 0
+		}
+		if p.message = append(p.message, payload...); first&wsFin != 0 {
+			return p.whole()
+		}
 	}
 	return nil
 }
 
+func (p *wsPeer) close(payload []byte) error {
+	p.closed = true
+	code := 1005 // which stands for none
+	if len(payload) > 0 {
+		if len(payload) == 1 || !utf8.Valid(payload[2:]) {
+			return fmt.Errorf("close frame of %q", payload)
+		}
+		code, payload = int(binary.BigEndian.Uint16(payload)), payload[2:]
+		if code < 1000 || code > 1003 && code < 1007 || code > 1014 && code < 3000 || code >= 5000 {
+			return fmt.Errorf("close code %d", code)
+		}
+	}
+	fmt.Fprintf(&p.log, "close %d %q\n", code, payload)
+	return nil
+}
+
+// whole takes a message that is complete.
+func (p *wsPeer) whole() error {
+	message := p.message
+	if p.packed {
+		p.squeezed++
+		// What a sender leaves out of a message's end, and a last block.
+		packed := io.MultiReader(bytes.NewReader(message), strings.NewReader(wsTail+"\x01\x00\x00\xff\xff"))
+		var err error
+		if message, err = io.ReadAll(flate.NewReaderDict(packed, p.window)); err != nil {
+			return err
+		}
+		p.window = append(p.window, message...)
+		p.window = p.window[max(0, len(p.window)-32<<10):]
+	}
+	if p.open == opText && !utf8.Valid(message) {
+		return fmt.Errorf("text %.100q", message)
+	}
+	p.log.WriteString(transcript(p.open == opText, message) + "\n")
+	p.open, p.message = 0, p.message[:0]
+	return nil
+}
+
+// transcript is a message's line, as the server's own tests have it.
+func transcript(text bool, message []byte) string {
+	kind := "binary"
+	if text {
+		kind = "text"
+	}
+	if len(message) < 200 {
+		return fmt.Sprintf("%s %q", kind, message)
+	}
+	h := fnv.New32a()
+	h.Write(message)
+	return fmt.Sprintf("%s %d %x", kind, len(message), h.Sum32())
+}
+
 // said is the transcript so far, line by line.
-func (p *wsPeer) said() []string { return lines(p.r.log.String()) }
+func (p *wsPeer) said() []string { return lines(p.log.String()) }
 
 func lines(text string) []string {
 	if text = strings.TrimSuffix(text, "\n"); text == "" {
@@ -125,7 +268,7 @@ func lines(text string) []string {
 
 // await reads until the server has said so much.
 func (p *wsPeer) await(n int) error {
-	for strings.Count(p.r.log.String(), "\n") < n {
+	for strings.Count(p.log.String(), "\n") < n {
 		if err := p.frame(); err != nil {
 			return fmt.Errorf("%w after %.300q", err, p.said())
 		}
@@ -194,26 +337,6 @@ func judge(got, want []string, strict, complete bool) error {
 	return nil
 }
 
-// framesOf cuts a client's bytes into frames. What is no frame comes last.
-func framesOf(raw string) (list []string) {
-	for len(raw) >= 2 {
-		head := wsHeadLen(raw[1])
-		if len(raw) < head || raw[1]&wsMasked == 0 {
-			break
-		}
-		n, bad := frameLen([]byte(raw[:head-4]))
-		if bad != nil || int64(len(raw)-head) < n {
-			break
-		}
-		list = append(list, raw[:head+int(n)])
-		raw = raw[head+int(n):]
-	}
-	if raw != "" {
-		list = append(list, raw)
-	}
-	return list
-}
-
 // Ways to send a case.
 const (
 	sendWhole  = "whole"
@@ -222,44 +345,58 @@ const (
 	sendNoMore = "nothing beyond the mistake"
 )
 
+// wsCase is a case of the server's own tests, and what its decoder makes of it.
+type wsCase struct {
+	Name    string
+	In      []byte
+	Want    string // lines, "|" between them
+	Deflate bool
+	Limit   int64
+	At      int // when not 0: the byte with which a mistake is one
+	Steps   []struct {
+		Frame []byte
+		Lines []string // that it adds to the transcript
+	}
+	Closed bool // a close frame was read
+	Open   bool // a close frame behind it is not read as one: it ends within a frame
+	Bad    bool // there is a mistake, of that close frame too if Open
+}
+
 // play sends a case one way and judges what comes back.
 func (tt *wsCase) play(c net.Conn, way string) error {
 	defer c.Close()
 	offer := ""
-	if tt.deflate {
+	if tt.Deflate {
 		offer = "permessage-deflate"
 	}
 	p, err := joinWebSocket(c, "/", offer)
 	if err != nil {
 		return err
 	}
-	if p.deflates() != tt.deflate {
+	if p.deflates() != tt.Deflate {
 		return fmt.Errorf("extensions: %v", p.answer)
 	}
 	var want []string
-	if tt.want != "" {
-		want = echoed(strings.Split(tt.want, "|"))
+	if tt.Want != "" {
+		want = echoed(strings.Split(tt.Want, "|"))
 	}
-	model := &wsReader{d: newWSDecoder(tt.limit, tt.deflate, &wsPool{})}
 	switch way {
 	case sendWhole:
-		model.feed([]byte(tt.in))
-		err = p.send(tt.in)
+		err = p.send(string(tt.In))
 	case sendNoMore:
-		model.feed([]byte(tt.in))
-		err = p.send(tt.in[:tt.at])
+		err = p.send(string(tt.In[:tt.At]))
 	case sendBytes:
-		model.feed([]byte(tt.in))
-		for i := 0; i < len(tt.in) && err == nil; i++ {
-			err = p.send(tt.in[i : i+1])
+		for i := 0; i < len(tt.In) && err == nil; i++ {
+			err = p.send(string(tt.In[i : i+1]))
 		}
 	case sendSteps:
-		for _, frame := range framesOf(tt.in) {
-			if err = p.send(frame); err != nil {
+		var understood []string
+		for _, step := range tt.Steps {
+			if err = p.send(string(step.Frame)); err != nil {
 				break
 			}
-			model.feed([]byte(frame))
-			if err = p.await(len(echoed(lines(model.log.String())))); err != nil {
+			understood = append(understood, step.Lines...)
+			if err = p.await(len(echoed(understood))); err != nil {
 				return err
 			}
 		}
@@ -268,24 +405,23 @@ func (tt *wsCase) play(c net.Conn, way string) error {
 		return err
 	}
 	strict := way == sendSteps
-	if !model.closed && model.bad == nil {
+	if tt.Open || !tt.Closed && !tt.Bad {
 		if err := p.await(len(want)); err != nil {
 			return err
 		}
 		strict = strict || len(want) < 2 // nothing is left out
-		last := wsCloseFrame(1000, "")
-		if model.feed([]byte(last)); !model.closed {
-			return judge(p.said(), want, strict, model.bad == nil) // it was cut off in a frame, and the client leaves
+		if tt.Open {
+			return judge(p.said(), want, strict, !tt.Bad) // it was cut off in a frame, and the client leaves
 		}
 		want = append(want, `close 1000 ""`)
-		if err := p.send(last); err != nil {
+		if err := p.send(wsCloseFrame(1000, "")); err != nil {
 			return err
 		}
 	}
 	if err := p.end(); err != nil {
 		return err
 	}
-	return judge(p.said(), want, strict, model.bad == nil)
+	return judge(p.said(), want, strict, !tt.Bad)
 }
 
 // autobahnServer echoes.
@@ -359,6 +495,8 @@ func TestAutobahn(t *testing.T) {
 		*wsCase
 		way string
 	}
+	var all []wsCase
+	askModel(t, "TestModelWebSocket", nil, &all)
 	for name, args := range map[string][]string{
 		"1M":       {"--ws-max-size", "1M"},
 		"10 bytes": {"--ws-max-size", "10"},
@@ -371,37 +509,35 @@ func TestAutobahn(t *testing.T) {
 			python := s.python()
 			var plays []play
 			cases := 0
-			for _, tt := range wsCases() {
+			for _, tt := range all {
 				on := "1M"
 				switch {
-				case tt.limit > 0:
-					on = fmt.Sprintf("%d bytes", tt.limit)
-				case strings.HasPrefix(tt.name, "9 longer"):
+				case tt.Limit > 0:
+					on = fmt.Sprintf("%d bytes", tt.Limit)
+				case strings.HasPrefix(tt.Name, "9 longer"):
 					on = "no limit"
-				default:
-					tt.limit = 1 << 20
 				}
 				if on != name && (name != "TLS" || on != "1M") {
 					continue
 				}
 				cases++
-				closeCode := strings.HasPrefix(tt.name, "7 code") // there are two thousand
+				closeCode := strings.HasPrefix(tt.Name, "7 code") // there are two thousand
 				plays = append(plays, play{&tt, sendWhole})
-				if tt.at > 0 && !closeCode {
+				if tt.At > 0 && !closeCode {
 					plays = append(plays, play{&tt, sendNoMore})
 				}
 				if name == "TLS" || closeCode {
 					continue
 				}
 				plays = append(plays, play{&tt, sendSteps})
-				if len(tt.in) < 200 {
+				if len(tt.In) < 200 {
 					plays = append(plays, play{&tt, sendBytes})
 				}
 			}
 			t.Logf("%d cases, %d connections", cases, len(plays))
 			inParallel(t, plays, func(p play) error {
 				if err := p.play(s.dial(1), p.way); err != nil {
-					return fmt.Errorf("%s, %s: %w", p.name, p.way, err)
+					return fmt.Errorf("%s, %s: %w", p.Name, p.way, err)
 				}
 				return nil
 			})
@@ -487,10 +623,8 @@ func (l *wsLoad) play(c net.Conn) error {
 	if p.deflates() != (p.squeezed > 0) && len(l.payload) >= deflateMin {
 		return fmt.Errorf("%d compressed messages", p.squeezed)
 	}
-	r := &wsReader{message: []byte(l.payload)}
-	r.say(l.text, "")
-	want := strings.Repeat(r.log.String(), l.times) + "close 1000 \"\"\n"
-	if got := p.r.log.String(); got != want {
+	want := strings.Repeat(transcript(l.text, []byte(l.payload))+"\n", l.times) + "close 1000 \"\"\n"
+	if got := p.log.String(); got != want {
 		return fmt.Errorf("%.300q, want %.300q", got, want)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package main
+package test
 
 // The cases of testdata/http once more, over sockets: the real binary gets each
 // behind a good request, and what its application was called with must be what
@@ -14,10 +14,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -27,17 +29,6 @@ type rawCase struct {
 	name     string
 	raw      []byte
 	settings []string
-}
-
-func (c *rawCase) surroundings(t testing.TB) *httpCase {
-	t.Helper()
-	h := newHTTPCase()
-	for _, word := range c.settings {
-		if err := h.set(word); err != nil {
-			t.Fatalf("%s: %v", c.name, err)
-		}
-	}
-	return h
 }
 
 // rawCases reads all cases.
@@ -64,88 +55,77 @@ func rawCases(t testing.TB) []rawCase {
 	return cases
 }
 
+// A model is asked what the server's parser alone makes of bytes: it is the test
+// binary of the package beside this one, which knows the parser. (See
+// model_test.go there.)
+
+// question is a stream of bytes, and the settings under which it is read.
+type question struct {
+	Settings []string
+	Stream   []byte
+}
+
+// answer is what becomes of the whole stream, and of its first request alone.
+type answer struct {
+	Outcomes []outcome
+	First    opinion
+}
+
 // outcome is what becomes of one request: a call of the application, or the
 // status that the client gets instead.
 type outcome struct {
-	status  int
-	head    bool // the answer has no body
-	environ map[string]any
-	body    []byte
+	Status  int
+	Head    bool // the answer has no body
+	Environ map[string]string
+	Body    []byte
 }
 
-// outcomes reads a whole stream, whose client sends nothing after it and waits
-// for what comes: one outcome for each answer.
-func (h *httpCase) outcomes(stream []byte) (list []outcome) {
-	for at := 0; ; {
-		var r request
-		buf, n, err := h.parsePieces(&r, stream[at:])
-		if n == 0 && err == nil {
-			return list // without a whole head there is nothing to answer
+// model has the parser answer questions.
+func model(t testing.TB, questions []question) (answers []answer) {
+	t.Helper()
+	askModel(t, "TestModelHTTP", questions, &answers)
+	if len(answers) != len(questions) {
+		t.Fatalf("%d answers to %d questions", len(answers), len(questions))
+	}
+	return answers
+}
+
+func askModel(t testing.TB, test string, questions, answers any) {
+	t.Helper()
+	binary, err := modelBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "model")
+	b, err := json.Marshal(questions)
+	if err == nil {
+		err = os.WriteFile(file, b, 0o644)
+	}
+	if err == nil {
+		cmd := exec.Command(binary, "-test.run", "^"+test+"$", "-model", file)
+		cmd.Dir = ".."
+		if out, runErr := cmd.CombinedOutput(); runErr != nil {
+			err = fmt.Errorf("%s: %w\n%s", test, runErr, out)
 		}
-		if err == nil {
-			err = r.checkScriptName(h.scriptName)
-		}
-		o := outcome{status: 200, head: string(r.method) == "HEAD"}
-		if err == nil {
-			o.environ = h.environ(&r)
-			var used int
-			o.body, used, err = h.takeBody(&r, buf[n:])
-			at += n + used
-		}
-		if err != nil {
-			return append(list, outcome{status: err.status, head: o.head})
-		}
-		if list = append(list, o); !r.keepAlive {
-			return list
-		}
+	}
+	if err == nil {
+		b, err = os.ReadFile(file)
+	}
+	if err == nil {
+		err = json.Unmarshal(b, answers)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
-// takeBody reads a body at the front of in. One that never ends is a mistake of
-// the client's, which has nothing more to say.
-func (h *httpCase) takeBody(r *request, in []byte) (body []byte, n int, err *badRequest) {
-	done := true
-	switch {
-	case r.chunked:
-		var d chunkedDecoder
-		body, n, done, err = d.decode(nil, in, &h.config)
-	case r.contentLength > int64(len(in)):
-		done = false
-	case r.contentLength > 0:
-		n = int(r.contentLength)
-		body = in[:n]
+var modelBinary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(filepath.Dir(testBinary), "model")
+	if out, err := exec.Command("go", "test", "-c", "-o", path, "..").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go test -c: %w\n%s", err, out)
 	}
-	if err == nil && !done {
-		err = statusPage(400)
-	}
-	return body, n, err
-}
-
-// TestOutcomes looks at the model that TestServed takes for the truth.
-func TestOutcomes(t *testing.T) {
-	const get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-	for stream, want := range map[string]string{
-		"":        "",
-		"GET / H": "",
-		get + get + "HEAD / HTTP/1.0\r\n\r\n" + get:                                        "200 200 200",
-		get + "GET /\r\n\r\n" + get:                                                        "200 400",
-		"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab" + get + "GET":                     "200 200",
-		"POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\n" + get:                              "400",
-		"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + get:   "200 200",
-		"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n" + get:  "400",
-		"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n":             "400",
-		"GET / HTTP/1.1\r\nConnection: close\r\n\r\n" + get:                                "200",
-		"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n" + get: "400",
-	} {
-		var got []string
-		for _, o := range newHTTPCase().outcomes([]byte(stream)) {
-			got = append(got, strconv.Itoa(o.status))
-		}
-		if strings.Join(got, " ") != want {
-			t.Errorf("%q: %v, want %s", stream, got, want)
-		}
-	}
-}
+	return path, nil
+})
 
 // recorder notes each call, and on /foo/calls says which there were.
 const recorderApp = `
@@ -186,14 +166,20 @@ func TestServed(t *testing.T) {
 	for settings, cases := range groups {
 		t.Run(cmp.Or(settings, "defaults"), func(t *testing.T) {
 			t.Parallel()
-			h := cases[0].surroundings(t)
-			s := startRecorder(t, h, cases[0].settings)
+			s := startRecorder(t, cases[0].settings)
+			var questions []question
 			for _, c := range cases {
 				stream := slices.Concat([]byte(goodRequest), c.raw)
-				s.check(c.name+", the last", stream, len(stream))
-				s.check(c.name+", with one after it", append(stream, afterRequest...), len(stream))
+				questions = append(questions, question{s.settings, stream},
+					question{s.settings, slices.Concat(stream, []byte(afterRequest))})
+			}
+			answers := model(t, questions)
+			for i, c := range cases {
+				last, more := questions[2*i].Stream, questions[2*i+1].Stream
+				s.check(c.name+", the last", last, len(last), answers[2*i].Outcomes)
+				s.check(c.name+", with one after it", more, len(last), answers[2*i+1].Outcomes)
 				if len(c.raw) < 1000 {
-					s.check(c.name+", dripping in", stream, 1)
+					s.check(c.name+", dripping in", last, 1, answers[2*i].Outcomes)
 				}
 			}
 		})
@@ -203,14 +189,14 @@ func TestServed(t *testing.T) {
 // recorderServer runs recorderApp with the settings of a case.
 type recorderServer struct {
 	*server
-	h *httpCase
+	settings []string // of the model: the case's, and the addresses of this server and its clients
 }
 
-func startRecorder(t *testing.T, h *httpCase, settings []string) *recorderServer {
+func startRecorder(t *testing.T, settings []string) *recorderServer {
 	t.Helper()
 	dir := t.TempDir()
 	allowed := "10.0.0.1"
-	if h.trusted && !h.endpoint.unix {
+	if slices.Contains(settings, "trusted") {
 		allowed = "127.0.0.1"
 	}
 	args := []string{"--forwarded-allow-ips", allowed}
@@ -239,17 +225,23 @@ func startRecorder(t *testing.T, h *httpCase, settings []string) *recorderServer
 			t.Fatal(err)
 		}
 	}
-	return &recorderServer{startServer(t, dir, append(args, "app:app")...), h}
+	s := startServer(t, dir, append(args, "app:app")...)
+	conn := s.dial(1)
+	defer conn.Close()
+	name, port, err := net.SplitHostPort(conn.RemoteAddr().String())
+	if err != nil { // a unix socket has no port
+		return &recorderServer{s, append(settings, "server_name="+conn.RemoteAddr().String())}
+	}
+	return &recorderServer{s, append(settings, "server_name="+name, "server_port="+port, "remote_addr=127.0.0.1", "remote_port=")}
 }
 
 // check sends a stream in pieces of a size and compares answers and calls.
-func (s *recorderServer) check(name string, stream []byte, piece int) {
+func (s *recorderServer) check(name string, stream []byte, piece int, want []outcome) {
 	t := s.t
 	t.Helper()
 	conn := s.dial(1)
 	defer conn.Close()
-	s.setEndpoint(conn)
-	want := s.h.outcomes(stream)
+	_, port, _ := net.SplitHostPort(conn.LocalAddr().String())
 	got, err := exchangeStream(conn, stream, piece, want)
 	if err != nil {
 		t.Fatalf("%s: %v", name, err)
@@ -257,9 +249,12 @@ func (s *recorderServer) check(name string, stream []byte, piece int) {
 	calls := s.calls()
 	var statuses []int
 	for _, o := range want {
-		if statuses = append(statuses, o.status); o.status == 200 {
+		if statuses = append(statuses, o.Status); o.Status == 200 {
 			if len(calls) == 0 {
-				t.Fatalf("%s: one call less", name)
+				t.Fatalf("%s: one call less, answers %v", name, got)
+			}
+			if calls[0]["REMOTE_PORT"] == port {
+				calls[0]["REMOTE_PORT"] = "" // as the model has it, which knows no client
 			}
 			compareCall(t, name, calls[0], &o)
 			calls = calls[1:]
@@ -273,36 +268,31 @@ func (s *recorderServer) check(name string, stream []byte, piece int) {
 	}
 }
 
-// setEndpoint tells the model what the connection adds to the environ.
-func (s *recorderServer) setEndpoint(conn net.Conn) {
-	if s.h.endpoint.unix {
-		s.h.endpoint.serverName = conn.RemoteAddr().String()
-		return
-	}
-	e := &s.h.endpoint
-	e.serverName, e.serverPort, _ = net.SplitHostPort(conn.RemoteAddr().String())
-	e.remoteAddr, e.remotePort, _ = net.SplitHostPort(conn.LocalAddr().String())
-}
-
 func compareCall(t testing.TB, name string, call map[string]string, want *outcome) {
 	t.Helper()
-	for k, v := range want.environ {
+	for k, v := range want.Environ {
 		if got, ok := call[k]; !ok || got != v {
 			t.Fatalf("%s: %s is %q, want %q", name, k, got, v)
 		}
 	}
 	for k := range call {
-		if _, ok := want.environ[k]; !ok && (strings.HasPrefix(k, "HTTP_") || strings.HasPrefix(k, "CONTENT_")) {
+		if _, ok := want.Environ[k]; !ok && (strings.HasPrefix(k, "HTTP_") || strings.HasPrefix(k, "CONTENT_")) {
 			t.Fatalf("%s: %s is %q, want none", name, k, call[k])
 		}
 	}
-	if body := call["body"]; body != latinText(want.body) {
-		t.Fatalf("%s: body %q, want %q", name, body, latinText(want.body))
+	if body := call["body"]; body != latinText(want.Body) {
+		t.Fatalf("%s: body %q, want %q", name, body, latinText(want.Body))
 	}
 }
 
 // latinText is how Python shows bytes in a str.
-func latinText(b []byte) string { return string(appendLatin(nil, b)) }
+func latinText(b []byte) string {
+	text := make([]rune, len(b))
+	for i, c := range b {
+		text[i] = rune(c)
+	}
+	return string(text)
+}
 
 // exchangeStream sends all, then reads all: the statuses of the answers.
 func exchangeStream(conn net.Conn, stream []byte, piece int, want []outcome) (statuses []int, err error) {
@@ -324,7 +314,7 @@ func exchangeStream(conn net.Conn, stream []byte, piece int, want []outcome) (st
 			return statuses, nil
 		}
 		req := &http.Request{Method: "GET"}
-		if n := len(statuses); n < len(want) && want[n].head {
+		if n := len(statuses); n < len(want) && want[n].Head {
 			req.Method = "HEAD"
 		}
 		resp, err := http.ReadResponse(r, req)

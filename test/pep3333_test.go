@@ -1,4 +1,4 @@
-package main
+package test
 
 // PEP 3333 to the letter: what it says that servers must, must not and should
 // do, each rule by the heading under which it stands. testdata/apps/pep3333.py

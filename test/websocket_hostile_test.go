@@ -1,4 +1,4 @@
-package main
+package test
 
 // WebSockets with clients that are slow, or mean no good. Whatever one does, the
 // memory of worker and Python stays bounded, others are served meanwhile and the
@@ -151,9 +151,7 @@ func (p *wsPeer) write(t testing.TB, raw ...string) {
 
 // plain is a frame whose mask is of no effect, so that it may be repeated.
 func plain(first byte, payload string) string {
-	b := appendWSHead(nil, first&0x0f, false, false, len(payload))
-	b[0], b[1] = first, b[1]|wsMasked
-	return string(b) + "\x00\x00\x00\x00" + payload
+	return maskedFrame(first, [4]byte{}, payload)
 }
 
 // TestHostileReader never reads what the application sends.
@@ -260,7 +258,7 @@ func TestHostileFlood(t *testing.T) {
 			close(stop)
 			h.check(<-ended)
 			p.write(t, wsPingFrame("the last"))
-			for !strings.HasSuffix(p.r.log.String(), "pong \"the last\"\n") {
+			for !strings.HasSuffix(p.log.String(), "pong \"the last\"\n") {
 				h.check(p.frame())
 			}
 			p.Close()
@@ -392,10 +390,10 @@ func TestWebSocketWithin(t *testing.T) {
 					h.awaitWorker()
 					put(t, filepath.Join(h.dir, "goon"), nil)
 				}
-				for !strings.Contains(p.r.log.String(), "pong \"3\"\n") || !strings.Contains(p.r.log.String(), "binary") {
+				for !strings.Contains(p.log.String(), "pong \"3\"\n") || !strings.Contains(p.log.String(), "binary") {
 					h.check(p.frame())
 				}
-				p.r.log.Reset()
+				p.log.Reset()
 				if target == "/held" {
 					h.check(os.Remove(filepath.Join(h.dir, "goon")))
 				}

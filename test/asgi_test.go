@@ -1,4 +1,4 @@
-package main
+package test
 
 // ASGI applications, used by real clients: testdata/apps has a FastAPI, a
 // Starlette and a Quart site, a chat of Channels, and the Django site with an

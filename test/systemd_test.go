@@ -1,4 +1,4 @@
-package main
+package test
 
 import (
 	"os"
@@ -13,14 +13,14 @@ func TestUnits(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		t.Fatal("systemd-analyze is not installed; it is in the Debian package systemd")
 	}
-	manual := strings.ReplaceAll(readAll("gunicorn.1"), `\-`, "-")
+	manual := strings.ReplaceAll(readAll("../gunicorn.1"), `\-`, "-")
 	_, service, _ := strings.Cut(manual, "\n.Pa shop.service ,\n")
 	_, service, _ = strings.Cut(service, "indent\n")
 	service, _, _ = strings.Cut(service, ".Ed\n")
 	_, socket, _ := strings.Cut(manual, "\n.Pa shop.socket\n")
 	_, socket, _ = strings.Cut(socket, "indent\n")
 	socket, _, _ = strings.Cut(socket, ".Ed\n")
-	_, short, _ := strings.Cut(readAll("README.md"), "## Under systemd\n\n")
+	_, short, _ := strings.Cut(readAll("../README.md"), "## Under systemd\n\n")
 	short, _, _ = strings.Cut(short, "\n\nWith a socket")
 	for name, units := range map[string]map[string]string{
 		"manual": {"shop.service": service, "shop.socket": socket},

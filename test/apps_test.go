@@ -1,4 +1,4 @@
-package main
+package test
 
 // Real applications, used by real clients: testdata/apps has a Flask and a
 // Django site, one page in Bottle and in Falcon, a program that uses each of
