@@ -13,7 +13,7 @@
 //	worker.go     a worker's loop, signals, dispatch, limits in time
 //	queue.go      the requests that wait there: order, clients that leave
 //	client.go     one client's connection
-//	tls.go        its TLS; cert.go certificates, cipher.go the list of ciphers,
+//	tls.go        its TLS; cert.go certificates and the list of ciphers,
 //	              pump.go requests that a sibling answers through this worker
 //	http.go       HTTP/1.1, bytes to a request and a response to bytes
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
@@ -29,9 +29,8 @@
 //	identity.go   users and groups, the way into the background
 //	cgroup.go     CPUs that may be used, kills for want of memory
 //	reload.go     files that --reload watches
-//	log.go        error and access log; accessjson.go, syslog.go, statsd.go
-//	              (by datagram.go), relay.go Python's records on their way
-//	              there, logger.go logs that are made in Python
+//	log.go        error and access log; accessjson.go, remote.go those for
+//	              syslog and statsd, logger.go those that are made in Python
 //	sys.go        system calls
 //
 // The Python half is in python/:

@@ -200,7 +200,7 @@ def open_outbox(settings):
 
 
 def relay(text):
-    """Has the worker (relay.go) send a record or a metric: neither a daemon
+    """Has the worker (remote.go) send a record or a metric: neither a daemon
     nor a name server can hold up the application."""
     if outbox:
         try:
