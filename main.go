@@ -277,14 +277,22 @@ head = marshal.dumps((sys.version, index))
 w.write(len(head).to_bytes(4, 'little') + head + b''.join(files.values()))
 w.close()`
 
+// probed is the answer of the interpreter that was asked last, by the name that it
+// was called by. It holds as long as that file is the same: reading settings and
+// reloads need not wait for Python to start again.
+var probed struct {
+	path   string
+	file   os.FileInfo
+	bridge *os.File
+}
+
+func sameFile(a, b os.FileInfo) bool {
+	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
+}
+
 // findPython returns the interpreter for the application, --python, that of the
 // active virtualenv or the first on PATH, and wsgi.py as that one wants it.
 func findPython(c *config) (python string, bridge *os.File, err error) {
-	source, err := memfd("sources", sources())
-	if err != nil {
-		return "", nil, err
-	}
-	defer unix.Close(source)
 	candidates := []string{"python3", "python"}
 	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
 		candidates = append([]string{filepath.Join(venv, "bin", "python3")}, candidates...)
@@ -302,6 +310,14 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		if path, err = filepath.Abs(path); err != nil {
 			return "", nil, err
 		}
+		file, _ := os.Stat(path)
+		if path == probed.path && sameFile(file, probed.file) {
+			return path, probed.bridge, nil
+		}
+		source, err := memfd("sources", sources())
+		if err != nil {
+			return "", nil, err
+		}
 		var pid int
 		out, err := readPython(func(out int) (_ int, err error) {
 			pid, err = syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
@@ -309,6 +325,7 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 			})
 			return pid, err
 		})
+		unix.Close(source)
 		if err == nil {
 			waitFor(pid)
 		}
@@ -320,15 +337,21 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		case err != nil || len(words) != 3:
 			tried = append(tried, path+" (does not run)")
 		default:
-			if words[2] != "" {
-				path = words[2]
-			}
 			fd, err := memfd("bridge", rest)
 			if err != nil {
 				return "", nil, err
 			}
+			bridge := os.NewFile(uintptr(fd), "bridge")
 			// All Pythons share it, and they run as different users.
-			return path, os.NewFile(uintptr(fd), "bridge"), seal(fd)
+			if err := seal(fd); err != nil {
+				return "", nil, err
+			}
+			if words[2] == path { // and not one that a version manager may choose anew
+				probed.path, probed.file, probed.bridge = path, file, bridge
+			} else if words[2] != "" {
+				path = words[2]
+			}
+			return path, bridge, nil
 		}
 	}
 	return "", nil, fmt.Errorf("python: no Python %s or newer was found; tried %s", oldest, strings.Join(tried, ", "))
