@@ -1011,11 +1011,6 @@ func leftEarly(status int, text string) *badRequest {
 	return &badRequest{status: status, reason: reasonPhrase(status), text: text, left: true}
 }
 
-// statusPage is an answer of the server's own that needs no words.
-func statusPage(status int) *badRequest {
-	return newBadRequest(status, reasonPhrase(status), "")
-}
-
 func badLine(line []byte) *badRequest {
 	text := "Invalid HTTP request line: " + repr(line)
 	return newBadRequest(400, text, "Invalid Request Line '"+text+"'")

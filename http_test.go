@@ -322,7 +322,7 @@ func TestErrorPage(t *testing.T) {
 		408: "Request Timeout", 413: "Content Too Large", 500: "Internal Server Error",
 		502: "Bad Gateway", 503: "Service Unavailable", 504: "Gateway Timeout",
 	} {
-		page := string(appendErrorPage(nil, statusPage(status)))
+		page := string(appendErrorPage(nil, newBadRequest(status, "", "")))
 		if want := fmt.Sprintf("HTTP/1.1 %d %s\r\n", status, reason); !strings.HasPrefix(page, want) {
 			t.Errorf("%q, want %q", page, want)
 		}

@@ -128,7 +128,7 @@ func (h *httpCase) takeBody(r *request, in []byte) (body []byte, n int, err *bad
 		body = in[:n]
 	}
 	if err == nil && !done {
-		err = statusPage(400)
+		err = newBadRequest(400, "", "")
 	}
 	return body, n, err
 }

@@ -150,7 +150,6 @@ def set_up_logging(settings):
     captured = settings["capture_output"] and settings["errorlog"] != "-"
     if settings["logs"]:
         logger = package()["gunicorn.glogging"].open_log(settings)
-        add_relays(settings, *(logging.getLogger(name) for name in ("gunicorn.error", "gunicorn.access")))
     else:
         add_handlers(settings)
     error, access = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
