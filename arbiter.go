@@ -8,7 +8,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -756,11 +755,9 @@ func (a *arbiter) hookOf(c *config, listeners []*bound, name string, args ...any
 	addresses, entries := []any{}, []any{}
 	for _, l := range listeners {
 		addr := any(l.addr.path)
-		switch sa, _ := unix.Getsockname(l.fd); sa := sa.(type) {
-		case *unix.SockaddrInet4:
-			addr = []any{netip.AddrFrom4(sa.Addr).String(), sa.Port}
-		case *unix.SockaddrInet6:
-			addr = []any{netip.AddrFrom16(sa.Addr).String(), sa.Port}
+		sa, _ := unix.Getsockname(l.fd)
+		if own := addrPort(sa); own.IsValid() {
+			addr = []any{own.Addr().String(), int(own.Port())}
 		}
 		addresses = append(addresses, addr)
 		entries = append(entries, []any{l.String(), addr, l.fd, addr})

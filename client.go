@@ -1095,13 +1095,8 @@ func (w *worker) trusts(fd int) bool {
 	if err != nil {
 		return false // it has left
 	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return w.cfg.forwardedAllowIPs.has(netip.AddrFrom4(sa.Addr))
-	case *unix.SockaddrInet6:
-		return w.cfg.forwardedAllowIPs.has(netip.AddrFrom16(sa.Addr))
-	}
-	return false
+	peer := addrPort(sa)
+	return peer.IsValid() && w.cfg.forwardedAllowIPs.has(peer.Addr())
 }
 
 // Buffers -------------------------------------------------------------------

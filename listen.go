@@ -37,13 +37,11 @@ func (l *bound) String() string {
 	if err != nil {
 		return err.Error()
 	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return fmt.Sprintf("http://%s:%d", netip.AddrFrom4(sa.Addr), sa.Port)
-	case *unix.SockaddrInet6:
-		return fmt.Sprintf("http://[%s]:%d", netip.AddrFrom16(sa.Addr), sa.Port)
-	case *unix.SockaddrUnix:
+	if sa, ok := sa.(*unix.SockaddrUnix); ok {
 		return "unix:" + sa.Name
+	}
+	if addr := addrPort(sa); addr.IsValid() {
+		return "http://" + addr.String()
 	}
 	return "unknown"
 }
@@ -205,7 +203,7 @@ func (a *arbiter) bindOnce(c *config, addr address) (fd int, err error) {
 			return -1, err
 		}
 	default:
-		ip, err := resolve(addr.host, addr.network == "tcp6")
+		ip, err := addr.resolve()
 		if err != nil {
 			return -1, err
 		}
@@ -280,18 +278,34 @@ func clearSocket(path string) error {
 	return os.NewSyscallError("unlink", unix.Unlink(path))
 }
 
-// resolve turns a host into an address; names have IPv4 ones here.
-func resolve(host string, v6 bool) (netip.Addr, error) {
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Is6() == v6 {
+var errNoHost = errors.New("[Errno -2] Name or service not known")
+
+// resolve is the address of a host to listen on; names have IPv4 ones here, and
+// those of IPv6 stand in brackets.
+func (a address) resolve() (netip.Addr, error) {
+	ip, err := resolve("ip4", a.host)
+	if err == nil && ip.Is6() && a.network != "tcp6" {
+		err = errNoHost
+	}
+	return ip, err
+}
+
+// resolve looks up a host, which may be an address. Network is ip4, or ip for
+// either kind of address.
+func resolve(network, host string) (netip.Addr, error) {
+	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", host)
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
 	if err != nil || len(ips) == 0 {
-		return netip.Addr{}, errors.New("[Errno -2] Name or service not known")
+		return netip.Addr{}, errNoHost
 	}
-	return ips[0].Unmap(), nil
+	// Of a name with both kinds of addresses the old kind, where daemons have
+	// always listened.
+	i := slices.IndexFunc(ips, func(a netip.Addr) bool { return a.Unmap().Is4() })
+	return ips[max(i, 0)].Unmap(), nil
 }
 
 func zoneIndex(zone string) uint32 {

@@ -6,14 +6,12 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -729,18 +727,9 @@ func lookupHost(host string, port int) (string, error) {
 	if host == "" {
 		host = "localhost"
 	}
-	ip, err := netip.ParseAddr(host)
+	ip, err := resolve("ip", host)
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		if err != nil || len(ips) == 0 {
-			return "", fmt.Errorf("%s: [Errno -2] Name or service not known", pyRepr(host))
-		}
-		// Of a name with both kinds of addresses the old kind, where daemons
-		// have always listened.
-		i := slices.IndexFunc(ips, func(a netip.Addr) bool { return a.Unmap().Is4() })
-		ip = ips[max(i, 0)]
+		return "", fmt.Errorf("%s: %w", pyRepr(host), err)
 	}
 	return netip.AddrPortFrom(ip.Unmap(), uint16(port)).String(), nil
 }

@@ -9,6 +9,7 @@ package main
 
 import (
 	"encoding/binary"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -304,3 +305,15 @@ var clockStart, clockBase = func() (time.Time, int64) {
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
 	return time.Now(), ts.Nano()
 }()
+
+// addrPort is the address of a TCP socket, without its zone; it is not valid for a
+// socket of another family.
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}

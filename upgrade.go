@@ -131,17 +131,12 @@ func (l *bound) matches(addr address) bool {
 	if addr.network != "tcp" && addr.network != "tcp6" {
 		return false
 	}
-	ip, err := resolve(addr.host, addr.network == "tcp6")
+	ip, err := addr.resolve()
 	if err != nil {
 		return false
 	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return ip.Is4() && ip.As4() == sa.Addr && (addr.port == sa.Port || addr.port == 0)
-	case *unix.SockaddrInet6:
-		return ip.Is6() && ip.As16() == sa.Addr && (addr.port == sa.Port || addr.port == 0)
-	}
-	return false
+	own := addrPort(sa)
+	return own.Addr() == ip.WithZone("") && (addr.port == int(own.Port()) || addr.port == 0)
 }
 
 // upgrade executes the program anew (USR2).

@@ -300,16 +300,10 @@ func newWorker() (*worker, error) {
 
 func newListener(fd int, sa unix.Sockaddr) listener {
 	l := listener{fd: fd}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
+	if own := addrPort(sa); own.IsValid() {
 		l.tcp = true
-		l.peer.serverName = netip.AddrFrom4(sa.Addr).String()
-		l.peer.serverPort = strconv.Itoa(sa.Port)
-	case *unix.SockaddrInet6:
-		l.tcp = true
-		l.peer.serverName = netip.AddrFrom16(sa.Addr).String()
-		l.peer.serverPort = strconv.Itoa(sa.Port)
-	case *unix.SockaddrUnix:
+		l.peer.serverName, l.peer.serverPort = own.Addr().String(), strconv.Itoa(int(own.Port()))
+	} else if sa, ok := sa.(*unix.SockaddrUnix); ok {
 		l.peer.unix = true
 		l.peer.serverName = sa.Name
 	}
