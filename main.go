@@ -39,6 +39,10 @@
 //	hooks.py      the configuration file, its hooks, the forks of mold.go
 //	package.py    the gunicorn package that Python code may import
 //	debug.py      what --reload and --spew need
+//
+// The tests in test/ drive the binary and know nothing of the source; those that
+// call it are beside it. model_test.go tells the former what the parsers make of
+// bytes.
 package main
 
 import (
