@@ -3,7 +3,7 @@ package main
 // The command line, read as Python's argparse does, on whose habits scripts
 // depend: options and positionals in any order, arguments attached or not,
 // short flags joined, prefixes of long flags, and its messages. What flags
-// there are is in the table of config.go.
+// there are is in the table of settings.go.
 
 import (
 	"fmt"

@@ -40,9 +40,55 @@ type kind struct {
 	// value checks what any source gave and returns its one form.
 	value func(v any, at *start) (any, error)
 
-	// store puts that form into the field of a config. It reports whether
-	// the form was right, as a config may come from another process.
+	// store puts that form into the field of a config, where the function of
+	// that name would not do.
 	store func(field, v any) bool
+}
+
+// store puts a checked value into the field of a config. It reports whether the
+// two fit, as a config may come from another process.
+func store(field, v any) bool {
+	ok := false
+	switch f := field.(type) {
+	case *bool:
+		*f, ok = v.(bool)
+		return ok || v == nil
+	case *string:
+		if addr, isAddress := v.(address); isAddress {
+			v = addr.String()
+		}
+		*f, ok = v.(string)
+		return ok || v == nil
+	case *[]string:
+		*f, ok = stringsOf(v)
+	case *trustList:
+		var err error
+		*f, err = trust(v)
+		return err == nil
+	case *map[string]string:
+		var d dict
+		d, ok = v.(dict)
+		*f = map[string]string{}
+		for _, e := range d {
+			key, isKey := e.key.(string)
+			value, isText := e.value.(string)
+			(*f)[key], ok = value, ok && isKey && isText
+		}
+	default:
+		var n int64
+		if n, ok = v.(int64); v == autoWorkers {
+			n, ok = int64(usableCPUs()), true
+		}
+		switch f := field.(type) {
+		case *int:
+			*f = int(n)
+		case *int64:
+			*f = n
+		case *time.Duration: // a number that no duration can be, as sys.maxsize, means the longest
+			*f = time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
+		}
+	}
+	return ok
 }
 
 // dict is a Python dict in its own order. An unsorted map would print
@@ -98,7 +144,7 @@ type pyError string
 func (e pyError) Error() string { return string(e) }
 
 // textKind is a string, or nothing.
-var textKind = &kind{value: checkText, store: storeText}
+var textKind = &kind{value: checkText}
 
 func checkText(v any, _ *start) (any, error) {
 	switch v := v.(type) {
@@ -108,12 +154,6 @@ func checkText(v any, _ *start) (any, error) {
 		return strip(v), nil
 	}
 	return nil, notString(v)
-}
-
-func storeText(field, v any) bool {
-	s, ok := v.(string)
-	*field.(*string) = s
-	return ok || v == nil
 }
 
 func notString(v any) error { return said("Not a string: %s", pyStr(v)) }
@@ -130,7 +170,6 @@ var posInt = &kind{
 	want:  "zero or a positive whole number",
 	text:  decimal,
 	value: checkPosInt,
-	store: storeInt,
 }
 
 // workerCount is a posInt, or auto.
@@ -148,13 +187,6 @@ var workerCount = &kind{
 		}
 		return checkPosInt(v, at)
 	},
-	store: func(field, v any) bool {
-		if v == autoWorkers {
-			*field.(*int) = usableCPUs()
-			return true
-		}
-		return storeInt(field, v)
-	},
 }
 
 const autoWorkers = "auto"
@@ -170,7 +202,7 @@ func decimal(s string) (any, error) {
 
 // lateInt is a posInt whose flag leaves the reading to the check, which knows
 // 0x and its like.
-var lateInt = &kind{value: checkPosInt, store: storeInt}
+var lateInt = &kind{value: checkPosInt}
 
 // modeInt is a posInt whose flag takes octal numbers too, as chmod does.
 var modeInt = &kind{
@@ -192,7 +224,6 @@ var modeInt = &kind{
 		}
 		return v, err
 	},
-	store: storeInt,
 }
 
 // octal tells 022 from 0o22 and 22.
@@ -242,24 +273,6 @@ func checkPosInt(v any, _ *start) (any, error) {
 	return n, nil
 }
 
-func storeInt(field, v any) bool {
-	n, ok := v.(int64)
-	*field.(*int) = int(n)
-	return ok
-}
-
-// byteCount is a posInt that may be large on every machine.
-var byteCount = &kind{
-	want:  posInt.want,
-	text:  decimal,
-	value: checkPosInt,
-	store: func(field, v any) bool {
-		n, ok := v.(int64)
-		*field.(*int64) = n
-		return ok
-	},
-}
-
 // pyInt reads a whole number as Python's int(s, base) does; base is 0, 8 or
 // 10. Python has no largest number; what is too large here becomes ours.
 func pyInt(s string, base int) (int64, error) {
@@ -298,29 +311,10 @@ var statsdAddr = &kind{
 		}
 		return addr, nil
 	},
-	store: func(field, v any) bool {
-		if addr, ok := v.(address); ok {
-			v = addr.String()
-		}
-		return storeText(field, v)
-	},
-}
-
-// seconds is a posInt kept as a duration. What is longer than a duration can
-// be, as sys.maxsize is, becomes the longest.
-var seconds = &kind{
-	want:  posInt.want,
-	text:  decimal,
-	value: checkPosInt,
-	store: func(field, v any) bool {
-		n, ok := v.(int64)
-		*field.(*time.Duration) = time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
-		return ok
-	},
 }
 
 // boolean is on or off; its flag turns it on.
-var boolean = &kind{alone: true, value: checkBool, store: storeBool}
+var boolean = &kind{alone: true, value: checkBool}
 
 func checkBool(v any, _ *start) (any, error) {
 	switch v := v.(type) {
@@ -338,12 +332,6 @@ func checkBool(v any, _ *start) (any, error) {
 	return nil, badCast(v)
 }
 
-func storeBool(field, v any) bool {
-	on, ok := v.(bool)
-	*field.(*bool) = on
-	return ok || v == nil
-}
-
 func badCast(v any) error { return said("Invalid type for casting: %s", pyStr(v)) }
 
 // onUnlessFalse is a boolean that its flag turns off, and that is on when
@@ -351,11 +339,11 @@ func badCast(v any) error { return said("Invalid type for casting: %s", pyStr(v)
 var onUnlessFalse = &kind{
 	alone: false,
 	value: checkBool,
-	store: func(field, v any) bool { return storeBool(field, v != any(false)) },
+	store: func(field, v any) bool { return store(field, v != any(false)) },
 }
 
 // list is any number of strings.
-var list = &kind{repeats: true, value: checkList, store: storeList}
+var list = &kind{repeats: true, value: checkList}
 
 func checkList(v any, _ *start) (any, error) {
 	strs := []any{}
@@ -412,13 +400,6 @@ var existingFiles = &kind{
 		}
 		return v, nil
 	},
-	store: storeList,
-}
-
-func storeList(field, v any) bool {
-	strs, ok := stringsOf(v)
-	*field.(*[]string) = strs
-	return ok
 }
 
 func stringsOf(v any) ([]string, bool) {
@@ -432,7 +413,7 @@ func stringsOf(v any) ([]string, bool) {
 }
 
 // words is a list written as one string with commas.
-var words = &kind{value: checkWords, store: storeList}
+var words = &kind{value: checkWords}
 
 func checkWords(v any, at *start) (any, error) {
 	strs := []any{}
@@ -458,11 +439,6 @@ var networks = &kind{
 			_, err = trust(v)
 		}
 		return v, err
-	},
-	store: func(field, v any) bool {
-		t, err := trust(v)
-		*field.(*trustList) = t
-		return err == nil
 	},
 }
 
@@ -566,7 +542,6 @@ func choice(wrong, notText string, names ...string) *kind {
 			}
 			return nil, badCast(v)
 		},
-		store: storeText,
 	}
 }
 
@@ -600,8 +575,11 @@ var byteSize = &kind{
 		}
 		return n << shift, nil
 	},
-	store: byteCount.store,
 }
+
+// http2Cleartext is checked although HTTP/2 is refused: a typing error is told first.
+var http2Cleartext = choice("http2_cleartext must be: off, prior-knowledge, upgrade, or both", "",
+	"off|false", "prior-knowledge|true", "upgrade", "both")
 
 // statusFormat is what --status prints.
 var statusFormat = func() *kind {
@@ -618,7 +596,6 @@ var class = &kind{
 		}
 		return checkText(v, at)
 	},
-	store: storeText,
 }
 
 // hook is a function of a configuration file, or the dotted name of one, that
@@ -665,17 +642,6 @@ var stringDict = &kind{
 		}
 		return d, nil
 	},
-	store: func(field, v any) bool {
-		d, ok := v.(dict)
-		m := map[string]string{}
-		for _, e := range d {
-			key, isKey := e.key.(string)
-			value, isText := e.value.(string)
-			m[key], ok = value, ok && isKey && isText
-		}
-		*field.(*map[string]string) = m
-		return ok
-	},
 }
 
 // anyDict is a dict of anything.
@@ -705,7 +671,6 @@ var directory = &kind{
 		}
 		return path, nil
 	},
-	store: storeText,
 }
 
 // path makes name absolute against the directory we started in.
@@ -734,7 +699,7 @@ var groupID = identity("group", os.Getegid, func(name string) (string, error) {
 })
 
 func identity(what string, own func() int, lookup func(string) (string, error)) *kind {
-	return &kind{store: storeInt, value: func(v any, at *start) (any, error) {
+	return &kind{value: func(v any, at *start) (any, error) {
 		switch v := v.(type) {
 		case nil:
 			return int64(own()), nil

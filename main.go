@@ -25,7 +25,8 @@
 //	marshal.go    the language of frames
 //	scoreboard.go what arbiter and worker tell each other in shared memory
 //	status.go     what it is doing, for --status; metrics.go for --metrics
-//	config.go     the table of settings; kind.go their types, flag.go the flags
+//	settings.go   the table of settings; kind.go their types; config.go where
+//	              values come from, flag.go the flags
 //	identity.go   users and groups, the way into the background
 //	cgroup.go     CPUs that may be used, kills for want of memory
 //	reload.go     files that --reload watches

@@ -1,0 +1,548 @@
+package main
+
+// The table of settings: one row for each, under the title of its section. A
+// row is all that flags, environment, configuration file, --help and
+// --print-config know of a setting; what else there is to say of one is said in
+// gunicorn.1, which config_test.go compares with the table. Rows are looked
+// up, not read through: how a value comes about is in config.go, and what kinds
+// of values there are in kind.go.
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// setting is a row of the table.
+type setting struct {
+	name  string // key of a configuration file
+	form  string // flags and their argument, as --help shows them; none: configuration file only
+	kind  *kind
+	def   string // the default as a user would type it, or none
+	usage string // one line of help
+
+	// computed gives a default that depends on how the server was started;
+	// def then describes that default.
+	computed func(s *start) string
+
+	env     string                   // variable that replaces the default
+	envText func(text string) string // what the variable's text means, as a user would type it
+
+	// early settings decide how the configuration file is read: their flags are
+	// looked at before the file, too.
+	early bool
+	// ours are settings that Gunicorn does not know, so that another variable of
+	// a file may have the name: only text and truth are taken for a value.
+	ours bool
+	// flagOnly settings mean nothing in a configuration file.
+	flagOnly bool
+
+	// unsupported says what to do instead. Any value is then refused but the
+	// default, an empty value, or a value that accepts lists.
+	unsupported string
+	accepts     []string
+
+	field func(c *config) any // where the checked value goes; nil: nothing in Go reads the value
+
+	// What flatten finds out: the title above the row, and the parts of form.
+	section string
+	flags   []string
+	meta    string // argument of the flags
+}
+
+// none is the default of a setting that has none.
+const none = "None"
+
+// start is what defaults and relative paths depend on.
+type start struct {
+	dir string
+	env []string
+	app string // the application named on the command line
+}
+
+// lookup finds a variable in the environment we were started with.
+func (s *start) lookup(name string) (string, bool) {
+	for _, e := range s.env {
+		if key, value, ok := strings.Cut(e, "="); ok && key == name {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// section is a part of the table: rows under their title.
+type section struct {
+	title string
+	rows  []setting
+}
+
+// settings is every row, in the order of --help and of the manual.
+var settings = flatten(sections, refused)
+
+// notSupported is the title above the rows of refused.
+const notSupported = "Not Supported"
+
+func flatten(sections, refused []section) []setting {
+	var all []setting
+	for i, s := range slices.Concat(sections, refused) {
+		for _, r := range s.rows {
+			if r.section = s.title; i >= len(sections) {
+				r.section, r.unsupported = notSupported, s.title
+			}
+			for _, word := range strings.Fields(r.form) {
+				if strings.HasPrefix(word, "-") {
+					r.flags = append(r.flags, strings.TrimSuffix(word, ","))
+				} else {
+					r.meta = word
+				}
+			}
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+var sections = []section{
+	{"Config File", []setting{
+		{name: "config", form: "-c, --config CONFIG", kind: textKind, def: "./gunicorn.conf.py", early: true, flagOnly: true,
+			usage: "configuration file: PATH, file:PATH or python:MODULE",
+			field: func(c *config) any { return &c.configFile }},
+		{name: "wsgi_app", kind: textKind, def: none,
+			usage: "application as MODULE:OBJECT",
+			field: func(c *config) any { return &c.wsgiApp }},
+	}},
+	{"Server Socket", []setting{
+		{name: "bind", form: "-b, --bind ADDRESS", kind: list, def: "127.0.0.1:8000", env: "PORT", envText: onEveryHost,
+			usage: "address to listen on; repeat it for several",
+			field: func(c *config) any { return &c.bind }},
+		{name: "backlog", form: "--backlog INT", kind: posInt, def: "2048",
+			usage: "connections that may wait to be accepted",
+			field: func(c *config) any { return &c.backlog }},
+	}},
+	{"Worker Processes", []setting{
+		{name: "workers", form: "-w, --workers INT", kind: workerCount, def: "1", env: "WEB_CONCURRENCY",
+			usage: "number of worker processes, or auto",
+			field: func(c *config) any { return &c.workers }},
+		{name: "worker_class", form: "-k, --worker-class STRING", kind: class, def: "sync",
+			accepts: ownClasses, unsupported: "the classes are sync, gthread, gevent, eventlet and asgi",
+			usage: "kind of workers: sync, gthread, gevent, eventlet or asgi",
+			field: func(c *config) any { return &c.workerClass }},
+		{name: "threads", form: "--threads INT", kind: posInt, def: "1",
+			usage: "threads of each worker, for gthread",
+			field: func(c *config) any { return &c.threads }},
+		{name: "worker_connections", form: "--worker-connections INT", kind: posInt, def: "1000",
+			usage: "connections that one worker holds at once",
+			field: func(c *config) any { return &c.workerConnections }},
+		{name: "max_requests", form: "--max-requests INT", kind: posInt, def: "0",
+			usage: "requests after which a worker is replaced",
+			field: func(c *config) any { return &c.maxRequests }},
+		{name: "max_memory", form: "--max-memory SIZE", kind: byteSize, def: "0", ours: true,
+			usage: "memory a Python may have before its worker is replaced",
+			field: func(c *config) any { return &c.maxMemory }},
+		{name: "max_requests_jitter", form: "--max-requests-jitter INT", kind: posInt, def: "0",
+			usage: "most that chance adds to max_requests",
+			field: func(c *config) any { return &c.maxRequestsJitter }},
+		{name: "timeout", form: "-t, --timeout INT", kind: posInt, def: "30",
+			usage: "seconds a worker may be stuck before it is killed and replaced",
+			field: func(c *config) any { return &c.timeout }},
+		{name: "request_timeout", form: "--request-timeout INT", kind: posInt, def: "0", ours: true,
+			usage: "seconds that one request may run in the application",
+			field: func(c *config) any { return &c.requestTimeout }},
+		{name: "graceful_timeout", form: "--graceful-timeout INT", kind: posInt, def: "30",
+			usage: "seconds that requests get to finish in when the server stops",
+			field: func(c *config) any { return &c.gracefulTimeout }},
+		{name: "keepalive", form: "--keep-alive INT", kind: posInt, def: "2",
+			usage: "seconds an idle connection stays open for the next request",
+			field: func(c *config) any { return &c.keepalive }},
+		{name: "asgi_loop", form: "--asgi-loop STRING", def: "auto",
+			kind:  choice("Invalid ASGI loop: %s", "", "auto", "asyncio", "uvloop"),
+			usage: "event loop of ASGI: auto, asyncio or uvloop"},
+		{name: "asgi_lifespan", form: "--asgi-lifespan STRING", def: "auto",
+			kind:  choice("Invalid ASGI lifespan: %s", "", "auto", "on", "off"),
+			usage: "lifespan protocol of ASGI: auto, on or off"},
+		{name: "asgi_disconnect_grace_period", form: "--asgi-disconnect-grace-period INT", kind: posInt, def: "3",
+			usage: "seconds an ASGI application may go on without its client"},
+		{name: "http_parser", form: "--http-parser STRING", def: "auto",
+			kind:  choice("http_parser must be one of: auto, fast, python", "http_parser must be a string", "auto", "fast", "python"),
+			usage: "HTTP parser: auto, fast or python, which are the same one"},
+		{name: "ws_max_size", form: "--ws-max-size SIZE", kind: byteSize, def: "16M", ours: true,
+			usage: "length of a WebSocket's message",
+			field: func(c *config) any { return &c.wsMaxSize }},
+		{name: "ws_ping_interval", form: "--ws-ping-interval INT", kind: posInt, def: "20", ours: true,
+			usage: "seconds of silence after which a WebSocket's client is pinged",
+			field: func(c *config) any { return &c.wsPingInterval }},
+		{name: "ws_ping_timeout", form: "--ws-ping-timeout INT", kind: posInt, def: "20", ours: true,
+			usage: "seconds in which it has to answer",
+			field: func(c *config) any { return &c.wsPingTimeout }},
+		{name: "ws_per_message_deflate", form: "--ws-per-message-deflate STRING", def: "on",
+			kind: choice("Invalid ws_per_message_deflate: %s", "", "on", "off"), ours: true,
+			usage: "compress WebSocket messages if the client wants it: on or off",
+			field: func(c *config) any { return &c.wsPerMessageDeflate }},
+		{name: "python", form: "--python PATH", kind: textKind, def: none, early: true, ours: true,
+			usage: "interpreter that runs the application and the configuration file",
+			field: func(c *config) any { return &c.python }},
+	}},
+	{"Security", []setting{
+		{name: "limit_request_line", form: "--limit-request-line INT", kind: posInt, def: "4094",
+			usage: "longest request line in bytes",
+			field: func(c *config) any { return &c.limitRequestLine }},
+		{name: "limit_request_fields", form: "--limit-request-fields INT", kind: posInt, def: "100",
+			usage: "most header fields of a request",
+			field: func(c *config) any { return &c.limitRequestFields }},
+		{name: "limit_request_field_size", form: "--limit-request-field_size INT", kind: posInt, def: "8190",
+			usage: "longest header field in bytes",
+			field: func(c *config) any { return &c.limitRequestFieldSize }},
+		{name: "limit_request_body", form: "--limit-request-body INT", kind: posInt, def: "0",
+			usage: "longest request body in bytes",
+			field: func(c *config) any { return &c.limitRequestBody }},
+	}},
+	{"Slow Clients", []setting{
+		{name: "client_header_timeout", form: "--client-header-timeout INT", kind: posInt, def: "30",
+			usage: "seconds a client has for the whole head of a request",
+			field: func(c *config) any { return &c.clientHeaderTimeout }},
+		{name: "client_body_timeout", form: "--client-body-timeout INT", kind: posInt, def: "30",
+			usage: "seconds a client may send nothing of a request's body",
+			field: func(c *config) any { return &c.clientBodyTimeout }},
+		{name: "client_send_timeout", form: "--client-send-timeout INT", kind: posInt, def: "60",
+			usage: "seconds a client may take nothing of its response",
+			field: func(c *config) any { return &c.clientSendTimeout }},
+		{name: "client_min_rate", form: "--client-min-rate INT", kind: posInt, def: "500",
+			usage: "bytes a second that a client must send of a body, or take of a response",
+			field: func(c *config) any { return &c.clientMinRate }},
+	}},
+	{"Debugging", []setting{
+		{name: "reload", form: "--reload", kind: boolean, def: "False",
+			usage: "restart workers when the code changes",
+			field: func(c *config) any { return &c.reload }},
+		{name: "reload_engine", form: "--reload-engine STRING", def: "auto",
+			kind:  choice("Invalid reload_engine: '%s'", "", "auto", "poll", "inotify"),
+			usage: "how reload watches files: auto, poll or inotify",
+			field: func(c *config) any { return &c.reloadEngine }},
+		{name: "reload_extra_files", form: "--reload-extra-file FILES", kind: existingFiles, def: none,
+			usage: "further file that reload watches; repeat it for several",
+			field: func(c *config) any { return &c.reloadExtraFiles }},
+		{name: "spew", form: "--spew", kind: boolean, def: "False",
+			usage: "print every line of Python that runs",
+			field: func(c *config) any { return &c.spew }},
+		{name: "check_config", form: "--check-config", kind: boolean, def: "False", early: true,
+			usage: "check the settings, load the application, and exit",
+			field: func(c *config) any { return &c.checkConfig }},
+		{name: "status", form: "--status FORMAT", kind: statusFormat, def: "off", early: true, ours: true, flagOnly: true,
+			usage: "print what the server with this pidfile is doing, and exit: table or json",
+			field: func(c *config) any { return &c.status }},
+		{name: "print_config", form: "--print-config", kind: boolean, def: "False",
+			usage: "print the value of every setting, then do as check_config",
+			field: func(c *config) any { return &c.printConfig }},
+	}},
+	{"Server Mechanics", []setting{
+		{name: "preload_app", form: "--preload", kind: boolean, def: "False",
+			usage: "load the application once, before the workers start",
+			field: func(c *config) any { return &c.preloadApp }},
+		{name: "sendfile", form: "--no-sendfile", kind: onUnlessFalse, def: none, env: "SENDFILE", envText: truthy,
+			usage: "send the files of wsgi.file_wrapper without sendfile(2)",
+			field: func(c *config) any { return &c.sendfile }},
+		{name: "reuse_port", form: "--reuse-port", kind: boolean, def: "False",
+			usage: "let other servers of the same user listen on the same addresses",
+			field: func(c *config) any { return &c.reusePort }},
+		{name: "chdir", form: "--chdir DIR", kind: directory, def: "the directory it was started in",
+			computed: func(s *start) string { return s.dir },
+			usage:    "directory to enter before the application is loaded",
+			field:    func(c *config) any { return &c.chdir }},
+		{name: "daemon", form: "-D, --daemon", kind: boolean, def: "False",
+			usage: "run in the background",
+			field: func(c *config) any { return &c.daemon }},
+		{name: "raw_env", form: "-e, --env ENV", kind: list, def: none,
+			usage: "environment variable KEY=VALUE for the application; repeat it for several",
+			field: func(c *config) any { return &c.rawEnv }},
+		{name: "pidfile", form: "-p, --pid FILE", kind: textKind, def: none,
+			usage: "file for the number of the arbiter's process",
+			field: func(c *config) any { return &c.pidfile }},
+		{name: "worker_tmp_dir", form: "--worker-tmp-dir DIR", kind: textKind, def: none,
+			usage: "directory for heartbeat files; there are none"},
+		{name: "user", form: "-u, --user USER", kind: userID, def: "the user that started it",
+			computed: func(*start) string { return strconv.Itoa(os.Geteuid()) },
+			usage:    "name or number of the user that workers run as",
+			field:    func(c *config) any { return &c.user }},
+		{name: "group", form: "-g, --group GROUP", kind: groupID, def: "the group that started it",
+			computed: func(*start) string { return strconv.Itoa(os.Getegid()) },
+			usage:    "name or number of the group that workers run as",
+			field:    func(c *config) any { return &c.group }},
+		{name: "umask", form: "-m, --umask INT", kind: modeInt, def: "0",
+			usage: "mode bits that a unix socket does not get",
+			field: func(c *config) any { return &c.umask }},
+		{name: "initgroups", form: "--initgroups", kind: boolean, def: "False",
+			usage: "give workers all groups that their user is listed in",
+			field: func(c *config) any { return &c.initgroups }},
+		{name: "tmp_upload_dir", kind: textKind, def: none,
+			usage: "directory for uploads; there are none"},
+		{name: "secure_scheme_headers", kind: stringDict, def: "X-FORWARDED-PROTOCOL=ssl,X-FORWARDED-PROTO=https,X-FORWARDED-SSL=on",
+			usage: "headers by which a trusted proxy says that its client used https",
+			field: func(c *config) any { return &c.secureSchemeHeaders }},
+		{name: "forwarded_allow_ips", form: "--forwarded-allow-ips STRING", kind: networks, def: "127.0.0.1,::1", env: "FORWARDED_ALLOW_IPS",
+			usage: "proxies to trust: addresses, networks, or * for every peer",
+			field: func(c *config) any { return &c.forwardedAllowIPs }},
+		{name: "pythonpath", form: "--pythonpath STRING", kind: textKind, def: none,
+			usage: "directories where Python looks for modules first, separated by commas",
+			field: func(c *config) any { return &c.pythonpath }},
+		{name: "proxy_protocol", form: "--proxy-protocol MODE", kind: proxyMode, def: "off",
+			usage: "take a PROXY header before the first request: off, v1, v2 or auto",
+			field: func(c *config) any { return &c.proxyProtocol }},
+		{name: "proxy_allow_ips", form: "--proxy-allow-from STRING", kind: networks, def: "127.0.0.1,::1",
+			usage: "proxies that may send a PROXY header: addresses, networks, or * for every peer",
+			field: func(c *config) any { return &c.proxyAllowIPs }},
+		{name: "permit_obsolete_folding", form: "--permit-obsolete-folding", kind: boolean, def: "False",
+			usage: "accept header fields that go on in the next line",
+			field: func(c *config) any { return &c.permitObsoleteFolding }},
+		{name: "strip_header_spaces", form: "--strip-header-spaces", kind: boolean, def: "False",
+			usage: "accept blanks between the name of a header field and its colon",
+			field: func(c *config) any { return &c.stripHeaderSpaces }},
+		{name: "permit_unconventional_http_method", form: "--permit-unconventional-http-method", kind: boolean, def: "False",
+			usage: "accept any token as a method",
+			field: func(c *config) any { return &c.permitUnconventionalHTTPMethod }},
+		{name: "permit_unconventional_http_version", form: "--permit-unconventional-http-version", kind: boolean, def: "False",
+			usage: "accept any one-digit numbers as a version of HTTP",
+			field: func(c *config) any { return &c.permitUnconventionalHTTPVersion }},
+		{name: "casefold_http_method", form: "--casefold-http-method", kind: boolean, def: "False",
+			usage: "give the application methods in capitals",
+			field: func(c *config) any { return &c.casefoldHTTPMethod }},
+		{name: "forwarder_headers", form: "--forwarder-headers STRING", kind: words, def: "SCRIPT_NAME,PATH_INFO",
+			usage: "headers with an underscore that a trusted proxy may send",
+			field: func(c *config) any { return &c.forwarderHeaders }},
+		{name: "header_map", form: "--header-map STRING", def: "drop",
+			kind:  choice("Invalid header map behaviour: %s", "", "drop", "refuse", "dangerous"),
+			usage: "headers with an underscore in their name: drop, refuse or dangerous",
+			field: func(c *config) any { return &c.headerMap }},
+		{name: "root_path", form: "--root-path STRING", kind: textKind, def: "",
+			usage: "where an ASGI application is mounted"},
+		{name: "control_socket_disable", form: "--no-control-socket", kind: boolean, def: "False",
+			usage: "do without control_socket, as this server always does"},
+	}},
+	{"Logging", []setting{
+		{name: "accesslog", form: "--access-logfile FILE", kind: textKind, def: none,
+			usage: "file for the access log, or - for standard output",
+			field: func(c *config) any { return &c.accesslog }},
+		{name: "disable_redirect_access_to_syslog", form: "--disable-redirect-access-to-syslog", kind: boolean, def: "False",
+			usage: "keep the access log out of syslog",
+			field: func(c *config) any { return &c.accessOffSyslog }},
+		{name: "access_log_format", form: "--access-logformat STRING", kind: textKind, def: `%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`,
+			usage: "line of the access log",
+			field: func(c *config) any { return &c.accessLogFormat }},
+		{name: "access_log_json", form: "--access-log-json", kind: boolean, def: "False", ours: true,
+			usage: "write the access log as one JSON object a line",
+			field: func(c *config) any { return &c.accessLogJSON }},
+		{name: "errorlog", form: "--error-logfile, --log-file FILE", kind: textKind, def: "-",
+			usage: "file for the error log, or - for standard error",
+			field: func(c *config) any { return &c.errorlog }},
+		{name: "loglevel", form: "--log-level LEVEL", kind: textKind, def: "info",
+			usage: "least level of the error log: debug, info, warning, error or critical",
+			field: func(c *config) any { return &c.loglevel }},
+		{name: "capture_output", form: "--capture-output", kind: boolean, def: "False",
+			usage: "send standard output and standard error to the file of errorlog",
+			field: func(c *config) any { return &c.captureOutput }},
+		{name: "logger_class", form: "--logger-class STRING", kind: class, def: "gunicorn.glogging.Logger",
+			usage: "Python class that makes the logs",
+			field: func(c *config) any { return &c.loggerClass }},
+		{name: "logconfig", form: "--log-config FILE", kind: textKind, def: none,
+			usage: "INI file for the logging module of Python",
+			field: func(c *config) any { return &c.logconfig }},
+		{name: "logconfig_dict", kind: anyDict, def: "{}",
+			usage: "dictionary for the logging module of Python"},
+		{name: "logconfig_json", form: "--log-config-json FILE", kind: textKind, def: none,
+			usage: "JSON file for the logging module of Python",
+			field: func(c *config) any { return &c.logconfigJSON }},
+		{name: "syslog_addr", form: "--log-syslog-to SYSLOG_ADDR", kind: textKind, def: "udp://localhost:514",
+			usage: "address of syslog",
+			field: func(c *config) any { return &c.syslogAddr }},
+		{name: "syslog", form: "--log-syslog", kind: boolean, def: "False",
+			usage: "send the logs to syslog too",
+			field: func(c *config) any { return &c.syslog }},
+		{name: "syslog_prefix", form: "--log-syslog-prefix SYSLOG_PREFIX", kind: textKind, def: none,
+			usage: "name of the program in syslog",
+			field: func(c *config) any { return &c.syslogPrefix }},
+		{name: "syslog_facility", form: "--log-syslog-facility SYSLOG_FACILITY", kind: textKind, def: "user",
+			usage: "facility in syslog",
+			field: func(c *config) any { return &c.syslogFacility }},
+		{name: "enable_stdio_inheritance", form: "-R, --enable-stdio-inheritance", kind: boolean, def: "False",
+			usage: "keep standard output and standard error in the background",
+			field: func(c *config) any { return &c.enableStdioInheritance }},
+		{name: "metrics", form: "--metrics ADDRESS", kind: textKind, def: none, ours: true,
+			usage: "address to serve metrics on, for Prometheus",
+			field: func(c *config) any { return &c.metrics }},
+		{name: "statsd_host", form: "--statsd-host STATSD_ADDR", kind: statsdAddr, def: none,
+			usage: "address of statsd, which gets metrics",
+			field: func(c *config) any { return &c.statsdHost }},
+		{name: "dogstatsd_tags", form: "--dogstatsd-tags DOGSTATSD_TAGS", kind: textKind, def: "",
+			usage: "tags for statsd, separated by commas",
+			field: func(c *config) any { return &c.dogstatsdTags }},
+		{name: "statsd_prefix", form: "--statsd-prefix STATSD_PREFIX", kind: textKind, def: "",
+			usage: "text before each metric's name",
+			field: func(c *config) any { return &c.statsdPrefix }},
+		{name: "enable_backlog_metric", form: "--enable-backlog-metric", kind: boolean, def: "False",
+			usage: "measure how many connections wait to be accepted",
+			field: func(c *config) any { return &c.backlogMetric }},
+	}},
+	{"Process Naming", []setting{
+		{name: "proc_name", form: "-n, --name STRING", kind: textKind, def: none,
+			usage: "name of the processes in ps(1) and top(1)",
+			field: func(c *config) any { return &c.procName }},
+		{name: "default_proc_name", kind: textKind, def: "the application named on the command line, or gunicorn",
+			computed: procName,
+			usage:    "name of the processes without proc_name",
+			field:    func(c *config) any { return &c.defaultProcName }},
+	}},
+	{"Server Hooks", []setting{
+		{name: "on_starting", kind: hook(1, 1), def: "OnStarting.on_starting", usage: "called with the arbiter before it listens"},
+		{name: "on_reload", kind: hook(1, 1), def: "OnReload.on_reload", usage: "called with the arbiter when HUP starts new workers"},
+		{name: "when_ready", kind: hook(1, 1), def: "WhenReady.when_ready", usage: "called with the arbiter when it listens"},
+		{name: "pre_fork", kind: hook(2, 2), def: "Prefork.pre_fork", usage: "called with arbiter and worker before a worker starts"},
+		{name: "post_fork", kind: hook(2, 2), def: "Postfork.post_fork", usage: "called with arbiter and worker in a worker that starts"},
+		{name: "post_worker_init", kind: hook(1, 1), def: "PostWorkerInit.post_worker_init",
+			usage: "called with the worker when it has loaded the application"},
+		{name: "worker_int", kind: hook(1, 1), def: "WorkerInt.worker_int", usage: "called with the worker on INT or QUIT"},
+		{name: "worker_abort", kind: hook(1, 1), def: "WorkerAbort.worker_abort", usage: "called with the worker on ABRT"},
+		{name: "pre_exec", kind: hook(1, 1), def: "PreExec.pre_exec", usage: "called with the arbiter before USR2 executes another"},
+		{name: "pre_request", kind: hook(2, 2), def: "PreRequest.pre_request",
+			usage: "called with worker and request before the application is"},
+		{name: "post_request", kind: hook(2, 4), def: "PostRequest.post_request",
+			usage: "called with worker, request, environ and response after a request"},
+		{name: "child_exit", kind: hook(2, 2), def: "ChildExit.child_exit",
+			usage: "called with arbiter and worker when a worker has ended"},
+		{name: "worker_exit", kind: hook(2, 2), def: "WorkerExit.worker_exit",
+			usage: "called with arbiter and worker in a worker that ends"},
+		{name: "nworkers_changed", kind: hook(3, 3), def: "NumWorkersChanged.nworkers_changed",
+			usage: "called with the arbiter and the new and old number of workers"},
+		{name: "on_exit", kind: hook(1, 1), def: "OnExit.on_exit", usage: "called with the arbiter before it exits"},
+	}},
+	{"SSL", []setting{
+		{name: "keyfile", form: "--keyfile FILE", kind: textKind, def: none,
+			usage: "file with the private key of the certificate, in PEM form",
+			field: func(c *config) any { return &c.keyfile }},
+		{name: "certfile", form: "--certfile FILE", kind: textKind, def: none,
+			usage: "file with the certificate, in PEM form, which turns TLS on",
+			field: func(c *config) any { return &c.certfile }},
+		{name: "ssl_version", form: "--ssl-version SSL_VERSION", kind: anything, def: "2",
+			usage: "version of TLS, which is negotiated"},
+		{name: "cert_reqs", form: "--cert-reqs INT", kind: lateInt, def: "0",
+			usage: "certificates of clients: 0 none, 1 optional, 2 required",
+			field: func(c *config) any { return &c.certReqs }},
+		{name: "ca_certs", form: "--ca-certs FILE", kind: textKind, def: none,
+			usage: "file with certificates of authorities, in PEM form",
+			field: func(c *config) any { return &c.caCerts }},
+		{name: "suppress_ragged_eofs", form: "--suppress-ragged-eofs", kind: boolean, def: "True",
+			usage: "take a TLS connection that is cut for one that is closed",
+			field: func(c *config) any { return &c.suppressRaggedEOFs }},
+		{name: "do_handshake_on_connect", form: "--do-handshake-on-connect", kind: boolean, def: "False",
+			usage: "do the TLS handshake before anything else, as is always done"},
+		{name: "ciphers", form: "--ciphers STRING", kind: textKind, def: none,
+			usage: "ciphers of TLS 1.2, as a list of OpenSSL",
+			field: func(c *config) any { return &c.ciphers }},
+	}},
+}
+
+// refused are the settings that are known only to be refused, under what to do
+// instead.
+var refused = []section{
+	{"name the application as MODULE:OBJECT", []setting{
+		{name: "paste", form: "--paste, --paster STRING", kind: textKind, def: none},
+		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none},
+	}},
+	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
+		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context"},
+	}},
+	{"let the proxy speak HTTP, as proxy_pass of nginx does", []setting{
+		{name: "protocol", form: "--protocol STRING", kind: textKind, def: "http"},
+		{name: "uwsgi_allow_ips", form: "--uwsgi-allow-from STRING", kind: networks, def: "127.0.0.1,::1"},
+	}},
+	{"only HTTP/1.1 is served; let a proxy in front speak HTTP/2", []setting{
+		{name: "http_protocols", form: "--http-protocols STRING", kind: words, def: "h1"},
+		{name: "http2_cleartext", form: "--http2-cleartext STRING", kind: http2Cleartext, def: "off"},
+		{name: "http2_max_concurrent_streams", form: "--http2-max-concurrent-streams INT", kind: posInt, def: "100"},
+		{name: "http2_initial_window_size", form: "--http2-initial-window-size INT", kind: posInt, def: "65535"},
+		{name: "http2_max_frame_size", form: "--http2-max-frame-size INT", kind: frameSize, def: "16384"},
+		{name: "http2_max_header_list_size", form: "--http2-max-header-list-size INT", kind: posInt, def: "65536"},
+	}},
+	{"control the server with signals", []setting{
+		{name: "control_socket", form: "--control-socket PATH", kind: textKind, def: "gunicorn.ctl below XDG_RUNTIME_DIR or ~/.gunicorn", computed: controlPath},
+		{name: "control_socket_mode", form: "--control-socket-mode INT", kind: modeInt, def: "0600"},
+	}},
+	{"there are no dirty arbiters; use a task queue", []setting{
+		{name: "dirty_apps", form: "--dirty-app STRING", kind: list, def: none},
+		{name: "dirty_workers", form: "--dirty-workers INT", kind: posInt, def: "0"},
+		{name: "dirty_timeout", form: "--dirty-timeout INT", kind: posInt, def: "300"},
+		{name: "dirty_threads", form: "--dirty-threads INT", kind: posInt, def: "1"},
+		{name: "dirty_graceful_timeout", form: "--dirty-graceful-timeout INT", kind: posInt, def: "30"},
+		{name: "on_dirty_starting", kind: hook(1, 1), def: "OnDirtyStarting.on_dirty_starting"},
+		{name: "dirty_post_fork", kind: hook(2, 2), def: "DirtyPostFork.dirty_post_fork"},
+		{name: "dirty_worker_init", kind: hook(1, 1), def: "DirtyWorkerInit.dirty_worker_init"},
+		{name: "dirty_worker_exit", kind: hook(2, 2), def: "DirtyWorkerExit.dirty_worker_exit"},
+	}},
+}
+
+// onEveryHost is what PORT means.
+func onEveryHost(port string) string { return "0.0.0.0:" + port }
+
+// truthy is what SENDFILE means.
+func truthy(text string) string {
+	switch strings.ToLower(text) {
+	case "y", "1", "yes", "true":
+		return "True"
+	}
+	return "False"
+}
+
+func procName(s *start) string {
+	if s.app != "" {
+		return s.app
+	}
+	return "gunicorn"
+}
+
+func controlPath(s *start) string {
+	if dir, _ := s.lookup("XDG_RUNTIME_DIR"); dir != "" {
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			return dir + "/gunicorn.ctl"
+		}
+	}
+	home, _ := s.lookup("HOME")
+	return home + "/.gunicorn/gunicorn.ctl"
+}
+
+// family is a kind of workers under all the names that its classes have.
+type family struct {
+	name    string
+	classes string // what ends in a dot begins a name
+	what    string // the workers are for
+}
+
+// families are the worker classes that people use most.
+var families = [...]family{
+	{familySync, "gunicorn.workers.sync.", "one request at a time"},
+	{familyThread, "gunicorn.workers.gthread.", "threads"},
+	{familyGevent, "gevent_wsgi gevent_pywsgi gunicorn.workers.ggevent.", "gevent"},
+	{familyEventlet, "gunicorn.workers.geventlet.", "eventlet"},
+	{"tornado", "gunicorn.workers.gtornado.", "Tornado"},
+	{familyASGI, "gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
+}
+
+// The families that are made here.
+const (
+	familySync     = "sync"
+	familyThread   = "gthread"
+	familyGevent   = "gevent"
+	familyEventlet = "eventlet"
+	familyASGI     = "asgi"
+)
+
+// ownClasses are the names of their classes.
+var ownClasses = []string{
+	familySync, "egg:gunicorn#sync", "gunicorn.workers.sync.SyncWorker",
+	familyThread, "egg:gunicorn#gthread", "gunicorn.workers.gthread.ThreadWorker",
+	familyGevent, "egg:gunicorn#gevent", "gunicorn.workers.ggevent.GeventWorker",
+	"gevent_wsgi", "egg:gunicorn#gevent_wsgi", "gevent_pywsgi", "egg:gunicorn#gevent_pywsgi",
+	"gunicorn.workers.ggevent.GeventPyWSGIWorker",
+	familyEventlet, "egg:gunicorn#eventlet", "gunicorn.workers.geventlet.EventletWorker",
+	familyASGI, "egg:gunicorn#asgi", "gunicorn.workers.gasgi.ASGIWorker",
+	"uvicorn.workers.UvicornWorker", "uvicorn.workers.UvicornH11Worker",
+	"uvicorn_worker.UvicornWorker", "uvicorn_worker.UvicornH11Worker",
+}
