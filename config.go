@@ -6,6 +6,7 @@ package main
 // and how a command line is read in flag.go.
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"maps"
@@ -22,142 +23,91 @@ import (
 	"unicode/utf8"
 )
 
-// config is one validated set of settings. The table in this file is the only
-// code that fills it.
+// config is one validated set of settings.
 type config struct {
-	values     []any  // one for each row of the table, as its kind keeps it
-	positional string // the application named on the command line
+	given  map[string]any // what some source has said, by name, checked
+	values []any          // of each row of the table: given, or the default
+	// Below are the same values as Go wants them; put alone fills these fields.
 
-	help, version bool // --help and --version: nothing else was read
+	positional    string // the application named on the command line
+	help, version bool   // --help and --version: nothing else was read
 
 	// What the caller adds, and the workers want to know.
-	startDir string
-	argv     []string
-	bridge   *os.File // wsgi.py as python wants it, for all of its kind
-	mold     *mold    // which ran the configuration file, if it is still needed
-	// credential is what workers switch to, nil for no change.
-	credential *syscall.Credential
+	startDir   string
+	argv       []string
+	bridge     *os.File            // wsgi.py as python wants it, for all of its kind
+	mold       *mold               // which ran the configuration file, if it is still needed
+	credential *syscall.Credential // what workers switch to, nil for no change
 	// said is what a configuration file has said otherwise than by settings,
 	// or could not be sent as their values (said in wsgi.py).
 	said      map[string]any
 	logger    *logger  // the arbiter's, where Python makes the logs
-	logs      bool     // it does
-	logLevel  logLevel // what it wants to have
-	logAccess bool
-	counted   bool   // hooks look at requests, and at their number on a connection
-	vault     *vault // the arbiter's, with TLS
+	logs      bool     // Python makes the logs
+	logLevel  logLevel // what the loggers of that Python want to have
+	logAccess bool     // they want the access log
+	counted   bool     // hooks look at requests, and at their number on a connection
+	vault     *vault   // the arbiter's, with TLS
 
-	// Config File
-	configFile string
-	wsgiApp    string
-
-	// Server Socket
-	bind    []string
-	backlog int
+	// Config File, Server Socket
+	configFile, wsgiApp string
+	bind                []string
+	backlog             int
 
 	// Worker Processes
-	workers           int
-	workerClass       string
-	threads           int
-	workerConnections int
-	maxRequests       int
-	maxRequestsJitter int
-	maxMemory         int64 // ours
-	timeout           time.Duration
-	requestTimeout    time.Duration // ours
-	wsMaxSize         int64         // ours, and so are those that follow
-	wsPingInterval    time.Duration
-	wsPingTimeout     time.Duration
+	workers, threads, workerConnections      int
+	workerClass                              string
+	maxRequests, maxRequestsJitter           int
+	maxMemory, wsMaxSize                     int64
+	timeout, requestTimeout, gracefulTimeout time.Duration
+	keepalive, wsPingInterval, wsPingTimeout time.Duration
+	wsPerMessageDeflate                      string
+	python                                   string // "" look for one
 
-	wsPerMessageDeflate string
-
-	gracefulTimeout time.Duration
-	keepalive       time.Duration
-	python          string // ours: --python PATH; "" look for one
-
-	// Security
-	limitRequestLine      int
-	limitRequestFields    int
-	limitRequestFieldSize int
-	limitRequestBody      int64 // ours
-
-	// Slow Clients, ours
-	clientHeaderTimeout time.Duration
-	clientBodyTimeout   time.Duration
-	clientSendTimeout   time.Duration
-	clientMinRate       int
+	// Security, Slow Clients
+	limitRequestLine, limitRequestFields, limitRequestFieldSize int
+	limitRequestBody                                            int64
+	clientHeaderTimeout, clientBodyTimeout, clientSendTimeout   time.Duration
+	clientMinRate                                               int
 
 	// Debugging
-	reload           bool
-	reloadEngine     string // auto, poll, inotify
-	reloadExtraFiles []string
-	spew             bool
-	checkConfig      bool
-	status           string // ours: off, table, json
-	printConfig      bool
+	reload, spew, checkConfig, printConfig bool
+	reloadEngine                           string // auto, poll, inotify
+	reloadExtraFiles                       []string
+	status                                 string // off, table, json
 
 	// Server Mechanics
-	sendfile            bool // effective value: false with --no-sendfile
-	reusePort           bool
-	chdir               string
-	rawEnv              []string
-	pidfile             string
-	preloadApp          bool
-	daemon              bool
-	user                int
-	group               int
-	initgroups          bool
-	umask               int
-	secureSchemeHeaders map[string]string
-	forwardedAllowIPs   trustList
-	proxyProtocol       string // off, v1, v2, auto
-	proxyAllowIPs       trustList
-	pythonpath          string
+	sendfile, reusePort, preloadApp, daemon bool // sendfile: false with --no-sendfile
+	chdir, pidfile, pythonpath              string
+	rawEnv                                  []string
+	user, group, umask                      int
+	initgroups                              bool
+	secureSchemeHeaders                     map[string]string
+	forwardedAllowIPs, proxyAllowIPs        trustList
+	proxyProtocol                           string // off, v1, v2, auto
+	forwarderHeaders                        []string
+	headerMap                               string // drop, refuse, dangerous
 
-	permitObsoleteFolding           bool
-	stripHeaderSpaces               bool
-	permitUnconventionalHTTPMethod  bool
-	permitUnconventionalHTTPVersion bool
-	casefoldHTTPMethod              bool
-	forwarderHeaders                []string
-	headerMap                       string // drop, refuse, dangerous
+	permitObsoleteFolding, stripHeaderSpaces                        bool
+	permitUnconventionalHTTPMethod, permitUnconventionalHTTPVersion bool
+	casefoldHTTPMethod                                              bool
 
 	// Logging
-	accesslog              string
-	accessLogFormat        string
-	errorlog               string
-	captureOutput          bool
-	enableStdioInheritance bool
-	loglevel               string
-	loggerClass            string // "" for one that was given as an object
-	logconfig              string
-	logconfigJSON          string
+	accesslog, accessLogFormat, errorlog, loglevel string
+	captureOutput, enableStdioInheritance          bool
+	accessLogJSON, accessOffSyslog                 bool
+	loggerClass                                    string // "" for one that was given as an object
+	logconfig, logconfigJSON                       string
+	syslog, backlogMetric                          bool
+	syslogAddr, syslogPrefix, syslogFacility       string
+	metrics                                        string
+	statsdHost, statsdPrefix, dogstatsdTags        string
+	syslogTo, statsdTo                             string // addresses that resolveLogs has found
 
-	accessLogJSON   bool // ours
-	syslog          bool
-	syslogAddr      string
-	syslogPrefix    string
-	syslogFacility  string
-	accessOffSyslog bool
-	metrics         string // ours
-	statsdHost      string
-	statsdPrefix    string
-	dogstatsdTags   string
-	backlogMetric   bool
-	syslogTo        string // as resolveLogs has found them
-	statsdTo        string
-
-	// SSL
-	keyfile            string
-	certfile           string
-	certReqs           int
-	caCerts            string
-	suppressRaggedEOFs bool
-	ciphers            string
-
-	// Process Naming
-	procName        string
-	defaultProcName string
+	// SSL, Process Naming
+	certfile, keyfile, caCerts, ciphers string
+	certReqs                            int
+	suppressRaggedEOFs                  bool
+	procName, defaultProcName           string
 }
 
 // trustList is a set of peers: every one, or those inside the networks.
@@ -190,12 +140,12 @@ func (e *startError) Error() string { return e.text }
 
 // settingError is about a value, from anywhere but a configuration file.
 func settingError(err error) error {
-	return &startError{1, fmt.Sprintf("\nError: %v\n", err)}
+	return &startError{exitFailure, fmt.Sprintf("\nError: %v\n", err)}
 }
 
 // bootError is about a value that turns out wrong when the arbiter starts.
 func bootError(err error) error {
-	return &startError{1, fmt.Sprintf("\nError: %v\n\n", err)}
+	return &startError{exitFailure, fmt.Sprintf("\nError: %v\n\n", err)}
 }
 
 // plainSentence is an error as a part of another line.
@@ -205,7 +155,7 @@ func plainSentence(err error) string {
 
 // sentence is an error that Gunicorn does not have, or shows as a traceback.
 func sentence(format string, args ...any) error {
-	return &startError{1, "gunicorn: " + fmt.Sprintf(format, args...) + "\n"}
+	return &startError{exitFailure, "gunicorn: " + fmt.Sprintf(format, args...) + "\n"}
 }
 
 // loadConfig reads every source, weakest first: defaults, environment,
@@ -238,30 +188,31 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 		return more.stopped(), nil
 	}
 
+	environment, err := fromEnvironment(at)
+	if err != nil {
+		return nil, err
+	}
+	flags := []*flagValues{more, line}
+	early, err := fromFlags(flags, at, true)
+	if err != nil {
+		return nil, err
+	}
 	c := &config{positional: line.app}
-	if err := c.setDefaults(at); err != nil {
+	if err := c.fill(at, environment, early); err != nil {
 		return nil, err
 	}
-	defaults := slices.Clone(c.values)
-	if err := c.setFromEnv(at); err != nil {
+	file, err := c.fromFile(cmp.Or(line.configFile(), more.configFile()), at, eval)
+	if err != nil {
 		return nil, err
 	}
-	isEarly := func(r *setting) bool { return r.early }
-	for _, given := range []*flagValues{more, line} {
-		if err := c.setFromFlags(given, at, isEarly); err != nil {
-			return nil, err
-		}
-	}
-	if err := c.setFromFile(line, more, at, eval); err != nil {
+	late, err := fromFlags(flags, at, false)
+	if err != nil {
 		return nil, err
 	}
-	all := func(*setting) bool { return true }
-	for _, given := range []*flagValues{more, line} {
-		if err := c.setFromFlags(given, at, all); err != nil {
-			return nil, err
-		}
+	if err := c.fill(at, environment, file, early, late); err != nil {
+		return nil, err
 	}
-	if err := c.checkSupported(defaults); err != nil {
+	if err := c.checkSupported(at); err != nil {
 		return nil, err
 	}
 	c.logs = c.logsInPython()
@@ -304,18 +255,59 @@ func (c *config) checkBoot() error {
 	return c.checkTLS()
 }
 
-// set checks the value of row i and puts it where it belongs.
-func (c *config) set(i int, v any, at *start) error {
-	k := settings[i].kind
-	v, err := k.value(v, at)
-	if err != nil {
-		return err
+// fill stores the values of the sources, of which the last to name a setting
+// counts, and the defaults of all other settings.
+func (c *config) fill(at *start, sources ...map[string]any) error {
+	c.given, c.values = map[string]any{}, make([]any, len(settings))
+	for _, source := range sources {
+		maps.Copy(c.given, source)
 	}
-	if !validText(v) {
-		return fmt.Errorf("not valid UTF-8: %s", pyRepr(v))
+	for i := range settings {
+		if v, ok := c.given[settings[i].name]; ok {
+			c.put(i, v)
+		}
 	}
-	c.put(i, v)
+	// Defaults come last: some depend on what was given.
+	return c.putDefaults(at, func(*setting) bool { return true })
+}
+
+// putDefaults stores the defaults of rows that nobody has given a value.
+func (c *config) putDefaults(at *start, which func(r *setting) bool) error {
+	for i := range settings {
+		r := &settings[i]
+		if _, ok := c.given[r.name]; ok || !which(r) {
+			continue
+		}
+		v, err := c.defaultOf(r, at)
+		if err != nil {
+			return sentence("default of %s: %v", r.name, err)
+		}
+		c.put(i, v)
+	}
 	return nil
+}
+
+func (c *config) defaultOf(r *setting, at *start) (any, error) {
+	text := r.def
+	if r.computed != nil {
+		text = r.computed(at)
+	} else if r.derived != nil {
+		text = cmp.Or(r.derived(c), text)
+	}
+	v, err := r.parse(text)
+	if err != nil {
+		return nil, err
+	}
+	return r.check(v, at)
+}
+
+// check gives the value of any source its one form.
+func (r *setting) check(v any, at *start) (any, error) {
+	v, err := r.kind.value(v, at)
+	if err == nil && !validText(v) {
+		err = fmt.Errorf("not valid UTF-8: %s", pyRepr(v))
+	}
+	return v, err
 }
 
 // put stores a checked value.
@@ -346,25 +338,6 @@ func validText(v any) bool {
 	return true
 }
 
-func (c *config) setDefaults(at *start) error {
-	c.values = make([]any, len(settings))
-	for i := range settings {
-		r := &settings[i]
-		text := r.def
-		if r.computed != nil {
-			text = r.computed(at)
-		}
-		v, err := r.parse(text)
-		if err == nil {
-			err = c.set(i, v, at)
-		}
-		if err != nil {
-			return sentence("default of %s: %v", r.name, err)
-		}
-	}
-	return nil
-}
-
 // parse turns what a user would type into a value to check.
 func (r *setting) parse(text string) (any, error) {
 	switch {
@@ -376,14 +349,12 @@ func (r *setting) parse(text string) (any, error) {
 	return text, nil
 }
 
-func (c *config) setFromEnv(at *start) error {
+func fromEnvironment(at *start) (map[string]any, error) {
+	values := map[string]any{}
 	for i := range settings {
 		r := &settings[i]
-		if r.env == "" {
-			continue
-		}
 		text, ok := at.lookup(r.env)
-		if !ok {
+		if r.env == "" || !ok {
 			continue
 		}
 		typed := text
@@ -392,103 +363,124 @@ func (c *config) setFromEnv(at *start) error {
 		}
 		v, err := r.parse(typed)
 		if err == nil {
-			err = c.set(i, v, at)
+			v, err = r.check(v, at)
 		}
 		if err != nil && r.kind.want != "" {
-			return sentence("%s: %q is not %s", r.env, text, r.kind.want)
+			return nil, sentence("%s: %q is not %s", r.env, text, r.kind.want)
 		} else if err != nil {
-			return sentence("%s: %v", r.env, err)
+			return nil, sentence("%s: %v", r.env, err)
 		}
+		values[r.name] = v
 	}
-	return nil
+	return values, nil
 }
 
-// setFromFile finds the configuration file, has it run, and takes the
-// variables that are settings.
-func (c *config) setFromFile(line, more *flagValues, at *start, eval func(*config, string) (map[string]any, error)) error {
-	spec := line.configFile()
-	if spec == "" {
-		spec = more.configFile()
-	}
+// fromFile finds the configuration file, has it run, and takes the variables
+// that are settings.
+func (c *config) fromFile(spec string, at *start, eval func(*config, string) (map[string]any, error)) (map[string]any, error) {
 	module := strings.HasPrefix(spec, "python:")
 	if spec == "" {
 		spec = at.path("gunicorn.conf.py")
 		if _, err := os.Stat(spec); err != nil {
-			return nil
+			return nil, nil
 		}
 	} else if !module {
 		spec = strings.TrimPrefix(spec, "file:")
 		if _, err := os.Stat(at.path(spec)); err != nil {
-			return settingError(fmt.Errorf("%s doesn't exist", pyRepr(spec)))
+			return nil, settingError(fmt.Errorf("%s doesn't exist", pyRepr(spec)))
 		}
 	}
 	globals, err := eval(c, spec)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := c.hear(globals[saidKey]); err != nil {
-		return err
+		return nil, err
 	}
+	values := map[string]any{}
 	for i := range settings {
 		r := &settings[i]
 		v, ok := globals[r.name]
+		// A class of these packages counts as its name does.
 		if bases := c.bases(r.name); len(bases) > 0 && (strings.HasPrefix(bases[0], "gunicorn.") || strings.HasPrefix(bases[0], "uvicorn")) {
 			v = bases[0]
 		}
-		_, text := v.(string)
-		_, truth := v.(bool)
-		_, whole := v.(int64)
-		if !ok || r.flagOnly || r.ours && !text && !truth && !(whole && r.kind == byteSize) {
+		if !ok || r.flagOnly || r.ours && !r.meant(v) {
 			continue
 		}
 		v = fromPython(v)
-		if err := c.set(i, v, at); err != nil {
-			return &startError{1, fmt.Sprintf("Invalid value for %s: %s\n\n\nError: %v\n", r.name, pyStr(v), err)}
+		if values[r.name], err = r.check(v, at); err != nil {
+			return nil, &startError{exitFailure, fmt.Sprintf("Invalid value for %s: %s\n\n\nError: %v\n", r.name, pyStr(v), err)}
 		}
 	}
-	return nil
+	return values, nil
 }
 
-func (c *config) setFromFlags(given *flagValues, at *start, which func(*setting) bool) error {
-	for i := range settings {
-		r := &settings[i]
-		v, ok := given.values[r.name]
-		if !ok || !which(r) {
-			continue
-		}
-		if err := c.set(i, v, at); err != nil {
-			return settingError(err)
+// meant tells a value for a setting that is ours from a variable of a file that
+// has the setting's name by chance.
+func (r *setting) meant(v any) bool {
+	switch v.(type) {
+	case string, bool:
+		return true
+	case int64:
+		_, err := r.kind.value(int64(0), nil)
+		return err == nil
+	}
+	return false
+}
+
+// fromFlags are the values of command lines, weakest first: of early settings,
+// or of the others.
+func fromFlags(lines []*flagValues, at *start, early bool) (map[string]any, error) {
+	values := map[string]any{}
+	for _, line := range lines {
+		for i := range settings {
+			r := &settings[i]
+			v, ok := line.values[r.name]
+			if !ok || r.early != early {
+				continue
+			}
+			var err error
+			if values[r.name], err = r.check(v, at); err != nil {
+				return nil, settingError(err)
+			}
 		}
 	}
-	return nil
+	return values, nil
 }
 
 // checkSupported refuses what would be ignored in silence.
-func (c *config) checkSupported(defaults []any) error {
+func (c *config) checkSupported(at *start) error {
 	for i := range settings {
-		r, v := &settings[i], c.values[i]
-		if r.unsupported == "" || reflect.DeepEqual(v, defaults[i]) || r.accepts == nil && empty(v) {
+		r := &settings[i]
+		v, given := c.given[r.name]
+		if r.unsupported == "" || !given || r.accepts == nil && empty(v) {
 			continue
 		}
-		if slices.ContainsFunc(r.accepts, func(text string) bool {
-			parsed, err := r.parse(text)
-			return err == nil && reflect.DeepEqual(v, parsed)
-		}) {
+		if standard, _ := c.defaultOf(r, at); reflect.DeepEqual(v, standard) {
 			continue
 		}
-		return sentence("%s: not supported by this server: %s%s", r.name, c.foreign(r), r.unsupported)
+		if slices.ContainsFunc(r.accepts, func(text string) bool { return v == any(text) }) {
+			continue
+		}
+		if r.accepts != nil {
+			return c.foreignClass(r)
+		}
+		return sentence("%s: not supported by this server: %s", r.name, r.unsupported)
 	}
 	return nil
 }
 
-// foreign names a worker class that is not made here, and what it is for.
-func (c *config) foreign(r *setting) string {
-	if r.name != "worker_class" {
-		return ""
-	}
-	names := append([]string{c.workerClass}, c.bases(r.name)...)
-	if c.workerClass == "" {
-		names = names[1:]
+// foreignClass says what is wrong with a worker class that is not made here:
+// which class was meant, what kind of workers the class is for, or nothing better.
+func (c *config) foreignClass(r *setting) error {
+	name, why := c.workerClass, ""
+	names := c.bases(r.name)
+	if name != "" {
+		if meant := nearest(name, r.accepts); meant != "" {
+			return sentence("%s: %s is not a worker class; did you mean %s?", r.name, pyRepr(name), meant)
+		}
+		names = append([]string{name}, names...)
 	}
 	for i, name := range names {
 		what := familyOf(name).what
@@ -496,18 +488,46 @@ func (c *config) foreign(r *setting) string {
 		case what == "":
 			continue
 		case i == 0:
-			return name + " is a class of workers for " + what + "; "
+			why = name + " is a class of workers for " + what + "; "
+		default:
+			why = names[0] + " is derived from a class of workers for " + what + "; "
 		}
-		return names[0] + " is derived from a class of workers for " + what + "; "
+		break
 	}
-	if len(names) == 0 {
-		return ""
+	switch {
+	case why != "" || len(names) == 0:
+	case !strings.ContainsAny(names[0], ".:"): // which a name of Python's would have
+		return sentence("%s: %s is not a worker class; %s", r.name, pyRepr(name), r.unsupported)
+	default:
+		why = printable([]byte(names[0])) + " is a class of its own, and workers are not made in Python; "
 	}
-	return printable([]byte(names[0])) + " is a class of its own, and workers are not made in Python; "
+	return sentence("%s: not supported by this server: %s%s", r.name, why, r.unsupported)
 }
 
-// connectionsDefault is worker_connections where nobody has said otherwise.
-const connectionsDefault = 1000
+// nearest is the one of names that a misspelled name probably means, or "": one
+// that goes on after the name with a dot, or that differs from the name in one
+// place, by at most two letters. Another first letter is no misspelling: wsgi does
+// not mean asgi.
+func nearest(name string, names []string) (best string) {
+	fewest := 3
+	for _, other := range names {
+		a, b := strings.ToLower(name), strings.ToLower(other)
+		if strings.HasPrefix(b, a+".") {
+			return other
+		}
+		replaced := len(a) == len(b) && a[0] != b[0]
+		for a != "" && b != "" && a[0] == b[0] {
+			a, b = a[1:], b[1:]
+		}
+		for a != "" && b != "" && a[len(a)-1] == b[len(b)-1] {
+			a, b = a[:len(a)-1], b[:len(b)-1]
+		}
+		if n := max(len(a), len(b)); n < fewest && !replaced {
+			best, fewest = other, n
+		}
+	}
+	return best
+}
 
 // familyOf finds the family of a class; it has no name for any other class.
 func familyOf(class string) family {
@@ -595,18 +615,12 @@ func (c *config) serverField() string {
 // empty says that a value turns nothing on.
 func empty(v any) bool {
 	switch v := v.(type) {
-	case nil:
-		return true
-	case bool:
-		return !v
-	case string:
-		return v == ""
 	case []any:
 		return len(v) == 0
 	case dict:
 		return len(v) == 0
 	}
-	return false
+	return v == nil || v == false || v == ""
 }
 
 // app is the application as MODULE:OBJECT.
@@ -627,13 +641,22 @@ func (c *config) name() string {
 
 // change takes settings that a hook has set, checked like any others.
 func (c *config) change(changed map[string]any) error {
-	at := &start{dir: c.startDir, env: os.Environ()}
+	at := &start{dir: c.startDir, env: os.Environ(), app: c.positional}
 	for i := range settings {
-		if v, ok := changed[settings[i].name]; ok {
-			if err := c.set(i, fromPython(v), at); err != nil {
-				return fmt.Errorf("%s: %w", settings[i].name, err)
-			}
+		r := &settings[i]
+		v, ok := changed[r.name]
+		if !ok {
+			continue
 		}
+		v, err := r.check(fromPython(v), at)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+		c.given[r.name] = v
+		c.put(i, v)
+	}
+	if err := c.putDefaults(at, func(r *setting) bool { return r.derived != nil }); err != nil {
+		return err
 	}
 	return c.checkBoot()
 }
@@ -642,23 +665,14 @@ func (c *config) change(changed map[string]any) error {
 // worker and its Python want to know.
 func (c *config) encode() []byte {
 	b := []byte{marshalDict}
-	b = appendMarshalText(appendMarshalText(b, "app"), c.app())
-	b = appendMarshalText(appendMarshalText(b, "start_dir"), c.startDir)
-	b = appendMarshal(appendMarshalText(b, "argv"), c.argv)
-	b = appendMarshalText(appendMarshalText(b, "interpreter"), c.python)
-	b = appendMarshalText(appendMarshalText(b, "syslog_to"), c.syslogTo)
-	b = appendMarshalText(appendMarshalText(b, "statsd_to"), c.statsdTo)
-	b = appendMarshalText(appendMarshalText(b, "family"), c.family())
-	b = appendMarshal(appendMarshalText(b, "hooks"), slices.Sorted(maps.Keys(c.hooks())))
-	b = appendMarshal(appendMarshalText(b, "credential"), credentialList(c.credential))
-	said := map[string]any{}
-	for key, v := range c.said {
-		said[key] = v
+	for _, e := range (dict{
+		{"app", c.app()}, {"start_dir", c.startDir}, {"argv", c.argv}, {"interpreter", c.python}, {"family", c.family()},
+		{"syslog_to", c.syslogTo}, {"statsd_to", c.statsdTo}, {"credential", credentialList(c.credential)},
+		{"hooks", slices.Sorted(maps.Keys(c.hooks()))}, {"said", c.said},
+		{"logs", c.logs}, {"log_level", int64(c.logLevel)}, {"log_access", c.logAccess},
+	}) {
+		b = appendMarshal(appendMarshal(b, e.key), e.value)
 	}
-	b = appendMarshal(appendMarshalText(b, "said"), said)
-	b = appendMarshalBool(appendMarshalText(b, "logs"), c.logs)
-	b = appendMarshalInt(appendMarshalText(b, "log_level"), int64(c.logLevel))
-	b = appendMarshalBool(appendMarshalText(b, "log_access"), c.logAccess)
 	for i, v := range c.values {
 		b = appendMarshalText(b, settings[i].name)
 		if d, ok := v.(dict); ok && settings[i].kind == anyDict && len(d) > 0 {
@@ -733,13 +747,12 @@ func decodeConfig(b []byte) (*config, error) {
 // each calls f with every setting, sorted by name, and its value as Python
 // prints it.
 func (c *config) each(f func(name, value string)) {
-	order := make([]int, len(settings))
-	for i := range order {
-		order[i] = i
+	values := map[string]any{}
+	for i, v := range c.values {
+		values[settings[i].name] = v
 	}
-	slices.SortFunc(order, func(a, b int) int { return strings.Compare(settings[a].name, settings[b].name) })
-	for _, i := range order {
-		f(settings[i].name, pyStr(c.values[i]))
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		f(name, pyStr(values[name]))
 	}
 }
 
@@ -768,20 +781,18 @@ func printHelp(w io.Writer) {
 			section = r.section
 			fmt.Fprintf(w, "\n%s:\n", section)
 		}
-		forms := make([]string, len(r.flags))
-		for j, f := range r.flags {
-			switch forms[j] = f; {
-			case r.kind.optional:
-				forms[j] += " [" + r.meta + "]"
-			case r.meta != "":
-				forms[j] += " " + r.meta
-			}
+		argument := ""
+		switch {
+		case r.kind.optional:
+			argument = " [" + r.meta + "]"
+		case r.meta != "":
+			argument = " " + r.meta
 		}
 		usage := r.usage + " [" + r.def + "]"
 		if r.unsupported != "" && r.accepts == nil {
 			usage = "(not supported) " + r.unsupported
 		}
-		printFlag(w, strings.Join(forms, ", "), usage)
+		printFlag(w, strings.Join(r.flags, argument+", ")+argument, usage)
 	}
 }
 

@@ -656,6 +656,59 @@ func TestUnsupported(t *testing.T) {
 	})
 }
 
+// A worker class that is misspelled is told from one that somebody has written.
+func TestWorkerClassNames(t *testing.T) {
+	const classes = "the classes are sync, gthread, gevent, eventlet and asgi"
+	for class, want := range map[string]string{
+		"gthred":                        "'gthred' is not a worker class; did you mean gthread?",
+		"thread":                        "'thread' is not a worker class; did you mean gthread?",
+		"GEvent":                        "'GEvent' is not a worker class; did you mean gevent?",
+		"snyc":                          "'snyc' is not a worker class; did you mean sync?",
+		"gasgi":                         "'gasgi' is not a worker class; did you mean asgi?",
+		"asg":                           "'asg' is not a worker class; did you mean asgi?",
+		"evenlet":                       "'evenlet' is not a worker class; did you mean eventlet?",
+		"uvicorn":                       "'uvicorn' is not a worker class; did you mean uvicorn.workers.UvicornWorker?",
+		"uvicorn.worker.UvicornWorker":  "'uvicorn.worker.UvicornWorker' is not a worker class; did you mean uvicorn.workers.UvicornWorker?",
+		"gunicorn.workers.gthread":      "'gunicorn.workers.gthread' is not a worker class; did you mean gunicorn.workers.gthread.ThreadWorker?",
+		"wsgi":                          "'wsgi' is not a worker class; " + classes,
+		"":                              "not supported by this server: " + classes,
+		"mine":                          "'mine' is not a worker class; " + classes,
+		"tornado":                       "not supported by this server: tornado is a class of workers for Tornado; " + classes,
+		"shop.Worker":                   "not supported by this server: shop.Worker is a class of its own, and workers are not made in Python; " + classes,
+		"app.workers.UvicornWorker":     "not supported by this server: app.workers.UvicornWorker is a class of its own, and workers are not made in Python; " + classes,
+		"gunicorn.workers.gtornado.Any": "not supported by this server: gunicorn.workers.gtornado.Any is a class of workers for Tornado; " + classes,
+	} {
+		_, err := load(t, source{args: []string{"-k", class, "app:app"}})
+		wantFailure(t, err, 1, "gunicorn: worker_class: "+want+"\n")
+	}
+}
+
+// A default may depend on other settings, and a value that somebody has given
+// is not taken for it.
+func TestComputedDefault(t *testing.T) {
+	asgi := []string{"-k", "uvicorn.workers.UvicornWorker", "app:app"}
+	for _, tc := range []struct {
+		from source
+		want int
+	}{
+		{source{args: []string{"app:app"}}, 1000},
+		{source{args: asgi}, 0},
+		{source{args: append([]string{"--worker-connections=1000"}, asgi...)}, 1000},
+		{source{args: asgi, env: []string{"GUNICORN_CMD_ARGS=--worker-connections 1000"}}, 1000},
+		{source{args: asgi, file: map[string]any{"worker_connections": int64(1000)}}, 1000},
+		{source{args: []string{"app:app"}, file: map[string]any{"worker_class": "asgi"}}, 0},
+	} {
+		c := mustLoad(t, tc.from)
+		if c.workerConnections != tc.want || shown(c, "worker_connections") != fmt.Sprint(tc.want) {
+			t.Errorf("%v: %d, printed %s, want %d", tc.from, c.workerConnections, shown(c, "worker_connections"), tc.want)
+		}
+	}
+	c := mustLoad(t, source{args: []string{"app:app"}})
+	if err := c.change(map[string]any{"worker_class": "asgi"}); err != nil || c.workerConnections != 0 {
+		t.Errorf("%d after a hook's change, %v", c.workerConnections, err)
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	for _, tc := range []struct {
 		env, name, want string
@@ -1000,6 +1053,11 @@ func TestFileErrors(t *testing.T) {
 		{"config", "elsewhere", "./gunicorn.conf.py"},
 		{"python", "elsewhere", "elsewhere"},
 		{"python", int64(3), "None"},
+		{"request_timeout", int64(7), "7"},
+		{"ws_ping_interval", int64(7), "7"},
+		{"ws_max_size", int64(7), "7"},
+		{"max_memory", []any{}, "0"},
+		{"metrics", int64(7), "None"},
 		{"preload", true, "no such setting"},
 	} {
 		t.Run(tc.name+" as "+tc.want, func(t *testing.T) {
@@ -1405,7 +1463,7 @@ func FuzzSetting(f *testing.F) {
 // rows of the table, in its order, and what of a row can be checked stands there
 // too. Settings that are refused are listed under BUGS with what to do instead.
 func TestManual(t *testing.T) {
-		_, rest, _ := strings.Cut(manual, "\n.Ss "+sections[0].title+"\n")
+	_, rest, _ := strings.Cut(manual, "\n.Ss "+sections[0].title+"\n")
 	for i, s := range sections {
 		var items []manualItem
 		items, rest = manualList(rest)
@@ -1482,16 +1540,16 @@ func manualHead(r *setting) string {
 	if r.flags == nil {
 		return ".It Va " + r.name
 	}
+	argument := ""
+	switch {
+	case r.kind.optional:
+		argument = " Op Ar " + r.meta
+	case r.meta != "":
+		argument = " Ar " + r.meta
+	}
 	var forms []string
 	for _, f := range r.flags {
-		form := "Fl " + f[1:]
-		switch {
-		case r.kind.optional:
-			form += " Op Ar " + r.meta
-		case r.meta != "":
-			form += " Ar " + r.meta
-		}
-		forms = append(forms, form)
+		forms = append(forms, "Fl "+f[1:]+argument)
 	}
 	return ".It " + strings.Join(forms, " , ")
 }

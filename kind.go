@@ -177,12 +177,12 @@ var workerCount = &kind{
 	want: "zero, a positive whole number or auto",
 	text: func(s string) (any, error) {
 		if strip(s) == autoWorkers {
-			return autoWorkers, nil
+			return s, nil
 		}
 		return decimal(s)
 	},
 	value: func(v any, at *start) (any, error) {
-		if s, ok := v.(string); ok && strip(s) == autoWorkers {
+		if s, _ := v.(string); strip(s) == autoWorkers {
 			return autoWorkers, nil
 		}
 		return checkPosInt(v, at)
@@ -205,45 +205,30 @@ func decimal(s string) (any, error) {
 var lateInt = &kind{value: checkPosInt}
 
 // modeInt is a posInt whose flag takes octal numbers too, as chmod does.
-var modeInt = &kind{
-	text: func(s string) (any, error) {
-		base := 0
-		if octal(s) {
-			base = 8
-		}
-		n, err := pyInt(s, base)
-		if err != nil {
-			return nil, fmt.Errorf("invalid auto_int value: %s", pyRepr(s))
-		}
-		return n, nil
-	},
-	value: func(v any, at *start) (any, error) {
-		v, err := checkPosInt(v, at)
-		if n, ok := v.(int64); ok && n > 0o7777 {
-			return nil, said("Value must be a mode, at most 0o7777: %d", n)
-		}
-		return v, err
-	},
-}
-
-// octal tells 022 from 0o22 and 22.
-func octal(s string) bool {
-	if len(s) < 2 || s[0] != '0' {
-		return false
+var modeInt = bounded(0, 0o7777, "Value must be a mode, at most 0o7777: %d", func(s string) (any, error) {
+	base := 0
+	if len(s) > 1 && s[0] == '0' && strings.Trim(s, "0123456789") == "" { // 022, not 0o22 or 22
+		base = 8
 	}
-	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
-}
+	n, err := pyInt(s, base)
+	if err != nil {
+		return nil, fmt.Errorf("invalid auto_int value: %s", pyRepr(s))
+	}
+	return n, nil
+})
 
 // frameSize is what RFC 9113 allows as SETTINGS_MAX_FRAME_SIZE.
-var frameSize = &kind{
-	text: decimal,
-	value: func(v any, at *start) (any, error) {
+var frameSize = bounded(16384, 16777215, "http2_max_frame_size must be between 16384 and 16777215, got %d", decimal)
+
+// bounded is a posInt within bounds; wrong is the error for any other.
+func bounded(least, most int64, wrong string, text func(s string) (any, error)) *kind {
+	return &kind{text: text, value: func(v any, at *start) (any, error) {
 		v, err := checkPosInt(v, at)
-		if n, _ := v.(int64); err == nil && (n < 16384 || n > 16777215) {
-			err = fmt.Errorf("http2_max_frame_size must be between 16384 and 16777215, got %d", n)
+		if n, _ := v.(int64); err == nil && (n < least || n > most) {
+			return nil, said(wrong, n)
 		}
 		return v, err
-	},
+	}}
 }
 
 func checkPosInt(v any, _ *start) (any, error) {
@@ -545,13 +530,14 @@ func choice(wrong, notText string, names ...string) *kind {
 	}
 }
 
-// proxyMode is the one choice whose flag may stand alone.
-var proxyMode = func() *kind {
-	k := choice("proxy_protocol must be: off, v1, v2, or auto", "proxy_protocol must be string or bool",
-		"off|false|0|none", "v1", "v2", "auto|true|1")
-	k.alone, k.optional = "auto", true
+// alone is a choice whose flag may stand alone, and means v then.
+func alone(v string, k *kind) *kind {
+	k.alone, k.optional = v, true
 	return k
-}()
+}
+
+var proxyMode = alone("auto", choice("proxy_protocol must be: off, v1, v2, or auto",
+	"proxy_protocol must be string or bool", "off|false|0|none", "v1", "v2", "auto|true|1"))
 
 // byteSize is a number of bytes: 1000000, or 512M, where K, M and G are powers
 // of 1024 as for other limits of processes.
@@ -582,11 +568,7 @@ var http2Cleartext = choice("http2_cleartext must be: off, prior-knowledge, upgr
 	"off|false", "prior-knowledge|true", "upgrade", "both")
 
 // statusFormat is what --status prints.
-var statusFormat = func() *kind {
-	k := choice("status must be: table or json", "", "off", "table", "json")
-	k.alone, k.optional = "table", true
-	return k
-}()
+var statusFormat = alone("table", choice("status must be: table or json", "", "off", "table", "json"))
 
 // class is a Python class or the name of one.
 var class = &kind{

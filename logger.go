@@ -52,17 +52,11 @@ func (c *config) logsInPython() bool {
 	if c.logconfig != "" || c.logconfigJSON != "" || c.said["loggers"] == true {
 		return true
 	}
-	for i, v := range c.values {
-		switch v := v.(type) {
-		case callable:
-			if settings[i].name == "logger_class" {
-				return true
-			}
-		case dict:
-			if settings[i].kind == anyDict && len(v) > 0 {
-				return true
-			}
-		}
+	if _, isClass := c.given["logger_class"].(callable); isClass {
+		return true
+	}
+	if d, _ := c.given["logconfig_dict"].(dict); len(d) > 0 {
+		return true
 	}
 	return !slices.Contains(ownLoggers, c.loggerClass)
 }

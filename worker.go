@@ -267,9 +267,6 @@ func newWorker() (*worker, error) {
 			// gets a list of fields.
 			cfg.headerMap = "dangerous"
 		}
-		if cfg.workerConnections == connectionsDefault {
-			cfg.workerConnections = 0
-		}
 	}
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
