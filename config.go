@@ -35,18 +35,14 @@ type config struct {
 	// What the caller adds, and the workers want to know.
 	startDir   string
 	argv       []string
-	bridge     *os.File            // wsgi.py as python wants it, for all of its kind
-	mold       *mold               // which ran the configuration file, if it is still needed
 	credential *syscall.Credential // what workers switch to, nil for no change
 	// said is what a configuration file has said otherwise than by settings,
 	// or could not be sent as their values (said in wsgi.py).
 	said      map[string]any
-	logger    *logger  // the arbiter's, where Python makes the logs
 	logs      bool     // Python makes the logs
 	logLevel  logLevel // what the loggers of that Python want to have
 	logAccess bool     // they want the access log
 	counted   bool     // hooks look at requests, and at their number on a connection
-	vault     *vault   // the arbiter's, with TLS
 
 	// Config File, Server Socket
 	configFile, wsgiApp string

@@ -63,7 +63,7 @@ func (c *config) logsInPython() bool {
 
 // openLogger starts the Python that makes the logs of c, and waits until it has
 // read their configuration.
-func openLogger(c *config) (l *logger, err error) {
+func openLogger(c *generation) (l *logger, err error) {
 	l = &logger{}
 	if l.give, l.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return nil, err
@@ -92,13 +92,13 @@ func openLogger(c *config) (l *logger, err error) {
 	return l, nil
 }
 
-func (l *logger) start(c *config, answer int) error {
+func (l *logger) start(c *generation, answer int) error {
 	settings, err := memfd("settings", c.encode())
 	if err != nil {
 		return err
 	}
 	defer unix.Close(settings)
-	l.pid, err = startPython(c.python, c.bridge, "log", childEnv(c), settings, l.take, answer)
+	l.pid, err = startPython(c.python, c.bridge, "log", childEnv(c.config), settings, l.take, answer)
 	return err
 }
 
@@ -149,7 +149,7 @@ func (l *logger) died(pid int) bool {
 }
 
 // keep starts another Python after one has died. Nobody waits for its answer.
-func (l *logger) keep(c *config) error {
+func (l *logger) keep(c *generation) error {
 	if l == nil || l.give < 0 {
 		return nil
 	}

@@ -222,7 +222,6 @@ func newWorker() (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.bridge = os.NewFile(fdBridge, "bridge")
 	w := &worker{
 		cfg:        cfg,
 		pid:        os.Getpid(),
@@ -329,7 +328,7 @@ func (w *worker) boot() error {
 	if _, err := unix.Getsockname(forks); err != nil {
 		forks = -1
 	}
-	w.python, err = openPython(w.cfg, os.Environ(), forks, w.slot.age.Load())
+	w.python, err = openPython(w.cfg, os.NewFile(fdBridge, "bridge"), os.Environ(), forks, w.slot.age.Load())
 	if err != nil {
 		return err
 	}
