@@ -34,8 +34,8 @@ const (
 )
 
 type arbiter struct {
-	load   func() (*config, error) // reads every source of settings anew
-	cfg    *config
+	load   func() (*generation, error) // reads every source of settings anew
+	cfg    *generation
 	log    *errorLog
 	access *accessLog // for workers to inherit
 	master string     // how log lines name this process
@@ -60,7 +60,7 @@ type arbiter struct {
 	notBefore  int64         // then those are replaced that have failed
 	failed     int           // so many
 	early      int           // workers that have crashed soon after their start, in a row
-	previous   *config       // during a reload: what to go back to
+	previous   *generation   // during a reload: what to go back to
 	again      bool          // and another HUP has come
 	replaced   []*bound
 	ownPid     string // the pidfile that we have written
@@ -101,6 +101,21 @@ type bound struct {
 type halt struct {
 	reason string
 	status int
+}
+
+// generation is one reading of the settings, with what lives as long as they hold.
+type generation struct {
+	*config
+	bridge *os.File // wsgi.py as python wants it, for every Python
+	mold   *mold    // the Python that ran the configuration file, if still needed
+	logger *logger  // nil unless Python makes the logs
+	vault  *vault   // nil without TLS
+}
+
+func (g *generation) close() {
+	g.mold.close()
+	g.logger.close()
+	g.vault.close()
 }
 
 // run is the life of the arbiter; it returns the exit status.
@@ -166,7 +181,7 @@ func (a *arbiter) start() (err error) {
 		return err
 	}
 	if m := a.cfg.mold; m != nil {
-		if err := m.start(a.cfg, childEnv(a.cfg)); err != nil {
+		if err := m.start(a.cfg.config, childEnv(a.cfg.config)); err != nil {
 			return err
 		}
 	}
@@ -186,17 +201,17 @@ func (a *arbiter) start() (err error) {
 	if err := a.hook("on_starting"); err != nil {
 		return err
 	}
-	if a.cfg.vault, err = openVault(a.cfg, nil); err != nil {
+	if a.cfg.vault, err = openVault(a.cfg.config, nil); err != nil {
 		return err
 	}
-	if a.listeners, err = a.openListeners(a.cfg, nil); err != nil {
+	if a.listeners, err = a.openListeners(a.cfg.config, nil); err != nil {
 		return err
 	}
 	if err := a.hook(""); err != nil {
 		return err
 	}
 	if a.passed.parent == 0 {
-		if err := a.metrics.set(a, a.cfg); err != nil {
+		if err := a.metrics.set(a, a.cfg.config); err != nil {
 			return err
 		}
 	}
@@ -322,7 +337,7 @@ func (a *arbiter) handle(s syscall.Signal) *order {
 
 // openLogs opens both logs, gives their files to whom workers switch to, and
 // sends our output there if it is to be captured.
-func openLogs(c *config) (log *errorLog, access *accessLog, err error) {
+func openLogs(c *generation) (log *errorLog, access *accessLog, err error) {
 	warning, err := c.resolveLogs()
 	if err != nil {
 		return nil, nil, err
@@ -332,13 +347,13 @@ func openLogs(c *config) (log *errorLog, access *accessLog, err error) {
 	}
 	access, err = openAccessLog(c.accesslog, c.accessLogFormat)
 	if err == nil {
-		err = log.join(c)
+		err = log.join(c.config)
 	}
 	if err == nil {
-		access, err = access.join(c, log.syslog)
+		access, err = access.join(c.config, log.syslog)
 	}
 	if err == nil {
-		err = giveLogs(c, log, access)
+		err = giveLogs(c.config, log, access)
 	}
 	if err == nil && c.captureOutput {
 		err = log.out.capture()
@@ -383,7 +398,7 @@ func (a *arbiter) reopen() {
 	if a.cfg.logger != nil {
 		a.cfg.logger.reopen()
 	}
-	err := giveLogs(a.cfg, a.log, a.access)
+	err := giveLogs(a.cfg.config, a.log, a.access)
 	if err == nil && a.cfg.captureOutput && a.log.out.file {
 		err = a.log.out.capture()
 	}
@@ -509,9 +524,7 @@ func (a *arbiter) settle() {
 	if a.previous == nil || serving < a.target {
 		return
 	}
-	a.previous.mold.close()
-	a.previous.logger.close()
-	a.previous.vault.close()
+	a.previous.close()
 	a.previous = nil
 	a.manager.ready()
 	for _, w := range a.workers {
@@ -553,7 +566,7 @@ func (a *arbiter) spawn() error {
 		files = append(files, uintptr(l.fd))
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{workerTitle + a.cfg.name() + a.suffix() + "]"}, &syscall.ProcAttr{
-		Env: childEnv(a.cfg), Files: files,
+		Env: childEnv(a.cfg.config), Files: files,
 		Sys: &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
 	if err != nil {
@@ -748,7 +761,7 @@ func (a *arbiter) hook(name string, args ...any) error {
 
 // hookOf calls a hook of the file that c was read from. Without a name it only
 // tells the mold of the listeners, which hooks in its children see.
-func (a *arbiter) hookOf(c *config, listeners []*bound, name string, args ...any) error {
+func (a *arbiter) hookOf(c *generation, listeners []*bound, name string, args ...any) error {
 	if c.mold == nil || name != "" && !c.hooks()[name] {
 		return nil
 	}
@@ -763,7 +776,7 @@ func (a *arbiter) hookOf(c *config, listeners []*bound, name string, args ...any
 		entries = append(entries, []any{l.String(), addr, l.fd, addr})
 	}
 	if listeners == nil { // not yet open
-		for _, addr := range addressesOf(c) {
+		for _, addr := range addressesOf(c.config) {
 			if addr.network == "unix" {
 				addresses = append(addresses, addr.path)
 			} else {
@@ -827,14 +840,15 @@ func (a *arbiter) reload() {
 	}
 	log, access, err := openLogs(cfg)
 	if err != nil {
+		cfg.close()
 		a.log.errorf("%v; the old configuration stays in force.", err)
 		return
 	}
 	old := a.target
 	a.target = cfg.workers
-	listeners, err := a.openListeners(cfg, a.listeners)
+	listeners, err := a.openListeners(cfg.config, a.listeners)
 	if err == nil && cfg.mold != nil {
-		if err = cfg.mold.start(cfg, childEnv(cfg)); err == nil {
+		if err = cfg.mold.start(cfg.config, childEnv(cfg.config)); err == nil {
 			err = a.hookOf(cfg, listeners, "nworkers_changed", cfg.workers, old)
 		}
 		for _, name := range []string{"on_reload", ""} {
@@ -844,17 +858,16 @@ func (a *arbiter) reload() {
 		}
 	}
 	if err == nil {
-		cfg.vault, err = openVault(cfg, a.cfg.vault)
+		cfg.vault, err = openVault(cfg.config, a.cfg.vault)
 	}
 	if err == nil && a.passed.parent == 0 {
-		err = a.metrics.set(a, cfg)
+		err = a.metrics.set(a, cfg.config)
 	}
 	if err != nil {
 		a.target = old
 		log.close()
 		access.close()
-		cfg.mold.close()
-		cfg.logger.close()
+		cfg.close()
 		for _, l := range listeners {
 			if !slices.Contains(a.listeners, l) {
 				a.closeBound([]*bound{l})
@@ -902,7 +915,7 @@ func (a *arbiter) abandonReload() {
 	}
 	a.generation = a.former
 	if a.replaced != nil {
-		old := addressesOf(a.previous)
+		old := addressesOf(a.previous.config)
 		kept := a.replaced
 		for _, l := range a.listeners {
 			if slices.Contains(old, l.addr) {
@@ -913,9 +926,7 @@ func (a *arbiter) abandonReload() {
 		}
 		a.listeners, a.replaced = kept, nil
 	}
-	a.cfg.mold.close()
-	a.cfg.logger.close()
-	a.cfg.vault.close()
+	a.cfg.close()
 	a.cfg, a.previous = a.previous, nil
 	a.manager.ready()
 	a.target = a.cfg.workers

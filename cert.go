@@ -58,8 +58,7 @@ func (c *config) checkTLS() error {
 
 // warnOfVersion says that ssl_version has no say.
 func (c *config) warnOfVersion(log *errorLog) {
-	i := slices.IndexFunc(settings, func(r setting) bool { return r.name == "ssl_version" })
-	if v := pyStr(c.values[i]); c.usesTLS() && v != settings[i].def && v != none {
+	if v, given := c.given["ssl_version"]; c.usesTLS() && given && v != int64(2) && v != nil {
 		log.warningf("ssl_version is ignored: TLS 1.3 and 1.2 are spoken")
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -476,9 +475,6 @@ func TestSwitches(t *testing.T) {
 					if got, ok := stored(c, r).(bool); ok && got != tc.want {
 						t.Errorf("stored %v, want %v", got, tc.want)
 					}
-					if r.field == nil && !strings.HasPrefix(r.doc, harmless) {
-						t.Error("nothing reads it")
-					}
 				})
 			}
 		}
@@ -569,9 +565,6 @@ func TestEveryRowHasATest(t *testing.T) {
 		if sampleOf(r) == nil && !hooked && r.kind.alone == nil && r.unsupported == "" && !slices.Contains(elsewhere, r.name) {
 			t.Errorf("%s: no sample", r.name)
 		}
-		if r.unsupported == "" && r.doc == "" && r.name != "default_proc_name" {
-			t.Errorf("%s: no doc", r.name)
-		}
 		if r.flags != nil && r.meta == "" && r.kind.alone == nil {
 			t.Errorf("%s: flag without a name for its argument", r.name)
 		}
@@ -625,13 +618,10 @@ func TestUnsupported(t *testing.T) {
 		}
 		v, ok := other[r.name]
 		switch {
-		case r.section == "Server Hooks" || r.section == "Dirty Arbiter Hooks":
-			v = pyFunction("f", map[string]int64{"nworkers_changed": 3}[r.name])
-			if r.name != "nworkers_changed" {
-				for n := int64(1); n <= 2; n++ {
-					if _, err := r.kind.value(callable{"f", n}, nil); err == nil {
-						v = pyFunction("f", n)
-					}
+		case r.flags == nil: // a hook
+			for n := int64(1); n <= 2; n++ {
+				if _, err := r.kind.value(callable{"f", n}, nil); err == nil {
+					v = pyFunction("f", n)
 				}
 			}
 		case r.kind.alone != nil && !r.kind.optional:
@@ -664,6 +654,59 @@ func TestUnsupported(t *testing.T) {
 	t.Run("overridden", func(t *testing.T) {
 		mustLoad(t, source{args: []string{"-k", "sync", "app:app"}, file: map[string]any{"worker_class": "tornado"}})
 	})
+}
+
+// A worker class that is misspelled is told from one that somebody has written.
+func TestWorkerClassNames(t *testing.T) {
+	const classes = "the classes are sync, gthread, gevent, eventlet and asgi"
+	for class, want := range map[string]string{
+		"gthred":                        "'gthred' is not a worker class; did you mean gthread?",
+		"thread":                        "'thread' is not a worker class; did you mean gthread?",
+		"GEvent":                        "'GEvent' is not a worker class; did you mean gevent?",
+		"snyc":                          "'snyc' is not a worker class; did you mean sync?",
+		"gasgi":                         "'gasgi' is not a worker class; did you mean asgi?",
+		"asg":                           "'asg' is not a worker class; did you mean asgi?",
+		"evenlet":                       "'evenlet' is not a worker class; did you mean eventlet?",
+		"uvicorn":                       "'uvicorn' is not a worker class; did you mean uvicorn.workers.UvicornWorker?",
+		"uvicorn.worker.UvicornWorker":  "'uvicorn.worker.UvicornWorker' is not a worker class; did you mean uvicorn.workers.UvicornWorker?",
+		"gunicorn.workers.gthread":      "'gunicorn.workers.gthread' is not a worker class; did you mean gunicorn.workers.gthread.ThreadWorker?",
+		"wsgi":                          "'wsgi' is not a worker class; " + classes,
+		"":                              "not supported by this server: " + classes,
+		"mine":                          "'mine' is not a worker class; " + classes,
+		"tornado":                       "not supported by this server: tornado is a class of workers for Tornado; " + classes,
+		"shop.Worker":                   "not supported by this server: shop.Worker is a class of its own, and workers are not made in Python; " + classes,
+		"app.workers.UvicornWorker":     "not supported by this server: app.workers.UvicornWorker is a class of its own, and workers are not made in Python; " + classes,
+		"gunicorn.workers.gtornado.Any": "not supported by this server: gunicorn.workers.gtornado.Any is a class of workers for Tornado; " + classes,
+	} {
+		_, err := load(t, source{args: []string{"-k", class, "app:app"}})
+		wantFailure(t, err, 1, "gunicorn: worker_class: "+want+"\n")
+	}
+}
+
+// A default may depend on other settings, and a value that somebody has given
+// is not taken for it.
+func TestComputedDefault(t *testing.T) {
+	asgi := []string{"-k", "uvicorn.workers.UvicornWorker", "app:app"}
+	for _, tc := range []struct {
+		from source
+		want int
+	}{
+		{source{args: []string{"app:app"}}, 1000},
+		{source{args: asgi}, 0},
+		{source{args: append([]string{"--worker-connections=1000"}, asgi...)}, 1000},
+		{source{args: asgi, env: []string{"GUNICORN_CMD_ARGS=--worker-connections 1000"}}, 1000},
+		{source{args: asgi, file: map[string]any{"worker_connections": int64(1000)}}, 1000},
+		{source{args: []string{"app:app"}, file: map[string]any{"worker_class": "asgi"}}, 0},
+	} {
+		c := mustLoad(t, tc.from)
+		if c.workerConnections != tc.want || shown(c, "worker_connections") != fmt.Sprint(tc.want) {
+			t.Errorf("%v: %d, printed %s, want %d", tc.from, c.workerConnections, shown(c, "worker_connections"), tc.want)
+		}
+	}
+	c := mustLoad(t, source{args: []string{"app:app"}})
+	if err := c.change(map[string]any{"worker_class": "asgi"}); err != nil || c.workerConnections != 0 {
+		t.Errorf("%d after a hook's change, %v", c.workerConnections, err)
+	}
 }
 
 func TestEnvironment(t *testing.T) {
@@ -1010,6 +1053,11 @@ func TestFileErrors(t *testing.T) {
 		{"config", "elsewhere", "./gunicorn.conf.py"},
 		{"python", "elsewhere", "elsewhere"},
 		{"python", int64(3), "None"},
+		{"request_timeout", int64(7), "7"},
+		{"ws_ping_interval", int64(7), "7"},
+		{"ws_max_size", int64(7), "7"},
+		{"max_memory", []any{}, "0"},
+		{"metrics", int64(7), "None"},
 		{"preload", true, "no such setting"},
 	} {
 		t.Run(tc.name+" as "+tc.want, func(t *testing.T) {
@@ -1164,35 +1212,6 @@ func TestHelp(t *testing.T) {
 	}
 	if n := strings.Count(strings.Join(strings.Fields(help), " "), "(not supported)"); n < 15 {
 		t.Errorf("only %d are not supported", n)
-	}
-}
-
-func TestManSettings(t *testing.T) {
-	man := manSettings()
-	if strings.Count(man, ".Bl ") != strings.Count(man, ".El\n") {
-		t.Error("lists that do not end")
-	}
-	if got := strings.Count(man, "\n.It "); got != len(settings) {
-		t.Errorf("%d items, want %d", got, len(settings))
-	}
-	for i := range settings {
-		r := &settings[i]
-		item := ".It Va " + r.name
-		if r.flags != nil {
-			item = ".It Fl " + r.flags[0][1:]
-		}
-		n := 0
-		for _, line := range strings.Split(man, "\n") {
-			if line == item || strings.HasPrefix(line, item+" ") {
-				n++
-			}
-		}
-		if n != 1 {
-			t.Errorf("%q is there %d times", item, n)
-		}
-		if r.env != "" && !strings.Contains(man, "\n.Ev "+r.env+"\n") {
-			t.Errorf("%s is not there", r.env)
-		}
 	}
 }
 
@@ -1440,31 +1459,142 @@ func FuzzSetting(f *testing.F) {
 	})
 }
 
-var updateManual = flag.Bool("update-manual", false, "rewrite the generated part of gunicorn.1")
-
-// TestManual compares the settings part of the manual with the table.
+// TestManual holds the manual against the table: each section has exactly the
+// rows of the table, in its order, and what of a row can be checked stands there
+// too. Settings that are refused are listed under BUGS with what to do instead.
 func TestManual(t *testing.T) {
-	const (
-		begin = ".\\\" settings: generated, see config_test.go\n"
-		end   = ".\\\" end of settings\n"
-	)
-	text := manual
-	before, rest, begins := strings.Cut(text, begin)
-	_, after, ends := strings.Cut(rest, end)
-	if !begins || !ends {
-		t.Fatalf("gunicorn.1 has no lines %q and %q", begin, end)
-	}
-	want := before + begin + manSettings() + end + after
-	switch {
-	case text == want:
-	case *updateManual:
-		if err := os.WriteFile("gunicorn.1", []byte(want), 0o644); err != nil {
-			t.Fatal(err)
+	_, rest, _ := strings.Cut(manual, "\n.Ss "+sections[0].title+"\n")
+	for i, s := range sections {
+		var items []manualItem
+		items, rest = manualList(rest)
+		compareItems(t, s.title, items, s.rows)
+		next := ".Ss "
+		if i+1 < len(sections) {
+			next += sections[i+1].title + "\n"
 		}
-	default:
-		t.Error("the settings in gunicorn.1 are stale; go test -run TestManual -update-manual rewrites them")
+		var found bool
+		if rest, found = strings.CutPrefix(rest, next); !found {
+			t.Fatalf("after the section %s stands %.40q, want %q", s.title, rest, next)
+		}
+	}
+	_, bugs, _ := strings.Cut(manual, "\n.Sh BUGS\n")
+	items, _ := manualList(bugs)
+	var rows []setting
+	for _, s := range refused {
+		rows = append(rows, s.rows...)
+		last := len(rows) - 1
+		if want := capital(s.title) + ".\n"; last < len(items) && items[last].text != want {
+			t.Errorf("BUGS: %q has %q, want %q", items[last].head, items[last].text, want)
+		}
+	}
+	compareItems(t, "BUGS", items, rows)
+}
+
+// manualItem is an item of a list, with all that follows its line.
+type manualItem struct{ head, text string }
+
+// manualList reads the list that text has next, and returns what follows it.
+func manualList(text string) (items []manualItem, rest string) {
+	depth := 0
+	for {
+		line, after, _ := strings.Cut(text, "\n")
+		text = after
+		switch {
+		case strings.HasPrefix(line, ".Bl "):
+			depth++
+		case line == ".El":
+			depth--
+		}
+		switch {
+		case depth == 0 && (items != nil || text == ""):
+			return items, text
+		case depth == 1 && strings.HasPrefix(line, ".It "):
+			items = append(items, manualItem{head: line})
+		case items != nil:
+			items[len(items)-1].text += line + "\n"
+		}
 	}
 }
+
+func compareItems(t *testing.T, where string, items []manualItem, rows []setting) {
+	for i := range max(len(items), len(rows)) {
+		switch {
+		case i >= len(rows):
+			t.Errorf("%s: %q is no setting", where, items[i].head)
+			continue
+		case i >= len(items):
+			t.Errorf("%s: %s is not there", where, rows[i].name)
+			continue
+		}
+		r := settings[slices.IndexFunc(settings, func(r setting) bool { return r.name == rows[i].name })]
+		if want := manualHead(&r); items[i].head != want {
+			t.Errorf("%s: %q, want %q", where, items[i].head, want)
+		} else if r.section != notSupported {
+			checkItem(t, &r, items[i].text)
+		}
+	}
+}
+
+// manualHead is the line that begins the item of a row.
+func manualHead(r *setting) string {
+	if r.flags == nil {
+		return ".It Va " + r.name
+	}
+	argument := ""
+	switch {
+	case r.kind.optional:
+		argument = " Op Ar " + r.meta
+	case r.meta != "":
+		argument = " Ar " + r.meta
+	}
+	var forms []string
+	for _, f := range r.flags {
+		forms = append(forms, "Fl "+f[1:]+argument)
+	}
+	return ".It " + strings.Join(forms, " , ")
+}
+
+// checkItem looks for what the item of a row has to say: the line of --help as
+// the first sentence, the default, the variable, and the key in a file that is not
+// the name of a flag.
+func checkItem(t *testing.T, r *setting, text string) {
+	plain := strings.NewReplacer(`\e`, `\`, `\&`, "", `\(dq`, `"`).Replace(text)
+	if want := capital(r.usage) + ".\n"; !strings.HasPrefix(plain, want) {
+		t.Errorf("%s: begins with %.60q, want %q", r.name, plain, want)
+	}
+	var wants []string
+	isHook := r.section == "Server Hooks"
+	if r.kind.alone == nil && !isHook && r.def != none && r.def != "" {
+		def := r.def
+		if r.kind == stringDict {
+			v, _ := r.parse(r.def)
+			def = pyStr(v)
+		}
+		if !slices.ContainsFunc([]string{" " + def + ".\n", "\n" + def + ".\n", "\n.Ql " + def + " .\n", "\n.Dl " + def + "\n"},
+			func(form string) bool { return strings.Contains(plain, "\nThe default is"+form) }) {
+			t.Errorf("%s: the default %s is not there", r.name, def)
+		}
+	}
+	if r.env != "" {
+		wants = append(wants, "The variable\n.Ev "+r.env+"\nreplaces the default.\n")
+	}
+	if r.flags != nil && !slices.Contains(r.flags, "--"+strings.ReplaceAll(r.name, "_", "-")) {
+		wants = append(wants, "The key in a configuration file is\n.Va "+r.name+" .\n")
+	}
+	if r.field == nil && !isHook && !slices.Contains(forPython, r.name) {
+		wants = append(wants, "Accepted so that existing configurations work, and without meaning here: ")
+	}
+	for _, want := range wants {
+		if !strings.Contains(plain, want) {
+			t.Errorf("%s: %q is not there", r.name, want)
+		}
+	}
+}
+
+// forPython are the rows without a field whose values Python reads.
+var forPython = []string{"asgi_loop", "asgi_lifespan", "asgi_disconnect_grace_period", "logconfig_dict", "root_path"}
+
+func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
 // TestManualLint formats the manual with all that people read it by; each has
 // complaints of its own.

@@ -3,7 +3,7 @@ package main
 // The command line, read as Python's argparse does, on whose habits scripts
 // depend: options and positionals in any order, arguments attached or not,
 // short flags joined, prefixes of long flags, and its messages. What flags
-// there are is in the table of config.go.
+// there are is in the table of settings.go.
 
 import (
 	"fmt"
@@ -26,7 +26,7 @@ type option struct {
 }
 
 func usageError(format string, args ...any) error {
-	return &startError{2, "usage: gunicorn [OPTIONS] [APP_MODULE]\ngunicorn: error: " + fmt.Sprintf(format, args...) + "\n"}
+	return &startError{exitUsage, "usage: gunicorn [OPTIONS] [APP_MODULE]\ngunicorn: error: " + fmt.Sprintf(format, args...) + "\n"}
 }
 
 // flagValues is what one command line says.
@@ -57,56 +57,46 @@ type word struct {
 	joined *string // argument in the same word
 }
 
-// flagParser does what argparse does, as long as anyone could tell: flags and
-// positionals in any order, arguments attached or not, short flags joined,
-// prefixes of long flags. Positionals count up to the first flag after them.
+// flagParser reads one command line. Positionals count up to the first flag after
+// them.
 type flagParser struct {
-	rows  map[string]*setting
-	stops map[string]*option
-	names map[string]string // all the flags of a row, for messages
+	flags map[string]flagRow
 	order []string
 	words []word
 	out   *flagValues
 }
 
+// flagRow is what a flag stands for: a setting or an option.
+type flagRow struct {
+	names string // all its flags, for messages
+	row   *setting
+	stop  *option
+}
+
 func parseFlags(args []string) (*flagValues, error) {
-	p := &flagParser{
-		rows:  map[string]*setting{},
-		stops: map[string]*option{},
-		names: map[string]string{},
-		out:   &flagValues{values: map[string]any{}},
-	}
-	add := func(flags []string) {
+	p := &flagParser{flags: map[string]flagRow{}, out: &flagValues{values: map[string]any{}}}
+	add := func(flags []string, r flagRow) {
+		r.names = strings.Join(flags, "/")
 		for _, f := range flags {
-			p.names[f] = strings.Join(flags, "/")
+			p.flags[f] = r
 			p.order = append(p.order, f)
 		}
 	}
 	for i := range options {
-		if options[i].field == nil {
-			continue
-		}
-		add(options[i].flags)
-		for _, f := range options[i].flags {
-			p.stops[f] = &options[i]
+		if options[i].field != nil {
+			add(options[i].flags, flagRow{stop: &options[i]})
 		}
 	}
 	for i := range settings {
-		add(settings[i].flags)
-		for _, f := range settings[i].flags {
-			p.rows[f] = &settings[i]
-		}
+		add(settings[i].flags, flagRow{row: &settings[i]})
 	}
 	if err := p.recognise(args); err != nil {
 		return nil, err
 	}
-	if err := p.parse(); err != nil {
-		return nil, err
-	}
-	return p.out, nil
+	return p.out, p.parse()
 }
 
-func (p *flagParser) known(flag string) bool { return p.names[flag] != "" }
+func (p *flagParser) known(flag string) bool { return p.flags[flag].names != "" }
 
 // recognise decides which arguments are flags, before any is acted on.
 func (p *flagParser) recognise(args []string) error {
@@ -226,7 +216,7 @@ func (p *flagParser) flag(i int) (int, error) {
 	var alone []string
 	for joined != nil && p.takesNone(name) {
 		if *joined == "" || name[1] == '-' || !p.known("-"+(*joined)[:1]) {
-			return 0, usageError("argument %s: ignored explicit argument %s", p.names[name], pyRepr(*joined))
+			return 0, usageError("argument %s: ignored explicit argument %s", p.flags[name].names, pyRepr(*joined))
 		}
 		alone = append(alone, name)
 		name = "-" + (*joined)[:1]
@@ -237,12 +227,12 @@ func (p *flagParser) flag(i int) (int, error) {
 		}
 	}
 	if joined == nil && !p.takesNone(name) {
-		switch r := p.rows[name]; {
+		switch r := p.flags[name].row; {
 		case i < len(p.words) && !p.words[i].isFlag && !p.words[i].end:
 			joined = &p.words[i].text
 			i++
 		case !r.kind.optional:
-			return 0, usageError("argument %s: expected one argument", p.names[name])
+			return 0, usageError("argument %s: expected one argument", p.flags[name].names)
 		}
 	}
 	for _, f := range alone {
@@ -254,16 +244,16 @@ func (p *flagParser) flag(i int) (int, error) {
 }
 
 func (p *flagParser) takesNone(flag string) bool {
-	r := p.rows[flag]
+	r := p.flags[flag].row
 	return r == nil || r.kind.alone != nil && !r.kind.optional
 }
 
 // take notes one flag and its argument.
 func (p *flagParser) take(flag string, arg *string) error {
-	if p.out.stop = p.stops[flag]; p.out.stop != nil {
+	r := p.flags[flag].row
+	if p.out.stop = p.flags[flag].stop; p.out.stop != nil {
 		return nil
 	}
-	r := p.rows[flag]
 	if arg == nil {
 		p.out.values[r.name] = r.kind.alone
 		return nil
@@ -272,7 +262,7 @@ func (p *flagParser) take(flag string, arg *string) error {
 	if r.kind.text != nil {
 		var err error
 		if v, err = r.kind.text(*arg); err != nil {
-			return usageError("argument %s: %v", p.names[flag], err)
+			return usageError("argument %s: %v", p.flags[flag].names, err)
 		}
 	}
 	if r.kind.repeats {

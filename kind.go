@@ -40,9 +40,55 @@ type kind struct {
 	// value checks what any source gave and returns its one form.
 	value func(v any, at *start) (any, error)
 
-	// store puts that form into the field of a config. It reports whether
-	// the form was right, as a config may come from another process.
+	// store puts that form into the field of a config, where the function of
+	// that name would not do.
 	store func(field, v any) bool
+}
+
+// store puts a checked value into the field of a config. It reports whether the
+// two fit, as a config may come from another process.
+func store(field, v any) bool {
+	ok := false
+	switch f := field.(type) {
+	case *bool:
+		*f, ok = v.(bool)
+		return ok || v == nil
+	case *string:
+		if addr, isAddress := v.(address); isAddress {
+			v = addr.String()
+		}
+		*f, ok = v.(string)
+		return ok || v == nil
+	case *[]string:
+		*f, ok = stringsOf(v)
+	case *trustList:
+		var err error
+		*f, err = trust(v)
+		return err == nil
+	case *map[string]string:
+		var d dict
+		d, ok = v.(dict)
+		*f = map[string]string{}
+		for _, e := range d {
+			key, isKey := e.key.(string)
+			value, isText := e.value.(string)
+			(*f)[key], ok = value, ok && isKey && isText
+		}
+	default:
+		var n int64
+		if n, ok = v.(int64); v == autoWorkers {
+			n, ok = int64(usableCPUs()), true
+		}
+		switch f := field.(type) {
+		case *int:
+			*f = int(n)
+		case *int64:
+			*f = n
+		case *time.Duration: // a number that no duration can be, as sys.maxsize, means the longest
+			*f = time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
+		}
+	}
+	return ok
 }
 
 // dict is a Python dict in its own order. An unsorted map would print
@@ -98,7 +144,7 @@ type pyError string
 func (e pyError) Error() string { return string(e) }
 
 // textKind is a string, or nothing.
-var textKind = &kind{value: checkText, store: storeText}
+var textKind = &kind{value: checkText}
 
 func checkText(v any, _ *start) (any, error) {
 	switch v := v.(type) {
@@ -108,12 +154,6 @@ func checkText(v any, _ *start) (any, error) {
 		return strip(v), nil
 	}
 	return nil, notString(v)
-}
-
-func storeText(field, v any) bool {
-	s, ok := v.(string)
-	*field.(*string) = s
-	return ok || v == nil
 }
 
 func notString(v any) error { return said("Not a string: %s", pyStr(v)) }
@@ -130,7 +170,6 @@ var posInt = &kind{
 	want:  "zero or a positive whole number",
 	text:  decimal,
 	value: checkPosInt,
-	store: storeInt,
 }
 
 // workerCount is a posInt, or auto.
@@ -138,22 +177,15 @@ var workerCount = &kind{
 	want: "zero, a positive whole number or auto",
 	text: func(s string) (any, error) {
 		if strip(s) == autoWorkers {
-			return autoWorkers, nil
+			return s, nil
 		}
 		return decimal(s)
 	},
 	value: func(v any, at *start) (any, error) {
-		if s, ok := v.(string); ok && strip(s) == autoWorkers {
+		if s, _ := v.(string); strip(s) == autoWorkers {
 			return autoWorkers, nil
 		}
 		return checkPosInt(v, at)
-	},
-	store: func(field, v any) bool {
-		if v == autoWorkers {
-			*field.(*int) = usableCPUs()
-			return true
-		}
-		return storeInt(field, v)
 	},
 }
 
@@ -170,49 +202,33 @@ func decimal(s string) (any, error) {
 
 // lateInt is a posInt whose flag leaves the reading to the check, which knows
 // 0x and its like.
-var lateInt = &kind{value: checkPosInt, store: storeInt}
+var lateInt = &kind{value: checkPosInt}
 
 // modeInt is a posInt whose flag takes octal numbers too, as chmod does.
-var modeInt = &kind{
-	text: func(s string) (any, error) {
-		base := 0
-		if octal(s) {
-			base = 8
-		}
-		n, err := pyInt(s, base)
-		if err != nil {
-			return nil, fmt.Errorf("invalid auto_int value: %s", pyRepr(s))
-		}
-		return n, nil
-	},
-	value: func(v any, at *start) (any, error) {
-		v, err := checkPosInt(v, at)
-		if n, ok := v.(int64); ok && n > 0o7777 {
-			return nil, said("Value must be a mode, at most 0o7777: %d", n)
-		}
-		return v, err
-	},
-	store: storeInt,
-}
-
-// octal tells 022 from 0o22 and 22.
-func octal(s string) bool {
-	if len(s) < 2 || s[0] != '0' {
-		return false
+var modeInt = bounded(0, 0o7777, "Value must be a mode, at most 0o7777: %d", func(s string) (any, error) {
+	base := 0
+	if len(s) > 1 && s[0] == '0' && strings.Trim(s, "0123456789") == "" { // 022, not 0o22 or 22
+		base = 8
 	}
-	return strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' }) < 0
-}
+	n, err := pyInt(s, base)
+	if err != nil {
+		return nil, fmt.Errorf("invalid auto_int value: %s", pyRepr(s))
+	}
+	return n, nil
+})
 
 // frameSize is what RFC 9113 allows as SETTINGS_MAX_FRAME_SIZE.
-var frameSize = &kind{
-	text: decimal,
-	value: func(v any, at *start) (any, error) {
+var frameSize = bounded(16384, 16777215, "http2_max_frame_size must be between 16384 and 16777215, got %d", decimal)
+
+// bounded is a posInt within bounds; wrong is the error for any other.
+func bounded(least, most int64, wrong string, text func(s string) (any, error)) *kind {
+	return &kind{text: text, value: func(v any, at *start) (any, error) {
 		v, err := checkPosInt(v, at)
-		if n, _ := v.(int64); err == nil && (n < 16384 || n > 16777215) {
-			err = fmt.Errorf("http2_max_frame_size must be between 16384 and 16777215, got %d", n)
+		if n, _ := v.(int64); err == nil && (n < least || n > most) {
+			return nil, said(wrong, n)
 		}
 		return v, err
-	},
+	}}
 }
 
 func checkPosInt(v any, _ *start) (any, error) {
@@ -240,24 +256,6 @@ func checkPosInt(v any, _ *start) (any, error) {
 		return nil, said("Value must be positive: %d", n)
 	}
 	return n, nil
-}
-
-func storeInt(field, v any) bool {
-	n, ok := v.(int64)
-	*field.(*int) = int(n)
-	return ok
-}
-
-// byteCount is a posInt that may be large on every machine.
-var byteCount = &kind{
-	want:  posInt.want,
-	text:  decimal,
-	value: checkPosInt,
-	store: func(field, v any) bool {
-		n, ok := v.(int64)
-		*field.(*int64) = n
-		return ok
-	},
 }
 
 // pyInt reads a whole number as Python's int(s, base) does; base is 0, 8 or
@@ -298,29 +296,10 @@ var statsdAddr = &kind{
 		}
 		return addr, nil
 	},
-	store: func(field, v any) bool {
-		if addr, ok := v.(address); ok {
-			v = addr.String()
-		}
-		return storeText(field, v)
-	},
-}
-
-// seconds is a posInt kept as a duration. What is longer than a duration can
-// be, as sys.maxsize is, becomes the longest.
-var seconds = &kind{
-	want:  posInt.want,
-	text:  decimal,
-	value: checkPosInt,
-	store: func(field, v any) bool {
-		n, ok := v.(int64)
-		*field.(*time.Duration) = time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
-		return ok
-	},
 }
 
 // boolean is on or off; its flag turns it on.
-var boolean = &kind{alone: true, value: checkBool, store: storeBool}
+var boolean = &kind{alone: true, value: checkBool}
 
 func checkBool(v any, _ *start) (any, error) {
 	switch v := v.(type) {
@@ -338,12 +317,6 @@ func checkBool(v any, _ *start) (any, error) {
 	return nil, badCast(v)
 }
 
-func storeBool(field, v any) bool {
-	on, ok := v.(bool)
-	*field.(*bool) = on
-	return ok || v == nil
-}
-
 func badCast(v any) error { return said("Invalid type for casting: %s", pyStr(v)) }
 
 // onUnlessFalse is a boolean that its flag turns off, and that is on when
@@ -351,11 +324,11 @@ func badCast(v any) error { return said("Invalid type for casting: %s", pyStr(v)
 var onUnlessFalse = &kind{
 	alone: false,
 	value: checkBool,
-	store: func(field, v any) bool { return storeBool(field, v != any(false)) },
+	store: func(field, v any) bool { return store(field, v != any(false)) },
 }
 
 // list is any number of strings.
-var list = &kind{repeats: true, value: checkList, store: storeList}
+var list = &kind{repeats: true, value: checkList}
 
 func checkList(v any, _ *start) (any, error) {
 	strs := []any{}
@@ -412,13 +385,6 @@ var existingFiles = &kind{
 		}
 		return v, nil
 	},
-	store: storeList,
-}
-
-func storeList(field, v any) bool {
-	strs, ok := stringsOf(v)
-	*field.(*[]string) = strs
-	return ok
 }
 
 func stringsOf(v any) ([]string, bool) {
@@ -432,7 +398,7 @@ func stringsOf(v any) ([]string, bool) {
 }
 
 // words is a list written as one string with commas.
-var words = &kind{value: checkWords, store: storeList}
+var words = &kind{value: checkWords}
 
 func checkWords(v any, at *start) (any, error) {
 	strs := []any{}
@@ -458,11 +424,6 @@ var networks = &kind{
 			_, err = trust(v)
 		}
 		return v, err
-	},
-	store: func(field, v any) bool {
-		t, err := trust(v)
-		*field.(*trustList) = t
-		return err == nil
 	},
 }
 
@@ -566,17 +527,17 @@ func choice(wrong, notText string, names ...string) *kind {
 			}
 			return nil, badCast(v)
 		},
-		store: storeText,
 	}
 }
 
-// proxyMode is the one choice whose flag may stand alone.
-var proxyMode = func() *kind {
-	k := choice("proxy_protocol must be: off, v1, v2, or auto", "proxy_protocol must be string or bool",
-		"off|false|0|none", "v1", "v2", "auto|true|1")
-	k.alone, k.optional = "auto", true
+// alone is a choice whose flag may stand alone, and means v then.
+func alone(v string, k *kind) *kind {
+	k.alone, k.optional = v, true
 	return k
-}()
+}
+
+var proxyMode = alone("auto", choice("proxy_protocol must be: off, v1, v2, or auto",
+	"proxy_protocol must be string or bool", "off|false|0|none", "v1", "v2", "auto|true|1"))
 
 // byteSize is a number of bytes: 1000000, or 512M, where K, M and G are powers
 // of 1024 as for other limits of processes.
@@ -600,15 +561,14 @@ var byteSize = &kind{
 		}
 		return n << shift, nil
 	},
-	store: byteCount.store,
 }
 
+// http2Cleartext is checked although HTTP/2 is refused: a typing error is told first.
+var http2Cleartext = choice("http2_cleartext must be: off, prior-knowledge, upgrade, or both", "",
+	"off|false", "prior-knowledge|true", "upgrade", "both")
+
 // statusFormat is what --status prints.
-var statusFormat = func() *kind {
-	k := choice("status must be: table or json", "", "off", "table", "json")
-	k.alone, k.optional = "table", true
-	return k
-}()
+var statusFormat = alone("table", choice("status must be: table or json", "", "off", "table", "json"))
 
 // class is a Python class or the name of one.
 var class = &kind{
@@ -618,7 +578,6 @@ var class = &kind{
 		}
 		return checkText(v, at)
 	},
-	store: storeText,
 }
 
 // hook is a function of a configuration file, or the dotted name of one, that
@@ -665,17 +624,6 @@ var stringDict = &kind{
 		}
 		return d, nil
 	},
-	store: func(field, v any) bool {
-		d, ok := v.(dict)
-		m := map[string]string{}
-		for _, e := range d {
-			key, isKey := e.key.(string)
-			value, isText := e.value.(string)
-			m[key], ok = value, ok && isKey && isText
-		}
-		*field.(*map[string]string) = m
-		return ok
-	},
 }
 
 // anyDict is a dict of anything.
@@ -705,7 +653,6 @@ var directory = &kind{
 		}
 		return path, nil
 	},
-	store: storeText,
 }
 
 // path makes name absolute against the directory we started in.
@@ -734,7 +681,7 @@ var groupID = identity("group", os.Getegid, func(name string) (string, error) {
 })
 
 func identity(what string, own func() int, lookup func(string) (string, error)) *kind {
-	return &kind{store: storeInt, value: func(v any, at *start) (any, error) {
+	return &kind{value: func(v any, at *start) (any, error) {
 		switch v := v.(type) {
 		case nil:
 			return int64(own()), nil

@@ -253,7 +253,7 @@ const wordsSize = 3 * 4 * lanesMax
 // openPython starts a Python whose application will serve what its lanes bring.
 // It is forked by the mold, if there is one behind forks, and started afresh
 // otherwise.
-func openPython(c *config, env []string, forks int, age uint64) (p *python, err error) {
+func openPython(c *config, bridge *os.File, env []string, forks int, age uint64) (p *python, err error) {
 	family := c.family()
 	p = &python{fate: -1, threads: family != familySync && family != familyASGI, most: c.concurrency()}
 	p.batches = family != familyGevent && family != familyEventlet // lanes that are greenlets share a buffer
@@ -297,7 +297,7 @@ func openPython(c *config, env []string, forks int, age uint64) (p *python, err 
 		if c.credential != nil {
 			files = append(files, logFile(c.errorlog, fdErrorlog), logFile(c.accesslog, fdAccesslog))
 		}
-		p.pid, err = startPython(c.python, c.bridge, "serve", env, files...)
+		p.pid, err = startPython(c.python, bridge, "serve", env, files...)
 	}
 	return p, err
 }

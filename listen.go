@@ -1,7 +1,7 @@
 package main
 
 // Listeners: what the arbiter binds, or is given by a service manager, and
-// workers accept from.
+// workers accept from, and how addresses are written.
 
 import (
 	"context"
@@ -326,4 +326,88 @@ func (a *arbiter) closeBound(list []*bound) {
 		}
 		unix.Close(l.fd)
 	}
+}
+
+// Addresses ------------------------------------------------------------------
+
+// address is where to listen.
+type address struct {
+	network string // "tcp", "tcp6", "unix", "fd"
+	host    string
+	port    int
+	path    string
+	fd      int
+}
+
+// parseBind reads one address of bind. Its errors are those of the original.
+func parseBind(s string) (address, error) { return parseAddress(s, 8000) }
+
+// parseAddress reads an address, which has the port given if it says none.
+func parseAddress(s string, port int) (address, error) {
+	if rest, ok := strings.CutPrefix(s, "fd://"); ok {
+		fd, err := pyInt(rest, 10)
+		if err != nil || fd < 0 || fd > 1<<20 {
+			return address{}, said("%s is not a valid file descriptor.", pyRepr(rest))
+		}
+		return address{network: "fd", fd: int(fd)}, nil
+	}
+	if rest, ok := strings.CutPrefix(s, "unix:"); ok {
+		path := strings.TrimPrefix(rest, "//")
+		if path == "" {
+			return address{}, said("%s has no path of a socket.", pyRepr(s))
+		}
+		return address{network: "unix", path: path}, nil
+	}
+	a := address{network: "tcp", port: port}
+	host, text, hasPort := strings.Cut(strings.TrimPrefix(s, "tcp://"), ":")
+	if name, rest, ok := bracketed(strings.TrimPrefix(s, "tcp://")); ok {
+		host = name
+		text, hasPort = strings.CutPrefix(rest, ":")
+	}
+	if host == "" || host == "0" {
+		host = "0.0.0.0"
+	}
+	if hasPort {
+		text, _, _ = strings.Cut(text, ":")
+		n, err := pyInt(text, 10)
+		if err != nil || n < 0 || n > 65535 {
+			return address{}, said("%s is not a valid port number.", pyRepr(text))
+		}
+		a.port = int(n)
+	}
+	a.host = strings.ToLower(host)
+	if ip, err := netip.ParseAddr(a.host); err == nil && ip.Is6() {
+		a.network = "tcp6"
+	}
+	return a, nil
+}
+
+// bracketed splits [HOST]REST.
+func bracketed(s string) (host, rest string, ok bool) {
+	if strings.HasPrefix(s, "[") {
+		host, rest, ok = strings.Cut(s[1:], "]")
+	}
+	return host, rest, ok
+}
+
+// String is the address as parseAddress takes it.
+func (a address) String() string {
+	switch a.network {
+	case "unix":
+		return "unix:" + a.path
+	case "fd":
+		return "fd://" + strconv.Itoa(a.fd)
+	}
+	return net.JoinHostPort(a.host, strconv.Itoa(a.port))
+}
+
+// tuple is the address as Python's log lines show it.
+func (a address) tuple() string {
+	switch a.network {
+	case "unix":
+		return a.path
+	case "fd":
+		return strconv.Itoa(a.fd)
+	}
+	return fmt.Sprintf("(%s, %d)", pyRepr(a.host), a.port)
 }

@@ -52,24 +52,18 @@ func (c *config) logsInPython() bool {
 	if c.logconfig != "" || c.logconfigJSON != "" || c.said["loggers"] == true {
 		return true
 	}
-	for i, v := range c.values {
-		switch v := v.(type) {
-		case callable:
-			if settings[i].name == "logger_class" {
-				return true
-			}
-		case dict:
-			if settings[i].kind == anyDict && len(v) > 0 {
-				return true
-			}
-		}
+	if _, isClass := c.given["logger_class"].(callable); isClass {
+		return true
+	}
+	if d, _ := c.given["logconfig_dict"].(dict); len(d) > 0 {
+		return true
 	}
 	return !slices.Contains(ownLoggers, c.loggerClass)
 }
 
 // openLogger starts the Python that makes the logs of c, and waits until it has
 // read their configuration.
-func openLogger(c *config) (l *logger, err error) {
+func openLogger(c *generation) (l *logger, err error) {
 	l = &logger{}
 	if l.give, l.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return nil, err
@@ -98,13 +92,13 @@ func openLogger(c *config) (l *logger, err error) {
 	return l, nil
 }
 
-func (l *logger) start(c *config, answer int) error {
+func (l *logger) start(c *generation, answer int) error {
 	settings, err := memfd("settings", c.encode())
 	if err != nil {
 		return err
 	}
 	defer unix.Close(settings)
-	l.pid, err = startPython(c.python, c.bridge, "log", childEnv(c), settings, l.take, answer)
+	l.pid, err = startPython(c.python, c.bridge, "log", childEnv(c.config), settings, l.take, answer)
 	return err
 }
 
@@ -155,7 +149,7 @@ func (l *logger) died(pid int) bool {
 }
 
 // keep starts another Python after one has died. Nobody waits for its answer.
-func (l *logger) keep(c *config) error {
+func (l *logger) keep(c *generation) error {
 	if l == nil || l.give < 0 {
 		return nil
 	}

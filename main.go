@@ -25,7 +25,8 @@
 //	marshal.go    the language of frames
 //	scoreboard.go what arbiter and worker tell each other in shared memory
 //	status.go     what it is doing, for --status; metrics.go for --metrics
-//	config.go     the table of settings; kind.go their types, flag.go the flags
+//	settings.go   the table of settings; kind.go their types; config.go where
+//	              values come from, flag.go the flags
 //	identity.go   users and groups, the way into the background
 //	cgroup.go     CPUs that may be used, kills for want of memory
 //	reload.go     files that --reload watches
@@ -105,16 +106,17 @@ func runCommand(args []string) int {
 	background := daemonStage()
 	passed := takePassedOn()
 	dir := startDir()
-	load := func() (*config, error) {
+	load := func() (*generation, error) {
 		if err := os.Chdir(dir); err != nil {
 			return nil, err
 		}
 		var m *mold
 		defer func() { m.close() }()
-		c, err := loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
+		cfg, err := loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
 			globals, m, err = evalConfig(c, spec)
 			return globals, err
 		})
+		c := &generation{config: cfg}
 		if err != nil || c.help || c.version {
 			return c, err
 		}
@@ -122,20 +124,20 @@ func runCommand(args []string) int {
 			return c, os.Chdir(c.chdir)
 		}
 		c.startDir, c.argv = dir, append([]string{programPath()}, args...)
-		if c.python, c.bridge, err = findPython(c); err != nil {
+		if c.python, c.bridge, err = findPython(cfg); err != nil {
 			return nil, err
 		}
 		if err := c.checkPackage(); err != nil {
 			return nil, err
 		}
 		if !c.checkConfig && !c.printConfig { // nothing will switch
-			if c.credential, err = credentialOf(c); err != nil {
+			if c.credential, err = credentialOf(cfg); err != nil {
 				return nil, err
 			}
 		}
 		if !c.checkConfig && !c.printConfig && (len(c.hooks()) > 0 || c.preloadApp) {
 			if m == nil {
-				if _, m, err = evalConfig(c, ""); err != nil {
+				if _, m, err = evalConfig(cfg, ""); err != nil {
 					return nil, err
 				}
 			}
@@ -159,7 +161,7 @@ func runCommand(args []string) int {
 		return 0
 	}
 	if c.status != "off" {
-		if err := printStatus(c, os.Stdout); err != nil {
+		if err := printStatus(c.config, os.Stdout); err != nil {
 			fatalf("%v", err)
 		}
 		return 0
@@ -168,7 +170,7 @@ func runCommand(args []string) int {
 		c.print(os.Stdout)
 	}
 	if c.checkConfig || c.printConfig {
-		if err := checkPlaces(c); err != nil && c.checkConfig {
+		if err := checkPlaces(c.config); err != nil && c.checkConfig {
 			fmt.Fprint(os.Stderr, err)
 			return exitFailure
 		}
@@ -179,12 +181,12 @@ func runCommand(args []string) int {
 		// Unless a hook may still make the files, they are looked at while
 		// somebody reads what is wrong with them.
 		if c.usesTLS() && !c.hooks()["on_starting"] {
-			if _, err := readKeyring(c); err != nil {
+			if _, err := readKeyring(c.config); err != nil {
 				fmt.Fprint(os.Stderr, err)
 				return exitFailure
 			}
 		}
-		if err := daemonize(c); err != nil {
+		if err := daemonize(c.config); err != nil {
 			fatalf("%v", err)
 		}
 		return 0
@@ -240,7 +242,7 @@ func checkPlaces(c *config) error {
 }
 
 // checkApp is --check-config beyond the settings: the application loads.
-func checkApp(c *config) int {
+func checkApp(c *generation) int {
 	settings, err := memfd("settings", c.encode())
 	if err != nil {
 		fatalf("%v", err)

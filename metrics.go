@@ -81,7 +81,7 @@ func (m *metrics) keep(a *arbiter) {
 		return
 	}
 	m.notBefore = monotonic() + int64(time.Second)
-	err := m.set(a, a.cfg)
+	err := m.set(a, a.cfg.config)
 	if err == nil && m.pid == 0 && m.listener != nil {
 		err = m.start(a)
 	}

@@ -44,9 +44,7 @@ func (c *config) hooks() map[string]bool {
 	set := map[string]bool{}
 	for i := range settings {
 		r := &settings[i]
-		if v, ok := c.values[i].(callable); ok && r.section == "Server Hooks" && v.name != r.def {
-			set[r.name] = true
-		} else if s, ok := c.values[i].(string); ok && r.section == "Server Hooks" && s != "" {
+		if v, ok := c.given[r.name]; ok && r.section == "Server Hooks" && v != "" {
 			set[r.name] = true
 		}
 	}
@@ -156,18 +154,9 @@ func (m *mold) exchange(question map[string]any) (answer map[string]any, err err
 
 // start gives the mold what a worker's Python needs: after that it can fork.
 func (m *mold) start(c *config, env []string) error {
-	set, err := unmarshal(c.encode())
+	all, err := unmarshal(c.encode())
 	if err != nil {
 		return err
-	}
-	all := set.(map[string]any)
-	all["credential"] = nil
-	if cred := c.credential; cred != nil {
-		groups := []any{}
-		for _, g := range cred.Groups {
-			groups = append(groups, int64(g))
-		}
-		all["credential"] = []any{int64(cred.Uid), int64(cred.Gid), groups}
 	}
 	_, err = m.ask(map[string]any{"do": "start", "settings": all, "env": env, "pid": os.Getpid()})
 	return err

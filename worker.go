@@ -222,7 +222,6 @@ func newWorker() (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.bridge = os.NewFile(fdBridge, "bridge")
 	w := &worker{
 		cfg:        cfg,
 		pid:        os.Getpid(),
@@ -266,9 +265,6 @@ func newWorker() (*worker, error) {
 			// Names with an underscore mean nothing else to an application that
 			// gets a list of fields.
 			cfg.headerMap = "dangerous"
-		}
-		if cfg.workerConnections == connectionsDefault {
-			cfg.workerConnections = 0
 		}
 	}
 	if cfg.credential != nil {
@@ -326,7 +322,7 @@ func (w *worker) boot() error {
 	if _, err := unix.Getsockname(forks); err != nil {
 		forks = -1
 	}
-	w.python, err = openPython(w.cfg, os.Environ(), forks, w.slot.age.Load())
+	w.python, err = openPython(w.cfg, os.NewFile(fdBridge, "bridge"), os.Environ(), forks, w.slot.age.Load())
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,510 @@
+package main
+
+// The table of settings: one row for each, under the title of its section. A
+// row is all that flags, environment, configuration file, --help and
+// --print-config know of a setting; what else there is to say of one is said in
+// gunicorn.1, which config_test.go compares with the table. Rows are looked
+// up, not read through: how a value comes about is in config.go, and what kinds
+// of values there are in kind.go.
+
+import (
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// setting is a row of the table.
+type setting struct {
+	name  string // key of a configuration file
+	form  string // flags and their argument, as --help shows them; none: configuration file only
+	kind  *kind
+	def   string // the default as a user would type it, or none
+	usage string // one line of help
+
+	// computed gives a default that depends on how the server was started; def then
+	// describes that default. derived gives a default that depends on other
+	// settings, or "" for def.
+	computed func(s *start) string
+	derived  func(c *config) string
+
+	env     string                   // variable that replaces the default
+	envText func(text string) string // what the variable's text means, as a user would type it
+
+	// early settings decide how the configuration file is read: their flags are
+	// looked at before the file, too.
+	early bool
+	// ours are settings that Gunicorn does not know, so that another variable of
+	// a file may have the name by chance; see meant.
+	ours bool
+	// flagOnly settings mean nothing in a configuration file.
+	flagOnly bool
+
+	// unsupported says what to do instead. Any value is then refused but the
+	// default, an empty value, or a value that accepts lists.
+	unsupported string
+	accepts     []string
+
+	field func(c *config) any // where the checked value goes; nil: nothing in Go reads the value
+
+	// What flatten finds out: the title above the row, and the parts of form.
+	section string
+	flags   []string
+	meta    string // argument of the flags
+}
+
+// none is the default of a setting that has none.
+const none = "None"
+
+// start is what defaults and relative paths depend on.
+type start struct {
+	dir string
+	env []string
+	app string // the application named on the command line
+}
+
+// lookup finds a variable in the environment we were started with.
+func (s *start) lookup(name string) (string, bool) {
+	for _, e := range s.env {
+		if key, value, ok := strings.Cut(e, "="); ok && key == name {
+			return value, true
+		}
+	}
+	return "", false
+}
+
+// section is a part of the table: rows under their title.
+type section struct {
+	title string
+	rows  []setting
+}
+
+// settings is every row, in the order of --help and of the manual.
+var settings = flatten(sections, refused)
+
+// notSupported is the title above the rows of refused.
+const notSupported = "Not Supported"
+
+func flatten(sections, refused []section) []setting {
+	var all []setting
+	for i, s := range slices.Concat(sections, refused) {
+		for _, r := range s.rows {
+			if r.section = s.title; i >= len(sections) {
+				r.section, r.unsupported = notSupported, s.title
+			}
+			for _, word := range strings.Fields(r.form) {
+				if strings.HasPrefix(word, "-") {
+					r.flags = append(r.flags, strings.TrimSuffix(word, ","))
+				} else {
+					r.meta = word
+				}
+			}
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
+var sections = []section{
+	{"Config File", []setting{
+		{name: "config", form: "-c, --config CONFIG", kind: textKind, def: "./gunicorn.conf.py", early: true, flagOnly: true,
+			usage: "configuration file: PATH, file:PATH or python:MODULE", field: func(c *config) any { return &c.configFile }},
+		{name: "wsgi_app", kind: textKind, def: none,
+			usage: "application as MODULE:OBJECT", field: func(c *config) any { return &c.wsgiApp }},
+	}},
+	{"Server Socket", []setting{
+		{name: "bind", form: "-b, --bind ADDRESS", kind: list, def: "127.0.0.1:8000", env: "PORT", envText: onEveryHost,
+			usage: "address to listen on; may be repeated", field: func(c *config) any { return &c.bind }},
+		{name: "backlog", form: "--backlog INT", kind: posInt, def: "2048",
+			usage: "maximum number of connections waiting to be accepted", field: func(c *config) any { return &c.backlog }},
+	}},
+	{"Worker Processes", []setting{
+		{name: "workers", form: "-w, --workers INT", kind: workerCount, def: "1", env: "WEB_CONCURRENCY",
+			usage: "number of worker processes, or auto", field: func(c *config) any { return &c.workers }},
+		{name: "worker_class", form: "-k, --worker-class STRING", kind: class, def: "sync",
+			accepts: ownClasses, unsupported: "the classes are sync, gthread, gevent, eventlet and asgi",
+			usage: "worker class: sync, gthread, gevent, eventlet or asgi",
+			field: func(c *config) any { return &c.workerClass }},
+		{name: "threads", form: "--threads INT", kind: posInt, def: "1",
+			usage: "number of threads in each gthread worker", field: func(c *config) any { return &c.threads }},
+		{name: "worker_connections", form: "--worker-connections INT", kind: posInt, def: "1000",
+			derived: noLimitForASGI,
+			usage:   "maximum number of connections per worker", field: func(c *config) any { return &c.workerConnections }},
+		{name: "max_requests", form: "--max-requests INT", kind: posInt, def: "0",
+			usage: "requests after which a worker is replaced; 0 for no limit",
+			field: func(c *config) any { return &c.maxRequests }},
+		{name: "max_memory", form: "--max-memory SIZE", kind: byteSize, def: "0", ours: true,
+			usage: "memory a worker's Python may use before the worker is replaced; 0 for no limit",
+			field: func(c *config) any { return &c.maxMemory }},
+		{name: "max_requests_jitter", form: "--max-requests-jitter INT", kind: posInt, def: "0",
+			usage: "maximum random number added to max_requests", field: func(c *config) any { return &c.maxRequestsJitter }},
+		{name: "timeout", form: "-t, --timeout INT", kind: posInt, def: "30",
+			usage: "seconds a worker may be stuck before it is killed and replaced",
+			field: func(c *config) any { return &c.timeout }},
+		{name: "request_timeout", form: "--request-timeout INT", kind: posInt, def: "0", ours: true,
+			usage: "seconds a request may run in the application; 0 for no limit",
+			field: func(c *config) any { return &c.requestTimeout }},
+		{name: "graceful_timeout", form: "--graceful-timeout INT", kind: posInt, def: "30",
+			usage: "seconds that running requests have to finish when the server stops",
+			field: func(c *config) any { return &c.gracefulTimeout }},
+		{name: "keepalive", form: "--keep-alive INT", kind: posInt, def: "2",
+			usage: "seconds an idle connection stays open for another request",
+			field: func(c *config) any { return &c.keepalive }},
+		{name: "asgi_loop", form: "--asgi-loop STRING", def: "auto",
+			kind:  choice("Invalid ASGI loop: %s", "", "auto", "asyncio", "uvloop"),
+			usage: "event loop for ASGI: auto, asyncio or uvloop"},
+		{name: "asgi_lifespan", form: "--asgi-lifespan STRING", def: "auto",
+			kind:  choice("Invalid ASGI lifespan: %s", "", "auto", "on", "off"),
+			usage: "ASGI lifespan protocol: auto, on or off"},
+		{name: "asgi_disconnect_grace_period", form: "--asgi-disconnect-grace-period INT", kind: posInt, def: "3",
+			usage: "seconds an ASGI application may go on after its client has left"},
+		{name: "http_parser", form: "--http-parser STRING", def: "auto",
+			kind:  choice("http_parser must be one of: auto, fast, python", "http_parser must be a string", "auto", "fast", "python"),
+			usage: "HTTP parser: auto, fast or python, which are all the same"},
+		{name: "ws_max_size", form: "--ws-max-size SIZE", kind: byteSize, def: "16M", ours: true,
+			usage: "maximum length of a WebSocket message", field: func(c *config) any { return &c.wsMaxSize }},
+		{name: "ws_ping_interval", form: "--ws-ping-interval INT", kind: posInt, def: "20", ours: true,
+			usage: "seconds of silence after which a WebSocket client is pinged",
+			field: func(c *config) any { return &c.wsPingInterval }},
+		{name: "ws_ping_timeout", form: "--ws-ping-timeout INT", kind: posInt, def: "20", ours: true,
+			usage: "seconds a client has to answer a ping", field: func(c *config) any { return &c.wsPingTimeout }},
+		{name: "ws_per_message_deflate", form: "--ws-per-message-deflate STRING", def: "on",
+			kind: choice("Invalid ws_per_message_deflate: %s", "", "on", "off"), ours: true,
+			usage: "compress WebSocket messages if the client supports it: on or off",
+			field: func(c *config) any { return &c.wsPerMessageDeflate }},
+		{name: "python", form: "--python PATH", kind: textKind, def: none, early: true, ours: true,
+			usage: "Python interpreter for the application and the configuration file",
+			field: func(c *config) any { return &c.python }},
+	}},
+	{"Security", []setting{
+		{name: "limit_request_line", form: "--limit-request-line INT", kind: posInt, def: "4094",
+			usage: "maximum length of a request line in bytes", field: func(c *config) any { return &c.limitRequestLine }},
+		{name: "limit_request_fields", form: "--limit-request-fields INT", kind: posInt, def: "100",
+			usage: "maximum number of header fields in a request", field: func(c *config) any { return &c.limitRequestFields }},
+		{name: "limit_request_field_size", form: "--limit-request-field_size INT", kind: posInt, def: "8190",
+			usage: "maximum length of a header field in bytes", field: func(c *config) any { return &c.limitRequestFieldSize }},
+		{name: "limit_request_body", form: "--limit-request-body INT", kind: posInt, def: "0",
+			usage: "maximum length of a request body in bytes; 0 for no limit",
+			field: func(c *config) any { return &c.limitRequestBody }},
+	}},
+	{"Slow Clients", []setting{
+		{name: "client_header_timeout", form: "--client-header-timeout INT", kind: posInt, def: "30",
+			usage: "seconds a client has to send the head of a request",
+			field: func(c *config) any { return &c.clientHeaderTimeout }},
+		{name: "client_body_timeout", form: "--client-body-timeout INT", kind: posInt, def: "30",
+			usage: "seconds a client may pause while sending a request body",
+			field: func(c *config) any { return &c.clientBodyTimeout }},
+		{name: "client_send_timeout", form: "--client-send-timeout INT", kind: posInt, def: "60",
+			usage: "seconds a client may pause while receiving a response",
+			field: func(c *config) any { return &c.clientSendTimeout }},
+		{name: "client_min_rate", form: "--client-min-rate INT", kind: posInt, def: "500",
+			usage: "bytes per second that a client must send of a body or receive of a response",
+			field: func(c *config) any { return &c.clientMinRate }},
+	}},
+	{"Debugging", []setting{
+		{name: "reload", form: "--reload", kind: boolean, def: "False",
+			usage: "restart workers when code changes", field: func(c *config) any { return &c.reload }},
+		{name: "reload_engine", form: "--reload-engine STRING", def: "auto",
+			kind:  choice("Invalid reload_engine: '%s'", "", "auto", "poll", "inotify"),
+			usage: "how reload watches files: auto, poll or inotify", field: func(c *config) any { return &c.reloadEngine }},
+		{name: "reload_extra_files", form: "--reload-extra-file FILES", kind: existingFiles, def: none,
+			usage: "additional file for reload to watch; may be repeated",
+			field: func(c *config) any { return &c.reloadExtraFiles }},
+		{name: "spew", form: "--spew", kind: boolean, def: "False",
+			usage: "print every line of Python before the line runs", field: func(c *config) any { return &c.spew }},
+		{name: "check_config", form: "--check-config", kind: boolean, def: "False", early: true,
+			usage: "check the settings, load the application, and exit", field: func(c *config) any { return &c.checkConfig }},
+		{name: "status", form: "--status FORMAT", kind: statusFormat, def: "off", early: true, ours: true, flagOnly: true,
+			usage: "print the state of the server that pidfile names, and exit: table or json",
+			field: func(c *config) any { return &c.status }},
+		{name: "print_config", form: "--print-config", kind: boolean, def: "False",
+			usage: "print the value of every setting, then do as check_config",
+			field: func(c *config) any { return &c.printConfig }},
+	}},
+	{"Server Mechanics", []setting{
+		{name: "preload_app", form: "--preload", kind: boolean, def: "False",
+			usage: "load the application once, before workers start", field: func(c *config) any { return &c.preloadApp }},
+		{name: "sendfile", form: "--no-sendfile", kind: onUnlessFalse, def: none, env: "SENDFILE", envText: truthy,
+			usage: "send files of wsgi.file_wrapper without sendfile(2)", field: func(c *config) any { return &c.sendfile }},
+		{name: "reuse_port", form: "--reuse-port", kind: boolean, def: "False",
+			usage: "let other servers of the same user listen on the same addresses",
+			field: func(c *config) any { return &c.reusePort }},
+		{name: "chdir", form: "--chdir DIR", kind: directory, def: "the directory it was started in",
+			computed: func(s *start) string { return s.dir },
+			usage:    "directory to change to before the application is loaded", field: func(c *config) any { return &c.chdir }},
+		{name: "daemon", form: "-D, --daemon", kind: boolean, def: "False",
+			usage: "run in the background", field: func(c *config) any { return &c.daemon }},
+		{name: "raw_env", form: "-e, --env ENV", kind: list, def: none,
+			usage: "environment variable KEY=VALUE for the application; may be repeated",
+			field: func(c *config) any { return &c.rawEnv }},
+		{name: "pidfile", form: "-p, --pid FILE", kind: textKind, def: none,
+			usage: "file for the process ID of the arbiter", field: func(c *config) any { return &c.pidfile }},
+		{name: "worker_tmp_dir", form: "--worker-tmp-dir DIR", kind: textKind, def: none,
+			usage: "directory for heartbeat files; ignored, as there are none"},
+		{name: "user", form: "-u, --user USER", kind: userID, def: "the user that started it",
+			computed: func(*start) string { return strconv.Itoa(os.Geteuid()) },
+			usage:    "name or ID of the user that workers run as", field: func(c *config) any { return &c.user }},
+		{name: "group", form: "-g, --group GROUP", kind: groupID, def: "the group that started it",
+			computed: func(*start) string { return strconv.Itoa(os.Getegid()) },
+			usage:    "name or ID of the group that workers run as", field: func(c *config) any { return &c.group }},
+		{name: "umask", form: "-m, --umask INT", kind: modeInt, def: "0",
+			usage: "umask for unix sockets", field: func(c *config) any { return &c.umask }},
+		{name: "initgroups", form: "--initgroups", kind: boolean, def: "False",
+			usage: "give workers all groups of their user", field: func(c *config) any { return &c.initgroups }},
+		{name: "tmp_upload_dir", kind: textKind, def: none,
+			usage: "directory for uploads; ignored, as there are none"},
+		{name: "secure_scheme_headers", kind: stringDict, def: "X-FORWARDED-PROTOCOL=ssl,X-FORWARDED-PROTO=https,X-FORWARDED-SSL=on",
+			usage: "headers by which a trusted proxy says that its client used https",
+			field: func(c *config) any { return &c.secureSchemeHeaders }},
+		{name: "forwarded_allow_ips", form: "--forwarded-allow-ips STRING", kind: networks, def: "127.0.0.1,::1", env: "FORWARDED_ALLOW_IPS",
+			usage: "trusted proxies: addresses, networks, or * for every peer",
+			field: func(c *config) any { return &c.forwardedAllowIPs }},
+		{name: "pythonpath", form: "--pythonpath STRING", kind: textKind, def: none,
+			usage: "directories that Python searches for modules first, separated by commas",
+			field: func(c *config) any { return &c.pythonpath }},
+		{name: "proxy_protocol", form: "--proxy-protocol MODE", kind: proxyMode, def: "off",
+			usage: "accept a PROXY header before the first request: off, v1, v2 or auto",
+			field: func(c *config) any { return &c.proxyProtocol }},
+		{name: "proxy_allow_ips", form: "--proxy-allow-from STRING", kind: networks, def: "127.0.0.1,::1",
+			usage: "proxies that may send a PROXY header: addresses, networks, or * for every peer",
+			field: func(c *config) any { return &c.proxyAllowIPs }},
+		{name: "permit_obsolete_folding", form: "--permit-obsolete-folding", kind: boolean, def: "False",
+			usage: "accept header fields that continue on the next line",
+			field: func(c *config) any { return &c.permitObsoleteFolding }},
+		{name: "strip_header_spaces", form: "--strip-header-spaces", kind: boolean, def: "False",
+			usage: "accept spaces between the name of a header field and its colon",
+			field: func(c *config) any { return &c.stripHeaderSpaces }},
+		{name: "permit_unconventional_http_method", form: "--permit-unconventional-http-method", kind: boolean, def: "False",
+			usage: "accept any token as a request method",
+			field: func(c *config) any { return &c.permitUnconventionalHTTPMethod }},
+		{name: "permit_unconventional_http_version", form: "--permit-unconventional-http-version", kind: boolean, def: "False",
+			usage: "accept HTTP versions that do not begin with 1",
+			field: func(c *config) any { return &c.permitUnconventionalHTTPVersion }},
+		{name: "casefold_http_method", form: "--casefold-http-method", kind: boolean, def: "False",
+			usage: "convert request methods to upper case", field: func(c *config) any { return &c.casefoldHTTPMethod }},
+		{name: "forwarder_headers", form: "--forwarder-headers STRING", kind: words, def: "SCRIPT_NAME,PATH_INFO",
+			usage: "headers with an underscore that a trusted proxy may send",
+			field: func(c *config) any { return &c.forwarderHeaders }},
+		{name: "header_map", form: "--header-map STRING", def: "drop",
+			kind:  choice("Invalid header map behaviour: %s", "", "drop", "refuse", "dangerous"),
+			usage: "what to do with headers with an underscore: drop, refuse or dangerous",
+			field: func(c *config) any { return &c.headerMap }},
+		{name: "root_path", form: "--root-path STRING", kind: textKind, def: "",
+			usage: "path at which an ASGI application is mounted"},
+		{name: "control_socket_disable", form: "--no-control-socket", kind: boolean, def: "False",
+			usage: "do without a control socket, as this server always does"},
+	}},
+	{"Logging", []setting{
+		{name: "accesslog", form: "--access-logfile FILE", kind: textKind, def: none,
+			usage: "file for the access log, or - for standard output", field: func(c *config) any { return &c.accesslog }},
+		{name: "disable_redirect_access_to_syslog", form: "--disable-redirect-access-to-syslog", kind: boolean, def: "False",
+			usage: "keep the access log out of syslog", field: func(c *config) any { return &c.accessOffSyslog }},
+		{name: "access_log_format", form: "--access-logformat STRING", kind: textKind, def: `%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`,
+			usage: "format of a line of the access log", field: func(c *config) any { return &c.accessLogFormat }},
+		{name: "access_log_json", form: "--access-log-json", kind: boolean, def: "False", ours: true,
+			usage: "write each line of the access log as a JSON object", field: func(c *config) any { return &c.accessLogJSON }},
+		{name: "errorlog", form: "--error-logfile, --log-file FILE", kind: textKind, def: "-",
+			usage: "file for the error log, or - for standard error", field: func(c *config) any { return &c.errorlog }},
+		{name: "loglevel", form: "--log-level LEVEL", kind: textKind, def: "info",
+			usage: "lowest level in the error log: debug, info, warning, error or critical",
+			field: func(c *config) any { return &c.loglevel }},
+		{name: "capture_output", form: "--capture-output", kind: boolean, def: "False",
+			usage: "send standard output and standard error to the file of errorlog",
+			field: func(c *config) any { return &c.captureOutput }},
+		{name: "logger_class", form: "--logger-class STRING", kind: class, def: "gunicorn.glogging.Logger",
+			usage: "Python class that makes the logs", field: func(c *config) any { return &c.loggerClass }},
+		{name: "logconfig", form: "--log-config FILE", kind: textKind, def: none,
+			usage: "INI file that configures the logging module of Python", field: func(c *config) any { return &c.logconfig }},
+		{name: "logconfig_dict", kind: anyDict, def: "{}",
+			usage: "dictionary that configures the logging module of Python"},
+		{name: "logconfig_json", form: "--log-config-json FILE", kind: textKind, def: none,
+			usage: "JSON file that configures the logging module of Python",
+			field: func(c *config) any { return &c.logconfigJSON }},
+		{name: "syslog_addr", form: "--log-syslog-to SYSLOG_ADDR", kind: textKind, def: "udp://localhost:514",
+			usage: "address of syslog", field: func(c *config) any { return &c.syslogAddr }},
+		{name: "syslog", form: "--log-syslog", kind: boolean, def: "False",
+			usage: "send the logs to syslog as well", field: func(c *config) any { return &c.syslog }},
+		{name: "syslog_prefix", form: "--log-syslog-prefix SYSLOG_PREFIX", kind: textKind, def: none,
+			usage: "name of the program in syslog", field: func(c *config) any { return &c.syslogPrefix }},
+		{name: "syslog_facility", form: "--log-syslog-facility SYSLOG_FACILITY", kind: textKind, def: "user",
+			usage: "syslog facility", field: func(c *config) any { return &c.syslogFacility }},
+		{name: "enable_stdio_inheritance", form: "-R, --enable-stdio-inheritance", kind: boolean, def: "False",
+			usage: "keep standard output and standard error open in the background",
+			field: func(c *config) any { return &c.enableStdioInheritance }},
+		{name: "metrics", form: "--metrics ADDRESS", kind: textKind, def: none, ours: true,
+			usage: "address at which Prometheus can read metrics", field: func(c *config) any { return &c.metrics }},
+		{name: "statsd_host", form: "--statsd-host STATSD_ADDR", kind: statsdAddr, def: none,
+			usage: "address of the statsd server that gets metrics", field: func(c *config) any { return &c.statsdHost }},
+		{name: "dogstatsd_tags", form: "--dogstatsd-tags DOGSTATSD_TAGS", kind: textKind, def: "",
+			usage: "tags for every statsd metric, separated by commas", field: func(c *config) any { return &c.dogstatsdTags }},
+		{name: "statsd_prefix", form: "--statsd-prefix STATSD_PREFIX", kind: textKind, def: "",
+			usage: "prefix for the names of statsd metrics", field: func(c *config) any { return &c.statsdPrefix }},
+		{name: "enable_backlog_metric", form: "--enable-backlog-metric", kind: boolean, def: "False",
+			usage: "report how many connections wait to be accepted", field: func(c *config) any { return &c.backlogMetric }},
+	}},
+	{"Process Naming", []setting{
+		{name: "proc_name", form: "-n, --name STRING", kind: textKind, def: none,
+			usage: "process name in ps(1) and top(1)", field: func(c *config) any { return &c.procName }},
+		{name: "default_proc_name", kind: textKind, def: "the application named on the command line, or gunicorn",
+			computed: procName,
+			usage:    "process name where proc_name is not set", field: func(c *config) any { return &c.defaultProcName }},
+	}},
+	{"Server Hooks", []setting{
+		{name: "on_starting", kind: hook(1, 1), def: "OnStarting.on_starting", usage: "called with the arbiter before it listens"},
+		{name: "on_reload", kind: hook(1, 1), def: "OnReload.on_reload", usage: "called with the arbiter when HUP starts new workers"},
+		{name: "when_ready", kind: hook(1, 1), def: "WhenReady.when_ready", usage: "called with the arbiter when it listens"},
+		{name: "pre_fork", kind: hook(2, 2), def: "Prefork.pre_fork", usage: "called with arbiter and worker before a worker starts"},
+		{name: "post_fork", kind: hook(2, 2), def: "Postfork.post_fork", usage: "called with arbiter and worker in a worker that starts"},
+		{name: "post_worker_init", kind: hook(1, 1), def: "PostWorkerInit.post_worker_init",
+			usage: "called with the worker when it has loaded the application"},
+		{name: "worker_int", kind: hook(1, 1), def: "WorkerInt.worker_int", usage: "called with the worker on INT or QUIT"},
+		{name: "worker_abort", kind: hook(1, 1), def: "WorkerAbort.worker_abort", usage: "called with the worker on ABRT"},
+		{name: "pre_exec", kind: hook(1, 1), def: "PreExec.pre_exec", usage: "called with the arbiter before USR2 executes a new server"},
+		{name: "pre_request", kind: hook(2, 2), def: "PreRequest.pre_request",
+			usage: "called with worker and request before the application is called"},
+		{name: "post_request", kind: hook(2, 4), def: "PostRequest.post_request",
+			usage: "called with worker, request, environ and response after a request"},
+		{name: "child_exit", kind: hook(2, 2), def: "ChildExit.child_exit",
+			usage: "called with arbiter and worker when a worker has ended"},
+		{name: "worker_exit", kind: hook(2, 2), def: "WorkerExit.worker_exit",
+			usage: "called with arbiter and worker in a worker that ends"},
+		{name: "nworkers_changed", kind: hook(3, 3), def: "NumWorkersChanged.nworkers_changed",
+			usage: "called with the arbiter and the new and old number of workers"},
+		{name: "on_exit", kind: hook(1, 1), def: "OnExit.on_exit", usage: "called with the arbiter before it exits"},
+	}},
+	{"SSL", []setting{
+		{name: "keyfile", form: "--keyfile FILE", kind: textKind, def: none,
+			usage: "PEM file with the private key of the certificate", field: func(c *config) any { return &c.keyfile }},
+		{name: "certfile", form: "--certfile FILE", kind: textKind, def: none,
+			usage: "PEM file with the certificate; turns TLS on", field: func(c *config) any { return &c.certfile }},
+		{name: "ssl_version", form: "--ssl-version SSL_VERSION", kind: anything, def: "2",
+			usage: "version of TLS; ignored, as the version is negotiated"},
+		{name: "cert_reqs", form: "--cert-reqs INT", kind: lateInt, def: "0",
+			usage: "client certificates: 0 none, 1 optional, 2 required", field: func(c *config) any { return &c.certReqs }},
+		{name: "ca_certs", form: "--ca-certs FILE", kind: textKind, def: none,
+			usage: "PEM file with the authorities for client certificates", field: func(c *config) any { return &c.caCerts }},
+		{name: "suppress_ragged_eofs", form: "--suppress-ragged-eofs", kind: boolean, def: "True",
+			usage: "treat a TLS connection that is cut off as one that is closed",
+			field: func(c *config) any { return &c.suppressRaggedEOFs }},
+		{name: "do_handshake_on_connect", form: "--do-handshake-on-connect", kind: boolean, def: "False",
+			usage: "do the TLS handshake first, as this server always does"},
+		{name: "ciphers", form: "--ciphers STRING", kind: textKind, def: none,
+			usage: "ciphers for TLS 1.2, as an OpenSSL cipher list", field: func(c *config) any { return &c.ciphers }},
+	}},
+}
+
+// refused are the settings that are known only to be refused, under what to do
+// instead.
+var refused = []section{
+	{"name the application as MODULE:OBJECT", []setting{
+		{name: "paste", form: "--paste, --paster STRING", kind: textKind, def: none},
+		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none},
+	}},
+	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
+		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context"},
+	}},
+	{"let the proxy speak HTTP, as proxy_pass of nginx does", []setting{
+		{name: "protocol", form: "--protocol STRING", kind: textKind, def: "http"},
+		{name: "uwsgi_allow_ips", form: "--uwsgi-allow-from STRING", kind: networks, def: "127.0.0.1,::1"},
+	}},
+	{"only HTTP/1.1 is served; let a proxy in front speak HTTP/2", []setting{
+		{name: "http_protocols", form: "--http-protocols STRING", kind: words, def: "h1"},
+		{name: "http2_cleartext", form: "--http2-cleartext STRING", kind: http2Cleartext, def: "off"},
+		{name: "http2_max_concurrent_streams", form: "--http2-max-concurrent-streams INT", kind: posInt, def: "100"},
+		{name: "http2_initial_window_size", form: "--http2-initial-window-size INT", kind: posInt, def: "65535"},
+		{name: "http2_max_frame_size", form: "--http2-max-frame-size INT", kind: frameSize, def: "16384"},
+		{name: "http2_max_header_list_size", form: "--http2-max-header-list-size INT", kind: posInt, def: "65536"},
+	}},
+	{"control the server with signals", []setting{
+		{name: "control_socket", form: "--control-socket PATH", kind: textKind, def: "gunicorn.ctl below XDG_RUNTIME_DIR or ~/.gunicorn", computed: controlPath},
+		{name: "control_socket_mode", form: "--control-socket-mode INT", kind: modeInt, def: "0600"},
+	}},
+	{"there are no dirty arbiters; use a task queue", []setting{
+		{name: "dirty_apps", form: "--dirty-app STRING", kind: list, def: none},
+		{name: "dirty_workers", form: "--dirty-workers INT", kind: posInt, def: "0"},
+		{name: "dirty_timeout", form: "--dirty-timeout INT", kind: posInt, def: "300"},
+		{name: "dirty_threads", form: "--dirty-threads INT", kind: posInt, def: "1"},
+		{name: "dirty_graceful_timeout", form: "--dirty-graceful-timeout INT", kind: posInt, def: "30"},
+		{name: "on_dirty_starting", kind: hook(1, 1), def: "OnDirtyStarting.on_dirty_starting"},
+		{name: "dirty_post_fork", kind: hook(2, 2), def: "DirtyPostFork.dirty_post_fork"},
+		{name: "dirty_worker_init", kind: hook(1, 1), def: "DirtyWorkerInit.dirty_worker_init"},
+		{name: "dirty_worker_exit", kind: hook(2, 2), def: "DirtyWorkerExit.dirty_worker_exit"},
+	}},
+}
+
+// onEveryHost is what PORT means.
+func onEveryHost(port string) string { return "0.0.0.0:" + port }
+
+// noLimitForASGI is why worker_connections has no default with asgi, where a
+// connection may be a WebSocket that stays for hours.
+func noLimitForASGI(c *config) string {
+	if familyOf(c.workerClass).name == familyASGI {
+		return "0"
+	}
+	return ""
+}
+
+// truthy is what SENDFILE means.
+func truthy(text string) string {
+	switch strings.ToLower(text) {
+	case "y", "1", "yes", "true":
+		return "True"
+	}
+	return "False"
+}
+
+func procName(s *start) string {
+	if s.app != "" {
+		return s.app
+	}
+	return "gunicorn"
+}
+
+func controlPath(s *start) string {
+	if dir, _ := s.lookup("XDG_RUNTIME_DIR"); dir != "" {
+		if st, err := os.Stat(dir); err == nil && st.IsDir() {
+			return dir + "/gunicorn.ctl"
+		}
+	}
+	home, _ := s.lookup("HOME")
+	return home + "/.gunicorn/gunicorn.ctl"
+}
+
+// family is a kind of workers under all the names that its classes have.
+type family struct {
+	name    string
+	classes string // what ends in a dot begins a name
+	what    string // the workers are for
+}
+
+// families are the worker classes that people use most.
+var families = [...]family{
+	{familySync, "gunicorn.workers.sync.", "one request at a time"},
+	{familyThread, "gunicorn.workers.gthread.", "threads"},
+	{familyGevent, "gevent_wsgi gevent_pywsgi gunicorn.workers.ggevent.", "gevent"},
+	{familyEventlet, "gunicorn.workers.geventlet.", "eventlet"},
+	{"tornado", "gunicorn.workers.gtornado.", "Tornado"},
+	{familyASGI, "gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
+}
+
+// The families that are made here.
+const (
+	familySync     = "sync"
+	familyThread   = "gthread"
+	familyGevent   = "gevent"
+	familyEventlet = "eventlet"
+	familyASGI     = "asgi"
+)
+
+// ownClasses are the names of their classes.
+var ownClasses = []string{
+	familySync, "egg:gunicorn#sync", "gunicorn.workers.sync.SyncWorker",
+	familyThread, "egg:gunicorn#gthread", "gunicorn.workers.gthread.ThreadWorker",
+	familyGevent, "egg:gunicorn#gevent", "gunicorn.workers.ggevent.GeventWorker",
+	"gevent_wsgi", "egg:gunicorn#gevent_wsgi", "gevent_pywsgi", "egg:gunicorn#gevent_pywsgi",
+	"gunicorn.workers.ggevent.GeventPyWSGIWorker",
+	familyEventlet, "egg:gunicorn#eventlet", "gunicorn.workers.geventlet.EventletWorker",
+	familyASGI, "egg:gunicorn#asgi", "gunicorn.workers.gasgi.ASGIWorker",
+	"uvicorn.workers.UvicornWorker", "uvicorn.workers.UvicornH11Worker",
+	"uvicorn_worker.UvicornWorker", "uvicorn_worker.UvicornH11Worker",
+}
