@@ -1540,8 +1540,8 @@ Who is trusted is in forwarded_allow_ips.`,
 		kind:    choice("Invalid header map behaviour: %s", "", "drop", "refuse", "dangerous"),
 		def:     "drop",
 		usage:   "headers with an underscore in their name: drop, refuse or dangerous",
-		doc: `drop ignores the header, and refuse answers 400.
-dangerous lets any client send what the application takes for the header with a hyphen.`,
+		doc: `drop keeps the header from the application, hooks and logs of every worker class, and refuse answers 400.
+dangerous lets any client send what an application, or a framework in it, takes for the header with a hyphen.`,
 		field: func(c *config) any { return &c.headerMap },
 	},
 	{

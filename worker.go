@@ -262,11 +262,6 @@ func newWorker() (*worker, error) {
 	w.server = cfg.serverField()
 	w.deflater.pool = &w.sockets
 	if w.asgi = cfg.family() == familyASGI; w.asgi {
-		if cfg.headerMap == "drop" {
-			// Names with an underscore mean nothing else to an application that
-			// gets a list of fields.
-			cfg.headerMap = "dangerous"
-		}
 		if cfg.workerConnections == connectionsDefault {
 			cfg.workerConnections = 0
 		}
