@@ -679,12 +679,19 @@ func (r *request) frame() *badRequest {
 	// request on it.
 	tunnel := string(r.method) == "CONNECT"
 	r.keepAlive = !r.closes && !tunnel && (r.minor > 0 || r.persists)
+	if r.host == nil && r.minor > 0 {
+		return badHost() // RFC 9112 3.2; an empty one is a Host
+	}
 	if r.authority != nil && r.host != nil && !foldEqual(r.host, r.authority) {
 		return badField([]byte("HOST"), true)
 	}
 	coded := false
 	for _, f := range r.fields {
 		switch len(f.name) {
+		case len("UPGRADE"):
+			// Proxies that tunnel from the request on, as Varnish's pipe does,
+			// never see a refusal: what they pass on then is no request either.
+			r.keepAlive = r.keepAlive && !foldEqual(f.name, "UPGRADE")
 		case len("CONTENT-LENGTH"):
 			if foldEqual(f.name, "CONTENT-LENGTH") {
 				// Equal duplicates are refused although RFC 9112 6.3 lets us
@@ -1067,6 +1074,12 @@ func badFolding(name []byte) *badRequest {
 
 func badScheme() *badRequest {
 	return badText(400, "Contradictory scheme headers")
+}
+
+func badHost() *badRequest {
+	err := badText(400, "No Host header in an HTTP/1.1 request")
+	err.access = true
+	return err
 }
 
 func badExpect(value []byte) *badRequest {

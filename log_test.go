@@ -593,7 +593,7 @@ func FuzzAccessLog(f *testing.F) {
 		`%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`, "%(m)r %(U)-9.3s|%(q)s %(H)a %(B)d", "%({x-a}i)s %({a}o)5s %({a}e)s",
 		"%(T)d %(M)05d %(D)x %(L)s %(p)s %%", "%(D).3e %(a", "100%", "%(x)s%()s%(a)9999.9999s",
 	} {
-		f.Add(format, []byte("GET /a?b HTTP/1.1\r\nUser-Agent: \xe9\"\\\r\nX-A: \t\x80\r\nAuthorization: Basic YQo6Yg==\r\n\r\n"))
+		f.Add(format, []byte("GET /a?b HTTP/1.1\r\nHost: x\r\nUser-Agent: \xe9\"\\\r\nX-A: \t\x80\r\nAuthorization: Basic YQo6Yg==\r\n\r\n"))
 		f.Add(format, []byte("X\x00\n HTTP/1.1\r\n\r\n"))
 	}
 	f.Fuzz(func(t *testing.T, format string, raw []byte) {
