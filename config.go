@@ -2101,7 +2101,7 @@ func (c *config) foreign(r *setting) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return printable([]byte(names[0])) + " is a class of its own, and workers are not made in Python; "
+	return printable(names[0]) + " is a class of its own, and workers are not made in Python; "
 }
 
 // family is a kind of workers under all the names that its classes have.

@@ -666,7 +666,7 @@ func isPrintable(s string) bool {
 
 // checkRequest checks what every accepted request has.
 func checkRequest(t *testing.T, h *httpCase, r *request) {
-	control := func(c rune) bool { return c <= ' ' || c == 0x7f }
+	control := func(c rune) bool { return c <= ' ' || 0x7f <= c && c < 0xa0 }
 	if bytes.ContainsFunc(r.target, control) || len(r.target) == 0 {
 		t.Fatalf("accepted target %q", r.target)
 	}

@@ -201,6 +201,21 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
+// TestEscapes has one text for every way of escaping.
+func TestEscapes(t *testing.T) {
+	const text = "a\x1b\x7f\x9b\u009b\u2028\U000e0001\"\\\u0410"
+	for how, want := range map[escape]string{
+		inLine:   `a\x1b\x7f\x9b\xc2\x9b\xe2\x80\xa8\xf3\xa0\x80\x81"\` + "\u0410",
+		inQuotes: `a\x1b\x7f\x9b\xc2\x9b\xe2\x80\xa8\xf3\xa0\x80\x81\"\\` + "\u0410",
+		inJSON:   `a\u001b\u007f\ufffd\u009b\u2028\udb40\udc01\"\\` + "\u0410",
+		inName:   `a\1B\7F\9B\C2\9B\E2\80\A8\F3\A0\80\81"\` + "\u0410",
+	} {
+		if got := string(appendEscaped(nil, text, how)); got != want {
+			t.Errorf("%d: %s, want %s", how, got, want)
+		}
+	}
+}
+
 func TestAccessFormatErrors(t *testing.T) {
 	for format, want := range map[string]string{
 		"a %":              `"%": no name in parentheses after the percent sign`,
