@@ -6,8 +6,6 @@ package main
 import (
 	"bytes"
 	"strconv"
-	"unicode"
-	"unicode/utf8"
 )
 
 // object appends e as a JSON object.
@@ -81,42 +79,7 @@ func appendJSONOrNull[T []byte | string](b []byte, text T) []byte {
 	return appendJSON(b, text)
 }
 
-// appendJSON appends text as a JSON string. What is not printable is escaped,
-// too: a terminal that shows the log should not obey a client.
+// appendJSON appends text as a JSON string.
 func appendJSON[T []byte | string](b []byte, text T) []byte {
-	b = append(b, '"')
-	done := 0
-	for i := 0; i < len(text); {
-		c := text[i]
-		if plainByte[c] {
-			i++
-			continue
-		}
-		r, size := rune(c), 1
-		if c >= utf8.RuneSelf {
-			r, size = utf8.DecodeRuneInString(string(text[i:min(i+utf8.UTFMax, len(text))]))
-			if size > 1 && unicode.IsPrint(r) {
-				i += size
-				continue
-			}
-		}
-		b = append(b, text[done:i]...)
-		i += size
-		done = i
-		switch {
-		case c == '"' || c == '\\':
-			b = append(b, '\\', c)
-		case r > 0xffff:
-			r -= 0x10000
-			b = appendJSONEscape(appendJSONEscape(b, 0xd800+r>>10), 0xdc00+r&0x3ff)
-		default: // also utf8.RuneError, for a byte that is not UTF-8
-			b = appendJSONEscape(b, r)
-		}
-	}
-	return append(append(b, text[done:]...), '"')
-}
-
-func appendJSONEscape(b []byte, r rune) []byte {
-	const hex = "0123456789abcdef"
-	return append(b, '\\', 'u', hex[r>>12&15], hex[r>>8&15], hex[r>>4&15], hex[r&15])
+	return append(appendEscaped(append(b, '"'), text, inJSON), '"')
 }

@@ -134,6 +134,7 @@ func (k *keyring) tls(c *config) (*tls.Config, error) {
 		// Records as long as they may be: ramping up the length for the sake
 		// of the first bytes costs every small response more than it gains.
 		DynamicRecordSizingDisabled: true,
+		GetConfigForClient:          checkServerName,
 	}
 	if c.certReqs > 0 {
 		t.ClientAuth = tls.VerifyClientCertIfGiven
@@ -149,6 +150,15 @@ func (k *keyring) tls(c *config) (*tls.Config, error) {
 		t.SetSessionTicketKeys(k.tickets)
 	}
 	return t, nil
+}
+
+// checkServerName ends a handshake for a server whose name is none that Host
+// may have (RFC 6066 3): applications find the name in their environ.
+func checkServerName(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if name := hello.ServerName; name != "" && (len(name) > maxServerName || !validAuthority([]byte(name))) {
+		return nil, fmt.Errorf("%.*q is not the name of a server", maxServerName, name)
+	}
+	return nil, nil
 }
 
 // pair is the certificate with its key. Go says what is wrong with one in

@@ -494,7 +494,7 @@ func (c *config) foreignClass(r *setting) error {
 	case !strings.ContainsAny(names[0], ".:"): // which a name of Python's would have
 		return sentence("%s: %s is not a worker class; %s", r.name, pyRepr(name), r.unsupported)
 	default:
-		why = printable([]byte(names[0])) + " is a class of its own, and workers are not made in Python; "
+		why = printable(names[0]) + " is a class of its own, and workers are not made in Python; "
 	}
 	return sentence("%s: not supported by this server: %s%s", r.name, why, r.unsupported)
 }

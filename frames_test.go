@@ -347,7 +347,7 @@ func TestSmallBlocks(t *testing.T) {
 		"hints":  hintsFrame(1, strings.Repeat("x", 8<<10)),
 	} {
 		p := newPlainWorker(t)
-		p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
+		p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false)
 		if name == "blocks" {
 			p.say(responseFrame(1, 0, "200 OK", ""), -1)
 		}
@@ -489,11 +489,11 @@ func FuzzFrames(f *testing.F) {
 		if len(said) > 1<<16 {
 			return
 		}
-		request := []byte("GET / HTTP/1.1\r\n\r\n")
+		request := []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 		method := "GET"
 		if flags&1 != 0 {
 			method = "HEAD"
-			request = []byte("HEAD / HTTP/1.1\r\n\r\n")
+			request = []byte("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
 		}
 		if flags&2 != 0 {
 			request = bytes.Replace(request, []byte("1.1\r\n"), []byte("1.0\r\nConnection: keep-alive\r\n"), 1)
@@ -573,7 +573,7 @@ func (p *plainWorker) checkNext(list []int, done bool, method string, request []
 func TestApart(t *testing.T) {
 	p := newPlainWorker(t)
 	p.openPipe()
-	requests := []byte("GET / HTTP/1.1\r\n\r\n")
+	requests := []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	p.send(requests, false)
 	body := bytes.Repeat([]byte("0123456789abcdef"), 20<<10)
 	head := responseFrame(1, flagApart, "200 OK", "")
@@ -610,7 +610,7 @@ func TestStaleEvent(t *testing.T) {
 	p := newPlainWorker(t)
 	stale := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP, Fd: int32(p.conn.fd), Pad: p.conn.word()}
 	p.conn = p.add(p.conn.fd, p.conn.peer, false)
-	p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
+	p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false)
 	p.handle(&stale)
 	p.serve()
 	if list, done := statuses(t, p.got, []string{"GET"}); !done || len(list) != 1 || list[0] != 200 {
@@ -623,7 +623,7 @@ func TestStaleEvent(t *testing.T) {
 // leave one that nobody has asked for is not for it to decide.
 func TestLeft(t *testing.T) {
 	p := newPlainWorker(t)
-	p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
+	p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false)
 	if n, _, err := unix.Recvfrom(p.python.lanes[0].back, queueBuf[:], unix.MSG_DONTWAIT); err != nil || readFrame(queueBuf[:n]).number != 1 {
 		t.Fatal(n, err)
 	}
@@ -635,7 +635,7 @@ func TestLeft(t *testing.T) {
 	if list, done := statuses(t, p.got, []string{"GET"}); !done || len(list) != 1 || list[0] != 200 || p.python.number != 2 {
 		t.Fatalf("answers %v to request %d", list, p.python.number)
 	}
-	p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
+	p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false)
 	p.say(blockFrame(3, kindLeft, 0, ""), -1)
 	if !p.python.closed {
 		t.Error("a request is left that nobody has asked for")
@@ -674,7 +674,7 @@ func TestPatient(t *testing.T) {
 func TestStray(t *testing.T) {
 	p := newPlainWorker(t)
 	p.openPipe()
-	p.send([]byte("GET / HTTP/1.1\r\n\r\n"), false)
+	p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false)
 	if err := unix.Sendmsg(p.far, []byte("stray"), nil, nil, unix.MSG_NOSIGNAL); err != nil {
 		t.Fatal(err)
 	}

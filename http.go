@@ -33,6 +33,8 @@ const (
 	// maxQuoted bounds how much of a bad line an error repeats: as much as a
 	// line within its limits can have.
 	maxQuoted = 8190
+	// maxServerName bounds the name in a TLS handshake, as RFC 1035 2.3.4 does.
+	maxServerName = 255
 	// fewFields is how many fields are searched for duplicates one by one; the
 	// default limit is 100. appendRepeated takes care of more.
 	fewFields = 128
@@ -295,10 +297,19 @@ func validMethod(m []byte, unconventional bool) bool {
 // no fragment, and what looks like a scheme is none of the path of a CONNECT.
 func (r *request) splitTarget() bool {
 	t := r.target
-	for _, c := range t {
-		if c <= ' ' || c == 0x7f {
+	for i := 0; i < len(t); {
+		c, size := rune(t[i]), 1
+		if c >= utf8.RuneSelf {
+			if wide, n := utf8.DecodeRune(t[i:]); n > 1 {
+				c, size = wide, n
+			}
+		}
+		// What logs, as many an application does, gets no control characters:
+		// those from U+0080 on neither in UTF-8 nor as bytes of their own.
+		if c <= ' ' || 0x7f <= c && c < 0xa0 {
 			return false
 		}
+		i += size
 	}
 	switch {
 	case string(r.method) == "CONNECT":
@@ -679,12 +690,19 @@ func (r *request) frame() *badRequest {
 	// request on it.
 	tunnel := string(r.method) == "CONNECT"
 	r.keepAlive = !r.closes && !tunnel && (r.minor > 0 || r.persists)
+	if r.host == nil && r.minor > 0 {
+		return badHost() // RFC 9112 3.2; an empty one is a Host
+	}
 	if r.authority != nil && r.host != nil && !foldEqual(r.host, r.authority) {
 		return badField([]byte("HOST"), true)
 	}
 	coded := false
 	for _, f := range r.fields {
 		switch len(f.name) {
+		case len("UPGRADE"):
+			// Proxies that tunnel from the request on, as Varnish's pipe does,
+			// never see a refusal: what they pass on then is no request either.
+			r.keepAlive = r.keepAlive && !foldEqual(f.name, "UPGRADE")
 		case len("CONTENT-LENGTH"):
 			if foldEqual(f.name, "CONTENT-LENGTH") {
 				// Equal duplicates are refused although RFC 9112 6.3 lets us
@@ -1064,6 +1082,12 @@ func badScheme() *badRequest {
 	return badText(400, "Contradictory scheme headers")
 }
 
+func badHost() *badRequest {
+	err := badText(400, "No Host header in an HTTP/1.1 request")
+	err.access = true
+	return err
+}
+
 func badExpect(value []byte) *badRequest {
 	return badText(417, "Unable to comply with expectation: "+repr(value))
 }
@@ -1109,35 +1133,10 @@ func reasonPhrase(status int) string {
 
 func upperName(name []byte) []byte { return bytes.ToUpper(name) }
 
+// repr is Python's repr of the text whose latin-1 is v. No control byte gets
+// through.
 func repr(v []byte) string {
-	return string(appendRepr(nil, v[:min(len(v), maxQuoted)]))
-}
-
-// appendRepr appends Python's repr of the text whose latin-1 is v, in UTF-8.
-// No control byte gets through.
-func appendRepr(b, v []byte) []byte {
-	quote := byte('\'')
-	if bytes.IndexByte(v, '\'') >= 0 && bytes.IndexByte(v, '"') < 0 {
-		quote = '"'
-	}
-	b = append(b, quote)
-	for _, c := range v {
-		switch {
-		case c == quote || c == '\\':
-			b = append(b, '\\', c)
-		case c == '\t':
-			b = append(b, `\t`...)
-		case c == '\n':
-			b = append(b, `\n`...)
-		case c == '\r':
-			b = append(b, `\r`...)
-		case c < ' ' || 0x7f <= c && c <= 0xa0 || c == 0xad:
-			b = fmt.Appendf(b, `\x%02x`, c)
-		default:
-			b = utf8.AppendRune(b, rune(c))
-		}
-	}
-	return append(b, quote)
+	return pyRepr(string(appendLatin(nil, v[:min(len(v), maxQuoted)])))
 }
 
 // appendErrorPage appends the whole answer to a bad request, after which the

@@ -663,17 +663,27 @@ func (a *accessLog) environ(name string, e *accessEntry) bool {
 	return false
 }
 
+// escape is how appendEscaped writes what may not stand as it is.
+type escape byte
+
+const (
+	inLine   escape = iota // bytes as \xNN; quotes and backslashes stay
+	inQuotes               // bytes as \xNN; a backslash before a quote and a backslash
+	inJSON                 // characters as \uNNNN; the same
+	inName                 // bytes as \NN, as RFC 4514 2.4 has them; quotes and backslashes stay
+)
+
 // printable returns text from a client as it may stand in the error log:
 // control characters and bytes that are not UTF-8 as \xNN.
-func printable(text []byte) string {
-	return string(appendEscaped(nil, text, false))
+func printable[T []byte | string](text T) string {
+	return string(appendEscaped(nil, text, inLine))
 }
 
 // appendLogText appends text as it may stand between double quotes in the
 // access log. The backslash is escaped too: a client's own backslash would
 // otherwise disarm the one that is put before its quote.
 func appendLogText[T []byte | string](b []byte, text T) []byte {
-	return appendEscaped(b, text, true)
+	return appendEscaped(b, text, inQuotes)
 }
 
 // plainByte tells which bytes need no escape, wherever they are.
@@ -684,18 +694,21 @@ var plainByte = func() (t [256]bool) {
 	return t
 }()
 
-func appendEscaped[T []byte | string](b []byte, text T, quoted bool) []byte {
+// appendEscaped is the way of all text from outside into logs and variables.
+// What is not printable, as control characters of ASCII and of Unicode's second
+// 128 are not, would be obeyed by a terminal or end a line for some program.
+func appendEscaped[T []byte | string](b []byte, text T, how escape) []byte {
 	done := 0
 	for i := 0; i < len(text); {
-		if plainByte[text[i]] {
+		c := text[i]
+		if plainByte[c] {
 			i++
 			continue
 		}
-		c, size := text[i], 1
+		r, size := rune(c), 1
 		quote := c == '"' || c == '\\'
-		ok := quote && !quoted
+		ok := quote && (how == inLine || how == inName)
 		if c >= utf8.RuneSelf {
-			var r rune
 			r, size = utf8.DecodeRuneInString(string(text[i:min(i+utf8.UTFMax, len(text))]))
 			ok = size > 1 && strconv.IsPrint(r)
 		}
@@ -704,16 +717,36 @@ func appendEscaped[T []byte | string](b []byte, text T, quoted bool) []byte {
 			continue
 		}
 		b = append(b, text[done:i]...)
-		for done = i + size; i < done; i++ {
-			const hex = "0123456789abcdef"
-			if quote {
-				b = append(b, '\\', c)
-			} else {
-				b = append(b, '\\', 'x', hex[text[i]>>4], hex[text[i]&15])
+		done = i + size
+		switch {
+		case quote:
+			b = append(b, '\\', c)
+		case how == inJSON: // r is utf8.RuneError for a byte that is not UTF-8
+			if r > 0xffff {
+				r -= 0x10000
+				b = appendHex(append(b, `\u`...), 0xd800+r>>10, 4, "0123456789abcdef")
+				r = 0xdc00 + r&0x3ff
+			}
+			b = appendHex(append(b, `\u`...), r, 4, "0123456789abcdef")
+		case how == inName:
+			for ; i < done; i++ {
+				b = appendHex(append(b, '\\'), rune(text[i]), 2, "0123456789ABCDEF")
+			}
+		default:
+			for ; i < done; i++ {
+				b = appendHex(append(b, `\x`...), rune(text[i]), 2, "0123456789abcdef")
 			}
 		}
+		i = done
 	}
 	return append(b, text[done:]...)
+}
+
+func appendHex(b []byte, n rune, digits int, hex string) []byte {
+	for digits--; digits >= 0; digits-- {
+		b = append(b, hex[n>>(4*digits)&15])
+	}
+	return b
 }
 
 // sink is a descriptor that takes log records.

@@ -201,6 +201,21 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
+// TestEscapes has one text for every way of escaping.
+func TestEscapes(t *testing.T) {
+	const text = "a\x1b\x7f\x9b\u009b\u2028\U000e0001\"\\\u0410"
+	for how, want := range map[escape]string{
+		inLine:   `a\x1b\x7f\x9b\xc2\x9b\xe2\x80\xa8\xf3\xa0\x80\x81"\` + "\u0410",
+		inQuotes: `a\x1b\x7f\x9b\xc2\x9b\xe2\x80\xa8\xf3\xa0\x80\x81\"\\` + "\u0410",
+		inJSON:   `a\u001b\u007f\ufffd\u009b\u2028\udb40\udc01\"\\` + "\u0410",
+		inName:   `a\1B\7F\9B\C2\9B\E2\80\A8\F3\A0\80\81"\` + "\u0410",
+	} {
+		if got := string(appendEscaped(nil, text, how)); got != want {
+			t.Errorf("%d: %s, want %s", how, got, want)
+		}
+	}
+}
+
 func TestAccessFormatErrors(t *testing.T) {
 	for format, want := range map[string]string{
 		"a %":              `"%": no name in parentheses after the percent sign`,
@@ -593,7 +608,7 @@ func FuzzAccessLog(f *testing.F) {
 		`%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`, "%(m)r %(U)-9.3s|%(q)s %(H)a %(B)d", "%({x-a}i)s %({a}o)5s %({a}e)s",
 		"%(T)d %(M)05d %(D)x %(L)s %(p)s %%", "%(D).3e %(a", "100%", "%(x)s%()s%(a)9999.9999s",
 	} {
-		f.Add(format, []byte("GET /a?b HTTP/1.1\r\nUser-Agent: \xe9\"\\\r\nX-A: \t\x80\r\nAuthorization: Basic YQo6Yg==\r\n\r\n"))
+		f.Add(format, []byte("GET /a?b HTTP/1.1\r\nHost: x\r\nUser-Agent: \xe9\"\\\r\nX-A: \t\x80\r\nAuthorization: Basic YQo6Yg==\r\n\r\n"))
 		f.Add(format, []byte("X\x00\n HTTP/1.1\r\n\r\n"))
 	}
 	f.Fuzz(func(t *testing.T, format string, raw []byte) {

@@ -170,15 +170,15 @@ func TestOutcomes(t *testing.T) {
 	for stream, want := range map[string]string{
 		"":        "",
 		"GET / H": "",
-		get + get + "HEAD / HTTP/1.0\r\n\r\n" + get:                                        "200 200 200",
-		get + "GET /\r\n\r\n" + get:                                                        "200 400",
-		"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\nab" + get + "GET":                     "200 200",
-		"POST / HTTP/1.1\r\nContent-Length: 30\r\n\r\n" + get:                              "400",
-		"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + get:   "200 200",
-		"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n" + get:  "400",
-		"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n":             "400",
-		"GET / HTTP/1.1\r\nConnection: close\r\n\r\n" + get:                                "200",
-		"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n" + get: "400",
+		get + get + "HEAD / HTTP/1.0\r\n\r\n" + get:                                                   "200 200 200",
+		get + "GET /\r\n\r\n" + get:                                                                   "200 400",
+		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab" + get + "GET":                     "200 200",
+		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n" + get:                              "400",
+		"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n" + get:   "200 200",
+		"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n" + get:  "400",
+		"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n":             "400",
+		"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + get:                                "200",
+		"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n" + get: "400",
 	} {
 		var got []string
 		for _, o := range newHTTPCase().outcomes([]byte(stream)) {

@@ -253,13 +253,13 @@ func (s *slot) setRunning(text string, begun int64) {
 	s.begun.Store(begun)
 }
 
-// runningText is what setRunning stored, or "" when nothing runs. The size is
-// not trusted: a page may be half written when its worker is killed.
+// runningText is what setRunning stored, or "" when nothing runs. Neither size
+// nor text is trusted: a page may be half written when its worker is killed.
 func (s *slot) runningText() string {
 	if s.begun.Load() == 0 {
 		return ""
 	}
-	return string(s.running[:min(s.runningSize.Load(), runningMax)])
+	return printable(s.running[:min(s.runningSize.Load(), runningMax)])
 }
 
 // count takes note of an answer, whatever kind it was.

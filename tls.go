@@ -26,7 +26,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -272,7 +271,7 @@ func (w *worker) refuseTLS(c *conn, s *secure) {
 		text = "plain HTTP was sent to a port that speaks TLS"
 	}
 	if text != "" {
-		w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, printable([]byte(text)))
+		w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, printable(text))
 	}
 	c.secure = nil
 	c.keep, c.state = false, draining
@@ -315,17 +314,7 @@ func appendFacts(b []byte, state tls.ConnectionState) []byte {
 }
 
 // certName escapes what would break a line that the application writes.
-func certName(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c < ' ' || c == 0x7f {
-			fmt.Fprintf(&b, "\\%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
+func certName(s string) string { return string(appendEscaped(nil, s, inName)) }
 
 func certTime(t time.Time) string { return t.UTC().Format("Jan _2 15:04:05 2006 GMT") }
 
@@ -357,7 +346,7 @@ func (s *secure) open(b []byte) (int, syscall.Errno) {
 	case errors.Is(err, errWouldBlock):
 		return 0, unix.EAGAIN
 	case !errors.Is(err, io.EOF):
-		s.w.log.debugf("ssl connection closed: ip=%s: %s", s.c.peer.remoteAddr, printable([]byte(err.Error())))
+		s.w.log.debugf("ssl connection closed: ip=%s: %s", s.c.peer.remoteAddr, printable(err.Error()))
 		return 0, unix.EPROTO
 	case s.eof && !s.w.cfg.suppressRaggedEOFs:
 		s.w.log.warningf("ip=%s cut its TLS connection", s.c.peer.remoteAddr)

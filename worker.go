@@ -260,13 +260,7 @@ func newWorker() (*worker, error) {
 	}
 	w.server = cfg.serverField()
 	w.deflater.pool = &w.sockets
-	if w.asgi = cfg.family() == familyASGI; w.asgi {
-		if cfg.headerMap == "drop" {
-			// Names with an underscore mean nothing else to an application that
-			// gets a list of fields.
-			cfg.headerMap = "dangerous"
-		}
-	}
+	w.asgi = cfg.family() == familyASGI
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
 			return w, err

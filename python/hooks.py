@@ -691,7 +691,7 @@ def lane_class(wsgi):
             try:
                 hooks.call("pre_request", worker, req)
             except BaseException:
-                self.log.exception("Error handling request %s %s", req.method, req.uri)
+                self.log.exception("Error handling request %s", wsgi["asked"](environ))
                 call.fail(0)
             else:
                 added = req.apply(environ)

@@ -314,14 +314,7 @@ class Atoms(dict):
 
 
 def safe(text):
-    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
-        return text
-    try:
-        text = text.encode("latin-1").decode()  # the bytes of a request, mostly UTF-8
-    except UnicodeError:
-        pass
-    return "".join("\\" + c if c in '"\\' else c if c.isprintable()
-                   else "".join("\\x%02x" % b for b in c.encode("utf-8", "surrogateescape")) for c in text)
+    return bridge["printable"](text, '"\\')
 
 
 class Logger:

@@ -131,6 +131,27 @@ def set_up_path(settings):
 
 # Logs ----------------------------------------------------------------------
 
+def printable(text, marked=""):
+    """Text from a client, whose bytes are its characters, as it may stand in a
+    log: control characters and their like as \\xNN, a backslash before what is
+    marked."""
+    if text.isascii() and text.isprintable() and not any(c in text for c in marked):
+        return text
+    try:
+        text = text.encode("latin-1").decode()  # mostly UTF-8
+    except UnicodeError:
+        pass
+    return "".join("\\" + c if c in marked else c if c.isprintable()
+                   else "".join("\\x%02x" % b for b in c.encode("utf-8", "surrogatepass")) for c in text)
+
+
+def asked(environ):
+    """Names a request for the log, as the worker does: GET /path. The application
+    may have put anything into its environ, and an error here would be one too many."""
+    named = [environ.get(key) for key in ("REQUEST_METHOD", "RAW_URI")]
+    return " ".join(printable(text) if type(text) is str else "?" for text in named)
+
+
 class Formatter(logging.Formatter):
     """Gunicorn's line. The pid is the worker's, which is what an operator
     sees in every other line and signals."""
@@ -941,16 +962,15 @@ class Lane:
             # SystemExit and KeyboardInterrupt too: a request cannot end the server.
             if e is call.broken:  # the client's doing, and in the log
                 return call.fail(0)
-            self.log.exception("Error handling request %s %s",
-                               environ.get("REQUEST_METHOD"), environ.get("RAW_URI"))
+            self.log.exception("Error handling request %s", asked(environ))
             call.fail(0)
 
     def stop(self, call, environ):
         """Nothing is asked of an iterable that has given all that its
         Content-Length promised (PEP 3333, Handling the Content-Length Header)."""
         if call.left == 0:  # the worker has seen it otherwise
-            self.log.warning("%s %s: the response body is longer than its Content-Length; the rest is dropped",
-                             environ.get("REQUEST_METHOD"), environ.get("RAW_URI"))
+            self.log.warning("%s: the response body is longer than its Content-Length; the rest is dropped",
+                             asked(environ))
 
 
 # Greenlets -----------------------------------------------------------------

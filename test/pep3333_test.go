@@ -303,8 +303,8 @@ func (p *pepTest) serverNames() {
 	s := newSite(p.T, "pep3333.py").start(p.T, "-b", "unix:app.sock", "pep3333:app")
 	unix := &pepTest{p.T, s}
 	for host, want := range map[string]string{
-		"": "app.sock|80", "Host: h\r\n": "h|80", "Host: h:81\r\n": "h|81", "Host: h:\r\n": "h|80",
-		"Host:\r\n": "app.sock|80", "X-Forwarded-Proto: https\r\n": "app.sock|443",
+		"Host: h\r\n": "h|80", "Host: h:81\r\n": "h|81", "Host: h:\r\n": "h|80",
+		"Host:\r\n": "app.sock|80", "Host:\r\nX-Forwarded-Proto: https\r\n": "app.sock|443",
 	} {
 		got := unix.exchange("GET /server HTTP/1.1\r\nConnection: close\r\n" + host + "\r\n")
 		p.wantMatch(got, `\r\n`+regexp.QuoteMeta(want)+`\r\n`)

@@ -369,6 +369,19 @@ func TestTLSFacts(t *testing.T) {
 		t.Errorf("a certificate of an unknown authority: %s", resp.Status)
 	}
 	s.waitLog(`\[WARNING\] Invalid request from ip=127\.0\.0\.1: tls: failed to verify certificate`)
+	// The name of a server is one that Host could have.
+	for _, name := range []string{"a\nSet-Cookie: x", "\x1b[31m", "a\u009bb", "a\x9b", "a b", "\x7f", strings.Repeat("x", 256)} {
+		out, _ := openssl(t, s, closingRequest, "-servername", name)
+		if strings.Contains(out, "HTTP/1.1") {
+			t.Errorf("%q is the name of a server: %s", name, out)
+		}
+	}
+	s.waitLog(`\[WARNING\] Invalid request from ip=127\.0\.0\.1: "a\\nSet-Cookie: x" is not the name of a server`)
+	for _, name := range []string{"a_b.example", "192.0.2.1", "xn--e1afmkfd", strings.Repeat("x", 255)} {
+		if out, _ := openssl(t, s, closingRequest, "-servername", name); !strings.Contains(out, "HTTP/1.1 ") {
+			t.Errorf("%q is no name of a server: %s", name, out)
+		}
+	}
 	req, _ := http.NewRequest("GET", s.url+"/facts", nil)
 	req.Header.Set("SSL-Client-Verify", "SUCCESS")
 	resp, err := over(config).Do(req)
