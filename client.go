@@ -139,7 +139,15 @@ func (p *passage) move(now int64, n, rate int) {
 }
 
 func (p *passage) late(now int64, limit time.Duration) bool {
-	return p.since != 0 && limit > 0 && p.spent+now-p.since >= int64(limit)
+	return p.since != 0 && limit > 0 && p.waited(now) >= int64(limit)
+}
+
+// waited is for how long the client has been waited for and has not made up.
+func (p *passage) waited(now int64) int64 {
+	if p.since == 0 {
+		return p.spent
+	}
+	return p.spent + now - p.since
 }
 
 // watch puts c under epoll. Both directions once and edge-triggered: no further
@@ -654,8 +662,7 @@ func (w *worker) drain(c *conn) {
 		w.pongLate(c)
 	}
 	if l := c.lane; l != nil && l.choked == c && len(c.out)-c.outAt < resumeAt {
-		l.choked = nil
-		w.watchWire(l)
+		w.unchoke(l)
 		w.replies(l)
 	}
 	if c.fd >= 0 && c.state == draining {
@@ -851,8 +858,7 @@ func (w *worker) lost(c *conn) {
 		w.unplug(c)
 		c.broken = leftEarly(499, "the client left")
 		if l.choked == c {
-			l.choked = nil
-			w.watchWire(l)
+			w.unchoke(l)
 			w.replies(l)
 		}
 		if c.lane == l {

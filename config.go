@@ -410,6 +410,8 @@ Without max_requests it means nothing.`,
 		usage:   "seconds a worker may be stuck before it is killed and replaced",
 		doc: `With sync, a request that runs for longer in the application counts as stuck; a client that is slow to send or to read does not.
 With the other classes requests may run for longer, and the worker is stuck when its Python has not run another thread or greenlet for so long.
+A WSGI request that the application has begun may wait for its client for as long in all, to send the rest of a body or to take more of a response, and that time does not count as the application's.
+Then the client gets 408 or is disconnected, and the application is told when it reads or writes.
 0 waits for ever.`,
 		field: func(c *config) any { return &c.timeout },
 	},
@@ -425,7 +427,7 @@ With the other classes requests may run for longer, and the worker is stuck when
 		doc: `A request that runs for longer is answered 504; the log has the request and the stack of every thread.
 With asgi that is the time until the response begins, and the request's task is cancelled.
 Otherwise, since a thread cannot be ended alone, the worker then finishes its other requests and is replaced.
-0 is no limit; with sync the smaller of this and --timeout counts.`,
+0 is no limit; with sync, and for the time that a WSGI request waits for its client, the smaller of this and --timeout counts.`,
 		field: func(c *config) any { return &c.requestTimeout },
 	},
 	{

@@ -355,8 +355,16 @@ func (w *worker) hold(c *conn) {
 	}
 	if l := c.lane; l != nil && c.fd >= 0 && len(c.out)-c.outAt > w.holdable() {
 		l.choked = c
+		l.client.wait(w.now)
 		w.watchWire(l)
 	}
+}
+
+// unchoke reads the wire again: the client is ready for more.
+func (w *worker) unchoke(l *lane) {
+	l.choked = nil
+	l.client.pause(w.now)
+	w.watchWire(l)
 }
 
 // block takes a piece of the response's body.
@@ -565,8 +573,7 @@ func (w *worker) complete(c *conn) {
 		increase(&w.slot.counters.failures, 1)
 	}
 	if l.choked == c {
-		l.choked = nil
-		w.watchWire(l)
+		w.unchoke(l)
 	}
 	if c.bodyLeft > int64(w.discardable()) || c.broken != nil {
 		c.keep = false // what is unread must never be taken for a request

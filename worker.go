@@ -455,8 +455,8 @@ func (w *worker) loop() {
 			if at := l.due(); at != 0 {
 				wait = min(wait, at-w.now)
 			}
-			if limit > 0 {
-				wait = min(wait, l.begun+int64(limit)-w.now)
+			if limit > 0 && l.client.since == 0 {
+				wait = min(wait, l.left(w.now, limit))
 			}
 		}
 		if w.obeyAt != 0 && !w.stopping {
@@ -1265,6 +1265,7 @@ func (w *worker) feed(c *conn) {
 				continue
 			}
 			if c.broken == nil {
+				c.lane.client.wait(w.now)
 				return
 			}
 			w.breakOff(c, &f)
@@ -1299,6 +1300,7 @@ func (w *worker) answer(l *lane, f frame, payload []byte) {
 		w.post(l, f, payload)
 		return
 	}
+	l.client.pause(w.now)
 	if err := l.answer(f, payload); err != nil {
 		w.outOfStep(l, err)
 	}
@@ -1356,7 +1358,7 @@ func (w *worker) holdable() int {
 func (w *worker) lookAtLanes(limit time.Duration) {
 	for i := 0; i < len(w.python.busy); {
 		l := w.python.busy[i]
-		if limit > 0 && w.now-l.begun >= int64(limit) {
+		if limit > 0 && l.left(w.now, limit) <= 0 {
 			w.overdue(l)
 		} else if at := l.due(); at != 0 && at < w.now {
 			w.stall(l)
@@ -1532,6 +1534,8 @@ func (w *worker) hurry(c *conn) {
 	case c.upload.late(w.now, w.cfg.clientBodyTimeout):
 		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
 		w.feed(c)
+	case !w.asgi && c.state == inLane && c.fd >= 0 && c == c.lane.running() && c.lane.client.late(w.now, w.clientLimit()):
+		w.tooSlow(c)
 	}
 }
 
@@ -1550,33 +1554,42 @@ func (w *worker) expire(c *conn) {
 
 // requestLimit is how long one request may run, 0 without a limit.
 func (w *worker) requestLimit() time.Duration {
-	limit := w.cfg.requestTimeout
 	if w.asgi {
 		return 0 // each stream has its own
 	}
-	if !w.python.threads && w.cfg.timeout > 0 && (limit == 0 || w.cfg.timeout < limit) {
+	if w.python.threads {
+		return w.cfg.requestTimeout
+	}
+	return w.clientLimit()
+}
+
+// clientLimit is how long a lane waits in all for the client of one request, 0
+// without a limit: nobody else is served there meanwhile.
+func (w *worker) clientLimit() time.Duration {
+	limit := w.cfg.requestTimeout
+	if w.cfg.timeout > 0 && (limit == 0 || w.cfg.timeout < limit) {
 		limit = w.cfg.timeout
 	}
 	return limit
 }
 
-// overdue is called when the running request has used up its time. When that
-// was the client's doing it is the client that has to go.
-func (w *worker) overdue(l *lane) {
-	c := l.running()
-	if c.fd >= 0 && c.asked {
-		l.begun = w.now
+// tooSlow ends the wait of a lane for its client. The application goes on, and
+// is told when it reads or writes.
+func (w *worker) tooSlow(c *conn) {
+	if c.lane.choked != c {
 		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
 		w.feed(c)
 		return
 	}
-	if l.choked == c {
-		w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
-			c.line(), c.peer.remoteAddr)
-		l.begun = w.now
-		w.lost(c)
-		return
-	}
+	w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
+		c.line(), c.peer.remoteAddr)
+	c.reset() // or the kernel would hold for hours what it waits for
+	w.lost(c)
+}
+
+// overdue is called when the running request has used up its time.
+func (w *worker) overdue(l *lane) {
+	c := l.running()
 	seconds := time.Duration(w.now - l.begun).Round(time.Second)
 	w.hung = c.line() + " from " + c.peer.remoteAddr
 	w.because(causeTimeout)
