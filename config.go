@@ -87,6 +87,8 @@ type config struct {
 	clientBodyTimeout   time.Duration
 	clientSendTimeout   time.Duration
 	clientMinRate       int
+	spoolDir            string
+	spoolLimit          int64
 
 	// Debugging
 	reload           bool
@@ -553,6 +555,38 @@ The connection is closed.
 		doc: `A client may be slow now and then: so many bytes make up for a second of waiting, and only what is not made up for counts against client_body_timeout, or client_send_timeout.
 With 0 a single byte makes up for all.`,
 		field: func(c *config) any { return &c.clientMinRate },
+	},
+	{
+		name:    "spool_dir",
+		flags:   []string{"--spool-dir"},
+		meta:    "DIR",
+		section: "Slow Clients",
+		kind:    textKind,
+		def:     none,
+		ours:    true,
+		usage:   "directory for what slow clients send and read",
+		doc: `What does not fit into memory of a request's body, or of a response, goes into files without a name there.
+So a WSGI application is called when the whole body has come and need not wait for the client to take its response; nothing is written for asgi, where nobody waits for a slow client.
+Workers must be able to make files there; a relative path counts from chdir.
+A file system in memory, as that of /dev/shm, saves nothing, and one that others need must not be filled: see spool_limit.
+When the disk is full or broken, or spool_limit is reached, the log says so once a minute at most, and the application waits for its client as without this.
+Without a directory nothing is written.`,
+		field: func(c *config) any { return &c.spoolDir },
+	},
+	{
+		name:    "spool_limit",
+		flags:   []string{"--spool-limit"},
+		meta:    "SIZE",
+		section: "Slow Clients",
+		kind:    byteSize,
+		def:     "1G",
+		ours:    true,
+		usage:   "bytes that a worker may have in spool_dir",
+		doc: `A number of bytes, as 512M; K, M and G are powers of 1024.
+By default this is a thousand bodies or responses that are twice as long as what is held in memory, and no disk of a server is full because of that.
+A part of a body is counted until Python has read all of it, or the client has taken it.
+0 is no limit but the disk's.`,
+		field: func(c *config) any { return &c.spoolLimit },
 	},
 	{
 		name:    "reload",
@@ -1907,6 +1941,9 @@ func (c *config) checkBoot() error {
 	}
 	if err := c.checkSyslog(); err != nil {
 		return bootError(err)
+	}
+	if err := c.checkSpool(); err != nil {
+		return err
 	}
 	return c.checkTLS()
 }

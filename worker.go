@@ -115,8 +115,9 @@ type worker struct {
 	leaving leaving
 	conns   []*conn // by descriptor
 	open    int
-	serial  int32  // of the newest connection
-	files   int    // to be sent
+	serial  int32 // of the newest connection
+	files   int   // to be sent, or of the spool
+	spool   spool
 	resting idlers // idle connections, the longest idle first
 
 	descriptors int   // that connections, files, pumps and lanes may take
@@ -261,6 +262,7 @@ func newWorker() (*worker, error) {
 	}
 	w.server = cfg.serverField()
 	w.deflater.pool = &w.sockets
+	w.spool = newSpool(cfg)
 	if w.asgi = cfg.family() == familyASGI; w.asgi {
 		if cfg.headerMap == "drop" {
 			// Names with an underscore mean nothing else to an application that
@@ -435,7 +437,8 @@ func (w *worker) catchSignals() (int, error) {
 		return -1, os.NewSyscallError("pipe2", err)
 	}
 	caught := make(chan os.Signal, 16)
-	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCHLD)
+	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCHLD,
+		unix.SIGXFSZ) // a file that is as long as it may be is an error of the write, too
 	go func() {
 		for s := range caught {
 			_, _ = unix.Write(p[1], []byte{byte(s.(syscall.Signal))})
@@ -1146,7 +1149,7 @@ func (w *worker) message(b []byte, c *conn) (longer, body []byte) {
 	n := len(b) - at
 	f := frame{number: c.number, kind: kindRequest, meta: uint32(n - frameHeader)}
 	rest := c.body[c.fed:]
-	complete := !c.incomplete()
+	complete := !c.incomplete() && c.spooled == nil
 	c.indirect = n > queueMax
 	switch {
 	case c.indirect:
@@ -1232,14 +1235,20 @@ func (w *worker) feed(c *conn) {
 			w.answer(c.lane, f, b)
 			return
 		}
-		if b := c.body[c.fed:]; len(b) > 0 {
+		b, onDisk := c.body[c.fed:], c.spooled.left() > 0
+		if onDisk {
+			b = w.unspool(c, c.want)
+		}
+		if len(b) > 0 {
 			if w.asgi && !c.lane.roomy() {
 				c.lane.awaitRoom(c)
 				break
 			}
 			b = b[:min(len(b), c.want, feedMax)]
-			c.fed += len(b)
-			if c.fed == len(c.body) && !c.incomplete() && c.hasTrailed() {
+			if !onDisk {
+				c.fed += len(b)
+			}
+			if c.spooled.left() == 0 && c.fed == len(c.body) && !c.incomplete() && c.hasTrailed() {
 				f.flags = flagLast
 			}
 			c.want -= len(b)
