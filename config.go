@@ -583,8 +583,8 @@ Without a directory nothing is written.`,
 		ours:    true,
 		usage:   "bytes that a worker may have in spool_dir",
 		doc: `A number of bytes, as 512M; K, M and G are powers of 1024.
-By default this is a thousand bodies or responses that are twice as long as what is held in memory, and no disk of a server is full because of that.
-A part of a body is counted until Python has read all of it, or the client has taken it.
+The default is room for a thousand bodies or responses of 2 MB, of which a half is in memory, and little for a disk.
+A file counts as a whole until the application has read the last of it, or the client has taken that.
 0 is no limit but the disk's.`,
 		field: func(c *config) any { return &c.spoolLimit },
 	},

@@ -1247,6 +1247,8 @@ func (w *worker) feed(c *conn) {
 			b = b[:min(len(b), c.want, feedMax)]
 			if !onDisk {
 				c.fed += len(b)
+			} else if c.spooled.left() == 0 {
+				w.dropSpooled(c)
 			}
 			if c.spooled.left() == 0 && c.fed == len(c.body) && !c.incomplete() && c.hasTrailed() {
 				f.flags = flagLast
