@@ -649,10 +649,10 @@ func (l *lane) answered(now int64) {
 	l.rest()
 }
 
-// left is how much of limit the running request has for itself: while the lane
-// waits for its client, it does not run.
-func (l *lane) left(now int64, limit time.Duration) int64 {
-	return l.begun + l.client.waited(now) + int64(limit) - now
+// ran is for how long the request has run: not while the lane waited for its
+// client.
+func (l *lane) ran(now int64) time.Duration {
+	return time.Duration(now - l.begun - l.client.waited(now))
 }
 
 // running is the connection whose request Python has begun, nil for none. What

@@ -459,7 +459,7 @@ func (w *worker) loop() {
 				wait = min(wait, at-w.now)
 			}
 			if limit > 0 && l.client.since == 0 {
-				wait = min(wait, l.left(w.now, limit))
+				wait = min(wait, int64(limit-l.ran(w.now)))
 			}
 		}
 		if w.obeyAt != 0 && !w.stopping {
@@ -1369,7 +1369,7 @@ func (w *worker) holdable() int {
 func (w *worker) lookAtLanes(limit time.Duration) {
 	for i := 0; i < len(w.python.busy); {
 		l := w.python.busy[i]
-		if limit > 0 && l.left(w.now, limit) <= 0 {
+		if limit > 0 && l.ran(w.now) >= limit {
 			w.overdue(l)
 		} else if at := l.due(); at != 0 && at < w.now {
 			w.stall(l)
@@ -1601,7 +1601,7 @@ func (w *worker) tooSlow(c *conn) {
 // overdue is called when the running request has used up its time.
 func (w *worker) overdue(l *lane) {
 	c := l.running()
-	seconds := time.Duration(w.now - l.begun).Round(time.Second)
+	seconds := l.ran(w.now).Round(time.Second)
 	w.hung = c.line() + " from " + c.peer.remoteAddr
 	w.because(causeTimeout)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.hung, seconds)
