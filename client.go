@@ -57,8 +57,9 @@ type conn struct {
 
 	body     []byte // bytes not yet given to Python are body[fed:]
 	fed      int
-	ownBody  bool  // body is a buffer of its own, not a part of in
-	bodyLeft int64 // to be read from the client
+	ownBody  bool     // body is a buffer of its own, not a part of in
+	bodyLeft int64    // to be read from the client
+	spooled  *spooled // comes before body; nil for nothing
 	upload   passage
 	decoder  *chunkedDecoder
 	trailer  []field     // of a body that has been read to its end
@@ -99,7 +100,9 @@ type conn struct {
 	file    int // descriptor of what comes after out, -1 for none
 	fileAt  int64
 	fileEnd int64
-	tail    string // after the file
+	filed   bool   // the file is the spool's
+	rest    []byte // after the file
+	burst   int    // bytes that went into the spool since others had their turn
 	junk    int    // bytes thrown away
 	closeAt int64  // while lingering, whatever still comes
 }
@@ -139,7 +142,15 @@ func (p *passage) move(now int64, n, rate int) {
 }
 
 func (p *passage) late(now int64, limit time.Duration) bool {
-	return p.since != 0 && limit > 0 && p.spent+now-p.since >= int64(limit)
+	return p.since != 0 && limit > 0 && p.waited(now) >= int64(limit)
+}
+
+// waited is for how long the client has been waited for and has not made up.
+func (p *passage) waited(now int64) int64 {
+	if p.since == 0 {
+		return p.spent
+	}
+	return p.spent + now - p.since
 }
 
 // watch puts c under epoll. Both directions once and edge-triggered: no further
@@ -211,8 +222,13 @@ func (w *worker) advance(c *conn) {
 				return
 			}
 		case readingBody:
-			if !c.incomplete() || len(c.body) >= w.holdable() {
+			if !c.incomplete() || w.overflows(c) && !w.spill(c) {
 				w.enqueue(c)
+				return
+			}
+			if c.burst >= turnMax {
+				c.burst = 0
+				w.goOnLater(c)
 				return
 			}
 			if !w.readBody(c) {
@@ -558,6 +574,10 @@ func (w *worker) send(c *conn, a, b []byte) {
 	if c.fd < 0 || len(a)+len(b) == 0 {
 		return
 	}
+	if c.file >= 0 {
+		w.sendBehind(c, a, b)
+		return
+	}
 	if c.secure != nil {
 		w.seal(c, a, b)
 		return
@@ -643,6 +663,7 @@ func (w *worker) drain(c *conn) {
 		c.out, c.outAt = nil, 0
 		c.unread = c.unread || c.secure != nil // which may have waited for room
 		if c.file >= 0 && !w.drainFile(c) {
+			w.resume(c)
 			return
 		}
 	}
@@ -653,13 +674,21 @@ func (w *worker) drain(c *conn) {
 		w.credit(c)
 		w.pongLate(c)
 	}
-	if l := c.lane; l != nil && l.choked == c && len(c.out)-c.outAt < resumeAt {
-		l.choked = nil
-		w.watchWire(l)
-		w.replies(l)
-	}
+	w.resume(c)
 	if c.fd >= 0 && c.state == draining {
 		w.drained(c)
+	}
+}
+
+// resume lets the lane go on once there is room for more of the response.
+func (w *worker) resume(c *conn) {
+	room := len(c.out)-c.outAt < resumeAt
+	if c.file >= 0 {
+		room = len(c.rest) == 0
+	}
+	if l := c.lane; l != nil && l.choked == c && room {
+		w.unchoke(l)
+		w.replies(l)
 	}
 }
 
@@ -678,6 +707,10 @@ func (w *worker) drainFile(c *conn) bool {
 		case err == unix.EAGAIN:
 			w.awaitTaking(c)
 			return false
+		case err == unix.EIO:
+			w.log.errorf("%s: the file cannot be read: %v; closing the connection", c.line(), err)
+			w.lost(c)
+			return false
 		case err != nil:
 			w.lost(c)
 			return false
@@ -690,11 +723,11 @@ func (w *worker) drainFile(c *conn) bool {
 			c.given += n
 		}
 	}
+	rest := c.rest
+	c.rest = nil
 	w.closeFile(c)
-	if tail := c.tail; tail != "" {
-		c.tail = ""
-		w.send(c, []byte(tail), nil)
-	}
+	w.send(c, rest, nil)
+	w.pool.put(rest)
 	return c.fd >= 0
 }
 
@@ -851,8 +884,7 @@ func (w *worker) lost(c *conn) {
 		w.unplug(c)
 		c.broken = leftEarly(499, "the client left")
 		if l.choked == c {
-			l.choked = nil
-			w.watchWire(l)
+			w.unchoke(l)
 			w.replies(l)
 		}
 		if c.lane == l {
@@ -917,10 +949,15 @@ func (w *worker) unplug(c *conn) {
 
 func (w *worker) closeFile(c *conn) {
 	if c.file >= 0 {
-		unix.Close(c.file)
-		c.file = -1
-		w.files--
+		size := int64(0)
+		if c.filed {
+			size = c.fileEnd
+		}
+		w.closeSpool(c.file, size)
+		c.file, c.filed = -1, false
 	}
+	w.pool.put(c.rest)
+	c.rest = nil
 }
 
 // close ends a connection of which nothing is in the lane.
@@ -948,6 +985,7 @@ func (w *worker) recycle(c *conn) {
 	if c.ownBody {
 		w.pool.put(c.body)
 	}
+	w.dropSpooled(c)
 	c.body, c.fed, c.ownBody = nil, 0, false
 	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
 	c.trailer, c.trailed = nil, false
@@ -960,7 +998,7 @@ func (w *worker) recycle(c *conn) {
 	c.hello, c.talk = nil, nil
 	c.taken = false
 	c.started, c.refused, c.dropped, c.keep, c.cut = false, false, false, false, false
-	c.framing, c.meta, c.sent, c.tail = framing{}, nil, 0, ""
+	c.framing, c.meta, c.sent, c.burst = framing{}, nil, 0, 0
 	c.tried, c.head, c.next, c.junk = 0, 0, 0, 0
 	c.begun, c.number = 0, 0
 }
@@ -1015,7 +1053,7 @@ func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	if c.ownBody {
 		in, body = c.in[:c.head], c.body
 	}
-	if len(in)+len(body)+len(c.peer.facts) > queueMax-1024 {
+	if len(in)+len(body)+len(c.peer.facts) > queueMax-1024 || c.spooled != nil {
 		return unix.EMSGSIZE
 	}
 	proxy := c.peer.proxy

@@ -62,6 +62,8 @@ type config struct {
 	limitRequestBody                                            int64
 	clientHeaderTimeout, clientBodyTimeout, clientSendTimeout   time.Duration
 	clientMinRate                                               int
+	spoolDir                                                    string
+	spoolLimit                                                  int64
 
 	// Debugging
 	reload, spew, checkConfig, printConfig bool
@@ -246,6 +248,9 @@ func (c *config) checkBoot() error {
 	}
 	if err := c.checkSyslog(); err != nil {
 		return bootError(err)
+	}
+	if err := c.checkSpool(); err != nil {
+		return err
 	}
 	return c.checkTLS()
 }

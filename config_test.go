@@ -192,6 +192,8 @@ root_path                          =
 secure_scheme_headers              = {'X-FORWARDED-PROTOCOL': 'ssl', 'X-FORWARDED-PROTO': 'https', 'X-FORWARDED-SSL': 'on'}
 sendfile                           = None
 spew                               = False
+spool_dir                          = None
+spool_limit                        = 1073741824
 ssl_context                        = <NewSSLContext.ssl_context()>
 ssl_version                        = 2
 statsd_host                        = None
@@ -293,6 +295,8 @@ var samples = []sample{
 		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
 	{name: "client_send_timeout", values: []string{"1", "0", "3"}, def: 60 * time.Second,
 		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
+	{name: "spool_dir", values: []string{"/tmp"}, fields: texts("/tmp")},
+	{name: "spool_limit", values: []string{"1", "2k", "0"}, def: int64(1 << 30), fields: texts(int64(1), int64(2048), int64(0)), shown: []string{"1", "2048", "0"}},
 	{name: "client_min_rate", values: []string{"1", "0", "3"}, def: 500, fields: texts(1, 0, 3)},
 	{name: "reload_engine", values: []string{"POLL", "inotify", "auto"}, def: "auto",
 		fields: texts("poll", "inotify", "auto"), shown: []string{"poll", "inotify", "auto"}},
@@ -578,7 +582,7 @@ func TestEveryRowHasATest(t *testing.T) {
 var additions = []string{
 	"python", "request_timeout", "access_log_json", "limit_request_body",
 	"client_header_timeout", "client_body_timeout", "client_send_timeout", "client_min_rate",
-	"max_memory", "metrics", "status",
+	"max_memory", "metrics", "status", "spool_dir", "spool_limit",
 	"ws_max_size", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate",
 }
 

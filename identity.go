@@ -9,9 +9,11 @@ import (
 	"math"
 	"os"
 	"os/user"
+	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,6 +97,42 @@ func checkCredential(cred *syscall.Credential) error {
 		if !slices.Contains(cred.Groups, uint32(g)) {
 			return fmt.Errorf("identity: this process is still in group %d", g)
 		}
+	}
+	return nil
+}
+
+// withRightsOf runs f with the rights that cred has to files. Only this thread
+// is changed, and back again.
+func withRightsOf(cred *syscall.Credential, f func() error) error {
+	if cred == nil {
+		return f()
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := unix.Getgroups()
+	if err != nil {
+		return os.NewSyscallError("getgroups", err)
+	}
+	groups := make([]uint32, len(own))
+	for i, g := range own {
+		groups[i] = uint32(g)
+	}
+	if err := setThreadGroups(cred.Groups); err != nil {
+		return err
+	}
+	gid, _ := unix.SetfsgidRetGid(int(cred.Gid))
+	uid, _ := unix.SetfsuidRetUid(int(cred.Uid))
+	err = f()
+	_, _ = unix.SetfsuidRetUid(uid)
+	_, _ = unix.SetfsgidRetGid(gid)
+	return errors.Join(err, setThreadGroups(groups))
+}
+
+// setThreadGroups is setgroups(2) for this thread alone.
+func setThreadGroups(groups []uint32) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
+	if errno != 0 {
+		return os.NewSyscallError("setgroups", errno)
 	}
 	return nil
 }

@@ -154,9 +154,10 @@ type lane struct {
 	begun   int64    // when the oldest of them began
 	// patience is when the oldest began, or was last seen not to have.
 	patience int64
-	stalled  bool  // it has run for more than a moment
-	halted   int64 // when its word of halts was written, 0 when there is nothing to wait for
-	choked   *conn // its client is slow: the wire is not read until it has taken enough
+	stalled  bool    // it has run for more than a moment
+	halted   int64   // when its word of halts was written, 0 when there is nothing to wait for
+	client   passage // how long the running request has waited for its client
+	choked   *conn   // its client is slow: the wire is not read until it has taken enough
 
 	in       []byte // off the wire: in[at:] is not yet handled
 	at       int
@@ -481,7 +482,7 @@ func (l *lane) send(batch []*conn, message, body []byte, now int64) (bool, error
 		return false, os.NewSyscallError("sendmsg", errno)
 	}
 	if l.empty() {
-		l.begun, l.patience = now, now
+		l.begun, l.patience, l.client = now, now, passage{}
 		l.python.busy = append(l.python.busy, l)
 	}
 	if l.streams == nil {
@@ -641,11 +642,17 @@ func (l *lane) answered(now int64) {
 	} else {
 		p.pace = max(p.pace+(took-p.pace)/8, 1)
 	}
-	l.begun, l.patience, l.stalled, l.halted = now, now, false, 0
+	l.begun, l.patience, l.stalled, l.halted, l.client = now, now, false, 0, passage{}
 	n := copy(l.flight, l.flight[1:])
 	l.flight[n] = nil
 	l.flight = l.flight[:n]
 	l.rest()
+}
+
+// ran is for how long the request has run: not while the lane waited for its
+// client.
+func (l *lane) ran(now int64) time.Duration {
+	return time.Duration(now - l.begun - l.client.waited(now))
 }
 
 // running is the connection whose request Python has begun, nil for none. What

@@ -11,6 +11,7 @@
 //	systemd.go    what it says to a service manager
 //	mold.go       the Python that has run the configuration file
 //	worker.go     a worker's loop, signals, dispatch, limits in time
+//	spool.go      what slow clients make wait, on disk
 //	queue.go      the requests that wait there: order, clients that leave
 //	client.go     one client's connection
 //	tls.go        its TLS; cert.go certificates and the list of ciphers,

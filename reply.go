@@ -353,10 +353,34 @@ func (w *worker) hold(c *conn) {
 		w.credit(c)
 		return
 	}
-	if l := c.lane; l != nil && c.fd >= 0 && len(c.out)-c.outAt > w.holdable() {
-		l.choked = c
-		w.watchWire(l)
+	l := c.lane
+	if l == nil || c.fd < 0 {
+		return
 	}
+	if c.file < 0 {
+		if len(c.out)-c.outAt <= w.holdable() {
+			return
+		}
+		w.spoolReply(c)
+	}
+	switch {
+	case c.file < 0 || len(c.rest) > 0:
+		l.client.wait(w.now)
+	case c.burst < turnMax:
+		return
+	default:
+		c.burst = 0
+		w.goOnLater(c)
+	}
+	l.choked = c
+	w.watchWire(l)
+}
+
+// unchoke reads the wire again: the client is ready for more.
+func (w *worker) unchoke(l *lane) {
+	l.choked = nil
+	l.client.pause(w.now)
+	w.watchWire(l)
 }
 
 // block takes a piece of the response's body.
@@ -463,7 +487,7 @@ func (w *worker) attach(c *conn, numbers []byte) error {
 	} else {
 		if c.framing.chunked {
 			w.obuf = appendChunkSize(w.obuf, int(size))
-			c.tail = "\r\n0\r\n\r\n"
+			c.rest = w.pool.extend(nil, []byte("\r\n0\r\n\r\n"))
 		}
 		w.flushOut()
 		c.sent = int64(size)
@@ -555,6 +579,7 @@ func (w *worker) complete(c *conn) {
 		c.keep, c.refused, c.cut = false, true, true
 	}
 	w.record(c, c.status, true)
+	w.dropSpooled(c)
 	l.over(c.number, w.now)
 	if l.owner == c {
 		l.owner = nil
@@ -565,8 +590,7 @@ func (w *worker) complete(c *conn) {
 		increase(&w.slot.counters.failures, 1)
 	}
 	if l.choked == c {
-		l.choked = nil
-		w.watchWire(l)
+		w.unchoke(l)
 	}
 	if c.bodyLeft > int64(w.discardable()) || c.broken != nil {
 		c.keep = false // what is unread must never be taken for a request

@@ -200,6 +200,12 @@ var sections = []section{
 		{name: "client_min_rate", form: "--client-min-rate INT", kind: posInt, def: "500",
 			usage: "bytes per second that a client must send of a body or receive of a response",
 			field: func(c *config) any { return &c.clientMinRate }},
+		{name: "spool_dir", form: "--spool-dir DIR", kind: textKind, def: none, ours: true,
+			usage: "directory for what slow clients send and read",
+			field: func(c *config) any { return &c.spoolDir }},
+		{name: "spool_limit", form: "--spool-limit SIZE", kind: byteSize, def: "1G", ours: true,
+			usage: "bytes that a worker may have in spool_dir",
+			field: func(c *config) any { return &c.spoolLimit }},
 	}},
 	{"Debugging", []setting{
 		{name: "reload", form: "--reload", kind: boolean, def: "False",

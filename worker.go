@@ -115,8 +115,9 @@ type worker struct {
 	leaving leaving
 	conns   []*conn // by descriptor
 	open    int
-	serial  int32  // of the newest connection
-	files   int    // to be sent
+	serial  int32 // of the newest connection
+	files   int   // to be sent, or of the spool
+	spool   spool
 	resting idlers // idle connections, the longest idle first
 
 	descriptors int   // that connections, files, pumps and lanes may take
@@ -260,6 +261,7 @@ func newWorker() (*worker, error) {
 	}
 	w.server = cfg.serverField()
 	w.deflater.pool = &w.sockets
+	w.spool = newSpool(cfg)
 	w.asgi = cfg.family() == familyASGI
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
@@ -419,7 +421,8 @@ func (w *worker) catchSignals() (int, error) {
 		return -1, os.NewSyscallError("pipe2", err)
 	}
 	caught := make(chan os.Signal, 16)
-	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCHLD)
+	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCHLD,
+		unix.SIGXFSZ) // a file that is as long as it may be is an error of the write, too
 	go func() {
 		for s := range caught {
 			_, _ = unix.Write(p[1], []byte{byte(s.(syscall.Signal))})
@@ -439,8 +442,8 @@ func (w *worker) loop() {
 			if at := l.due(); at != 0 {
 				wait = min(wait, at-w.now)
 			}
-			if limit > 0 {
-				wait = min(wait, l.begun+int64(limit)-w.now)
+			if limit > 0 && l.client.since == 0 {
+				wait = min(wait, int64(limit-l.ran(w.now)))
 			}
 		}
 		if w.obeyAt != 0 && !w.stopping {
@@ -1130,7 +1133,7 @@ func (w *worker) message(b []byte, c *conn) (longer, body []byte) {
 	n := len(b) - at
 	f := frame{number: c.number, kind: kindRequest, meta: uint32(n - frameHeader)}
 	rest := c.body[c.fed:]
-	complete := !c.incomplete()
+	complete := !c.incomplete() && c.spooled == nil
 	c.indirect = n > queueMax
 	switch {
 	case c.indirect:
@@ -1216,14 +1219,22 @@ func (w *worker) feed(c *conn) {
 			w.answer(c.lane, f, b)
 			return
 		}
-		if b := c.body[c.fed:]; len(b) > 0 {
+		b, onDisk := c.body[c.fed:], c.spooled.left() > 0
+		if onDisk {
+			b = w.unspool(c, c.want)
+		}
+		if len(b) > 0 {
 			if w.asgi && !c.lane.roomy() {
 				c.lane.awaitRoom(c)
 				break
 			}
 			b = b[:min(len(b), c.want, feedMax)]
-			c.fed += len(b)
-			if c.fed == len(c.body) && !c.incomplete() && c.hasTrailed() {
+			if !onDisk {
+				c.fed += len(b)
+			} else if c.spooled.left() == 0 {
+				w.dropSpooled(c)
+			}
+			if c.spooled.left() == 0 && c.fed == len(c.body) && !c.incomplete() && c.hasTrailed() {
 				f.flags = flagLast
 			}
 			c.want -= len(b)
@@ -1249,6 +1260,7 @@ func (w *worker) feed(c *conn) {
 				continue
 			}
 			if c.broken == nil {
+				c.lane.client.wait(w.now)
 				return
 			}
 			w.breakOff(c, &f)
@@ -1283,6 +1295,7 @@ func (w *worker) answer(l *lane, f frame, payload []byte) {
 		w.post(l, f, payload)
 		return
 	}
+	l.client.pause(w.now)
 	if err := l.answer(f, payload); err != nil {
 		w.outOfStep(l, err)
 	}
@@ -1340,7 +1353,7 @@ func (w *worker) holdable() int {
 func (w *worker) lookAtLanes(limit time.Duration) {
 	for i := 0; i < len(w.python.busy); {
 		l := w.python.busy[i]
-		if limit > 0 && w.now-l.begun >= int64(limit) {
+		if limit > 0 && l.ran(w.now) >= limit {
 			w.overdue(l)
 		} else if at := l.due(); at != 0 && at < w.now {
 			w.stall(l)
@@ -1516,6 +1529,8 @@ func (w *worker) hurry(c *conn) {
 	case c.upload.late(w.now, w.cfg.clientBodyTimeout):
 		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
 		w.feed(c)
+	case !w.asgi && c.state == inLane && c.fd >= 0 && c == c.lane.running() && c.lane.client.late(w.now, w.clientLimit()):
+		w.tooSlow(c)
 	}
 }
 
@@ -1534,34 +1549,43 @@ func (w *worker) expire(c *conn) {
 
 // requestLimit is how long one request may run, 0 without a limit.
 func (w *worker) requestLimit() time.Duration {
-	limit := w.cfg.requestTimeout
 	if w.asgi {
 		return 0 // each stream has its own
 	}
-	if !w.python.threads && w.cfg.timeout > 0 && (limit == 0 || w.cfg.timeout < limit) {
+	if w.python.threads {
+		return w.cfg.requestTimeout
+	}
+	return w.clientLimit()
+}
+
+// clientLimit is how long a lane waits in all for the client of one request, 0
+// without a limit: nobody else is served there meanwhile.
+func (w *worker) clientLimit() time.Duration {
+	limit := w.cfg.requestTimeout
+	if w.cfg.timeout > 0 && (limit == 0 || w.cfg.timeout < limit) {
 		limit = w.cfg.timeout
 	}
 	return limit
 }
 
-// overdue is called when the running request has used up its time. When that
-// was the client's doing it is the client that has to go.
-func (w *worker) overdue(l *lane) {
-	c := l.running()
-	if c.fd >= 0 && c.asked {
-		l.begun = w.now
+// tooSlow ends the wait of a lane for its client. The application goes on, and
+// is told when it reads or writes.
+func (w *worker) tooSlow(c *conn) {
+	if c.lane.choked != c {
 		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
 		w.feed(c)
 		return
 	}
-	if l.choked == c {
-		w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
-			c.line(), c.peer.remoteAddr)
-		l.begun = w.now
-		w.lost(c)
-		return
-	}
-	seconds := time.Duration(w.now - l.begun).Round(time.Second)
+	w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
+		c.line(), c.peer.remoteAddr)
+	c.reset() // or the kernel would hold for hours what it waits for
+	w.lost(c)
+}
+
+// overdue is called when the running request has used up its time.
+func (w *worker) overdue(l *lane) {
+	c := l.running()
+	seconds := l.ran(w.now).Round(time.Second)
 	w.hung = c.line() + " from " + c.peer.remoteAddr
 	w.because(causeTimeout)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.hung, seconds)

@@ -356,12 +356,13 @@ class ClientGone(Exception):
 
 
 # Why a body breaks off, by the status that the worker has for it. Python makes
-# a TimeoutError of the first and a ConnectionAbortedError of the last.
+# a TimeoutError of 408 and a ConnectionAbortedError of 499.
 REASONS = {
     408: (errno.ETIMEDOUT, "the request body did not come in time"),
     413: (errno.EFBIG, "the request body is too large"),
     400: (errno.EBADMSG, "the request body is malformed"),
     499: (errno.ECONNABORTED, "the client left before the request body was complete"),
+    500: (errno.EIO, "the request body is lost: spool_dir cannot be read"),
 }
 
 
