@@ -377,19 +377,22 @@ func (w *worker) greetSocket(c *conn) bool {
 
 // trailerSection ends a chunked body with fields.
 func (w *worker) trailerSection(c *conn, r *marshalReader) error {
+	if !c.started || c.talk != nil {
+		return wrongFrame("trailers without a head")
+	}
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
 	w.readFields(r, &good)
-	if r.err != nil || !c.started {
-		return errOutOfStep
-	}
 	w.outFor(c)
 	if c.framing.chunked && !c.refused {
 		b := append(w.obuf, "0\r\n"...)
-		var err error
+		if !good {
+			w.log.errorf("Error in trailers of %s: %v", c.line(), errBadType)
+			w.resp.fields = nil
+		}
 		for _, f := range w.resp.fields {
 			value := trimBlanks(f.value)
-			if err = checkField(f.name, value); err != nil || !good || forbiddenTrailer(f.name) || kindOf(f.name) != plainField {
+			if checkField(f.name, value) != nil || forbiddenTrailer(f.name) || kindOf(f.name) != plainField {
 				w.log.errorf("Error in trailers of %s: invalid header name: %q", c.line(), f.name)
 				break
 			}
@@ -406,21 +409,17 @@ func (w *worker) trailerSection(c *conn, r *marshalReader) error {
 
 // agree answers the handshake as the application wants it.
 func (w *worker) agree(c *conn, r *marshalReader) error {
-	if c.hello == nil || c.started || r.sequence() != 2 {
-		return errOutOfStep
+	if c.hello == nil || c.started {
+		return wrongFrame("a WebSocket where there is none")
 	}
-	good := true
+	good := r.sequence() == 2
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
 	protocol := w.readText(r, &good)
 	w.readFields(r, &good)
-	if r.err != nil {
-		return errOutOfStep
+	if !good {
+		return wrongFrame(errBadType.Error())
 	}
 	w.outFor(c)
-	at, err := len(w.obuf), error(nil)
-	if !good {
-		err = errBadType
-	}
 	b := append(w.obuf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	b = append(append(b, c.hello.accept[:]...), "\r\n"...)
 	if c.hello.deflate {
@@ -432,19 +431,12 @@ func (w *worker) agree(c *conn, r *marshalReader) error {
 	b = w.appendOwnFields(b)
 	for _, f := range w.resp.fields {
 		value := trimBlanks(f.value)
-		if err == nil {
-			err = checkField(f.name, value)
+		if err := checkField(f.name, value); err != nil {
+			return wrongFrame(err.Error())
 		}
 		if kind := kindOf(f.name); kind == plainField || kind == hopField {
 			b = appendField(b, f.name, value)
 		}
-	}
-	if err != nil {
-		w.log.errorf("Error handling request %s: %v", c.line(), err)
-		w.obuf = w.obuf[:at]
-		w.serverError(c)
-		w.tellGone(c, 1006, "", -1)
-		return nil
 	}
 	w.obuf = append(b, "\r\n"...)
 	c.started, c.keep = true, false
@@ -643,12 +635,13 @@ func (w *worker) endTalk(c *conn, code uint16, reason string) {
 
 // shut closes a WebSocket for the application.
 func (w *worker) shut(c *conn, r *marshalReader) error {
-	if r.sequence() != 2 {
-		return errOutOfStep
+	if c.talk == nil {
+		return wrongFrame("the end of a WebSocket where there is none")
 	}
+	r.sequence()
 	code, reason := r.int(), string(r.text())
-	if r.err != nil || c.talk == nil {
-		return errOutOfStep
+	if r.err != nil {
+		return wrongFrame("no code or reason to close a WebSocket with")
 	}
 	if bye := c.talk.bye; bye != nil {
 		code, reason = int64(bye.code), ""
@@ -665,7 +658,7 @@ func (w *worker) shut(c *conn, r *marshalReader) error {
 // beginMessage begins a message to the client.
 func (w *worker) beginMessage(c *conn) error {
 	if c.talk == nil {
-		return errOutOfStep
+		return wrongFrame("a message where there is no WebSocket")
 	}
 	f, opcode := c.lane.frame, byte(opBinary)
 	if f.flags&flagText != 0 {

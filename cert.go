@@ -392,26 +392,36 @@ func (v *vault) keep(log *errorLog) {
 	}
 }
 
-// readVault is a worker's look: nil if there is nothing newer than number.
+// readVault is a worker's look: nil if there is nothing newer than number. What
+// changes while it is read is read once more.
 func readVault(fd int, number uint64) (*keyring, uint64, error) {
-	newest, err := vaultWord(fd, 0)
-	if err != nil || newest == number {
-		return nil, number, err
+	for {
+		newest, err := vaultWord(fd, 0)
+		if err != nil || newest == number {
+			return nil, number, err
+		}
+		b, err := vaultPage(fd, int64(vaultHead+newest%2*vaultMax))
+		if again, changed := vaultWord(fd, 0); changed == nil && again != newest {
+			continue
+		}
+		if err != nil {
+			return nil, number, err
+		}
+		k, err := decodeKeyring(b)
+		return k, newest, err
 	}
-	at := int64(vaultHead + newest%2*vaultMax)
+}
+
+func vaultPage(fd int, at int64) ([]byte, error) {
 	size, err := vaultWord(fd, at)
 	if err != nil || size > vaultMax-8 {
-		return nil, number, errMarshal
+		return nil, errMarshal
 	}
 	b := make([]byte, size)
 	if n, err := unix.Pread(fd, b, at+8); err != nil || n < len(b) {
-		return nil, number, errMarshal
+		return nil, errMarshal
 	}
-	if again, err := vaultWord(fd, 0); err != nil || again != newest {
-		return nil, number, err // the next look will do
-	}
-	k, err := decodeKeyring(b)
-	return k, newest, err
+	return b, nil
 }
 
 func vaultWord(fd int, at int64) (uint64, error) {

@@ -692,6 +692,150 @@ func fileFrame(number uint32, offset, size uint64, status string, fields ...stri
 	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(b, offset), size)
 }
 
+// TestReleasedUnderCaller: the client is gone, Python has asked for more of the body
+// and says the end of its response without waiting, and has closed its wire. What
+// that ends is still there when it is at work.
+func TestReleasedUnderCaller(t *testing.T) {
+	trailer := appendMarshalList(nil, 0)
+	for name, said := range map[string][]byte{
+		"response": responseFrame(1, flagLast, "200 OK", "hello"),
+		"file":     fileFrame(1, 0, 100, "200 OK"),
+		"failed":   slices.Concat(responseFrame(1, 0, "200 OK", "hello"), blockFrame(1, kindFailed, 0, "")),
+		"trailer": slices.Concat(responseFrame(1, 0, "200 OK", "hello"),
+			frame{length: uint32(len(trailer)), number: 1, meta: uint32(len(trailer)), kind: kindTrailer, flags: flagLast}.append(nil), trailer),
+		"socket": slices.Concat(hintsFrame(1, "</a>"), blockFrame(1, kindSocket, 0, "")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlainWorker(t)
+			p.send(append([]byte("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n"), make([]byte, 1<<20)...), false)
+			if _, _, err := unix.Recvfrom(p.python.lanes[0].back, queueBuf[:], unix.MSG_DONTWAIT); err != nil {
+				t.Fatal(err)
+			}
+			fd, err := memfd("file", make([]byte, 200))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			p.conn.fed = len(p.conn.body) // all that is there has been given
+			p.say(blockFrame(1, kindRead, 0, "\x01\x00\x00\x00"), -1)
+			if !p.conn.asked {
+				t.Fatal("the demand for more was answered")
+			}
+			_ = unix.Sendmsg(p.far, said, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
+			_ = unix.Shutdown(p.far, unix.SHUT_RD)
+			unix.Close(p.client)
+			p.client = -1
+			p.replies(p.python.lanes[0])
+			p.run()
+			if !p.python.closed || len(p.python.busy) > 0 {
+				t.Error("Python has closed its wire, and is not given up")
+			}
+		})
+	}
+}
+
+// TestWrongFrames: what one request must not say, or says when it is over, ends at
+// most that request. The next is served by the same Python.
+func TestWrongFrames(t *testing.T) {
+	ok := func(fields ...string) []byte { return responseFrame(1, 0, "200 OK", "a", fields...) }
+	last := blockFrame(1, kindBlock, flagLast, "")
+	long := frame{length: metaMax + 5, number: 1, meta: metaMax, kind: kindResponse, flags: flagLast}.append(nil)
+	for name, c := range map[string]struct {
+		said   []byte
+		status int
+		whole  bool
+	}{
+		"two heads":            {slices.Concat(ok(), ok(), last), 0, true}, // the connection is closed
+		"a body first":         {blockFrame(1, kindBlock, flagLast, "b"), 500, true},
+		"a message":            {slices.Concat(blockFrame(1, kindMessage, flagLast, "b"), last), 500, true},
+		"a WebSocket":          {slices.Concat(blockFrame(1, kindAccept, 0, ""), last), 500, true},
+		"the end of one":       {blockFrame(1, kindShut, flagLast, ""), 500, true},
+		"trailers first":       {blockFrame(1, kindTrailer, flagLast, ""), 500, true},
+		"no descriptor":        {fileFrame(1, 0, 5, "200 OK"), 500, true},
+		"a body of a failure":  {blockFrame(1, kindFailed, 0, "bbb"), 500, true},
+		"a demand without end": {slices.Concat(blockFrame(1, kindRead, 0, strings.Repeat("r", 30)), last), 500, true},
+		"an unknown kind":      {slices.Concat(blockFrame(1, 77, 0, "bbb"), last), 500, true},
+		"a head of 4 MB":       {slices.Concat(long, make([]byte, metaMax+5)), 500, true},
+		"a set":                {slices.Concat(frame{length: 5, number: 1, meta: 5, kind: kindResponse, flags: flagLast}.append(nil), []byte("<\x00\x00\x00\x00")), 500, true},
+		"after the end":        {slices.Concat(ok(), last, last, ok(), blockFrame(1, kindFailed, 0, ""), fileFrame(1, 0, 5, "200 OK"), blockFrame(1, kindRead, 0, "\x01\x00\x00\x00"), blockFrame(1, kindSocket, 0, "")), 200, true},
+		"a head after a 500":   {slices.Concat(responseFrame(1, 0, "200 OK", "", "A", "\n"), ok(), hintsFrame(1, "a"), last), 500, true},
+	} {
+		for _, pipes := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s,%v", name, pipes), func(t *testing.T) {
+				p := hearOut(t, []byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false, pipes, c.said)
+				if list, whole := statuses(t, p.got, nil); whole != c.whole || len(list) != min(c.status, 1) || len(list) == 1 && list[0] != c.status {
+					t.Errorf("answers %v, whole %v: %q", list, whole, cut(string(p.got)))
+				}
+				if l := p.python.lanes[0]; p.python.closed || len(l.flight) > 0 || len(l.in) > l.at {
+					t.Fatalf("given up %v, %d requests are left", p.python.closed, len(l.flight))
+				}
+				near, far, err := socketpair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK)
+				if err != nil {
+					t.Fatal(err)
+				}
+				unix.Close(p.client)
+				p.unplug(p.conn)
+				p.client, p.got, p.conn = far, nil, p.add(near, newHTTPCase().endpoint, false)
+				p.send([]byte("GET /next HTTP/1.1\r\nHost: x\r\n\r\n"), false)
+				p.serve()
+				if list, _ := statuses(t, p.got, nil); len(list) != 1 || list[0] != 200 {
+					t.Errorf("the next: %q", p.got)
+				}
+			})
+		}
+	}
+}
+
+// TestDescriptors: each goes to its own file, whatever comes beside it, in one
+// piece or in several, for requests that are over too.
+func TestDescriptors(t *testing.T) {
+	for _, room := range []int{1, 7, 50, wireRoom} {
+		p := newPlainWorker(t)
+		l := p.python.lanes[0]
+		l.streams = map[uint32]*conn{}
+		p.asgi, p.python.most = true, 10
+		p.python.number = 6
+		for n := range uint32(7) {
+			l.streams[n] = nil
+		}
+		p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false)
+		files := map[uint32]int{}
+		for n := range uint32(8) {
+			fd, err := memfd("file", bytes.Repeat([]byte{'0' + byte(n)}, 100))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			files[n] = fd
+		}
+		l.in = make([]byte, 0, wireRoom)
+		send := func(b []byte, fd int) {
+			for len(b) > 0 {
+				n := min(room, len(b))
+				var rights []byte
+				if fd >= 0 {
+					rights = unix.UnixRights(fd)
+				}
+				if err := unix.Sendmsg(p.far, b[:n], rights, nil, unix.MSG_NOSIGNAL); err != nil {
+					t.Fatal(err)
+				}
+				b, fd = b[n:], -1
+			}
+		}
+		for n := uint32(1); n < 7; n++ {
+			send(blockFrame(n, kindBlock, 0, "late"), -1)
+			send(fileFrame(n, 0, 100, "200 OK"), files[n])
+			send(blockFrame(n, kindFailed, 0, ""), -1)
+		}
+		send(fileFrame(7, 0, 7, "200 OK", "Content-Length", "7"), files[7])
+		send(blockFrame(6, kindFailed, 0, ""), -1)
+		p.run()
+		if list, whole := statuses(t, p.got, nil); p.python.closed || !whole || len(list) != 1 || !bytes.HasSuffix(p.got, []byte("\r\n\r\n7777777")) {
+			t.Errorf("in pieces of %d: given up %v, %q", room, p.python.closed, p.got)
+		}
+	}
+}
+
 // marshalCases are values and what Python's marshal.dumps(VALUE, 2) writes.
 var marshalCases = []struct {
 	value any

@@ -12,9 +12,12 @@ package main
 // and be served elsewhere. So a request that was written ahead is never lost,
 // never stuck behind a slow one, and never executed twice.
 //
-// Every request has a number and every frame repeats it. A frame that does not
-// fit what is running means that this Python is out of step: nothing that it
-// says after that reaches anybody.
+// Every request has a number and every frame repeats it. What belongs to one
+// request ends at most that request: a frame that it may not have now, or with
+// marshal that nobody understands, is a wrongFrame, and one that comes after the
+// end of its request is ignored. Only bytes that are no frame, or one for a number
+// that has never been, mean that this Python is out of step: nothing that it says
+// after that reaches anybody.
 //
 // The first lane comes with the process and belongs to its main thread. In sync
 // that one runs the requests. With threads or greenlets it runs none: it opens
@@ -103,7 +106,13 @@ const moment = 2 * time.Millisecond
 // their time on handing the interpreter's lock to each other.
 const brief = moment / 16
 
+// errOutOfStep ends a Python, with all that it runs.
 var errOutOfStep = errors.New("out of step")
+
+// wrongFrame ends one request: the reason is for the log.
+type wrongFrame string
+
+func (e wrongFrame) Error() string { return string(e) }
 
 // python is the process in which the application runs.
 type python struct {
@@ -126,6 +135,7 @@ type python struct {
 	ready  bool
 	eof    bool // it has closed a wire
 	closed bool // given up: nothing more is sent or believed
+	broken bool // out of step: dispatch gives it up
 	ended  bool // it has been told that no request will come
 	traced int  // bytes of trace that are logged
 
@@ -164,8 +174,11 @@ type lane struct {
 	frame    frame // whose body is coming
 	owner    *conn // and whose that is; nil for nobody's
 	bodyLeft int
+	skip     int // bytes of marshal before that, which is too long to be read
+	need     int // bytes that the next frame's head and marshal lack
 	taken    int // how often something was, off the wire beside a pipe
-	passed   int // a descriptor that came along, -1 for none
+	passed   int // a descriptor whose frame is still to come, -1 for none
+	file     int // and the running frame's
 	out      []byte
 }
 
@@ -306,7 +319,7 @@ func openPython(c *config, bridge *os.File, env []string, forks int, age uint64)
 // newLane makes a lane's sockets; Python's end of the wire is the caller's to
 // pass on and to close.
 func (p *python) newLane() (l *lane, far int, err error) {
-	l = &lane{python: p, index: len(p.lanes), pipe: -1, passed: -1}
+	l = &lane{python: p, index: len(p.lanes), pipe: -1, passed: -1, file: -1}
 	if l.queue, l.back, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return nil, -1, err
 	}
@@ -622,16 +635,20 @@ func (l *lane) over(number uint32, now int64) {
 	l.rest()
 }
 
-// whose is the connection that a frame is about: false if there is none, nil if
-// that is no longer of interest.
-func (l *lane) whose(number uint32) (*conn, bool) {
-	if l.streams == nil {
-		c := l.running()
-		return c, c != nil && c.number == number
+// whose is the connection that a frame is about: nil if its request is over,
+// false if there has been none.
+func (l *lane) whose(number uint32) (c *conn, ok bool) {
+	newest := l.python.number
+	if l.streams != nil {
+		c, ok = l.streams[number]
+		l.received(number)
+	} else if c = l.running(); c != nil {
+		if c.number == number {
+			return c, true
+		}
+		c, newest = nil, c.number
 	}
-	c, ok := l.streams[number]
-	l.received(number)
-	return c, ok
+	return c, ok || int32(number-newest) <= 0
 }
 
 // answered takes the oldest request off the flight.
@@ -665,21 +682,26 @@ func (l *lane) running() *conn {
 	return l.flight[0]
 }
 
-// receive takes what is on the wire into l.in: false when nothing is there. A
-// descriptor that came along is kept in l.passed.
-func (l *lane) receive() (bool, error) {
+// receive takes what is on the wire into l.in: false when that is all. A
+// descriptor that came along is kept in l.passed. It belongs to the last frame that
+// begins there, as the kernel does not read on after one; and until that frame is
+// there as a whole no more is read, so that no other descriptor comes.
+func (l *lane) receive() (more bool, err error) {
 	if l.at > 0 {
 		n := copy(l.in[:cap(l.in)], l.in[l.at:])
 		l.in, l.at = l.in[:n], 0
 	}
 	if l.full() {
 		// Only a frame's head and marshal must be in memory as a whole.
-		if cap(l.in) >= metaMax {
+		if cap(l.in) >= 2*metaMax {
 			return false, errOutOfStep
 		}
 		l.in = append(make([]byte, 0, 2*cap(l.in)), l.in...)
 	}
 	room, passed := l.in[len(l.in):cap(l.in)-l.spare()], -1
+	if more = l.passed >= 0 && l.need > 0; more {
+		room = room[:min(len(room), l.need)]
+	}
 	var n int
 	var errno syscall.Errno
 	if l.pipe < 0 {
@@ -696,14 +718,20 @@ func (l *lane) receive() (bool, error) {
 		l.python.eof = true
 		return false, nil
 	}
-	if passed >= 0 {
-		if l.passed >= 0 {
-			unix.Close(l.passed)
-		}
-		l.passed = passed
+	if passed != -1 {
+		l.keep(passed)
+		more = true
 	}
 	l.in = l.in[:len(l.in)+n]
-	return true, nil
+	return more || l.full(), nil
+}
+
+// keep takes note of a descriptor that has come, or was lost.
+func (l *lane) keep(passed int) {
+	if l.passed >= 0 {
+		unix.Close(l.passed)
+	}
+	l.passed = max(passed, -1)
 }
 
 // full says whether there is no room to receive more.
@@ -723,7 +751,7 @@ func (l *lane) take() (fd int) {
 	if l.pipe >= 0 && l.passed < 0 {
 		var b [1]byte
 		if _, passed, errno := rawRecvmsg(l.wire, b[:]); errno == 0 {
-			l.passed = passed
+			l.keep(passed)
 			l.taken++
 		}
 	}
@@ -753,26 +781,33 @@ func (l *lane) openPipe() error {
 // body is then taken by body.
 func (l *lane) next() (meta []byte, ok bool, err error) {
 	b := l.in[l.at:]
-	if len(b) < frameHeader {
+	if l.need = frameHeader - len(b); l.need > 0 {
 		return nil, false, nil
 	}
 	f := readFrame(b)
-	if f.meta > f.length || f.meta > metaMax-frameHeader || int(f.length) < 0 { // of 32 bits
+	if f.meta > f.length || int(f.length) < 0 { // of 32 bits
 		return nil, false, errOutOfStep
 	}
-	n := frameHeader + int(f.meta)
-	if f.kind == kindFile || f.kind == kindRead {
-		n = frameHeader + int(f.length) // a few bytes more, wanted at once
-		if f.length-f.meta > 16 {
-			return nil, false, errOutOfStep
-		}
+	n := frameHeader
+	switch {
+	case f.meta > metaMax-frameHeader:
+		l.skip = int(f.meta)
+	case (f.kind == kindFile || f.kind == kindRead) && f.length-f.meta <= 16:
+		n += int(f.length) // a few bytes more, wanted at once
+	default:
+		n += int(f.meta)
 	}
-	if len(b) < n {
+	if l.need = n - len(b); l.need > 0 {
 		return nil, false, nil
 	}
-	l.frame, l.bodyLeft = f, int(f.length)-(n-frameHeader)
+	l.frame, l.bodyLeft = f, int(f.length)-(n-frameHeader)-l.skip
 	l.at += n
 	return b[frameHeader:n], true, nil
+}
+
+// last says whether nothing more follows about the request.
+func (f frame) last() bool {
+	return f.kind == kindFailed || f.flags&flagLast != 0 && f.kind != kindMessage
 }
 
 // body takes what has come of the running frame's body; done when that was the
@@ -815,13 +850,17 @@ func (l *lane) bodyApart() (b []byte, done bool, err error) {
 }
 
 // answer sends an answer to kindRead. What the wire has no room for waits in
-// l.out: at most one answer, because Python asks for one at a time.
+// l.out. Python asks for one at a time, so many that wait are its fault.
 func (l *lane) answer(f frame, payload []byte) error {
-	if len(l.out) > 0 {
+	if len(l.out) > 2*feedMax {
 		return errOutOfStep
 	}
 	var head [frameHeader]byte
 	f.length = uint32(len(payload))
+	if len(l.out) > 0 {
+		l.out = append(f.append(l.out), payload...)
+		return nil
+	}
 	n, errno := rawWritev(l.wire, f.append(head[:0]), payload)
 	if errno != 0 && errno != unix.EAGAIN {
 		return os.NewSyscallError("writev", errno)

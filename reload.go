@@ -88,8 +88,8 @@ func (w *worker) startReload() (wake int, err error) {
 }
 
 // watchFiles takes a list that Python reports.
-func (w *worker) watchFiles(l *lane, r *marshalReader) error {
-	if l.frame.number != 0 || !w.python.ready || w.reload == nil {
+func (w *worker) watchFiles(r *marshalReader) error {
+	if !w.python.ready || w.reload == nil {
 		return errOutOfStep
 	}
 	var list []watched

@@ -1,3 +1,4 @@
+
 package main
 
 // What Python says, frame by frame, and what becomes of it: a response's head
@@ -34,13 +35,11 @@ func (w *worker) replies(l *lane) {
 		if !more || p.closed || p.eof || l.choked != nil || l.apart() {
 			break
 		}
-		got, err := l.receive()
-		if err != nil {
+		var err error
+		if more, err = l.receive(); err != nil {
 			w.outOfStep(l, err)
 			break
 		}
-		// A buffer that is not full has emptied the wire.
-		more = got && l.full()
 	}
 	if p.eof && !ended && !p.closed {
 		// It is dying, or ought to: SIGCHLD tells how.
@@ -49,8 +48,11 @@ func (w *worker) replies(l *lane) {
 			w.killAt = w.now + int64(killDelay)
 		}
 	}
-	if l.at == len(l.in) && cap(l.in) == wireRoom {
-		w.wbuf, l.in, l.at = l.in[:0], nil, 0
+	if l.at == len(l.in) {
+		if cap(l.in) == wireRoom {
+			w.wbuf = l.in[:0]
+		}
+		l.in, l.at = nil, 0
 	}
 	w.flushOut()
 }
@@ -58,7 +60,7 @@ func (w *worker) replies(l *lane) {
 // frames handles the frames that are in memory.
 func (w *worker) frames(l *lane) error {
 	for l.choked == nil {
-		if l.bodyLeft == 0 {
+		if l.bodyLeft+l.skip == 0 {
 			meta, ok, err := l.next()
 			if err != nil || !ok {
 				return err
@@ -66,10 +68,16 @@ func (w *worker) frames(l *lane) error {
 			if err := w.openFrame(l, meta); err != nil {
 				return err
 			}
-			if l.bodyLeft == 0 {
-				w.endFrame(l)
-				continue
+		}
+		if n := min(l.skip, len(l.in)-l.at); l.skip > 0 {
+			l.at += n
+			if l.skip -= n; l.skip > 0 {
+				return nil
 			}
+		}
+		if l.bodyLeft == 0 {
+			w.endFrame(l)
+			continue
 		}
 		b, done, err := l.body()
 		if err != nil || len(b) == 0 {
@@ -93,12 +101,44 @@ func (w *worker) frames(l *lane) error {
 
 // openFrame handles a frame's head and marshal.
 func (w *worker) openFrame(l *lane, meta []byte) error {
-	p, f := w.python, l.frame
-	if l.bodyLeft > 0 && f.kind != kindResponse && f.kind != kindBlock && f.kind != kindMessage {
+	f := l.frame
+	if f.number == 0 || f.kind == kindLeft && l.streams == nil {
+		if l.bodyLeft+l.skip > 0 {
+			return errOutOfStep
+		}
+		l.owner = nil
+		return w.aside(l, meta)
+	}
+	c, ok := l.whose(f.number)
+	if !ok || !w.python.ready {
 		return errOutOfStep
 	}
-	if f.kind == kindReady {
-		if f.number != 0 || p.ready {
+	l.owner = c
+	if f.kind == kindFile {
+		l.file = l.take()
+	}
+	var err error
+	if c == nil {
+		w.unwanted(l)
+	} else if err = w.said(c, meta); err != nil {
+		if wrong, ok := err.(wrongFrame); ok {
+			w.refuseFrame(l, c, wrong)
+			err = nil
+		}
+	}
+	if l.file >= 0 {
+		unix.Close(l.file)
+		l.file = -1
+	}
+	return err
+}
+
+// aside handles what Python says beside responses.
+func (w *worker) aside(l *lane, meta []byte) error {
+	p, f := w.python, l.frame
+	switch f.kind {
+	case kindReady:
+		if p.ready {
 			return errOutOfStep
 		}
 		p.ready = true
@@ -111,57 +151,49 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 		if l.streams != nil {
 			w.sayListening()
 		}
-		return nil
-	}
-	if f.kind == kindPipe {
-		if f.number != 0 || f.length != 0 {
-			return errOutOfStep
-		}
+	case kindPipe:
 		return w.listenToPipe(l)
-	}
-	if f.kind == kindWatch {
-		return w.watchFiles(l, &marshalReader{b: meta[:f.meta]})
-	}
-	if f.kind == kindHere {
+	case kindWatch:
+		return w.watchFiles(&marshalReader{b: meta[:f.meta]})
+	case kindHere:
 		if w.askedAt = 0; f.flags&flagStacks != 0 {
 			w.logStacks()
 		}
-		return nil
-	}
-	if f.kind == kindRetire && f.number == 0 {
+	case kindRetire:
 		w.retire()
-		return nil
-	}
-	if f.kind == kindLeft && l.streams == nil {
+	case kindLeft:
 		return w.leftOf(l, f.number)
-	}
-	c, ok := l.whose(f.number)
-	if !ok || !p.ready {
+	default:
 		return errOutOfStep
 	}
-	if l.owner = c; c == nil {
-		w.unwanted(l)
-		return nil
+	return nil
+}
+
+// said handles what Python says about a request that runs.
+func (w *worker) said(c *conn, meta []byte) error {
+	l, f := c.lane, c.lane.frame
+	switch {
+	case l.skip > 0:
+		return wrongFrame("status and headers of more than 4 MB")
+	case l.bodyLeft > 0 && f.kind != kindResponse && f.kind != kindBlock && f.kind != kindMessage:
+		return wrongFrame("a body where there is none")
 	}
 	r := &marshalReader{b: meta[:f.meta]}
 	switch f.kind {
 	case kindResponse, kindFile:
 		if c.started || c.taken {
-			return errOutOfStep
+			return wrongFrame("a second response")
 		}
-		if err := w.readResponse(r); err != nil {
-			return err
-		}
-		w.begin(c, meta[:f.meta])
 		if f.kind == kindFile {
-			return w.attach(c, meta[f.meta:])
+			return w.attach(c, r, meta[f.meta:])
 		}
+		w.begin(c, r)
 		if c.framing.chunked && l.bodyLeft > 0 {
 			w.obuf = appendChunkSize(w.obuf, l.bodyLeft)
 		}
 	case kindBlock:
-		if !c.started {
-			return errOutOfStep
+		if !c.started || c.talk != nil {
+			return wrongFrame("a body without a head")
 		}
 		w.outFor(c)
 		if c.framing.chunked && !c.refused && l.bodyLeft > 0 {
@@ -171,7 +203,7 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 		w.failed(c, f.flags)
 	case kindRead:
 		if f.length != 4 || c.asked && l.streams == nil || len(meta) != 4 {
-			return errOutOfStep
+			return wrongFrame("a second demand for the body")
 		}
 		c.asked = true
 		if l.streams == nil {
@@ -182,9 +214,9 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 			w.tellGone(c, 1006, "", -1) // it could not be told before this
 		}
 	case kindHints:
-		return w.hints(c, r)
+		w.hints(c, r)
 	case kindFields:
-		return w.addFields(c, r)
+		w.addFields(c, r)
 	case kindSocket:
 		return w.lendSocket(c)
 	case kindAccept:
@@ -196,35 +228,60 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 	case kindTrailer:
 		return w.trailerSection(c, r)
 	default:
-		return errOutOfStep
+		return wrongFrame("a frame of an unknown kind")
 	}
 	return nil
+}
+
+// refuseFrame ends a request of which Python has said what it must not: with 500,
+// or a closed connection if the answer has begun. What else it says of that request
+// goes nowhere.
+func (w *worker) refuseFrame(l *lane, c *conn, why wrongFrame) {
+	last := l.frame.last()
+	if l.owner = nil; !c.refused {
+		w.log.errorf("Error handling request %s: %v", c.line(), why)
+	}
+	switch {
+	case l.streams != nil:
+		increase(&w.slot.counters.failures, 1)
+		w.tellGone(c, 1006, "", -1)
+		l.bury(c)
+		w.answerFor(c, newBadRequest(500, "", ""))
+		w.unwanted(l)
+		return
+	case c.refused:
+	case c.started || c.taken:
+		c.refused, c.cut = true, true
+		w.lost(c)
+	default:
+		w.serverError(c)
+	}
+	if last {
+		w.flushOut()
+		w.complete(c)
+	}
 }
 
 // errBadType is an application's mistake, not a lane's.
 var errBadType = errors.New("status and headers must be strings")
 
-// readResponse fills w.resp with slices of the frame's memory. What is well
-// formed and of a wrong type leaves an empty status, which begin refuses.
-func (w *worker) readResponse(r *marshalReader) error {
+// readResponse fills w.resp with slices of the frame's memory. What is of a wrong
+// type leaves an empty status, which begin refuses.
+func (w *worker) readResponse(r *marshalReader) {
 	w.text = w.text[:0]
 	w.resp.status, w.resp.fields = nil, w.resp.fields[:0]
-	if r.sequence() != 2 {
-		return errOutOfStep
-	}
-	good := true
+	good := r.sequence() == 2
 	status := w.readText(r, &good)
 	w.readFields(r, &good)
-	if r.err != nil {
-		return errOutOfStep
-	}
 	if good {
 		w.resp.status = status
 	}
-	return nil
 }
 
+// readFields adds to w.resp.fields. What Python can put into marshal and this
+// server cannot read is of a wrong type too.
 func (w *worker) readFields(r *marshalReader, good *bool) {
+	defer func() { *good = *good && r.err == nil }()
 	if k := r.kind(); k != '(' && k != '[' {
 		r.value(0)
 		*good = false
@@ -272,7 +329,9 @@ func (w *worker) readText(r *marshalReader, good *bool) []byte {
 }
 
 // begin makes the response's head.
-func (w *worker) begin(c *conn, meta []byte) {
+func (w *worker) begin(c *conn, r *marshalReader) {
+	meta := r.b
+	w.readResponse(r)
 	w.outFor(c)
 	at := len(w.obuf)
 	c.started = true
@@ -446,17 +505,26 @@ func (w *worker) endFrame(l *lane) {
 	}
 }
 
-// unwanted handles a frame of a stream that nobody waits for.
+// unwanted handles a frame of a request that is over for its client. A thread that
+// asks for something waits for an answer.
 func (w *worker) unwanted(l *lane) {
-	if l.passed >= 0 {
-		unix.Close(l.passed)
-		l.passed = -1
-	}
-	if l.frame.kind == kindFailed || l.frame.flags&flagLast != 0 && l.frame.kind != kindMessage {
-		l.over(l.frame.number, w.now)
-		w.noteRunning()
+	f := l.frame
+	switch {
+	case l.streams != nil:
+		if f.last() {
+			l.over(f.number, w.now)
+			w.noteRunning()
+		}
+	case f.kind == kindRead:
+		w.answer(l, frame{number: f.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
+	case f.kind == kindSocket:
+		w.answer(l, frame{number: f.number, kind: kindLent, flags: flagBroken}, nil)
 	}
 }
+
+// tooLate stands in place of a status in an answer to kindRead: the response was
+// complete before.
+const tooLate = 410
 
 // noteRunning tells the scoreboard how much runs.
 func (w *worker) noteRunning() {
@@ -466,21 +534,18 @@ func (w *worker) noteRunning() {
 	}
 }
 
-// attach puts the file that came along behind the head.
-func (w *worker) attach(c *conn, numbers []byte) error {
-	r := marshalReader{b: numbers}
-	offset, size := r.uint64(), r.uint64()
-	fd := c.lane.take()
-	if fd >= 0 && (r.err != nil || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 ||
-		c.framing.length >= 0 && int64(size) > c.framing.length && !c.framing.noBody) {
-		unix.Close(fd)
-		fd = -1
+// attach puts the file that came along behind the head, as far as the head has
+// promised it: a file can have grown since.
+func (w *worker) attach(c *conn, r *marshalReader, numbers []byte) error {
+	n := marshalReader{b: numbers}
+	offset, size, l := n.uint64(), n.uint64(), c.lane
+	if l.file < 0 || n.err != nil || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 {
+		return wrongFrame("a file that is none")
 	}
-	if fd < 0 {
-		return errOutOfStep
+	if w.begin(c, r); c.framing.length >= 0 {
+		size = min(size, uint64(c.framing.length))
 	}
 	if c.refused || c.framing.noBody || size == 0 || c.fd < 0 {
-		unix.Close(fd)
 		if c.framing.chunked && !c.refused {
 			w.obuf = append(w.obuf, "0\r\n\r\n"...)
 		}
@@ -490,11 +555,9 @@ func (w *worker) attach(c *conn, numbers []byte) error {
 			c.rest = w.pool.extend(nil, []byte("\r\n0\r\n\r\n"))
 		}
 		w.flushOut()
-		c.sent = int64(size)
-		if c.fd < 0 {
-			unix.Close(fd)
-		} else {
-			c.file, c.fileAt, c.fileEnd = fd, int64(offset), int64(offset+size)
+		if c.sent = int64(size); c.fd >= 0 {
+			c.file, c.fileAt, c.fileEnd = l.file, int64(offset), int64(offset+size)
+			l.file = -1
 			w.files++
 		}
 	}
@@ -503,16 +566,13 @@ func (w *worker) attach(c *conn, numbers []byte) error {
 	return nil
 }
 
-func (w *worker) hints(c *conn, r *marshalReader) error {
+func (w *worker) hints(c *conn, r *marshalReader) {
+	if c.started || c.taken || c.req.minor == 0 {
+		return
+	}
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
 	w.readFields(r, &good)
-	if r.err != nil {
-		return errOutOfStep
-	}
-	if c.started || c.taken || c.req.minor == 0 {
-		return nil
-	}
 	err := errBadType
 	if good {
 		w.outFor(c)
@@ -521,24 +581,19 @@ func (w *worker) hints(c *conn, r *marshalReader) error {
 	if err != nil {
 		w.log.errorf("Error in early hints of %s: %v", c.line(), err)
 	}
-	return nil
 }
 
 // addFields takes headers that pre_request has added: the access log has them
 // as if they had been sent.
-func (w *worker) addFields(c *conn, r *marshalReader) error {
+func (w *worker) addFields(c *conn, r *marshalReader) {
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
 	w.readFields(r, &good)
-	if r.err != nil || c.started {
-		return errOutOfStep
-	}
 	for _, f := range w.resp.fields {
 		if good {
 			c.req.fields = append(c.req.fields, field{bytes.Clone(f.name), bytes.Clone(f.value)})
 		}
 	}
-	return nil
 }
 
 // failed ends a response that the application did not finish.
@@ -580,6 +635,10 @@ func (w *worker) complete(c *conn) {
 	}
 	w.record(c, c.status, true)
 	w.dropSpooled(c)
+	if c.asked && l.streams == nil {
+		// A thread, or one that a timeout of the application's has interrupted.
+		w.answer(l, frame{number: c.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
+	}
 	l.over(c.number, w.now)
 	if l.owner == c {
 		l.owner = nil
@@ -619,7 +678,7 @@ func (w *worker) record(c *conn, status []byte, parsed bool) {
 		return
 	}
 	if c.meta != nil {
-		_ = w.readResponse(&marshalReader{b: c.meta})
+		w.readResponse(&marshalReader{b: c.meta})
 	} else if !parsed || c.refused || c.talk != nil {
 		w.resp.fields = w.resp.fields[:0]
 	}

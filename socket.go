@@ -31,10 +31,10 @@ func (r *request) upgrade() bool {
 // lendSocket answers an application's demand for the client's socket.
 func (w *worker) lendSocket(c *conn) error {
 	f := frame{number: c.number, kind: kindLent}
-	if c.taken {
-		return errOutOfStep
+	if c.taken || c.lane.streams != nil {
+		return wrongFrame("a second demand for the socket")
 	}
-	if c.fd < 0 {
+	if w.flushOut(); c.fd < 0 {
 		f.flags = flagBroken
 		return w.lendTo(c, f, -1)
 	}
@@ -42,7 +42,6 @@ func (w *worker) lendSocket(c *conn) error {
 	if !c.req.upgrade() || c.started || c.bodyLeft > 0 || c.decoder != nil {
 		return w.lendTo(c, f, c.fd)
 	}
-	w.flushOut()
 	ahead := c.in[c.next:]
 	fd := c.fd
 	if f.flags = flagTaken; c.secure != nil || len(ahead) > 0 || c.pending() {

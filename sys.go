@@ -151,9 +151,9 @@ func epollDel(ep, fd int) {
 }
 
 // rawRecvmsg reads from a unix socket and takes one passed descriptor, which
-// the kernel makes close-on-exec; passed is -1 without one. A message that was
-// cut short (more descriptors than expected, or a longer datagram than b) is
-// EMSGSIZE; a descriptor that there was no room for is EMFILE, and lost.
+// the kernel makes close-on-exec; passed is -1 without one, and -2 if it is lost,
+// because there was no room for it or several came. A datagram that is longer than
+// b is EMSGSIZE.
 func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 	var control [cmsgOneFD]byte
 	iov := unix.Iovec{Base: unsafe.SliceData(b)}
@@ -161,7 +161,7 @@ func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 	msg := unix.Msghdr{Iov: &iov, Control: &control[0]}
 	msg.SetIovlen(1)
 	for {
-		msg.SetControllen(len(control))
+		msg.SetControllen(unix.CmsgLen(4)) // CMSG_SPACE would let two in
 		r, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 		if e == unix.EINTR {
 			continue
@@ -177,9 +177,9 @@ func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 			if passed >= 0 {
 				unix.Close(passed)
 			}
-			if msg.Flags&unix.MSG_TRUNC == 0 && passed < 0 {
-				return 0, -1, unix.EMFILE // no room for the descriptor
-			}
+			passed = -2
+		}
+		if msg.Flags&unix.MSG_TRUNC != 0 {
 			return 0, -1, unix.EMSGSIZE
 		}
 		return int(r), passed, 0

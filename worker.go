@@ -381,9 +381,12 @@ func (w *worker) claim(l *lane) {
 	if p := w.python; p.closed || p.eof || l.lost || l.choked != nil || l.passed >= 0 {
 		return
 	}
-	if l.passed = l.take(); l.passed < 0 {
+	var b [1]byte
+	_, passed, errno := rawRecvmsg(l.wire, b[:])
+	if errno == 0 && passed == -1 {
 		w.outOfStep(l, errOutOfStep)
 	}
+	l.keep(passed)
 }
 
 // deafen ends listening to a lane.
@@ -1049,6 +1052,10 @@ func (w *worker) dispatch() {
 		w.because(causeMaxRequests)
 		w.retire()
 	}
+	if w.python.broken {
+		w.abandon(newBadRequest(502, "", ""))
+		w.killPython(unix.SIGKILL)
+	}
 }
 
 // batchMax is after how many bytes a message of several requests ends.
@@ -1696,7 +1703,7 @@ func (w *worker) abandon(bad *badRequest) {
 	for _, l := range slices.Clone(p.busy) {
 		w.giveAllBack(l)
 	}
-	p.closed = true
+	p.closed, p.broken = true, false
 	for _, l := range p.lanes {
 		if !l.lost {
 			w.deafen(l)
@@ -1723,15 +1730,16 @@ func (w *worker) refuseService(c *conn) {
 	w.page(c, newBadRequest(503, "", ""))
 }
 
-// outOfStep is called when Python has said what it must not.
+// outOfStep is called when Python speaks no frames any more, or hears none. It is
+// not believed from then on, but given up by dispatch, at the end of the turn: who
+// calls this may be at work on one of its requests.
 func (w *worker) outOfStep(l *lane, err error) {
 	if w.python.closed || l.lost || w.pythonGone {
 		return
 	}
 	w.log.errorf("Worker (pid:%d): its Python (pid:%d) does not speak as it should (%v) and is replaced", w.pid, w.python.pid, err)
 	w.because(causeCrash)
-	w.abandon(newBadRequest(502, "", ""))
-	w.killPython(unix.SIGKILL)
+	w.python.closed, w.python.broken = true, true
 }
 
 func (w *worker) killPython(sig syscall.Signal) {

@@ -16,6 +16,7 @@ import inspect
 import logging
 import marshal
 import os
+import re
 import signal
 import stat
 import struct
@@ -48,11 +49,22 @@ SMALL = 16384       # what is copied rather than written as a piece of its own
 STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus}
 
 pack, unpack, SIZE = HEADER.pack, HEADER.unpack_from, HEADER.size
-loads, dumps = marshal.loads, marshal.dumps
+loads, meta_of = marshal.loads, bridge["meta_of"]
 
 
 class ClientGone(OSError):
     """send() after the client has left (HTTP and WebSocket specification, Disconnected Client)."""
+
+
+def octets(data):
+    """A copy of what is like bytes, whatever its items are: the application may use
+    its memory again."""
+    return data if type(data) is bytes else memoryview(data).tobytes()
+
+
+def pairs(headers):
+    return [tuple(part.encode("latin-1") if isinstance(part, str) else octets(part) for part in (name, value))
+            for name, value in headers]
 
 
 def encode_head(status, headers):
@@ -61,9 +73,23 @@ def encode_head(status, headers):
     if type(headers) is not list:
         headers = list(headers)
     try:
-        return dumps((line, headers), 2)
+        for name, value in headers:
+            if type(name) is not bytes or type(value) is not bytes:
+                raise ValueError
+        return meta_of((line, headers))
     except ValueError:
-        return dumps((line, [(bytes(name), bytes(value)) for name, value in headers]), 2)
+        return meta_of((line, pairs(headers)))
+
+
+# What a worker sends in a header (http.go, checkField).
+NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+
+
+def check(headers):
+    for name, value in headers:
+        if not NAME(name) or FORBIDDEN(value):
+            raise ValueError("invalid header %r" % (name,))
 
 
 class Stream:
@@ -166,7 +192,12 @@ class Stream:
                 kind, meta = BLOCK, b""
                 at += WINDOW
                 self.sent += WINDOW
-                await self.room()
+                try:
+                    await self.room()
+                except BaseException:
+                    # Cancelled, as by wait_for: what comes next would follow a gap.
+                    self.fail(QUIET if self.gone else 0)
+                    raise
             n -= at
             self.server.push(pack(len(meta) + n, self.number, len(meta), kind, flags) + meta)
             self.server.push(body[at:])
@@ -201,7 +232,7 @@ class Stream:
                 raise self.unexpected(event)
             if self.gone and not self.parting:
                 raise ClientGone("the client has left")
-            body = event.get("body", b"")
+            body = octets(event.get("body", b""))
             flags = 0 if event.get("more_body", False) else LAST
             if flags and self.trailers is not None:
                 flags, self.trailers = 0, ()
@@ -237,11 +268,13 @@ class Stream:
             self.end(True)
         except BaseException as e:
             # SystemExit and KeyboardInterrupt too: a request cannot end the server.
-            if (self.gone or self.broken) and tells_of_leaving(e):
-                server.log.debug("%s: the client has left", type(e).__name__)
-            else:
-                server.log.error("Error in ASGI application", exc_info=e)
-            self.crashed()
+            try:
+                if (self.gone or self.broken) and tells_of_leaving(e):
+                    server.log.debug("%s: the client has left", type(e).__name__)
+                else:
+                    server.log.error("Error in ASGI application", exc_info=e)
+            finally:
+                self.crashed()
         finally:
             if self.timer:
                 self.timer.cancel()
@@ -317,11 +350,11 @@ class Http(Stream):
         kind = event["type"]
         if kind == "http.response.body":
             meta, body = self.meta, event.get("body", b"")
-            n = len(body)
-            if (self.begun or meta is None or n > SMALL or self.gone or self.trailers is not None
-                    or event.get("more_body", False)):
+            if (type(body) is not bytes or self.begun or meta is None or len(body) > SMALL or self.gone
+                    or self.trailers is not None or event.get("more_body", False)):
                 await self.respond(event)
                 return
+            n = len(body)
             # What most responses are: all at once.
             self.begun = self.done = True
             self.server.push(pack(len(meta) + n, self.number, len(meta), RESPONSE, LAST) + meta + body, True)
@@ -334,7 +367,7 @@ class Http(Stream):
         elif kind == "http.response.pathsend":
             self.send_path(event)
         elif kind == "http.response.early_hint":
-            self.hint([(b"link", bytes(link)) for link in event.get("links", ())])
+            self.hint([(b"link", link) for link in event.get("links", ())])
         elif kind == "http.response.informational":
             if event.get("status") == 103:
                 self.hint(event.get("headers", ()))
@@ -343,15 +376,16 @@ class Http(Stream):
 
     def hint(self, headers):
         if not self.begun and not self.gone:
-            meta = dumps([(bytes(name), bytes(value)) for name, value in headers], 2)
+            meta = meta_of(pairs(headers))
             self.server.push(pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
 
     def send_trailers(self, event):
         if type(self.trailers) is not tuple or self.done:
             raise self.unexpected(event)
-        self.trailers += tuple((bytes(name), bytes(value)) for name, value in event.get("headers", ()))
+        trailers = self.trailers + tuple(pairs(event.get("headers", ())))
+        meta = meta_of(trailers)
+        self.trailers = trailers
         if not event.get("more_trailers", False):
-            meta = dumps(self.trailers, 2)
             self.server.push(pack(len(meta), self.number, len(meta), TRAILER, LAST) + meta)
             self.finish()
 
@@ -455,7 +489,8 @@ class WebSocket(Stream):
                 raise self.unexpected(event)
             data, flags = event.get("bytes"), LAST
             if data is None:
-                data, flags = event["text"].encode(), LAST | TEXT
+                data, flags = str.encode(event["text"]), LAST | TEXT
+            data = octets(data)
             n = len(data)
             head = pack(n, self.number, 0, MESSAGE, flags)
             if n <= SMALL:
@@ -471,8 +506,10 @@ class WebSocket(Stream):
                 raise self.unexpected(event)
             if self.gone:
                 raise ClientGone("the client has left")
-            headers = [(bytes(name), bytes(value)) for name, value in event.get("headers") or ()]
-            meta = dumps((event.get("subprotocol") or "", headers), 2)
+            protocol, headers = event.get("subprotocol") or "", pairs(event.get("headers") or ())
+            check(headers)
+            check(pairs([("Sec-WebSocket-Protocol", protocol)]))
+            meta = meta_of((protocol.encode("latin-1"), headers))
             self.server.push(pack(len(meta), self.number, len(meta), ACCEPT, 0) + meta)
             self.accepted = True
         elif kind == "websocket.close":
@@ -488,9 +525,12 @@ class WebSocket(Stream):
             raise self.unexpected(event)
 
     def shut(self, code, reason):
-        meta = dumps((int(code), str(reason)), 2)
+        # A close frame has room for 123 bytes of it, and what is no code is 1011.
+        code = min(max(int(code), -1), 1 << 16)
+        reason = ("%s" % (reason,))[:123].encode("utf-8", "replace").decode()
+        meta = meta_of((code, reason))
         self.server.push(pack(len(meta), self.number, len(meta), SHUT, LAST) + meta)
-        self.gone = (int(code), str(reason))
+        self.gone = (code, reason)
         self.finish()
 
     def refuse(self, status):
@@ -659,7 +699,14 @@ class Server:
         self.loop = new_loop(self.settings["asgi_loop"], self.settings["worker_class"].endswith("H11Worker"), self.log)
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_until_complete(self.main())
+            main = self.loop.create_task(self.main())
+            while not main.done():
+                try:
+                    self.loop.run_until_complete(main)
+                except (SystemExit, KeyboardInterrupt) as e:
+                    if main.done():
+                        raise
+                    self.log.error("A task of the application has ended with %r; the others go on", e)
         finally:
             self.close()
 
@@ -685,7 +732,7 @@ class Server:
         self.ended = loop.create_future()
         loop.add_reader(QUEUE, self.on_queue)
         loop.add_reader(WIRE, self.on_wire)
-        meta = dumps(sys.version.split()[0], 2)
+        meta = meta_of(sys.version.split()[0])
         self.push(pack(len(meta), 0, len(meta), READY, 0) + meta)
         if self.files is not None:
             self.report()
@@ -700,7 +747,7 @@ class Server:
         """Tells the worker of files to watch, with reload."""
         fresh = self.files.new()
         while fresh:
-            meta = dumps(fresh, 2)
+            meta = meta_of(fresh)
             self.push(pack(len(meta), 0, len(meta), WATCH, 0) + meta)
             fresh = self.files.new()
 

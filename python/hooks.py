@@ -621,7 +621,7 @@ def call_post_request(hooks, log, worker, req, environ, call):
     if "post_request" in hooks:
         try:
             hooks.post_request(worker, req, environ, Response(call, req))
-        except Exception:
+        except BaseException:
             log.exception("Exception in post_request hook")
 
 
@@ -637,7 +637,7 @@ class Heard:
                             for name, value in event.get("headers", ())]
         elif event["type"].endswith("response.body"):
             self.begun = True
-            self.sent += len(event.get("body", b""))
+            self.sent += memoryview(event.get("body", b"")).nbytes
 
 
 def environ_of(scope):
@@ -661,7 +661,7 @@ def environ_of(scope):
 
 def lane_class(wsgi):
     class HookedCall(wsgi["Call"]):
-        __slots__ = ("sent", "req")
+        sent, req = 0, None
 
         def send(self, data, flags):
             if not self.begun and self.req.must_close:
@@ -683,20 +683,17 @@ def lane_class(wsgi):
             if "gunicorn.req_number" not in environ:
                 super().run(call, environ)  # no hook looks at requests
                 return
-            call = HookedCall(call.wire, call.number, call.cancelled)
-            call.sent, call.req = 0, None
-            environ["wsgi.early_hints"] = call.early_hints
-            environ["gunicorn.socket"] = wsgi["ClientSocket"](call)
+            call.__class__ = HookedCall
             req = call.req = Request(environ)
             try:
                 hooks.call("pre_request", worker, req)
+                added = req.apply(environ)
+                if added:
+                    wsgi["add_fields"](call, added)
             except BaseException:
                 self.log.exception("Error handling request %s", wsgi["asked"](environ))
                 call.fail(0)
             else:
-                added = req.apply(environ)
-                if added:
-                    wsgi["add_fields"](call, added)
                 super().run(call, environ)
             call_post_request(hooks, self.log, worker, req, environ, call)
             if not worker.alive:

@@ -14,6 +14,7 @@ Descriptors, as the worker (lane.go) hands them over:
 A frame is a header and a payload: some bytes of marshal, then raw body.
 """
 
+import _thread
 import errno
 import faulthandler
 import io
@@ -42,6 +43,7 @@ HEADER = struct.Struct("<IIIBBxx")
 REQUEST_HEADER = struct.Struct("<IIIBBH")  # and bytes of what requests have in common
 QUEUE_MAX = 1 << 17  # no request message is longer; the worker keeps to it too
 RELAY_MAX = 60 << 10  # of a message the other way
+META_MAX = (4 << 20) - 16  # bytes of marshal in a frame
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT = 1, 2, 3, 4, 5, 6  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
@@ -363,12 +365,15 @@ REASONS = {
     400: (errno.EBADMSG, "the request body is malformed"),
     499: (errno.ECONNABORTED, "the client left before the request body was complete"),
     500: (errno.EIO, "the request body is lost: spool_dir cannot be read"),
+    410: (errno.EBADF, "the response is complete, and what was left of the request body is gone"),
 }
 
 
 class Body(io.RawIOBase):
     """What the worker still holds of a body: asked for piece by piece, so
     nothing that the application does not read is sent here."""
+
+    rest = b""  # of an answer that was longer than what it was for
 
     def __init__(self, wire, number, call, trailers):
         self.wire, self.number, self.call, self.ended = wire, number, call, False
@@ -380,24 +385,41 @@ class Body(io.RawIOBase):
     def readinto(self, into):
         if self.call.broken:
             raise self.call.broken  # again: the end of the file would pass for that of the body
-        if self.ended or not len(into):
-            return 0
-        send_all(self.wire, HEADER.pack(4, self.number, 0, READ, 0) + struct.pack("<I", len(into)))
-        number, meta, kind, flags, payload = receive(self.wire, into)
-        if kind != BODY or number != self.number:
-            os._exit(1)
-        if flags & BROKEN:
-            self.call.broken = OSError(*REASONS.get(meta, REASONS[400]))
-            raise self.call.broken
-        if meta:
-            self.trailers.extend(marshal.loads(payload))
-            self.ended = True
-            return 0
-        self.ended = bool(flags & LAST)
-        return len(payload)
+        if not self.rest:
+            if self.ended or not len(into):
+                return 0
+            meta, flags, payload = (410, BROKEN, b"") if self.call.done else ask(self.wire, self.number, BODY, into)
+            if flags & BROKEN:
+                self.call.broken = OSError(*REASONS.get(meta, REASONS[400]))
+                raise self.call.broken
+            self.ended = bool(meta or flags & LAST)
+            if meta:
+                self.trailers.extend(marshal.loads(payload))
+                return 0
+            if len(payload) <= len(into):
+                return len(payload)
+            self.rest = payload
+        n = min(len(into), len(self.rest))
+        into[:n], self.rest = self.rest[:n], self.rest[n:]
+        return n
 
-    def detach_request(self):
-        self.ended = True
+
+def ask(wire, number, kind, into):
+    """Asks for as much of a request and returns what there is. Who waits for it may
+    be interrupted, by a timeout of the application's in a greenlet: then the answer
+    is still to come, and is the next to be read."""
+    with wire.asking:
+        if wire.asked != number:
+            send_all(wire, HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", len(into)))
+            wire.asked = number
+        while True:
+            of, meta, got, flags, payload = receive(wire, into)
+            if of == number:
+                break  # and not of a request that is over
+        wire.asked = 0
+        if got != kind:
+            os._exit(1)
+        return meta, flags, payload
 
 
 def receive(wire, into):
@@ -425,14 +447,36 @@ def receive(wire, into):
 
 
 def send_all(wire, data):
-    try:
-        wire.sendall(data)
-    except OSError:
-        os._exit(0)  # the worker is gone, and with it every client
+    with wire.saying:
+        try:
+            wire.sendall(data)
+        except OSError:
+            os._exit(0)  # the worker is gone, and with it every client
+
+
+def send_pieces(wire, *pieces):
+    with wire.saying:
+        try:
+            sent = wire.sendmsg(pieces)
+            for piece in pieces:
+                if sent < len(piece):
+                    wire.sendall(memoryview(piece)[sent:])
+                sent = max(sent - len(piece), 0)
+        except OSError:
+            os._exit(0)
+
+
+def meta_of(value):
+    """Marshal for a frame."""
+    meta = marshal.dumps(value, 2)
+    if len(meta) > META_MAX:
+        raise ValueError("%d bytes of headers; the server sends no more than 4 MB" % len(meta))
+    return meta
 
 
 APART = MORE  # flag of a frame whose body comes over the wire
 APART_MIN = 32768  # bytes of it that are worth that
+BLOCK_MAX = 1 << 30  # bytes of a body in one frame
 
 
 class Wire:
@@ -440,7 +484,7 @@ class Wire:
     is long, and descriptors, go over the wire still."""
 
     def __init__(self, end):
-        self.end, self.apart = end, None
+        self.end, self.apart, self.saying = end, None, _thread.allocate_lock()
         self.recv_into, self.recvmsg, self.recvmsg_into = end.recv_into, end.recvmsg, end.recvmsg_into
         try:
             outer, self.pipe = os.pipe()
@@ -496,18 +540,25 @@ class Call:
 
     def head(self):
         """Status and headers as marshal; subclasses of str become str."""
-        if self.status is None:
-            raise AssertionError("start_response() was not called before the response body")
+        status, headers = self.status, self.headers
+        if type(status) is not str:
+            if status is None:
+                raise AssertionError("start_response() was not called before the response body")
+            status = plain(status)
         try:
-            return marshal.dumps((self.status, self.headers), 2)
+            for name, value in headers:
+                if type(name) is not str or type(value) is not str:
+                    raise ValueError
+            return meta_of((status, headers))
         except ValueError:
-            pairs = [(plain(name), plain(value)) for name, value in self.headers]
-            return marshal.dumps((plain(self.status), pairs), 2)
+            return meta_of((status, [(plain(name), plain(value)) for name, value in headers]))
 
     def write(self, data):
         """One block, on the wire before this returns."""
-        if not isinstance(data, bytes):
-            raise TypeError("%r is not a byte" % (data,))
+        if type(data) is not bytes:
+            if not isinstance(data, bytes):
+                raise TypeError("%r is not a byte" % (data,))
+            data = memoryview(data).tobytes()  # whatever a subclass says of its length
         if self.done:
             if data:
                 raise AssertionError("the response body is longer than its Content-Length")
@@ -545,33 +596,31 @@ class Call:
             # The response is what the application has written there itself.
             self.fail(QUIET)
             return
+        while len(data) > BLOCK_MAX:
+            view = memoryview(data)
+            Call.send(self, view[:BLOCK_MAX], 0)
+            data = view[BLOCK_MAX:]
         if self.begun:
             kind, meta = BLOCK, b""
         else:
             kind, meta = RESPONSE, self.head()
-            self.begun = True
-        self.done = bool(flags & LAST)
         wire = self.wire
         apart = wire.apart if len(data) > APART_MIN else None
         if apart:
             flags |= APART
         head = HEADER.pack(len(meta) + len(data), self.number, len(meta), kind, flags) + meta
+        self.begun, self.done = True, bool(flags & LAST)
         if apart:
-            send_all(wire, head)
-            send_all(apart, data)
-            return
-        if len(data) <= 16384:
+            with wire.saying:
+                try:
+                    wire.sendall(head)
+                    apart.sendall(data)
+                except OSError:
+                    os._exit(0)
+        elif len(data) <= 16384:
             send_all(wire, head + data)
-            return
-        try:
-            sent = self.wire.sendmsg((head, data)) - len(head)
-        except OSError:
-            os._exit(0)
-        if sent < 0:
-            send_all(self.wire, head[sent:])
-            sent = 0
-        if sent < len(data):
-            send_all(self.wire, memoryview(data)[sent:])
+        else:
+            send_pieces(wire, head, data)
 
     def send_file(self, wrapper):
         """Passes the descriptor of a real file; False if it is none."""
@@ -590,12 +639,14 @@ class Call:
             left = min(left, promised)
         payload = meta + struct.pack("<QQ", offset, left)
         frame = HEADER.pack(len(payload), self.number, len(meta), FILE, LAST) + payload
-        try:
-            sent = self.wire.sendmsg((frame,), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))])
-        except OSError:
-            os._exit(0)
-        send_all(self.wire, frame[sent:])
-        self.begun = self.done = True
+        wire = self.wire
+        with wire.saying:
+            try:
+                sent = wire.sendmsg((frame,), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))])
+            except OSError:
+                return False  # too many are under way: it is read instead
+            self.begun = self.done = True
+            wire.sendall(frame[sent:])
         return True
 
     def fail(self, flags):
@@ -607,19 +658,26 @@ class Call:
         """The client's socket, of this process too from now on."""
         if self.done:
             raise OSError(errno.EBADF, "the request is over")
-        send_all(self.wire, HEADER.pack(0, self.number, 0, SOCKET, 0))
-        head, control, _, _ = self.wire.recvmsg(HEADER.size, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
-        if not head:
-            os._exit(0)  # the worker is gone
-        length, number, _, kind, flags = HEADER.unpack(head)
-        if kind != LENT or number != self.number:
-            os._exit(1)
-        facts, got = memoryview(bytearray(length)), 0
-        while got < length:
-            more = self.wire.recv_into(facts[got:])
-            if not more:
-                os._exit(0)
-            got += more
+        wire = self.wire
+        with wire.asking:
+            if wire.asked == self.number:
+                raise OSError(errno.EBUSY, "the request body is being read")
+            if wire.asked:
+                receive(wire, bytearray())  # for a request that is over
+                wire.asked = 0
+            send_all(wire, HEADER.pack(0, self.number, 0, SOCKET, 0))
+            head, control, _, _ = wire.recvmsg(HEADER.size, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
+            if not head:
+                os._exit(0)  # the worker is gone
+            length, number, _, kind, flags = HEADER.unpack(head)
+            if kind != LENT or number != self.number:
+                os._exit(1)
+            facts, got = memoryview(bytearray(length)), 0
+            while got < length:
+                more = wire.recv_into(facts[got:])
+                if not more:
+                    os._exit(0)
+                got += more
         if flags & BROKEN:
             raise OSError(errno.ENOTCONN, "the client has left")
         self.taken = bool(flags & TAKEN)
@@ -633,13 +691,13 @@ class Call:
             if not name or FORBIDDEN(name + value):
                 raise ValueError("invalid early hint: %r: %r" % (name, value))
         if not self.begun:
-            meta = marshal.dumps([(plain(name), plain(value)) for name, value in headers], 2)
+            meta = meta_of([(plain(name), plain(value)) for name, value in headers])
             send_all(self.wire, HEADER.pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
 
 
 def add_fields(call, fields):
     """Headers that pre_request has added, for the access log."""
-    meta = marshal.dumps([(plain(name), plain(value)) for name, value in fields], 2)
+    meta = meta_of([(plain(name), plain(value)) for name, value in fields])
     send_all(call.wire, HEADER.pack(len(meta), call.number, len(meta), FIELDS, 0) + meta)
 
 
@@ -730,7 +788,7 @@ FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # in a header
 def plain(text):
     if not isinstance(text, str):
         raise TypeError("%r is not a string" % (text,))
-    return str.__str__(text) if type(text) is str else "".join(text)
+    return text if type(text) is str else "".join((text,))
 
 
 def content_length(headers):
@@ -789,6 +847,7 @@ class Lane:
             self.queue, self.wire = self.green(self.queue), self.green(self.wire)
         else:
             self.wire = Wire(self.wire)
+        self.wire.asking, self.wire.asked = _thread.allocate_lock(), 0
 
     def detach(self):
         """A child that the application forks does not speak for this process,
@@ -892,10 +951,7 @@ class Lane:
                     environ.update(self.base)
                 else:
                     # Too long for a message: it comes over the wire.
-                    big = bytearray(length)
-                    send_all(self.wire, HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", length))
-                    receive(self.wire, big)
-                    environ = marshal.loads(big)
+                    environ = marshal.loads(ask(self.wire, number, REQUEST, bytearray(length))[2])
                     environ.update(self.base)
                     at = end = n
                 call = Call(self.wire, number, self.cancelled)
@@ -907,9 +963,12 @@ class Lane:
                     environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
                 environ["wsgi.early_hints"] = call.early_hints
                 environ["gunicorn.socket"] = ClientSocket(call)
-                self.run(call, environ)
-                if body is not None:
-                    body.detach_request()
+                try:
+                    self.run(call, environ)
+                except BaseException:
+                    # A log that fails, or a hook: neither ends this thread.
+                    call.fail(0)
+                    sys.excepthook(*sys.exc_info())
                 del environ, call, body
                 if self.files is not None:
                     self.report()
@@ -962,6 +1021,8 @@ class Lane:
         except BaseException as e:
             # SystemExit and KeyboardInterrupt too: a request cannot end the server.
             if e is call.broken:  # the client's doing, and in the log
+                if e.errno == errno.EBADF:  # or not
+                    self.log.warning("%s %s: %s", environ.get("REQUEST_METHOD"), environ.get("RAW_URI"), e.strerror)
                 return call.fail(0)
             self.log.exception("Error handling request %s", asked(environ))
             call.fail(0)
@@ -1018,8 +1079,10 @@ class Green:
     runs = 0  # requests, to give other greenlets their turn
     buffer = None  # nobody else runs between reading a message and taking it apart
 
+    caught = None  # what has been raised while a frame was under way
+
     def __init__(self, end):
-        self.end = end
+        self.end, self.lock, self.saying = end, _thread.allocate_lock(), self
         self.close = end.close
         self.readable, self.writable = self.events(end.fileno())
 
@@ -1030,19 +1093,46 @@ class Green:
         if cls.runs % 8 == 0:
             cls.sleep(0)
 
+    # A timeout of the application's can be raised wherever a greenlet waits. One
+    # that waits for the first byte of an answer is interrupted; a frame that is
+    # under way is not: its other half would be taken for another frame.
+
+    def __enter__(self):
+        caught = None
+        while True:
+            try:
+                self.lock.acquire()
+                break
+            except BaseException as e:
+                caught = e
+        self.caught = caught
+
+    def __exit__(self, *error):
+        caught, self.caught = self.caught, None
+        self.lock.release()
+        if caught:
+            raise caught
+
+    @staticmethod
+    def wait(event):
+        try:
+            event()
+        except BaseException as e:
+            return e
+
     def recv_into(self, into):
         while True:
             try:
                 return self.end.recv_into(into, 0, MSG_DONTWAIT)
             except BlockingIOError:
-                self.readable()
+                self.wait(self.readable)
 
     def recvmsg(self, size, control, flags):
         while True:
             try:
                 return self.end.recvmsg(size, control, flags | MSG_DONTWAIT)
             except BlockingIOError:
-                self.readable()
+                self.wait(self.readable)
 
     def recvmsg_into(self, buffers):
         while True:
@@ -1056,7 +1146,7 @@ class Green:
             try:
                 return self.end.sendmsg(buffers, control, MSG_DONTWAIT)
             except BlockingIOError:
-                self.writable()
+                self.caught = self.wait(self.writable) or self.caught
 
     def sendall(self, data):
         left = memoryview(data)
