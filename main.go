@@ -420,13 +420,12 @@ func evalConfig(c *config, spec string) (globals map[string]any, m *mold, err er
 	}
 	interrupted := func() syscall.Signal { return 0 }
 	out, err := readPython(func(out int) (pid int, err error) {
-		m.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, m.child, m.far)
+		m.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, m.child)
 		interrupted = interrupt(m.pid, terminalWait)
 		return m.pid, err
 	})
 	signal := interrupted()
 	unix.Close(m.child)
-	unix.Close(m.far)
 	if err != nil {
 		m.close()
 		return nil, nil, err

@@ -1,7 +1,7 @@
 package main
 
 // --metrics: what the scoreboard says, in the text form of Prometheus. It is
-// served by a process of its own, which has the workers' user, a descriptor to
+// served by a process of its own, which has the workers' user, two descriptors to
 // read the scoreboard by, and no other: the arbiter never touches a client, and
 // a worker does not see the others' pages.
 
@@ -31,6 +31,7 @@ const (
 const (
 	fdMetricsLifeline = 3 + iota // EOF means the arbiter is gone
 	fdMetricsScores
+	fdMetricsPages
 	fdMetricsListener
 )
 
@@ -93,14 +94,18 @@ func (m *metrics) keep(a *arbiter) {
 	}
 }
 
-func (m *metrics) start(a *arbiter) error {
-	scores, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", a.scores.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
+func (m *metrics) start(a *arbiter) (err error) {
+	files := []uintptr{0, 1, 2, uintptr(a.lifeR)}
+	for _, fd := range []int{a.scores.fd, a.scores.pages} {
+		read, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(read)
+		files = append(files, uintptr(read))
 	}
-	defer unix.Close(scores)
 	m.pid, err = syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]"}, &syscall.ProcAttr{
-		Files: []uintptr{0, 1, 2, uintptr(a.lifeR), uintptr(scores), uintptr(m.listener.fd)},
+		Files: append(files, uintptr(m.listener.fd)),
 		Sys:   &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
 	return err
@@ -170,7 +175,7 @@ func serveMetrics(c net.Conn) {
 	case path != "/metrics" && path != "/":
 		status = "404 Not Found"
 	default:
-		scores, err := readScoreboard(fdMetricsScores)
+		scores, err := readScoreboard(fdMetricsScores, fdMetricsPages)
 		if err != nil {
 			status, body = "500 Internal Server Error", err.Error()+"\n"
 			break

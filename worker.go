@@ -175,7 +175,7 @@ const (
 	fdWake                 // a byte here makes the arbiter look
 	fdErrorlog             // if it is a file
 	fdAccesslog            // the same
-	fdForks                // where the mold is asked for a Python; no socket without one
+	fdFork                 // where the mold is asked for a Python; no socket without one
 	fdRecords              // where records of the logs go, if Python makes them
 	fdBridge               // the Python half, for a Python of its own
 	fdVault                // where certificates are, if there are any
@@ -328,11 +328,11 @@ func (w *worker) boot() error {
 	if err := epollAdd(w.ep, fdLifeline, unix.EPOLLIN|unix.EPOLLRDHUP, onLifeline); err != nil {
 		return err
 	}
-	forks := fdForks
-	if _, err := unix.Getsockname(forks); err != nil {
-		forks = -1
+	fork := fdFork
+	if _, err := unix.Getsockname(fork); err != nil {
+		fork = -1
 	}
-	w.python, err = openPython(w.cfg, os.Environ(), forks, w.slot.age.Load())
+	w.python, err = openPython(w.cfg, os.Environ(), fork)
 	if err != nil {
 		return err
 	}
