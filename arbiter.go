@@ -405,10 +405,13 @@ func (a *arbiter) reopen() {
 	if err := a.access.reopen(); err != nil {
 		a.log.errorf("accesslog: %v", err)
 	}
-	if a.cfg.logger != nil {
-		a.cfg.logger.reopen()
-	}
 	err := giveLogs(a.cfg, a.log, a.access)
+	if l := a.cfg.logger; l != nil {
+		if err == nil {
+			err = l.renew(a.cfg.credential)
+		}
+		l.reopen()
+	}
 	if err == nil && a.cfg.captureOutput && a.log.out.file {
 		err = a.log.out.capture()
 	}
