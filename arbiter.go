@@ -78,6 +78,7 @@ type arbiter struct {
 
 	memory      memoryWatch
 	nextLook    int64
+	awake       int64 // when the loop was last seen to run
 	metrics     metrics
 	scores      *scoreboard
 	manager     serviceManager
@@ -122,6 +123,7 @@ func (a *arbiter) run() (status int) {
 	debug.SetGCPercent(50)
 	a.master = "Master" + a.suffix()
 	a.workers = map[int]*child{}
+	a.awake = monotonic()
 	defer func() {
 		a.cfg.logger.finish()
 		if a.previous != nil {
@@ -281,7 +283,9 @@ func (a *arbiter) sleep(d time.Duration) (signals []syscall.Signal) {
 	if len(signals) > 0 {
 		return signals
 	}
-	if ok, err := selectRead(a.wakeR, min(d, a.manager.beat())); err != nil || !ok {
+	ok, err := selectRead(a.wakeR, min(d, a.manager.beat()))
+	a.awake = wake(a.awake)
+	if err != nil || !ok {
 		return nil
 	}
 	var b [256]byte
@@ -779,7 +783,8 @@ func (a *arbiter) murder() {
 	if a.cfg.timeout == 0 {
 		return
 	}
-	now := monotonic()
+	now := wake(a.awake)
+	a.awake = now
 	for _, w := range a.workers {
 		if beat := w.slot.heartbeat.Load(); beat != w.heartbeat {
 			w.heartbeat, w.heardAt = beat, now

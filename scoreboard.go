@@ -82,7 +82,7 @@ type board struct {
 	restarts [causes]atomic.Uint64
 }
 
-// slot is a worker's page. Times are monotonic nanoseconds.
+// slot is a worker's page. Times are those of sharedTime.
 type slot struct {
 	// Written by the worker.
 	heartbeat   atomic.Int64
@@ -229,7 +229,7 @@ func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
 	at := int64(i * boardStride)
 	l = s.slots[i]
 	clear(unsafe.Slice((*byte)(unsafe.Pointer(l)), pageSize))
-	l.heartbeat.Store(monotonic())
+	l.heartbeat.Store(sharedTime())
 	l.age.Store(uint64(age))
 	// A descriptor with a position of its own.
 	fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", s.pages), unix.O_RDWR|unix.O_CLOEXEC, 0)

@@ -111,7 +111,7 @@ func newReading(first *board, slots []byte) *reading {
 	for i := range r.restarts {
 		r.restarts[i] = first.restarts[i].Load()
 	}
-	now := monotonic()
+	now := sharedTime()
 	for at := 0; at+pageSize <= len(slots); at += boardStride {
 		s := (*slot)(unsafe.Pointer(&slots[at]))
 		if s.pid.Load() == 0 {

@@ -282,7 +282,7 @@ func newWorker() (*worker, error) {
 	w.memory = watchMemory("")
 	w.now = monotonic()
 	w.born = w.now
-	w.slot.heartbeat.Store(w.now)
+	w.slot.heartbeat.Store(sharedTime())
 	w.clock.refresh()
 	if w.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return w, os.NewSyscallError("epoll_create1", err)
@@ -447,6 +447,7 @@ func (w *worker) catchSignals() (int, error) {
 // loop runs until the worker has nothing left to do.
 func (w *worker) loop() {
 	events := make([]unix.EpollEvent, 128)
+	w.now = monotonic()
 	nextTick := w.now + int64(time.Second)
 	for !w.finished() {
 		wait := nextTick - w.now
@@ -477,7 +478,7 @@ func (w *worker) loop() {
 			wait = 0
 		}
 		n := epollWait(w.ep, events, time.Duration(max(wait, 0)))
-		w.now = monotonic()
+		w.now = wake(w.now)
 		w.clock.refresh()
 		for i := range events[:n] {
 			w.handle(&events[i])
@@ -1476,7 +1477,7 @@ func (w *worker) outgrow() {
 
 // tick runs once a second: the heartbeat, and every limit in time.
 func (w *worker) tick() {
-	w.slot.heartbeat.Store(w.now)
+	w.slot.heartbeat.Store(sharedTime())
 	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.late)))
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	for _, c := range w.conns {
@@ -1486,7 +1487,7 @@ func (w *worker) tick() {
 	}
 	if l := w.python.oldest(); l != nil {
 		if c := l.eldest(); c != nil {
-			w.slot.setRunning(c.line(), max(c.begun, l.begun))
+			w.slot.setRunning(c.line(), max(c.begun, l.begun)+paused.Load())
 		}
 	}
 	w.askPython()
