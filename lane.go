@@ -241,6 +241,7 @@ func startPython(python string, bridge *os.File, role string, env []string, file
 	if err != nil {
 		return 0, fmt.Errorf("python: %s: %w", python, err)
 	}
+	allowFiles(pid)
 	return pid, nil
 }
 

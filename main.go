@@ -29,7 +29,7 @@
 //	status.go     what it is doing, for --status; metrics.go for --metrics
 //	config.go     the table of settings; kind.go their types, flag.go the flags
 //	identity.go   users and groups, the way into the background
-//	cgroup.go     CPUs that may be used, kills for want of memory
+//	cgroup.go     CPUs that may be used, kills for want of memory, limits
 //	reload.go     files that --reload watches (debug.py)
 //	log.go        error and access log; accessjson.go, syslog.go, statsd.go
 //	              (by datagram.go), relay.go Python's records on their way
@@ -165,6 +165,9 @@ func runCommand(args []string) int {
 			return exitFailure
 		}
 		return checkApp(c)
+	}
+	if err := checkLimits(c); err != nil {
+		fatalf("%v", err)
 	}
 	// One that another arbiter has started is in the background already.
 	if c.daemon && !background && passed.parent == 0 {
