@@ -1017,6 +1017,7 @@ Without this it is the name of the processes, a dot in place of each colon.`,
 		doc: `HOST:PORT or unix:PATH; what is there is said in the text form of Prometheus, at /metrics.
 A process of its own serves it, with the rights of the workers.
 Anybody who can connect can read it, so it had better be an address of this host.
+Over TCP, the Host field of a request must be an address, localhost or the HOST given here; any other gets 421, because a web page can point a name of its own at this address.
 While two arbiters run after USR2, it has the figures of the old one.`,
 		field: func(c *config) any { return &c.metrics },
 	},

@@ -8,6 +8,7 @@ package main
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -24,7 +25,7 @@ const metricsTitle = "gunicorn: metrics ["
 const (
 	metricsTime    = 2 * time.Second // for all of it
 	metricsHead    = 8 << 10         // bytes of a request
-	metricsClients = 8               // at once; others wait to be accepted
+	metricsClients = 64              // at once: whoever has been there for longest makes way for one more
 )
 
 // Descriptors of the process.
@@ -104,7 +105,7 @@ func (m *metrics) start(a *arbiter) (err error) {
 		defer unix.Close(read)
 		files = append(files, uintptr(read))
 	}
-	m.pid, err = syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]"}, &syscall.ProcAttr{
+	m.pid, err = syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]", m.text}, &syscall.ProcAttr{
 		Files: append(files, uintptr(m.listener.fd)),
 		Sys:   &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
@@ -140,24 +141,40 @@ func runMetrics() int {
 		return exitFailure
 	}
 	f.Close()
-	clients := make(chan struct{}, metricsClients)
-	for {
-		clients <- struct{}{}
+	addr, _ := parseBind(os.Args[1])
+	var clients [metricsClients]net.Conn // a ring; to close one that has been served does nothing
+	for i := 0; ; i = (i + 1) % metricsClients {
 		c, err := l.Accept()
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "gunicorn: metrics: %v\n", err)
 			return exitFailure
 		}
+		if clients[i] != nil {
+			clients[i].Close()
+		}
+		clients[i] = c
 		go func() {
-			serveMetrics(c)
+			serveMetrics(c, addr)
 			c.Close()
-			<-clients
 		}()
 	}
 }
 
+// metricsHost says whether a client may mean this address by that host. A page of
+// a stranger can make a browser ask here, and read the answer, under a name which
+// the stranger's name server has then led to this address (DNS rebinding).
+func metricsHost(host []byte, addr address) bool {
+	name := string(host)
+	if h, _, err := net.SplitHostPort(name); err == nil {
+		name = h
+	}
+	name = strings.ToLower(strings.Trim(name, "[]"))
+	_, err := netip.ParseAddr(name)
+	return err == nil || name == "" || name == "localhost" || name == addr.host || addr.network == "unix"
+}
+
 // serveMetrics answers one request and leaves.
-func serveMetrics(c net.Conn) {
+func serveMetrics(c net.Conn, addr address) {
 	_ = c.SetDeadline(time.Now().Add(metricsTime))
 	status, body := "200 OK", ""
 	r, bad := readMetricsRequest(c)
@@ -170,6 +187,8 @@ func serveMetrics(c net.Conn) {
 		status = fmt.Sprintf("%d %s", bad.status, bad.reason)
 	case r == nil:
 		return // it has left
+	case !metricsHost(r.host, addr) || !metricsHost(r.authority, addr):
+		status = "421 Misdirected Request"
 	case string(r.method) != "GET" && string(r.method) != "HEAD":
 		status = "405 Method Not Allowed"
 	case path != "/metrics" && path != "/":
