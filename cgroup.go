@@ -171,7 +171,7 @@ func checkLimits(c *config) error {
 	}
 	need := uint64(fdListeners + len(c.bind) + ownFiles + descriptorsApart + leastFiles)
 	if files.Cur < need {
-		return fmt.Errorf("limit of open files (ulimit -n): %d is too low; a worker with %d listeners needs %d", files.Cur, len(c.bind), need)
+		return fmt.Errorf("limit of open files (ulimit -n): %d is too low; a worker needs %d", files.Cur, need)
 	}
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &tasks); err != nil {
 		return os.NewSyscallError("getrlimit", err)
