@@ -2,8 +2,13 @@ package main
 
 // The arbiter binds the listeners, starts the workers and replaces those that
 // die or fall silent. Its state is one struct, touched by one goroutine (run);
-// the only other goroutine turns signals into bytes on the wake pipe. It never
-// touches a client.
+// the only other goroutine queues signals and wakes it. It never touches a
+// client.
+//
+// With --user the arbiter is root and its workers are not, so nothing that they
+// can write is believed: a byte on the wake pipe says no more than "look", the
+// processes that are signalled are the arbiter's own children, and a page of the
+// scoreboard can at worst harm the worker that has it.
 
 import (
 	"errors"
@@ -31,6 +36,8 @@ const (
 	soon         = time.Second            // after its start, a crash is an early one
 	quickLimit   = 2 * time.Second        // from a second signal to KILL
 	silence      = 5 * time.Second        // without a heartbeat, beyond --timeout
+	lookPause    = 20 * time.Millisecond  // between two looks that workers ask for
+	leaversMax   = 32                     // workers that leave of their own accord, beside one for each that is wanted
 )
 
 type arbiter struct {
@@ -41,9 +48,11 @@ type arbiter struct {
 	master string     // how log lines name this process
 
 	listeners []*bound
-	wakeR     int
-	wakeW     int
-	lifeR     int // workers hold this end; EOF tells them that we are gone
+	wakeR     int // readable when there is something to look at; what the bytes are says nothing
+	wakeW     int // workers hold this end too
+	caught    chan syscall.Signal
+	later     []syscall.Signal // caught while others were waited for
+	lifeR     int              // workers hold this end; EOF tells them that we are gone
 	lifeW     int
 	give      int // the hand-over socket outlives every worker
 	take      int
@@ -68,6 +77,7 @@ type arbiter struct {
 
 	memory      memoryWatch
 	nextLook    int64
+	awake       int64 // when the loop was last seen to run
 	metrics     metrics
 	scores      *scoreboard
 	manager     serviceManager
@@ -84,10 +94,14 @@ type child struct {
 	age        int
 	generation int
 	slot       *slot
-	booted     bool // its application is loaded
-	told       bool // to leave
-	aborted    bool // for its silence
-	killed     bool // by us
+	started    int64 // monotonic, as are the other times here
+	heartbeat  int64 // as last read: a time of the worker's, of which only a change counts
+	heardAt    int64 // when it changed
+	booted     bool  // its application is loaded
+	left       bool  // it has said that it leaves, which nobody had told it to
+	told       bool  // to leave
+	aborted    bool  // for its silence
+	killed     bool  // by us
 }
 
 // bound is one listening socket.
@@ -123,6 +137,7 @@ func (a *arbiter) run() (status int) {
 	debug.SetGCPercent(50)
 	a.master = "Master" + a.suffix()
 	a.workers = map[int]*child{}
+	a.awake = monotonic()
 	defer func() {
 		a.cfg.logger.finish()
 		if a.previous != nil {
@@ -257,9 +272,11 @@ func (a *arbiter) openPipes() error {
 	for s := range signalNames {
 		signal.Notify(caught, s)
 	}
+	a.caught = make(chan syscall.Signal, 64)
 	go func() {
 		for s := range caught {
-			_, _ = unix.Write(a.wakeW, []byte{byte(s.(syscall.Signal))})
+			a.caught <- s.(syscall.Signal)
+			_, _ = unix.Write(a.wakeW, []byte{0}) // a pipe that is full wakes, too
 		}
 	}()
 	return nil
@@ -273,21 +290,32 @@ var signalNames = map[syscall.Signal]string{
 }
 
 // sleep waits for a byte on the wake pipe, at most d, and returns the signals
-// that came. A zero byte is a worker's that only wants to be looked at.
-func (a *arbiter) sleep(d time.Duration) []syscall.Signal {
-	d = min(d, a.manager.beat())
-	if ok, err := selectRead(a.wakeR, d); err != nil || !ok {
+// that came. Without a signal, the byte is a worker's that wants to be looked at,
+// and one that asks all the time is not to keep the arbiter busy.
+func (a *arbiter) sleep(d time.Duration) (signals []syscall.Signal) {
+	signals, a.later = a.later, nil
+	if len(signals) > 0 {
+		return signals
+	}
+	ok, err := selectRead(a.wakeR, min(d, a.manager.beat()))
+	a.awake = wake(a.awake)
+	if err != nil || !ok {
 		return nil
 	}
 	var b [256]byte
-	n, _ := rawRead(a.wakeR, b[:])
-	var signals []syscall.Signal
-	for _, s := range b[:n] {
-		if s != 0 {
-			signals = append(signals, syscall.Signal(s))
+	_, _ = rawRead(a.wakeR, b[:])
+	for {
+		select {
+		case s := <-a.caught:
+			signals = append(signals, s)
+			continue
+		default:
 		}
+		if len(signals) == 0 {
+			time.Sleep(lookPause)
+		}
+		return signals
 	}
-	return signals
 }
 
 // order says how to stop.
@@ -395,10 +423,13 @@ func (a *arbiter) reopen() {
 	if err := a.access.reopen(); err != nil {
 		a.log.errorf("accesslog: %v", err)
 	}
-	if a.cfg.logger != nil {
-		a.cfg.logger.reopen()
-	}
 	err := giveLogs(a.cfg.config, a.log, a.access)
+	if l := a.cfg.logger; l != nil {
+		if err == nil {
+			err = l.renew(a.cfg.credential)
+		}
+		l.reopen()
+	}
 	if err == nil && a.cfg.captureOutput && a.log.out.file {
 		err = a.log.out.capture()
 	}
@@ -435,9 +466,11 @@ func (a *arbiter) manage() {
 		a.failed = 0
 	}
 	for n := a.target - len(active) - a.failed; n > 0; n-- {
+		a.limitLeavers()
 		if err := a.spawn(); err != nil {
 			a.log.errorf("worker: %v", err)
-			a.backOff("A worker could not boot")
+			a.backOff("A worker could not be started")
+			a.failed += n - 1 // the others would fare no better
 			return
 		}
 	}
@@ -446,6 +479,27 @@ func (a *arbiter) manage() {
 		active = active[1:]
 	}
 	a.measure()
+}
+
+// limitLeavers is called before another worker is started. To say that it leaves
+// and to stay is all that a worker needs for that, and its successor can do the
+// same: there is a bound, at which the one that has been there for longest goes.
+func (a *arbiter) limitLeavers() {
+	var oldest *child
+	n := 0
+	for _, w := range a.workers {
+		if w.left && !w.killed {
+			if n++; oldest == nil || w.age < oldest.age {
+				oldest = w
+			}
+		}
+	}
+	if n < a.target+leaversMax {
+		return
+	}
+	a.log.warningf("%d workers leave and have not finished; the oldest (pid:%d) is killed", n, oldest.pid)
+	oldest.killed = true
+	_ = unix.Kill(oldest.pid, unix.SIGKILL)
 }
 
 // measure sends what the arbiter knows to statsd.
@@ -498,6 +552,9 @@ func (a *arbiter) settle() {
 	var leaving []*child
 	for _, w := range a.workers {
 		state := w.slot.state.Load()
+		if state >= stateLeaving && !w.told {
+			w.left = true
+		}
 		if state != stateServing && state != stateLeaving {
 			continue
 		}
@@ -557,11 +614,16 @@ func (a *arbiter) spawn() error {
 	}
 	defer unix.Close(settings)
 	files := []uintptr{0, 1, 2, uintptr(a.lifeR), uintptr(fd), uintptr(settings), uintptr(a.give), uintptr(a.take), uintptr(a.wakeW), a.log.out.passed(a.lifeR), a.access.passed(a.lifeR)}
-	forks := uintptr(a.lifeR) // which keeps the number from being given to something else
+	fork := a.lifeR // which keeps the number from being given to something else
+	far := -1
 	if a.cfg.mold != nil {
-		forks = uintptr(a.cfg.mold.forks)
+		if fork, far, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+			return err
+		}
+		defer unix.Close(fork)
+		defer unix.Close(far)
 	}
-	files = append(files, forks, a.cfg.logger.passed(a.lifeR), a.cfg.bridge.Fd(), a.cfg.vault.passed(a.lifeR))
+	files = append(files, uintptr(fork), a.cfg.logger.passed(a.lifeR), a.cfg.bridge.Fd(), a.cfg.vault.passed(a.lifeR))
 	for _, l := range a.listeners {
 		files = append(files, uintptr(l.fd))
 	}
@@ -573,10 +635,15 @@ func (a *arbiter) spawn() error {
 		return fmt.Errorf("/proc/self/exe: %w", err) // not there without /proc
 	}
 	slot.started.Store(time.Now().UnixNano())
-	slot.pid.Store(uint64(pid)) // from now on the page is taken
+	slot.pid.Store(uint64(pid))
 	a.age++
-	a.workers[pid] = &child{pid: pid, age: a.age, generation: a.generation, slot: slot}
-	return nil
+	a.scores.hold(slot)
+	now := monotonic()
+	a.workers[pid] = &child{pid: pid, age: a.age, generation: a.generation, slot: slot, started: now, heardAt: now}
+	if a.cfg.mold == nil {
+		return nil
+	}
+	return a.cfg.mold.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
 }
 
 // childEnv is our environment and what raw_env adds. A name stands in it once, as
@@ -624,10 +691,6 @@ func (a *arbiter) reap() (h *halt) {
 		}
 		delete(a.workers, pid)
 		booted := w.slot.state.Load() != stateBooting
-		if python := int(w.slot.python.Load()); status.Signaled() && a.cfg.mold != nil && python > 0 {
-			// Its Python is not its child, and would not die with it.
-			_ = unix.Kill(python, unix.SIGKILL)
-		}
 		cause := w.cause(status)
 		text, memory := a.memory.fate(status)
 		if memory {
@@ -716,7 +779,7 @@ func (a *arbiter) serves() bool {
 // diedSoon slows down workers that crash as soon as they serve. A few may do so
 // by chance, or because of one request: that is no loop.
 func (a *arbiter) diedSoon(w *child) {
-	if time.Now().UnixNano()-w.slot.started.Load() > int64(soon) {
+	if monotonic()-w.started > int64(soon) {
 		a.early = 0
 		return
 	}
@@ -732,9 +795,13 @@ func (a *arbiter) murder() {
 	if a.cfg.timeout == 0 {
 		return
 	}
-	now := monotonic()
+	now := wake(a.awake)
+	a.awake = now
 	for _, w := range a.workers {
-		silent := time.Duration(now - w.slot.heartbeat.Load())
+		if beat := w.slot.heartbeat.Load(); beat != w.heartbeat {
+			w.heartbeat, w.heardAt = beat, now
+		}
+		silent := time.Duration(now - w.heardAt)
 		if silent <= a.cfg.timeout+silence {
 			continue
 		}
@@ -811,7 +878,7 @@ func (a *arbiter) moldDied(status unix.WaitStatus) *halt {
 		return &halt{"A server hook failed.", 255}
 	}
 	a.log.errorf("The Python of the configuration file (pid:%d) %s A reload starts another.", m.pid, fate(status))
-	_, _ = unix.Write(a.wakeW, []byte{byte(unix.SIGHUP)})
+	a.later = append(a.later, unix.SIGHUP)
 	return nil
 }
 

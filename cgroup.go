@@ -1,11 +1,13 @@
 package main
 
-// What the kernel's control groups say of this process: how much CPU time it
-// may have, and whether a process beside it was killed for want of memory
+// What the kernel allows. Control groups say how much CPU time this process may
+// have, and whether a process beside it was killed for want of memory
 // (cgroups(7); cpu.max and memory.events of version 2, cpu.cfs_quota_us and
-// memory.oom_control of version 1).
+// memory.oom_control of version 1); limits (getrlimit(2)) how many files a
+// process may open and how many processes a user may have.
 
 import (
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
@@ -150,4 +152,75 @@ func (m *memoryWatch) fate(s unix.WaitStatus) (text string, memory bool) {
 		return "was sent SIGKILL! It was out of memory.", true
 	}
 	return "was sent SIGKILL!", false
+}
+
+// What a worker takes at least.
+const (
+	ownFiles   = 16 // descriptors of its own beside those that it inherits
+	leastFiles = 16 // for clients
+	ownTasks   = 8  // threads of a worker and of a Python that has one
+)
+
+// checkLimits says when the limits are too low for workers to serve: they would
+// start, or be started again and again, and answer nobody. The runtime has raised
+// the limit of open files as far as it goes.
+func checkLimits(c *config) error {
+	var files, tasks unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	need := uint64(fdListeners + len(c.bind) + ownFiles + descriptorsApart + leastFiles)
+	if files.Cur < need {
+		return fmt.Errorf("limit of open files (ulimit -n): %d is too low; a worker needs %d", files.Cur, need)
+	}
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &tasks); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	uid := os.Getuid()
+	if c.credential != nil {
+		uid = int(c.credential.Uid)
+	}
+	most := c.workers * ownTasks
+	if c.family() == familyThread {
+		most += c.workers * c.concurrency()
+	}
+	if uid == 0 || tasks.Cur >= 1<<20 {
+		return nil // no limit, or none that a server would notice
+	}
+	has := tasksOf(uid)
+	if need = uint64(has + most); tasks.Cur < need && need <= tasks.Max {
+		tasks.Cur = tasks.Max
+		return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NPROC, &tasks))
+	}
+	if tasks.Cur < need {
+		return fmt.Errorf("limit of processes (ulimit -u): %d is too low; user %d has %d threads, and the workers need %d more", tasks.Cur, uid, has, most)
+	}
+	return nil
+}
+
+// tasksOf is how many threads a user has, which is what that limit is about.
+func tasksOf(uid int) (n int) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*/task")
+	for _, dir := range dirs {
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) == nil && int(st.Uid) == uid {
+			tasks, _ := os.ReadDir(dir)
+			n += len(tasks)
+		}
+	}
+	return n
+}
+
+// selectable is how many descriptors select(2) can take, and what most systems
+// let a process open.
+const selectable = 1024
+
+// allowFiles raises the limit of a Python's open files, which is the one that this
+// program was started with, to what is usual.
+func allowFiles(pid int) {
+	var limit unix.Rlimit
+	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit) == nil && limit.Cur < selectable {
+		limit.Cur = min(limit.Max, selectable)
+		_ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil)
+	}
 }

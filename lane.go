@@ -255,6 +255,7 @@ func startPython(python string, bridge *os.File, role string, env []string, file
 	if err != nil {
 		return 0, fmt.Errorf("python: %s: %w", python, err)
 	}
+	allowFiles(pid)
 	return pid, nil
 }
 
@@ -265,9 +266,9 @@ const lanesMax = 4096
 const wordsSize = 3 * 4 * lanesMax
 
 // openPython starts a Python whose application will serve what its lanes bring.
-// It is forked by the mold, if there is one behind forks, and started afresh
-// otherwise.
-func openPython(c *config, bridge *os.File, env []string, forks int, age uint64) (p *python, err error) {
+// It is forked by the mold, if there is one behind the socket fork, and started
+// afresh otherwise.
+func openPython(c *config, bridge *os.File, env []string, fork int) (p *python, err error) {
 	family := c.family()
 	p = &python{fate: -1, threads: family != familySync && family != familyASGI, most: c.concurrency()}
 	p.batches = family != familyGevent && family != familyEventlet // lanes that are greenlets share a buffer
@@ -293,14 +294,9 @@ func openPython(c *config, bridge *os.File, env []string, forks int, age uint64)
 	}
 	words := unsafe.Slice((*atomic.Uint32)(unsafe.Pointer(&b[0])), 3*lanesMax)
 	p.giveUp, p.begun, p.halts = words[:lanesMax], words[lanesMax:2*lanesMax], words[2*lanesMax:]
-	if forks >= 0 {
-		var fate [2]int
-		if err := unix.Pipe2(fate[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-			return nil, os.NewSyscallError("pipe2", err)
-		}
-		p.fate = fate[0]
-		err = askFork(forks, age, first.back, far, p.trace, page, fate[1])
-		unix.Close(fate[1])
+	if fork >= 0 {
+		p.fate = fork
+		err = askFork(fork, first.back, far, p.trace, page)
 	} else {
 		var settings int
 		if settings, err = memfd("settings", c.encode()); err != nil {

@@ -172,7 +172,7 @@ var (
 // interrupted waits, and tells whether a signal asks to stop meanwhile. What
 // else comes in is for later.
 func (a *arbiter) interrupted(d time.Duration) bool {
-	var later []byte
+	var later []syscall.Signal
 	end := monotonic() + int64(d)
 	for left := int64(d); left > 0; left = end - monotonic() {
 		for _, s := range a.sleep(time.Duration(left)) {
@@ -180,10 +180,10 @@ func (a *arbiter) interrupted(d time.Duration) bool {
 			case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT:
 				return true
 			}
-			later = append(later, byte(s))
+			later = append(later, s)
 		}
 	}
-	_, _ = unix.Write(a.wakeW, later)
+	a.later = later
 	return false
 }
 

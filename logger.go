@@ -8,6 +8,9 @@ package main
 // record of the error log goes where it would go without all this, and one of
 // the access log is dropped and counted.
 //
+// As root it opens the files of the logs and no more: then it has the rights of the
+// workers, as what it reads are clients' words.
+//
 // It ends when every process that has the sending end has: so nothing that a
 // worker had to say is lost.
 
@@ -18,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,10 +35,11 @@ type recorder struct {
 
 // logger is that Python, as the arbiter sees it.
 type logger struct {
-	pid       int  // 0 while there is none
-	give      int  // records go in here
-	take      int  // and come out here: kept, so that they outlive that Python
-	rotated   bool // its files are to be opened again, and it was too busy to be told
+	pid       int      // 0 while there is none
+	give      int      // records go in here
+	take      int      // and come out here: kept, so that they outlive that Python
+	rotated   bool     // its files are to be opened again, and it was too busy to be told
+	files     []string // that it writes to, if it has other rights than the arbiter
 	notBefore int64
 }
 
@@ -78,7 +83,7 @@ func openLogger(c *generation) (l *logger, err error) {
 	err = l.start(c, p[1])
 	unix.Close(p[1])
 	if err == nil {
-		err = c.readLogger(p[0])
+		err = c.readLogger(l, p[0])
 	}
 	if err != nil {
 		if l.pid > 0 {
@@ -104,9 +109,9 @@ func (l *logger) start(c *generation, answer int) error {
 
 // readLogger reads what the new Python says of its loggers, or of what is
 // wrong with them.
-func (c *config) readLogger(fd int) error {
+func (c *config) readLogger(l *logger, fd int) error {
 	var out []byte
-	b := make([]byte, 4<<10)
+	b := make([]byte, 64<<10)
 	for limit := monotonic() + int64(loggerWait); ; {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, int(max(0, limit-monotonic())/1e6))
@@ -135,6 +140,12 @@ func (c *config) readLogger(fd int) error {
 	level, _ := facts["level"].(int64)
 	c.logLevel = logLevel(min(max((level+9)/10-1, int64(levelDebug)), int64(levelCritical)))
 	c.logAccess, _ = facts["access"].(bool)
+	files, _ := facts["files"].([]any)
+	for _, file := range files {
+		if name, ok := file.(string); ok {
+			l.files = append(l.files, name)
+		}
+	}
 	return nil
 }
 
@@ -226,6 +237,22 @@ func (r *recorder) record(level logLevel, pid int, text string) bool {
 	b := appendRecord(make([]byte, 0, 256), 3, (int(level)+1)*10, pid)
 	ok, _ := r.send(appendMarshalText(b, strings.ToValidUTF8(text, "\ufffd")))
 	return ok
+}
+
+// renew makes the files that have been renamed. The Python that makes the logs has
+// the rights of the workers, to whom their directory may be closed.
+func (l *logger) renew(cred *syscall.Credential) error {
+	for _, name := range l.files {
+		s, err := openSink(name, -1)
+		if err == nil {
+			err = s.give(cred)
+			s.close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // reopen has the files opened again by their names, after what was sent before.

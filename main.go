@@ -29,7 +29,7 @@
 //	settings.go   the table of settings; kind.go their types; config.go where
 //	              values come from, flag.go the flags
 //	identity.go   users and groups, the way into the background
-//	cgroup.go     CPUs that may be used, kills for want of memory
+//	cgroup.go     CPUs that may be used, kills for want of memory, limits
 //	reload.go     files that --reload watches
 //	log.go        error and access log; accessjson.go, remote.go those for
 //	              syslog and statsd, logger.go those that are made in Python
@@ -176,6 +176,9 @@ func runCommand(args []string) int {
 			return exitFailure
 		}
 		return checkApp(c)
+	}
+	if err := checkLimits(c.config); err != nil {
+		fatalf("%v", err)
 	}
 	// One that another arbiter has started is in the background already.
 	if c.daemon && !background && passed.parent == 0 {
@@ -454,13 +457,12 @@ func evalConfig(c *config, spec string) (globals map[string]any, m *mold, err er
 	}
 	interrupted := func() syscall.Signal { return 0 }
 	out, err := readPython(func(out int) (pid int, err error) {
-		m.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, m.child, m.far)
+		m.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, m.child)
 		interrupted = interrupt(m.pid, terminalWait)
 		return m.pid, err
 	})
 	signal := interrupted()
 	unix.Close(m.child)
-	unix.Close(m.far)
 	if err != nil {
 		m.close()
 		return nil, nil, err

@@ -1,13 +1,14 @@
 package main
 
 // --metrics: what the scoreboard says, in the text form of Prometheus. It is
-// served by a process of its own, which has the workers' user, a descriptor to
+// served by a process of its own, which has the workers' user, two descriptors to
 // read the scoreboard by, and no other: the arbiter never touches a client, and
 // a worker does not see the others' pages.
 
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -24,13 +25,14 @@ const metricsTitle = "gunicorn: metrics ["
 const (
 	metricsTime    = 2 * time.Second // for all of it
 	metricsHead    = 8 << 10         // bytes of a request
-	metricsClients = 8               // at once; others wait to be accepted
+	metricsClients = 64              // at once: whoever has been there for longest makes way for one more
 )
 
 // Descriptors of the process.
 const (
 	fdMetricsLifeline = 3 + iota // EOF means the arbiter is gone
 	fdMetricsScores
+	fdMetricsPages
 	fdMetricsListener
 )
 
@@ -93,14 +95,18 @@ func (m *metrics) keep(a *arbiter) {
 	}
 }
 
-func (m *metrics) start(a *arbiter) error {
-	scores, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", a.scores.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
+func (m *metrics) start(a *arbiter) (err error) {
+	files := []uintptr{0, 1, 2, uintptr(a.lifeR)}
+	for _, fd := range []int{a.scores.fd, a.scores.pages} {
+		read, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(read)
+		files = append(files, uintptr(read))
 	}
-	defer unix.Close(scores)
-	m.pid, err = syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]"}, &syscall.ProcAttr{
-		Files: []uintptr{0, 1, 2, uintptr(a.lifeR), uintptr(scores), uintptr(m.listener.fd)},
+	m.pid, err = syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]", m.text}, &syscall.ProcAttr{
+		Files: append(files, uintptr(m.listener.fd)),
 		Sys:   &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
 	return err
@@ -135,24 +141,40 @@ func runMetrics() int {
 		return exitFailure
 	}
 	f.Close()
-	clients := make(chan struct{}, metricsClients)
-	for {
-		clients <- struct{}{}
+	addr, _ := parseBind(os.Args[1])
+	var clients [metricsClients]net.Conn // a ring; to close one that has been served does nothing
+	for i := 0; ; i = (i + 1) % metricsClients {
 		c, err := l.Accept()
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "gunicorn: metrics: %v\n", err)
 			return exitFailure
 		}
+		if clients[i] != nil {
+			clients[i].Close()
+		}
+		clients[i] = c
 		go func() {
-			serveMetrics(c)
+			serveMetrics(c, addr)
 			c.Close()
-			<-clients
 		}()
 	}
 }
 
+// metricsHost says whether a client may mean this address by that host. A page of
+// a stranger can make a browser ask here, and read the answer, under a name which
+// the stranger's name server has then led to this address (DNS rebinding).
+func metricsHost(host []byte, addr address) bool {
+	name := string(host)
+	if h, _, err := net.SplitHostPort(name); err == nil {
+		name = h
+	}
+	name = strings.ToLower(strings.Trim(name, "[]"))
+	_, err := netip.ParseAddr(name)
+	return err == nil || name == "" || name == "localhost" || name == addr.host || addr.network == "unix"
+}
+
 // serveMetrics answers one request and leaves.
-func serveMetrics(c net.Conn) {
+func serveMetrics(c net.Conn, addr address) {
 	_ = c.SetDeadline(time.Now().Add(metricsTime))
 	status, body := "200 OK", ""
 	r, bad := readMetricsRequest(c)
@@ -165,12 +187,14 @@ func serveMetrics(c net.Conn) {
 		status = fmt.Sprintf("%d %s", bad.status, bad.reason)
 	case r == nil:
 		return // it has left
+	case !metricsHost(r.host, addr) || !metricsHost(r.authority, addr):
+		status = "421 Misdirected Request"
 	case string(r.method) != "GET" && string(r.method) != "HEAD":
 		status = "405 Method Not Allowed"
 	case path != "/metrics" && path != "/":
 		status = "404 Not Found"
 	default:
-		scores, err := readScoreboard(fdMetricsScores)
+		scores, err := readScoreboard(fdMetricsScores, fdMetricsPages)
 		if err != nil {
 			status, body = "500 Internal Server Error", err.Error()+"\n"
 			break

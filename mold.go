@@ -20,11 +20,9 @@ type mold struct {
 	pid   int
 	sock  int // questions and answers, one at a time
 	child int // the mold's end of it, until it is started
-	forks int // workers ask here for a Python
-	far   int // the mold's end of it, until it is started
 }
 
-// open makes the sockets.
+// open makes the socket.
 func (m *mold) open() (err error) {
 	if m.sock, m.child, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return err
@@ -32,8 +30,7 @@ func (m *mold) open() (err error) {
 	for _, fd := range []int{m.sock, m.child} {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
 	}
-	m.forks, m.far, err = socketpair(unix.SOCK_SEQPACKET)
-	return err
+	return nil
 }
 
 // moldRoom is the longest message: settings with a dictionary for the logs fit.
@@ -55,7 +52,6 @@ func (c *config) hooks() map[string]bool {
 func (m *mold) close() {
 	if m != nil && m.sock >= 0 {
 		unix.Close(m.sock)
-		unix.Close(m.forks)
 		m.sock = -1
 	}
 }
@@ -162,9 +158,17 @@ func (m *mold) start(c *config, env []string) error {
 	return err
 }
 
-// fork asks for a Python whose descriptors these are. What the mold writes to
-// fate is its pid, and in the end its status.
-func askFork(forks int, age uint64, fds ...int) error {
-	b := appendMarshal(nil, map[string]any{"age": int64(age), "worker": os.Getpid()})
-	return os.NewSyscallError("sendmsg", unix.Sendmsg(forks, b, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
+// adopt tells the mold of a worker, and gives it the socket on which that worker
+// asks for its Python: for one, once. Who asks is the arbiter's word, because the
+// mold may have more rights than workers. When the socket's other end is closed
+// the worker is gone, and the mold ends its Python. Nobody waits for an answer.
+func (m *mold) adopt(age, pid, fd int) error {
+	b := appendMarshal(nil, map[string]any{"do": "adopt", "age": age, "worker": pid})
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(m.sock, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
+}
+
+// askFork asks for a Python whose descriptors these are. What the mold answers is
+// its pid, and in the end its status.
+func askFork(sock int, fds ...int) error {
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(sock, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
 }

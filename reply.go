@@ -1,4 +1,3 @@
-
 package main
 
 // What Python says, frame by frame, and what becomes of it: a response's head

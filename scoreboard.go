@@ -1,13 +1,19 @@
 package main
 
 // The scoreboard: shared memory in which the arbiter and its workers say what
-// they are doing. Its first page is the arbiter's, and each worker has one of
-// the others, of which it maps no more than its own. Whoever may look into the
-// arbiter's descriptors can read all of it (status.go). No file is touched, so
-// nothing stalls on a disk and a read-only system will do. Each field has one
-// writer.
+// they are doing. It is two files: in one the arbiter has a page, and in the
+// other each worker has one, of which it maps no more than its own. Whoever may
+// look into the arbiter's descriptors can read all of it (status.go). No file is
+// touched, so nothing stalls on a disk and a read-only system will do. Each field
+// has one writer.
+//
+// Workers may run as another user than the arbiter, and whoever has the
+// descriptor of a page can write to all pages of that file. So the arbiter's own
+// page is not in it, the kernel lets nobody shorten it (a page that is gone is a
+// SIGBUS for whoever looks), and the arbiter reads there only what may be wrong.
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"slices"
@@ -57,7 +63,7 @@ const (
 
 // boardLayout changes with the structs below, so that nobody reads one for
 // another.
-const boardLayout = 0x67756e69_0001
+const boardLayout = 0x67756e69_0002
 
 // board is the arbiter's page.
 type board struct {
@@ -67,6 +73,7 @@ type board struct {
 	target  atomic.Uint64 // workers that there should be
 	heir    atomic.Uint64 // the same of the arbiter that USR2 has started, written by that
 	serving atomic.Uint64 // workers that have booted and do not leave
+	slots   atomic.Uint64 // workers' pages
 
 	// Of workers that have ended. A reader believes what it has read while
 	// folds was even and the same before and after.
@@ -75,7 +82,7 @@ type board struct {
 	restarts [causes]atomic.Uint64
 }
 
-// slot is a worker's page. Times are monotonic nanoseconds.
+// slot is a worker's page. Times are those of sharedTime.
 type slot struct {
 	// Written by the worker.
 	heartbeat   atomic.Int64
@@ -91,7 +98,7 @@ type slot struct {
 	runningSize atomic.Uint64    // its method and target, as printed; for people,
 	running     [runningMax]byte // so a torn read does no harm
 
-	// Written by the arbiter.
+	// Written by the arbiter, for others to read.
 	pid     atomic.Uint64 // 0 when nobody has the page
 	age     atomic.Uint64 // serial number of the worker
 	started atomic.Int64  // Unix time, nanoseconds
@@ -155,28 +162,41 @@ func (c *counters) add(other *counters) {
 type scoreboard struct {
 	fd    int
 	board *board
-	slots []*slot // by page, from the second on; mapped for good
+	pages int     // the file of workers' pages
+	slots []*slot // by page; mapped for good
+	held  []bool  // by a worker
 }
 
-// boardName is the file's name in /proc/PID/fd.
-const boardName = "gunicorn-scoreboard"
+// The files' names in /proc/PID/fd.
+const (
+	boardName = "gunicorn-scoreboard"
+	pagesName = "gunicorn-workers"
+)
 
 // boardStride is how far the pages are apart.
 var boardStride = max(pageSize, os.Getpagesize())
 
 func newScoreboard() (*scoreboard, error) {
-	fd, err := memfd(boardName, nil)
+	fd, err := memfd(boardName, make([]byte, boardStride))
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Ftruncate(fd, int64(boardStride)); err != nil {
-		return nil, os.NewSyscallError("ftruncate", err)
+	// Whoever is another user, and has it to read, must not open it to write.
+	if err := unix.Fchmod(fd, 0o600); err != nil {
+		return nil, os.NewSyscallError("fchmod", err)
 	}
 	b, err := mapPage(fd, 0)
 	if err != nil {
 		return nil, err
 	}
-	s := &scoreboard{fd: fd, board: (*board)(unsafe.Pointer(&b[0]))}
+	pages, err := memfd(pagesName, nil)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := unix.FcntlInt(uintptr(pages), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	s := &scoreboard{fd: fd, board: (*board)(unsafe.Pointer(&b[0])), pages: pages}
 	s.board.pid.Store(uint64(os.Getpid()))
 	s.board.started.Store(time.Now().UnixNano())
 	s.board.layout.Store(boardLayout)
@@ -191,26 +211,28 @@ func mapPage(fd int, at int64) ([]byte, error) {
 // take gives a page to a worker to be. The descriptor is for it to inherit, and
 // stands at that page.
 func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
-	i := slices.IndexFunc(s.slots, func(l *slot) bool { return l.pid.Load() == 0 })
-	at := int64(i+1) * int64(boardStride)
+	i := slices.Index(s.held, false)
 	if i < 0 {
-		at = int64(len(s.slots)+1) * int64(boardStride)
-		if err := unix.Ftruncate(s.fd, at+int64(boardStride)); err != nil {
-			return nil, -1, os.NewSyscallError("ftruncate", err)
+		i = len(s.slots)
+		// Not ftruncate, which would shorten a file that a worker has made longer.
+		if err := unix.Fallocate(s.pages, 0, int64(i*boardStride), int64(boardStride)); err != nil {
+			return nil, -1, os.NewSyscallError("fallocate", err)
 		}
-		b, err := mapPage(s.fd, at)
+		b, err := mapPage(s.pages, int64(i*boardStride))
 		if err != nil {
 			return nil, -1, err
 		}
 		s.slots = append(s.slots, (*slot)(unsafe.Pointer(&b[0])))
-		i = len(s.slots) - 1
+		s.held = append(s.held, false)
+		s.board.slots.Store(uint64(len(s.slots)))
 	}
+	at := int64(i * boardStride)
 	l = s.slots[i]
 	clear(unsafe.Slice((*byte)(unsafe.Pointer(l)), pageSize))
-	l.heartbeat.Store(monotonic())
+	l.heartbeat.Store(sharedTime())
 	l.age.Store(uint64(age))
 	// A descriptor with a position of its own.
-	fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", s.fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", s.pages), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, -1, os.NewSyscallError("open", err)
 	}
@@ -221,6 +243,9 @@ func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
 	return l, fd, nil
 }
 
+// hold keeps a page for the worker that has been started with it.
+func (s *scoreboard) hold(l *slot) { s.held[slices.Index(s.slots, l)] = true }
+
 // fold adds an ended worker's counters to those of all that have ended, and
 // frees its page.
 func (s *scoreboard) fold(l *slot, cause uint64) {
@@ -230,6 +255,7 @@ func (s *scoreboard) fold(l *slot, cause uint64) {
 	increase(&b.restarts[min(cause, causes-1)], 1)
 	l.pid.Store(0)
 	b.folds.Add(1)
+	s.held[slices.Index(s.slots, l)] = false
 }
 
 // mapSlot maps the page at which fd stands, and closes fd.
@@ -253,13 +279,13 @@ func (s *slot) setRunning(text string, begun int64) {
 	s.begun.Store(begun)
 }
 
-// runningText is what setRunning stored, or "" when nothing runs. Neither size
-// nor text is trusted: a page may be half written when its worker is killed.
+// runningText is what setRunning stored, or "" when nothing runs. Neither size nor
+// text is trusted: a worker may write what it likes, and be killed while it does.
 func (s *slot) runningText() string {
 	if s.begun.Load() == 0 {
 		return ""
 	}
-	return printable(s.running[:min(s.runningSize.Load(), runningMax)])
+	return printable(bytes.Clone(s.running[:min(s.runningSize.Load(), runningMax)]))
 }
 
 // count takes note of an answer, whatever kind it was.

@@ -46,8 +46,8 @@ type workerReading struct {
 // readTries bounds the wait for a moment at which no worker ends.
 const readTries = 100
 
-// findScoreboard opens the one of a running arbiter.
-func findScoreboard(pid int) (fd int, err error) {
+// openScoreboard opens one of the files of a running arbiter's.
+func openScoreboard(pid int, file string) (fd int, err error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	names, err := os.ReadDir(dir)
 	if err != nil {
@@ -55,7 +55,7 @@ func findScoreboard(pid int) (fd int, err error) {
 	}
 	for _, name := range names {
 		path := dir + "/" + name.Name()
-		if target, err := os.Readlink(path); err != nil || !strings.HasPrefix(target, "/memfd:"+boardName+" ") {
+		if target, err := os.Readlink(path); err != nil || !strings.HasPrefix(target, "/memfd:"+file+" ") {
 			continue
 		}
 		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -68,21 +68,26 @@ func findScoreboard(pid int) (fd int, err error) {
 }
 
 // readScoreboard takes a copy in which every counter of a worker is in one
-// place: its page, or with those of the ended.
-func readScoreboard(fd int) (*reading, error) {
+// place: its page, or with those of the ended. How many pages are in use the
+// arbiter says: the file may have been made longer by somebody else.
+func readScoreboard(fd, pages int) (*reading, error) {
 	for range readTries {
-		b, err := readFile(fd, 1<<30)
+		b, err := readFile(fd, pageSize)
 		if err != nil {
 			return nil, err
 		}
 		if len(b) < pageSize {
 			return nil, errors.New("the scoreboard is not complete")
 		}
-		// The copy is aligned as the pages are: allocations of this size
+		// The copies are aligned as the pages are: allocations of this size
 		// begin a page.
 		first := (*board)(unsafe.Pointer(&b[0]))
 		if first.layout.Load() != boardLayout {
 			return nil, errors.New("the scoreboard is that of another version of this program")
+		}
+		slots, err := readFile(pages, int(first.slots.Load())*boardStride)
+		if err != nil {
+			return nil, err
 		}
 		var again [pageSize]byte
 		if _, err := unix.Pread(fd, again[:unsafe.Sizeof(board{})], 0); err != nil {
@@ -90,14 +95,14 @@ func readScoreboard(fd int) (*reading, error) {
 		}
 		at := unsafe.Offsetof(first.folds)
 		if folds := first.folds.Load(); folds%2 == 0 && bytes.Equal(again[at:at+8], b[at:at+8]) {
-			return newReading(first, b), nil
+			return newReading(first, slots), nil
 		}
 		time.Sleep(time.Millisecond)
 	}
 	return nil, errors.New("the scoreboard does not come to rest")
 }
 
-func newReading(first *board, b []byte) *reading {
+func newReading(first *board, slots []byte) *reading {
 	r := &reading{
 		pid: int(first.pid.Load()), started: time.Unix(0, first.started.Load()),
 		target: int(first.target.Load()), serving: int(first.serving.Load()), ended: &first.ended, total: &counters{},
@@ -106,9 +111,9 @@ func newReading(first *board, b []byte) *reading {
 	for i := range r.restarts {
 		r.restarts[i] = first.restarts[i].Load()
 	}
-	now := monotonic()
-	for at := boardStride; at+pageSize <= len(b); at += boardStride {
-		s := (*slot)(unsafe.Pointer(&b[at]))
+	now := sharedTime()
+	for at := 0; at+pageSize <= len(slots); at += boardStride {
+		s := (*slot)(unsafe.Pointer(&slots[at]))
 		if s.pid.Load() == 0 {
 			continue
 		}
@@ -167,7 +172,7 @@ func printStatus(c *config, out io.Writer) error {
 	if pid == 0 {
 		return fmt.Errorf("status: %s: no pid file of a server", path)
 	}
-	fd, err := findScoreboard(pid)
+	fd, err := openScoreboard(pid, boardName)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("status: %s: process %d does not run", path, pid)
 	}
@@ -175,7 +180,12 @@ func printStatus(c *config, out io.Writer) error {
 		return fmt.Errorf("status: %w", err)
 	}
 	defer unix.Close(fd)
-	r, err := readScoreboard(fd)
+	pages, err := openScoreboard(pid, pagesName)
+	if err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	defer unix.Close(pages)
+	r, err := readScoreboard(fd, pages)
 	if err != nil {
 		return fmt.Errorf("status: %w", err)
 	}

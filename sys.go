@@ -11,6 +11,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -293,11 +294,32 @@ func reapAny() (pid int, status unix.WaitStatus) {
 	}
 }
 
-// monotonic is CLOCK_MONOTONIC, which no one can set: nanoseconds, the same in
-// every process, so that the arbiter can read a worker's heartbeat. The system
-// call is made once; after that the runtime reads the clock without one.
-func monotonic() int64 {
-	return clockBase + int64(time.Since(clockStart))
+// monotonic is CLOCK_MONOTONIC, which no one can set, without the pauses in which
+// this process did not run: nanoseconds. The system call is made once; after that
+// the runtime reads the clock without one.
+func monotonic() int64 { return sharedTime() - paused.Load() }
+
+// sharedTime is the same in every process.
+func sharedTime() int64 { return clockBase + int64(time.Since(clockStart)) }
+
+// paused is how long this process did not run, as far as it has noticed.
+var paused atomic.Int64
+
+// tickLate is how late a loop that looks at the clock once a second may be on a
+// busy machine.
+const tickLate = time.Second
+
+// wake is the time, for a loop that looks at the clock at least once a second and
+// did so at the time last. When much more has passed, the process was stopped, and
+// most likely everything with it: a container that is frozen, a virtual machine, a
+// laptop with its lid closed. Such time counts for no limit.
+func wake(last int64) int64 {
+	now := monotonic()
+	if late := now - last - int64(time.Second); late > int64(tickLate) {
+		paused.Add(late)
+		now -= late
+	}
+	return now
 }
 
 var clockStart, clockBase = func() (time.Time, int64) {

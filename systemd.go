@@ -45,7 +45,7 @@ func (m *serviceManager) ready() { m.send("READY=1", "STATUS=Gunicorn arbiter bo
 // reloading must carry the time, or a unit of Type=notify-reload cannot tell
 // which HUP it answers.
 func (m *serviceManager) reloading() {
-	m.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", monotonic()/1000), "STATUS=Reloading")
+	m.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", sharedTime()/1000), "STATUS=Reloading")
 }
 
 // stopping also says who goes on, if somebody does. Only the main process of a
@@ -79,7 +79,7 @@ func (m *serviceManager) beat() time.Duration {
 	if m.watchdog == 0 || m.path == "" {
 		return time.Hour
 	}
-	now := monotonic()
+	now := sharedTime() // the manager's clock goes on while this process is stopped
 	if left := m.beaten + int64(m.watchdog) - now; left > 0 {
 		return time.Duration(left)
 	}

@@ -176,7 +176,7 @@ const (
 	fdWake                 // a byte here makes the arbiter look
 	fdErrorlog             // if it is a file
 	fdAccesslog            // the same
-	fdForks                // where the mold is asked for a Python; no socket without one
+	fdFork                 // where the mold is asked for a Python; no socket without one
 	fdRecords              // where records of the logs go, if Python makes them
 	fdBridge               // the Python half, for a Python of its own
 	fdVault                // where certificates are, if there are any
@@ -274,7 +274,7 @@ func newWorker() (*worker, error) {
 	w.memory = watchMemory("")
 	w.now = monotonic()
 	w.born = w.now
-	w.slot.heartbeat.Store(w.now)
+	w.slot.heartbeat.Store(sharedTime())
 	w.clock.refresh()
 	if w.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return w, os.NewSyscallError("epoll_create1", err)
@@ -314,11 +314,11 @@ func (w *worker) boot() error {
 	if err := epollAdd(w.ep, fdLifeline, unix.EPOLLIN|unix.EPOLLRDHUP, onLifeline); err != nil {
 		return err
 	}
-	forks := fdForks
-	if _, err := unix.Getsockname(forks); err != nil {
-		forks = -1
+	fork := fdFork
+	if _, err := unix.Getsockname(fork); err != nil {
+		fork = -1
 	}
-	w.python, err = openPython(w.cfg, os.NewFile(fdBridge, "bridge"), os.Environ(), forks, w.slot.age.Load())
+	w.python, err = openPython(w.cfg, os.NewFile(fdBridge, "bridge"), os.Environ(), fork)
 	if err != nil {
 		return err
 	}
@@ -437,6 +437,7 @@ func (w *worker) catchSignals() (int, error) {
 // loop runs until the worker has nothing left to do.
 func (w *worker) loop() {
 	events := make([]unix.EpollEvent, 128)
+	w.now = monotonic()
 	nextTick := w.now + int64(time.Second)
 	for !w.finished() {
 		wait := nextTick - w.now
@@ -467,7 +468,7 @@ func (w *worker) loop() {
 			wait = 0
 		}
 		n := epollWait(w.ep, events, time.Duration(max(wait, 0)))
-		w.now = monotonic()
+		w.now = wake(w.now)
 		w.clock.refresh()
 		for i := range events[:n] {
 			w.handle(&events[i])
@@ -1480,7 +1481,7 @@ func (w *worker) outgrow() {
 
 // tick runs once a second: the heartbeat, and every limit in time.
 func (w *worker) tick() {
-	w.slot.heartbeat.Store(w.now)
+	w.slot.heartbeat.Store(sharedTime())
 	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.late)))
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	for _, c := range w.conns {
@@ -1490,7 +1491,7 @@ func (w *worker) tick() {
 	}
 	if l := w.python.oldest(); l != nil {
 		if c := l.eldest(); c != nil {
-			w.slot.setRunning(c.line(), max(c.begun, l.begun))
+			w.slot.setRunning(c.line(), max(c.begun, l.begun)+paused.Load())
 		}
 	}
 	w.askPython()

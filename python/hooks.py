@@ -1,8 +1,8 @@
 """Server hooks and the mold: the second half of mold.go.
 
 The mold is the process that has run the configuration file. It is asked, one
-question at a time, to call server hooks, and by workers to fork a Python that
-serves. What hooks leave in the file's globals, on server or on worker, is
+question at a time, to call server hooks, and by each worker, once, to fork a
+Python that serves. What hooks leave in the file's globals, on server or on worker, is
 there in every Python that is forked later.
 """
 
@@ -15,7 +15,7 @@ import signal
 import struct
 import sys
 
-CONTROL, FORKS = 6, 7  # descriptors of the mold
+CONTROL = 6  # a descriptor of the mold
 SIGNED = struct.Struct("<cI")  # what goes to a worker: b"P" and pid, b"S" and status
 
 
@@ -314,13 +314,12 @@ class Mold:
 
     def __init__(self, wsgi, module):
         self.wsgi, self.module = wsgi, module
-        socket = wsgi["socket"]
-        self.control = socket(wsgi["AF_UNIX"], wsgi["SOCK_SEQPACKET"], 0, CONTROL)
-        self.forks = socket(wsgi["AF_UNIX"], wsgi["SOCK_SEQPACKET"], 0, FORKS)
-        for end in (self.control, self.forks):
-            end.settimeout(None)
-            os.set_inheritable(end.fileno(), False)
-        self.children = {}  # pid: (worker, descriptor of its fate)
+        self.control = wsgi["socket"](wsgi["AF_UNIX"], wsgi["SOCK_SEQPACKET"], 0, CONTROL)
+        self.control.settimeout(None)
+        os.set_inheritable(CONTROL, False)
+        self.poll = select.poll()
+        self.channels = {}  # by descriptor: the socket of a worker, and that worker
+        self.children = {}  # by pid: the descriptor of its worker's socket
         self.server = self.settings = self.hooks = None
 
     def run(self):
@@ -334,25 +333,65 @@ class Mold:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(number, self.wsgi["ignore"])  # the arbiter decides
         signal.signal(signal.SIGUSR1, self.wsgi["reopen_logs"])
-        waits = [self.control.fileno(), self.forks.fileno(), wake_r]
-        while waits[0] == self.control.fileno() or self.children:
-            ready = select.select(waits, [], [])[0]
-            if wake_r in ready:
+        for fd in (wake_r, CONTROL):
+            self.poll.register(fd, select.POLLIN)
+        ended = False
+        while not ended or self.children:
+            # One event at a time: what follows from it can make the others stale.
+            fd, events = self.poll.poll()[0]
+            if fd == wake_r:
                 try:
                     os.read(wake_r, 4096)
                 except BlockingIOError:
                     pass
-            self.reap()
-            if self.control.fileno() in ready:
-                data = self.control.recv(1 << 19)
-                if not data:
-                    waits = [wake_r]  # no more forks; those that live go on
+                self.reap()
+            elif fd == CONTROL:
+                data, fds = self.receive(self.control, 1 << 19)
+                if data:
+                    self.obey(marshal.loads(data), fds)
                     continue
-                self.answer(marshal.loads(data))
-            if self.forks.fileno() in ready and self.server:
-                if self.fork((wake_r, wake_w)):
-                    return self.worker
+                ended = True  # no more forks; those that live go on
+                self.poll.unregister(fd)
+                for other in set(self.channels) - set(self.children.values()):
+                    self.drop(other)
+            elif events != select.POLLIN:
+                self.left(fd)
+            elif self.fork(fd, (wake_r, wake_w)):
+                return self.worker
         os._exit(0)
+
+    def receive(self, sock, size):
+        """A message, and the descriptors that came with it."""
+        fds = []
+        data, control, _, _ = sock.recvmsg(size, 1024)
+        for level, kind, packed in control:
+            if level == self.wsgi["SOL_SOCKET"] and kind == self.wsgi["SCM_RIGHTS"]:
+                fds.extend(struct.unpack("%di" % (len(packed) // 4), packed[:len(packed) // 4 * 4]))
+        return data, fds
+
+    def obey(self, question, fds):
+        if question["do"] == "adopt":
+            channel = self.wsgi["socket"](self.wsgi["AF_UNIX"], self.wsgi["SOCK_SEQPACKET"], 0, fds[0])
+            channel.setblocking(False)  # who has the other end may be another user, and is not waited for
+            self.channels[fds[0]] = channel, Worker(question["age"], self.server, question["worker"])
+            self.poll.register(fds[0], select.POLLIN)
+        else:
+            self.answer(question)
+
+    def drop(self, fd):
+        """The mold has nothing more to do with that worker."""
+        self.poll.register(fd, 0)  # it may be no longer
+        self.poll.unregister(fd)
+        self.channels.pop(fd)[0].close()
+
+    def left(self, fd):
+        """The worker is gone: nobody else would end its Python."""
+        self.poll.unregister(fd)
+        pids = [pid for pid, other in self.children.items() if other == fd]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)  # and what is left to do, reap does
+        if not pids:
+            self.drop(fd)
 
     def answer(self, question):
         do = question.pop("do")
@@ -407,49 +446,46 @@ class Mold:
         return {"ok": True, "num_workers": server.wanted, "changed":
                 {key: self.wsgi["portable"](value) for key, value in server.cfg.changed.items()}}
 
-    def fork(self, own):
-        """One Python for a worker; true in the child, which closes what is the
-        mold's own."""
-        fds, size = [], struct.calcsize("i")
-        data, control, _, _ = self.forks.recvmsg(4096, 1024)
-        for level, kind, packed in control:
-            if level == self.wsgi["SOL_SOCKET"] and kind == self.wsgi["SCM_RIGHTS"]:
-                fds.extend(struct.unpack("%di" % (len(packed) // size), packed[:len(packed) // size * size]))
-        if not data or len(fds) != 5:
+    def fork(self, fd, own):
+        """The Python of a worker; true in the child, which closes what is the
+        mold's own. What a worker says is that it wants one, and nothing else."""
+        channel, worker = self.channels[fd]
+        fds = self.receive(channel, 1)[1]
+        if len(fds) != 4:
+            for other in fds:
+                os.close(other)
+            self.drop(fd)
             return False
-        question, fate = marshal.loads(data), fds.pop()
-        server = self.server
-        worker = self.worker = Worker(question["age"], server, question["worker"])
+        self.poll.modify(fd, 0)  # it has one: what is of interest is when the worker is gone
+        self.worker, server = worker, self.server
         server.worker_age = max(server.worker_age, worker.age)
         self.guard(lambda: self.hooks.call("pre_fork", server, worker))
         pid = os.fork()
         if pid:
-            for fd in fds:
-                os.close(fd)
+            for other in fds:
+                os.close(other)
             worker.pid = pid
             server.WORKERS[pid] = worker
-            self.children[pid] = worker, fate
-            self.tell(fate, b"P", pid)
+            self.children[pid] = fd
+            self.tell(channel, b"P", pid)
             return False
-        os.close(fate)
-        for _, other in self.children.values():
-            os.close(other)
+        for other, _ in self.channels.values():
+            other.close()
         self.control.close()
-        self.forks.close()
         signal.set_wakeup_fd(-1)
-        for fd in own:
-            os.close(fd)
+        for other in own:
+            os.close(other)
         # To the numbers that wsgi.py expects, by way of some that are not among
         # them.
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64) for fd in fds]
-        for fd in fds:
-            os.close(fd)
-        for fd, name in zip(high, ("QUEUE", "WIRE", "TRACE", "PAGE")):
-            os.dup2(fd, self.wsgi[name])
-            os.close(fd)
+        high = [fcntl.fcntl(other, fcntl.F_DUPFD_CLOEXEC, 64) for other in fds]
+        for other in fds:
+            os.close(other)
+        for other, name in zip(high, ("QUEUE", "WIRE", "TRACE", "PAGE")):
+            os.dup2(other, self.wsgi[name])
+            os.close(other)
         for number in (signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
-        self.children = {}
+        self.children, self.channels = {}, {}
         worker.pid = os.getpid()
         return True
 
@@ -461,9 +497,9 @@ class Mold:
             self.server.log.exception("Unhandled exception in main loop")
             os._exit(255)
 
-    def tell(self, fate, tag, number):
+    def tell(self, channel, tag, number):
         try:
-            os.write(fate, SIGNED.pack(tag, number))
+            channel.send(SIGNED.pack(tag, number))
         except OSError:
             pass  # the worker is gone, and wants to know nothing
 
@@ -477,9 +513,10 @@ class Mold:
                 return
             if pid not in self.children:
                 continue
-            worker, fate = self.children.pop(pid)
-            self.tell(fate, b"S", status)
-            os.close(fate)
+            fd = self.children.pop(pid)
+            channel, worker = self.channels[fd]
+            self.tell(channel, b"S", status)
+            self.drop(fd)
             if self.server:
                 self.server.WORKERS.pop(pid, None)
                 if not (os.WIFEXITED(status) and os.WEXITSTATUS(status) in (3, 4) and not worker.booted):

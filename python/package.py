@@ -705,14 +705,38 @@ def open_log(settings):
 
 
 def give_files(owner):
-    """Workers open the same files, as the user that they switch to."""
+    """Workers open the same files, as the user that they switch to. Returns the
+    files' names."""
     import stat
     loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
+    names = set()
     for handler in {h for logger in loggers for h in getattr(logger, "handlers", ())}:
-        if isinstance(handler, logging.FileHandler) and handler.stream:
+        if isinstance(handler, logging.FileHandler):
+            if not handler.stream:  # it would be opened later, by somebody who may not
+                handler.stream = handler._open()
             facts = os.fstat(handler.stream.fileno())
             if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
                 os.fchown(handler.stream.fileno(), *owner)
+                names.add(handler.baseFilename)
+    return sorted(names)
+
+
+def become(credential):
+    """From here on this process has no more rights than the workers whose records
+    it reads: what they say has come from clients and from applications."""
+    import threading
+    import time
+    user, group, groups = credential
+    parent = os.getppid()
+    os.setgroups(groups)
+    os.setgid(group)
+    os.setuid(user)
+
+    def watch():  # the kernel forgets with the rights whose end should be ours
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Reply:
@@ -752,9 +776,11 @@ def keep_log(settings, records, answer):
     speaker = os.getppid()
     try:
         log = open_log(settings)
+        files = []
         if settings["credential"]:
-            give_files(settings["credential"][:2])
-        facts = {"level": log.error_log.getEffectiveLevel(),
+            files = give_files(settings["credential"][:2])
+            become(settings["credential"])
+        facts = {"files": files, "level": log.error_log.getEffectiveLevel(),
                  "access": bool(log.access_log_enabled) if type(log).access is Logger.access else True}
     except Exception as e:
         if not isinstance(e, RuntimeError):

@@ -1485,7 +1485,9 @@ def config():
     # The descriptors of a forked Python's lane replace what has their numbers:
     # no file that is opened here may get one.
     spare = os.open(os.devnull, os.O_RDWR)
-    os.dup2(spare, PAGE, inheritable=False)
+    for fd in (TRACE, PAGE):
+        if fd != spare:
+            os.dup2(spare, fd, inheritable=False)
     module, answer = None, {}
     if question["spec"]:
         module, answer = read_config(question["spec"], question["dir"], question["names"])
@@ -1494,7 +1496,8 @@ def config():
     with open(ANSWER, "wb", closefd=False) as f:
         f.write(marshal.dumps(answer, 2))
     os.dup2(spare, ANSWER, inheritable=False)
-    os.close(spare)
+    if spare > PAGE:
+        os.close(spare)
     # The arbiter closes the control socket when it wants no more of this.
     hooks = {"__name__": "__gunicorn_hooks__"}
     exec(load("hooks.py"), hooks)

@@ -993,37 +993,3 @@ func TestTLSLend(t *testing.T) {
 		t.Errorf("the slow one: %q", body)
 	}
 }
-
-// TestVaultChanges: a worker that boots while the arbiter publishes a keyring gets
-// one.
-func TestVaultChanges(t *testing.T) {
-	v := &vault{cfg: &config{}, ring: &keyring{cert: []byte("a certificate"), key: make([]byte, 1<<15)}}
-	var err error
-	if v.fd, err = memfd("certificates", nil); err != nil {
-		t.Fatal(err)
-	}
-	defer syscall.Close(v.fd)
-	if err := v.publish(); err != nil {
-		t.Fatal(err)
-	}
-	stop, ended := make(chan bool), make(chan bool)
-	go func() {
-		defer close(ended)
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				_ = v.publish()
-			}
-		}
-	}()
-	for range 100000 {
-		if k, number, err := readVault(v.fd, 0); k == nil || err != nil || number == 0 {
-			t.Errorf("keyring %v, number %d, %v", k, number, err)
-			break
-		}
-	}
-	close(stop)
-	<-ended
-}
