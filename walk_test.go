@@ -29,7 +29,7 @@ const (
 	walkClients = 3
 	walkSteps   = 150  // of one walk, at most
 	walkTurns   = 5000 // of the worker's loop, for one step
-	walkBody    = 20000
+	walkBody    = 2 << 20
 	walkMemory  = 24 << 20 // bytes that a worker may hold for walkClients
 )
 
@@ -56,6 +56,7 @@ type walk struct {
 	begun    map[string]bool // marks of requests that the application has been called for
 	serial   int             // of the newest client
 	split    bool
+	hostile  bool // Python is
 	moved    bool // time has
 }
 
@@ -209,11 +210,11 @@ func (s *walk) run() {
 	s.t.Helper()
 	var events [32]unix.EpollEvent
 	for turn := 0; ; turn++ {
-		if turn > walkTurns {
-			s.t.Fatal("the worker does not come to rest")
-		}
 		moved := s.write()
 		n := epollWait(s.ep, events[:], 0)
+		if turn > walkTurns {
+			s.t.Fatalf("the worker does not come to rest: events %+v, %d connections to go on with, Python writes: %v", events[:n], len(s.again), moved)
+		}
 		for i := range events[:n] {
 			s.handle(&events[i])
 		}
@@ -307,7 +308,9 @@ var requestForms = []struct {
 	{"POST", "Content-Length: 10\r\n", "0123456789", askPlain},
 	{"POST", "Content-Length: 4000\r\n", strings.Repeat("z", 4000), askPlain},
 	{"POST", "Content-Length: 19000\r\n", strings.Repeat("z", 19000), askPlain},
-	{"POST", "Content-Length: 21000\r\n", strings.Repeat("z", 21000), askPlain}, // too long
+	{"POST", "Content-Length: 200000\r\n", strings.Repeat("z", 200000), askPlain},   // for no message
+	{"POST", "Content-Length: 1500000\r\n", strings.Repeat("z", 1500000), askPlain}, // nor for the worker
+	{"POST", "Content-Length: 2100000\r\n", "z", askPlain},                          // too long
 	{"POST", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n5\r\nworld\r\n0\r\nX-T: a\r\n\r\n", askPlain},
 	{"POST", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", askTrailer},
 	{"POST", "Transfer-Encoding: chunked\r\n", "5\r\nhelloXX", askPlain},
@@ -566,7 +569,7 @@ func (s *walk) call(r *walkRequest) {
 		s.ask(r, 1<<20)
 		return
 	}
-	if r.mark != "" && s.begun[r.mark] {
+	if r.mark != "" && s.begun[r.mark] && !s.hostile {
 		s.t.Fatalf("request %s is executed twice", r.mark)
 	}
 	s.begun[r.mark] = true
@@ -716,7 +719,11 @@ func (s *walk) speakFirst(r *walkRequest, a, b byte) {
 			s.fail(r, 0)
 		}
 	case 9:
-		s.say(th, metaFrame(n, kindHints, 0, pairsMarshal(nil, "Link", "</a>"), ""), -1)
+		meta := pairsMarshal(nil, "Link", "</a>")
+		if b >= 224 {
+			meta = mistake(b)
+		}
+		s.say(th, metaFrame(n, kindHints, 0, meta, ""), -1)
 	case 10:
 		switch {
 		case s.asgi:
@@ -728,11 +735,39 @@ func (s *walk) speakFirst(r *walkRequest, a, b byte) {
 			s.say(th, frame{number: n, kind: kindSocket}.append(nil), -1)
 		}
 	case 11:
-		// What cannot be sent, or has no body.
+		// What has no body, or is a mistake of the application's.
 		status := []string{"204 No Content", "304 Not Modified", "abc", "200 OK\r\n", "500 Error", "200"}[b/16%6]
-		r.noBody = true
-		s.respond(r, flagLast|b&flagClose, status, r.body(0, true), "A", "b")
+		r.noBody, r.started = true, true
+		head := pairsMarshal(appendMarshalText(appendMarshalTuple(nil, 2), status), "A", "b")
+		if b >= 96 {
+			head = mistake(b)
+		}
+		s.sayBody(r, kindResponse, b&flagClose|b&flagLast, head, r.body(0, true))
 	}
+}
+
+// mistake is what an application may have put in the place of a status and its
+// headers.
+func mistake(b byte) []byte {
+	head := appendMarshalText(appendMarshalTuple(nil, 2), "200 OK")
+	pair := appendMarshalText(appendMarshalTuple(appendMarshalList(head, 1), 2), "A")
+	switch b % 8 {
+	case 0: // a set
+		return append(head, '<', 0, 0, 0, 0)
+	case 1: // a complex number
+		return append(pair, 'y', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	case 2: // a number that is too long
+		return append(pair, 'l', 9, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0)
+	case 3: // lists in lists
+		return append(append(pair, bytes.Repeat([]byte{'[', 1, 0, 0, 0}, 3000)...), 'N')
+	case 4:
+		return append(head, 'N')
+	case 5:
+		return appendMarshalText(pair, "x\r\ny")
+	case 6:
+		return appendMarshalInt(pair, 7)
+	}
+	return pairsMarshal(appendMarshalInt(appendMarshalTuple(nil, 2), 200), "A", "b")
 }
 
 // respond begins an answer.
@@ -828,7 +863,7 @@ func (s *walk) speakSocket(r *walkRequest, a, b byte) {
 			s.say(th, metaFrame(n, kindMessage, flagLast|b&flagText, nil, text), -1)
 		}
 	case r.accepted && a < 9:
-		meta := appendMarshalText(appendMarshalInt(appendMarshalTuple(nil, 2), 1000+int64(b)*20), "why")
+		meta := appendMarshalText(appendMarshalInt(appendMarshalTuple(nil, 2), 1000+int64(b)*20), strings.Repeat("why", int(b)))
 		s.say(th, metaFrame(n, kindShut, flagLast, meta, ""), -1)
 		s.end(r, false)
 	case r.accepted:
@@ -836,8 +871,11 @@ func (s *walk) speakSocket(r *walkRequest, a, b byte) {
 	case r.started:
 		s.speakOn(r, a, b)
 	case a < 7:
-		meta := appendMarshalText(appendMarshalTuple(nil, 2), "")
-		s.say(th, metaFrame(n, kindAccept, 0, pairsMarshal(meta, "x-a", "b"), ""), -1)
+		meta := pairsMarshal(appendMarshalText(appendMarshalTuple(nil, 2), ""), "x-a", "b")
+		if b >= 224 {
+			meta = mistake(b)
+		}
+		s.say(th, metaFrame(n, kindAccept, 0, meta, ""), -1)
 		r.accepted = true
 	case a < 8:
 		s.respond(r, 0, "403 Forbidden", r.body(b, false))
@@ -870,6 +908,98 @@ var honestSteps = map[string]func(s *walk, a, b byte){
 			s.ask(late[0], uint32(b)+1)
 		}
 	},
+}
+
+// Steps of a hostile one, beside those.
+var hostileSteps = map[string]func(s *walk, a, b byte){
+	// A frame that could be one.
+	"frame": func(s *walk, a, b byte) {
+		n := s.anyNumber(a >> 5)
+		meta := [][]byte{nil, mistake(b), mistake(b >> 3), pairsMarshal(nil, "A", "b"),
+			pairsMarshal(appendMarshalText(appendMarshalTuple(nil, 2), "200 OK"), "A", "b"),
+			pairsMarshal(appendMarshalText(appendMarshalTuple(nil, 2), ""), "A", "b"),
+			appendMarshalText(appendMarshalInt(appendMarshalTuple(nil, 2), 1000), "why"),
+			appendMarshalTuple(nil, 1<<30)}[b%8]
+		body := []string{"", fmt.Sprintf("<n%d>", n), "\x01\x00\x00\x00", strings.Repeat("\x00", 16), strings.Repeat("b", 70000)}[b>>3%5]
+		kinds := []byte{kindResponse, kindBlock, kindFile, kindFailed, kindRead, kindHints, kindFields, kindSocket, kindAccept,
+			kindMessage, kindShut, kindTrailer, kindLeft, kindHere, kindRetire, kindPipe, kindReady, kindWatch, b}
+		s.say(s.threads[0], metaFrame(n, kinds[int(a&31)%len(kinds)], b>>4, meta, body), s.anyDescriptor(a^b))
+	},
+	// A header in which everything is anything.
+	"header": func(s *walk, a, b byte) {
+		n := s.anyNumber(a >> 5)
+		s.say(s.threads[0], frame{length: uint32(b) << (a % 25), meta: uint32(b>>4) << (a % 25), number: n, kind: a % 48, flags: b}.append(nil), s.anyDescriptor(b))
+	},
+	"bytes": func(s *walk, a, b byte) {
+		s.say(s.threads[0], bytes.Repeat([]byte{a, b, 0}, int(b)%40+1), s.anyDescriptor(a))
+	},
+	// Beside a pipe, bytes that belong to no frame.
+	"stray": func(s *walk, a, b byte) {
+		s.threads[0].out = append(s.threads[0].out, walkPiece{b: []byte{a}, fd: s.anyDescriptor(b)})
+	},
+	"flood": func(s *walk, a, b byte) {
+		n, body := s.anyNumber(a>>5), strings.Repeat("f", 60000)
+		kind := []byte{kindBlock, kindMessage, kindResponse, kindHints}[b%4]
+		for range 100 {
+			s.say(s.threads[0], metaFrame(n, kind, 0, nil, body), -1)
+			s.run()
+		}
+	},
+	"ask on": func(s *walk, a, b byte) {
+		n := s.anyNumber(a >> 5)
+		for range int(b) {
+			s.say(s.threads[0], binary.LittleEndian.AppendUint32(frame{length: 4, number: n, kind: kindRead}.append(nil), 1<<31), -1)
+		}
+	},
+	"pipe": func(s *walk, a, b byte) {
+		if th := s.threads[0]; th.pipe < 0 && !s.python.closed {
+			s.openPipe(th)
+		}
+	},
+	"shut wire": func(s *walk, a, b byte) { _ = unix.Shutdown(s.far, int(b%3)) },
+	"close pipe": func(s *walk, a, b byte) {
+		if th := s.threads[0]; th.pipe >= 0 {
+			closeAll(th.pipe)
+			th.pipe = -1
+		}
+	},
+	// What a request is in the shared memory.
+	"words": func(s *walk, a, b byte) {
+		[]*atomic.Uint32{&s.python.begun[0], &s.python.halts[0], &s.python.giveUp[0]}[a%3].Store(s.anyNumber(b))
+	},
+}
+
+// anyNumber is that of a request: a new one mostly, an old one, one to come, none.
+func (s *walk) anyNumber(a byte) uint32 {
+	switch a %= 8; a {
+	case 6:
+		return 0
+	case 7:
+		return s.python.number + 1
+	}
+	return s.python.number - uint32(a)/2
+}
+
+// anyDescriptor is one of a file, of a pipe or of a socket, or mostly none.
+func (s *walk) anyDescriptor(a byte) int {
+	var ends [2]int
+	var err error
+	switch a % 16 {
+	case 0, 1:
+		ends[0], err = memfd("file", make([]byte, 100))
+		ends[1] = -1
+	case 2:
+		err = unix.Pipe2(ends[:], unix.O_CLOEXEC)
+	case 3:
+		ends[0], ends[1], err = socketpair(unix.SOCK_STREAM)
+	default:
+		return -1
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	closeAll(ends[1])
+	return ends[0]
 }
 
 // Promises -------------------------------------------------------------------
@@ -927,7 +1057,7 @@ func (s *walk) checkMarks(c *walkClient) {
 		if r == nil || r.mark == "" {
 			continue
 		}
-		if r.client != c.serial || r.nth < c.answers {
+		if r.client != c.serial || r.nth < c.answers && !s.hostile {
 			s.t.Fatalf("client %d, which waits for answer %d, has got what was said to request %d, %s", c.serial, c.answers, number, r.mark)
 		}
 		c.answers = r.nth
@@ -991,6 +1121,12 @@ func (s *walk) finish() {
 	s.tick()
 	s.rest()
 	s.checkGivenUp()
+	s.checkEmpty()
+}
+
+// checkEmpty looks for what is left behind when every client has left.
+func (s *walk) checkEmpty() {
+	s.t.Helper()
 	running := 0
 	for _, l := range s.python.lanes {
 		running += len(l.flight) + len(l.streams)
@@ -1030,6 +1166,23 @@ func (s *walk) checkGivenUp() {
 		if l.lost {
 			s.t.Fatalf("lane %d is given up", l.index)
 		}
+	}
+}
+
+// checkReplaced looks whether a worker that has given its Python up has answered
+// for it.
+func (s *walk) checkReplaced() {
+	s.t.Helper()
+	if !s.python.closed {
+		return
+	}
+	for _, c := range s.worker.conns {
+		if c != nil && (c.state == inLane || c.state == waiting && !slices.Contains(s.late, c)) {
+			s.t.Fatalf("Python is given up, and %s still waits for it in state %d", c.line(), c.state)
+		}
+	}
+	if !s.stopping || len(s.python.busy) > 0 {
+		s.t.Fatalf("Python is given up, and the worker goes on: stopping %v, %d busy lanes", s.stopping, len(s.python.busy))
 	}
 }
 
@@ -1075,6 +1228,13 @@ var honestTable = slices.Concat(
 		"deaf", 1, "tick", 1, "moment", 1, "retire", 1, "part", 1, "hand over", 1),
 	weigh(honestSteps, "take", 10, "hear", 4, "speak", 20, "read late", 1))
 
+var hostileTable = slices.Concat(
+	weigh(worldSteps, "ask", 8, "ask in part", 3, "go on", 3, "frames", 4, "garbage", 1, "shut", 1, "leave", 1, "connect", 2,
+		"deaf", 1, "tick", 1, "moment", 1, "retire", 1, "part", 1, "hand over", 1),
+	weigh(honestSteps, "take", 8, "hear", 2, "speak", 12),
+	weigh(hostileSteps, "frame", 6, "header", 1, "bytes", 1, "stray", 1, "flood", 1, "ask on", 1, "pipe", 1, "shut wire", 1,
+		"close pipe", 1, "words", 1))
+
 // steps takes every three bytes of a walk for a step. With -v it tells them.
 func (s *walk) steps(script []byte, table []walkStep, check func()) {
 	for n := 0; len(script) >= 3 && n < walkSteps; script, n = script[3:], n+1 {
@@ -1085,6 +1245,9 @@ func (s *walk) steps(script []byte, table []walkStep, check func()) {
 		}
 		step.do(s, script[1], script[2])
 		s.split = false
+		if s.python.eof && !s.pythonGone {
+			s.died(unix.WaitStatus(unix.SIGKILL)) // as it is going to
+		}
 		if script[0]&walkHeld == 0 {
 			s.run()
 			s.check()
@@ -1094,9 +1257,42 @@ func (s *walk) steps(script []byte, table []walkStep, check func()) {
 	s.run()
 }
 
-// walkSeeds are walks at random, the same each time, through every kind of worker.
-func walkSeeds(f *testing.F) {
-	for i := range 64 {
+// walkSeeds are walks that are told by their steps' names, and others at random,
+// the same each time.
+func walkSeeds(f *testing.F, table []walkStep) {
+	for _, told := range []struct {
+		kind  byte
+		steps []any
+	}{
+		// What comes for a WebSocket that is over leaves a file behind it alone.
+		{walkASGI, []any{"ask", 0, 16, "take", 0, 0, "speak", 0, 0, "ask", 1, 0, "take", 0, 0, "frames", 0, 13,
+			"speak held", 0, 0, "speak", 0x16, 0}},
+		// A body is read after the answer.
+		{0, []any{"ask", 0, 5, "take", 0, 0, "speak", 0, 3, "read late", 0, 9}},
+		{walkThreads, []any{"ask", 0, 5, "take", 0, 0, "take", 1, 0, "speak", 0, 3, "read late", 0, 9}},
+		{walkPipe, []any{"ask", 0, 6, "go on", 0, 0, "take", 0, 0, "speak", 7, 255, "hear", 0, 0, "speak", 0, 12, "read late", 0, 9}},
+		// A WebSocket is accepted by what cannot be sent.
+		{walkASGI, []any{"ask", 0, 16, "take", 0, 0, "speak", 0, 229, "speak", 0, 0, "speak", 6, 0}},
+		{walkASGI, []any{"ask", 0, 16, "take", 0, 0, "speak", 0, 224, "speak", 0, 0, "speak", 6, 0}},
+		// The head of an answer has a set in it, or lists in lists.
+		{0, []any{"ask", 0, 0, "take", 0, 0, "speak", 11, 224}},
+		{walkASGI, []any{"ask", 0, 0, "take", 0, 0, "speak", 11, 227}},
+		// Several lanes, and a client that leaves while its body is asked for.
+		{walkThreads, []any{"ask", 0, 6, "ask", 1, 0, "take", 0, 0, "take", 1, 0, "speak", 7, 255, "leave", 0, 0, "hear", 1, 0, "speak", 0, 3}},
+		{walkSibling, []any{"ask", 0, 0, "ask", 1, 0, "ask", 2, 0, "moment", 0, 255, "take", 0, 0, "speak", 2, 3, "hand over", 0, 0}},
+	} {
+		b := []byte{told.kind}
+		for of := range slices.Chunk(told.steps, 3) {
+			name, held := strings.CutSuffix(of[0].(string), " held")
+			op := byte(slices.IndexFunc(table, func(step walkStep) bool { return step.name == name }))
+			if held {
+				op |= walkHeld
+			}
+			b = append(b, op, byte(of[1].(int)), byte(of[2].(int)))
+		}
+		f.Add(b)
+	}
+	for i := range 32 {
 		b := []byte{byte(i)}
 		for j := range 3 * 60 {
 			x := uint32(i*7919+j*104729) * 2654435761
@@ -1109,7 +1305,7 @@ func walkSeeds(f *testing.F) {
 // FuzzHonest: nothing that clients do, in whatever order frames arrive, has a
 // worker give up a Python that keeps to the rules, or confuses its clients.
 func FuzzHonest(f *testing.F) {
-	walkSeeds(f)
+	walkSeeds(f, honestTable)
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 {
 			return
@@ -1118,5 +1314,39 @@ func FuzzHonest(f *testing.F) {
 		s := newWalk(t, script[0])
 		s.steps(script[1:], honestTable, s.checkGivenUp)
 		s.finish()
+	})
+}
+
+// FuzzHostilePython: whatever Python says, the worker survives it. It keeps
+// neither memory nor descriptors for that, a client that has asked for nothing
+// gets nothing, and when Python is given up the others get an answer.
+func FuzzHostilePython(f *testing.F) {
+	walkSeeds(f, hostileTable)
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) == 0 {
+			return
+		}
+		countDescriptors(t)
+		s := newWalk(t, script[0])
+		s.hostile = true
+		silent := s.clients[walkClients-1]
+		s.steps(script[1:], hostileTable, func() {
+			if len(silent.got) > 0 && silent.asked == 0 && !silent.wild && !s.moved {
+				t.Fatalf("a client that has asked for nothing has got %s", cut(string(silent.got)))
+			}
+			s.checkReplaced()
+		})
+		s.abandon(newBadRequest(502, "", "")) // unless it has been
+		s.run()
+		s.checkReplaced()
+		for _, c := range s.clients {
+			closeAll(c.fd)
+			c.fd = -1
+		}
+		s.now += int64(time.Hour)
+		s.tick()
+		s.takeOver()
+		s.run()
+		s.checkEmpty()
 	})
 }
