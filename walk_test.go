@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -272,9 +273,11 @@ func (s *walk) readClients() (total int) {
 // send sends what the client says, as far as there is room: a client that cannot
 // send more has something pending.
 func (c *walkClient) send(text string) {
-	c.pending += text
-	for c.fd >= 0 && !c.shut && len(c.pending) > 0 {
-		n, errno := rawWrite(c.fd, []byte(c.pending))
+	if c.pending != "" {
+		text = c.pending + text
+	}
+	for c.pending = text; c.fd >= 0 && !c.shut && len(c.pending) > 0; {
+		n, errno := rawWrite(c.fd, unsafe.Slice(unsafe.StringData(c.pending), len(c.pending)))
 		if errno != 0 {
 			return
 		}
@@ -335,17 +338,19 @@ func (c *walkClient) ask(form, cut byte) {
 	if form >= 250 {
 		version = "1.0\r\nConnection: keep-alive"
 	}
-	text := f.method + " " + c.target(f.kind) + " HTTP/" + version + "\r\nHost: x\r\n" + f.fields + "\r\n" + f.body
+	head := f.method + " " + c.target(f.kind) + " HTTP/" + version + "\r\nHost: x\r\n" + f.fields + "\r\n"
 	c.methods = append(c.methods, f.method)
 	c.talks = c.talks || f.kind == askSocket || f.kind == askUpgrade
 	c.wild = c.wild || strings.HasSuffix(f.body, "XX")
 	if cut < 128 && c.pending == "" {
+		text := head + f.body
 		at := int(cut) * len(text) / 128
 		c.send(text[:at])
 		c.pending = text[at:]
 		return
 	}
-	c.send(text)
+	c.send(head)
+	c.send(f.body)
 }
 
 // wsForms are what the client of a WebSocket says. What is no frame is last.
