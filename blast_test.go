@@ -25,6 +25,9 @@ import (
 
 var blastFrom = flag.Uint64("blast", 0, "number of the first mistake that TestBlast makes, 0 for any")
 
+// blastHello asks for a WebSocket.
+const blastHello = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
 // blastFault is what the log must not have: all else that an application's mistakes
 // bring about is expected.
 const blastFault = `out of step|does not speak|WORKER TIMEOUT|exited with code|was sent SIG|panic:|goroutine \d`
@@ -149,8 +152,8 @@ func (b *blaster) ask(number uint64) error {
 		fields = "Connection: close\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n"
 	}
 	if b.sockets && r.IntN(2) == 0 {
-		method, fields = "GET", walkHello
-		body = []string{"", wsT("a"), wsT("a") + wsCloseFrame(1000, ""), wsT("a") + "\xff\xff\xff", wsB(strings.Repeat("b", 70_000))}[r.IntN(5)]
+		method, fields = "GET", blastHello
+		body = []string{"", wsT("a"), wsT("a") + clientFrame(wsFin|opClose, "\x03\xe8"), wsT("a") + "\xff\xff\xff", wsT(strings.Repeat("b", 70_000))}[r.IntN(5)]
 	}
 	text := fmt.Sprintf("%s /bad?%d HTTP/1.1\r\nHost: x\r\n%s\r\n%s", method, number, fields, body)
 	for at, parts := 0, 1+r.IntN(3); parts > 0; parts-- {
@@ -190,7 +193,7 @@ func (b *blaster) echo() {
 		return
 	}
 	defer c.Close()
-	fmt.Fprintf(c, "GET /echo HTTP/1.1\r\nHost: x\r\n%s\r\n", walkHello)
+	fmt.Fprintf(c, "GET /echo HTTP/1.1\r\nHost: x\r\n%s\r\n", blastHello)
 	r := bufio.NewReader(c)
 	c.SetDeadline(time.Now().Add(3 * waitLimit))
 	if status, _, _, err := readAnswer(r); err != nil || status != "101" {
