@@ -1,0 +1,1357 @@
+package main
+
+// Walks at random through what several clients, a Python and time may do. The
+// worker is whole and lives in the test's process; its clients and its Python are
+// sockets, as in frames_test.go. A walk is bytes: the first says what kind of
+// worker it is, and then every three are a step, with two arguments. The same
+// bytes lead to the same walk.
+//
+// FuzzHonest has a Python that says what wsgi.py or asgi.py may say, and no more:
+// whatever clients do, such a Python is never given up, every answer goes to the
+// client that asked, and nothing stays behind. In FuzzHostilePython it says
+// anything, and only the worker has to survive.
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	walkClients = 3
+	walkSteps   = 150  // of one walk, at most
+	walkTurns   = 5000 // of the worker's loop, for one step
+	walkBody    = 2 << 20
+	walkMemory  = 24 << 20 // bytes that a worker may hold for walkClients
+)
+
+// Bits of a walk's first byte.
+const (
+	walkASGI    = 1 << iota
+	walkThreads // several lanes; otherwise one, and messages of several requests
+	walkPipe    // Python's frames come through a pipe
+	walkSibling // it has siblings that connections are given to soon
+)
+
+// Bits of a step's first byte, beside its index in a table.
+const (
+	walkHeld  = 1 << 7 // what is said next arrives together with this
+	walkSplit = 1 << 6 // it arrives in two pieces
+)
+
+// walk is one worker and all around it.
+type walk struct {
+	*plainWorker
+	clients  [walkClients]*walkClient
+	threads  []*walkThread // of Python
+	requests map[uint32]*walkRequest
+	begun    map[string]bool // marks of requests that the application has been called for
+	serial   int             // of the newest client
+	split    bool
+	hostile  bool // Python is
+	moved    bool // time has
+}
+
+// walkClient is one connection.
+type walkClient struct {
+	fd      int // -1 when the client has closed it
+	serial  int
+	asked   int      // requests begun
+	methods []string // and their methods
+	pending string   // the rest of the last
+	got     []byte
+	checked int  // bytes of got
+	answers int  // the newest request that an answer was for
+	deaf    bool // it does not read
+	wild    bool // it has sent what is no request
+	talks   bool // it speaks another protocol by now
+	shut    bool // it sends no more
+	wasDeaf bool
+	closed  bool // by the server
+}
+
+// walkThread is one lane's other end.
+type walkThread struct {
+	lane            *lane
+	far, back, pipe int
+	batch           []*walkRequest // what is to be done of a message; the first runs
+	several         bool           // the message had more than one
+	heard           []byte         // off the wire
+	lent            int            // a descriptor that came along, -1 for none
+	out             []walkPiece
+}
+
+// walkPiece waits to be written by Python.
+type walkPiece struct {
+	b    []byte
+	fd   int // goes along, -1 for none
+	pipe bool
+}
+
+// walkRequest is one request as Python sees it.
+type walkRequest struct {
+	number uint32
+	thread *walkThread
+	mark   string
+	client int // serial
+	nth    int // of the client's requests
+	kind   byte
+
+	awaits   bool // Python has asked, and does nothing before it hears
+	more     bool // of the body can be asked for
+	hadMore  bool
+	started  bool
+	accepted bool
+	trailers bool
+	taken    bool
+	done     bool
+	whole    bool // and its answer was complete
+	noBody   bool
+	left     int // of what Content-Length says, -1 without one
+	sent     int // that the worker has not said to be taken
+}
+
+// newWalk makes the worker that the first byte of a walk describes.
+func newWalk(t testing.TB, kind byte) *walk {
+	s := &walk{plainWorker: newPlainWorker(t), requests: map[uint32]*walkRequest{}, begun: map[string]bool{}}
+	w, p := s.worker, s.python
+	w.close(s.conn)
+	unix.Close(s.client)
+	s.client = -1
+	cfg := *w.cfg
+	cfg.timeout, cfg.limitRequestBody = 0, walkBody
+	w.cfg, w.deflater.pool = &cfg, &w.sockets
+	words := make([]atomic.Uint32, 3*8)
+	p.giveUp, p.begun, p.halts = words[:8], words[8:16], words[16:]
+	th := &walkThread{lane: p.lanes[0], far: s.far, back: p.lanes[0].back, pipe: -1, lent: -1}
+	s.threads = []*walkThread{th}
+	t.Cleanup(s.cleanup) // before plainWorker's
+	switch {
+	case kind&walkASGI != 0:
+		cfg.workerClass, cfg.requestTimeout = "asgi", 20*time.Second
+		w.asgi, p.most = true, 1<<20
+		p.lanes[0].streams = map[uint32]*conn{}
+	case kind&walkThreads != 0:
+		p.threads, p.most = true, 3
+	default:
+		p.batches = true
+	}
+	var err error
+	if w.giveFD, w.takeFD, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+		t.Fatal(err)
+	}
+	w.alone = kind&walkSibling == 0
+	for i := range s.clients {
+		s.connect(i)
+	}
+	if kind&walkPipe != 0 && !w.asgi && !p.threads {
+		s.openPipe(th)
+	}
+	return s
+}
+
+// openPipe has a thread say all that follows through a pipe.
+func (s *walk) openPipe(th *walkThread) {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
+		s.t.Fatal(err)
+	}
+	s.say(th, frame{kind: kindPipe}.append(nil), ends[0])
+	s.run()
+	th.pipe = ends[1]
+	if err := unix.SetNonblock(th.pipe, true); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// cleanup closes what plainWorker knows nothing of.
+func (s *walk) cleanup() {
+	for _, c := range s.worker.conns {
+		if c != nil {
+			s.unplug(c)
+		}
+	}
+	for _, c := range s.pumps {
+		s.part(c)
+	}
+	for i, th := range s.threads {
+		for _, p := range th.out {
+			closeAll(p.fd)
+		}
+		l := th.lane
+		if closeAll(th.pipe, th.lent, l.pipe); i > 0 {
+			closeAll(th.far, th.back, l.queue, l.back, l.wire, l.passed)
+		}
+	}
+	for _, c := range s.clients {
+		closeAll(c.fd)
+	}
+	closeAll(s.giveFD, s.takeFD)
+}
+
+func closeAll(list ...int) {
+	for _, fd := range list {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
+// run goes on until nothing happens any more.
+func (s *walk) run() {
+	s.t.Helper()
+	var events [32]unix.EpollEvent
+	for turn := 0; ; turn++ {
+		moved := s.write()
+		n := epollWait(s.ep, events[:], 0)
+		if turn > walkTurns {
+			s.t.Fatalf("the worker does not come to rest: events %+v, %d connections to go on with, Python writes: %v", events[:n], len(s.again), moved)
+		}
+		for i := range events[:n] {
+			s.handle(&events[i])
+		}
+		s.goOn()
+		s.flushOut()
+		if s.partAt != 0 && s.partAt <= s.now {
+			s.partAll()
+			s.flushOut()
+		}
+		s.lookAtLanes(s.requestLimit())
+		s.dispatch()
+		s.flushStreams()
+		s.arm()
+		if s.readClients() == 0 && n == 0 && !moved && len(s.again) == 0 {
+			return
+		}
+	}
+}
+
+// Clients --------------------------------------------------------------------
+
+func (s *walk) connect(i int) {
+	near, far, err := socketpair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if c := s.clients[i]; c != nil {
+		closeAll(c.fd)
+	}
+	s.serial++
+	s.clients[i] = &walkClient{fd: far, serial: s.serial}
+	c := s.add(near, newHTTPCase().endpoint, i == 0)
+	s.awaitHead(c)
+	s.advance(c)
+}
+
+func (s *walk) readClients() (total int) {
+	for _, c := range s.clients {
+		for c.fd >= 0 && !c.deaf && !c.closed {
+			n, errno := rawRead(c.fd, clientBuf[:])
+			if errno == unix.EAGAIN {
+				break
+			}
+			if errno != 0 || n == 0 {
+				c.closed = true
+				break
+			}
+			c.got = append(c.got, clientBuf[:n]...)
+			total += n
+		}
+	}
+	return total
+}
+
+// send sends what the client says, as far as there is room: a client that cannot
+// send more has something pending.
+func (c *walkClient) send(text string) {
+	if c.pending != "" {
+		text = c.pending + text
+	}
+	for c.pending = text; c.fd >= 0 && !c.shut && len(c.pending) > 0; {
+		n, errno := rawWrite(c.fd, unsafe.Slice(unsafe.StringData(c.pending), len(c.pending)))
+		if errno != 0 {
+			return
+		}
+		c.pending = c.pending[n:]
+	}
+}
+
+// Kinds of requests, as their targets say them.
+const (
+	askPlain   = 'g'
+	askHead    = 'h'
+	askUpgrade = 'u'
+	askSocket  = 'w'
+	askTrailer = 't'
+	askLong    = 'l'
+)
+
+// target marks a request, so that everybody knows it again.
+func (c *walkClient) target(kind byte) string {
+	c.asked++
+	return fmt.Sprintf("/~%d.%d.%c~", c.serial, c.asked, kind)
+}
+
+// requestForms are what clients ask, and how they begin to.
+var requestForms = []struct {
+	method, fields, body string
+	kind                 byte
+}{
+	{"GET", "", "", askPlain},
+	{"GET", "", "", askPlain},
+	{"POST", "Content-Length: 10\r\n", "0123456789", askPlain},
+	{"POST", "Content-Length: 4000\r\n", strings.Repeat("z", 4000), askPlain},
+	{"POST", "Content-Length: 19000\r\n", strings.Repeat("z", 19000), askPlain},
+	{"POST", "Content-Length: 200000\r\n", strings.Repeat("z", 200000), askPlain},   // for no message
+	{"POST", "Content-Length: 1500000\r\n", strings.Repeat("z", 1500000), askPlain}, // nor for the worker
+	{"POST", "Content-Length: 2100000\r\n", "z", askPlain},                          // too long
+	{"POST", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n5\r\nworld\r\n0\r\nX-T: a\r\n\r\n", askPlain},
+	{"POST", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", askTrailer},
+	{"POST", "Transfer-Encoding: chunked\r\n", "5\r\nhelloXX", askPlain},
+	{"HEAD", "", "", askHead},
+	{"GET", "Connection: close\r\n", "", askPlain},
+	{"POST", "Expect: 100-continue\r\nContent-Length: 3\r\n", "abc", askPlain},
+	{"GET", "Upgrade: foo\r\nConnection: upgrade\r\n", "", askUpgrade},
+	{"GET", "Upgrade: foo\r\nConnection: upgrade\r\n", "ahead", askUpgrade},
+	{"GET", walkHello, "", askSocket},
+	{"GET", walkHello, "", askSocket},
+	{"GET", walkHello + "Sec-WebSocket-Extensions: permessage-deflate\r\n", wsT("early"), askSocket},
+	{"GET", "TE: trailers\r\n", "", askTrailer},
+	{"GET", strings.Repeat("X-Long: "+strings.Repeat("v", 8000)+"\r\n", 17), "", askLong},
+}
+
+const walkHello = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+// ask begins a request. cut says where it stops for now: 255 for not at all.
+func (c *walkClient) ask(form, cut byte) {
+	f := requestForms[int(form)%len(requestForms)]
+	version := "1.1"
+	if form >= 250 {
+		version = "1.0\r\nConnection: keep-alive"
+	}
+	head := f.method + " " + c.target(f.kind) + " HTTP/" + version + "\r\nHost: x\r\n" + f.fields + "\r\n"
+	c.methods = append(c.methods, f.method)
+	c.talks = c.talks || f.kind == askSocket || f.kind == askUpgrade
+	c.wild = c.wild || strings.HasSuffix(f.body, "XX")
+	if cut < 128 && c.pending == "" {
+		text := head + f.body
+		at := int(cut) * len(text) / 128
+		c.send(text[:at])
+		c.pending = text[at:]
+		return
+	}
+	c.send(head)
+	c.send(f.body)
+}
+
+// wsForms are what the client of a WebSocket says. What is no frame is last.
+var wsForms = []string{
+	wsT("hello"), wsT("hello"), wsB(strings.Repeat("b", 3000)), wsPingFrame("p"), wsPongFrame("p"),
+	wst("frag"), wsc("ment"), wsC("end"), wsT("1") + wsT("2") + wsT("3"),
+	wsZ(squeeze(strings.Repeat("compressed ", 300), 1)),
+	wsCloseFrame(1000, "bye"), wsCloseFrame(1000, "bye") + wsT("more"),
+	wsT("hi") + wsT("hi") + "\xff\xff\xff", "\xff\xff\xff",
+}
+
+// Steps of clients and of time.
+var worldSteps = map[string]func(s *walk, a, b byte){
+	"ask": func(s *walk, a, b byte) { s.clients[a%walkClients].ask(b, 255) },
+	"ask in part": func(s *walk, a, b byte) {
+		s.clients[a%walkClients].ask(b, a/walkClients)
+	},
+	"go on": func(s *walk, a, b byte) { s.clients[a%walkClients].send("") },
+	"frames": func(s *walk, a, b byte) {
+		c := s.clients[a%walkClients]
+		c.wild = c.wild || !c.talks
+		c.send(wsForms[int(b)%len(wsForms)])
+	},
+	"garbage": func(s *walk, a, b byte) {
+		c := s.clients[a%walkClients]
+		c.wild = true
+		c.send([]string{"bad\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n", "\x16\x03\x01", "0\r\n\r\n"}[b%4])
+	},
+	"shut": func(s *walk, a, b byte) {
+		if c := s.clients[a%walkClients]; c.fd >= 0 {
+			c.shut = true
+			_ = unix.Shutdown(c.fd, unix.SHUT_WR)
+		}
+	},
+	"leave": func(s *walk, a, b byte) {
+		c := s.clients[a%walkClients]
+		closeAll(c.fd)
+		c.fd = -1
+	},
+	"connect": func(s *walk, a, b byte) { s.connect(int(a % walkClients)) },
+	"deaf": func(s *walk, a, b byte) {
+		c := s.clients[a%walkClients]
+		c.deaf, c.wasDeaf = !c.deaf, true
+	},
+	"tick": func(s *walk, a, b byte) {
+		s.now += int64(time.Second) * int64(b%8)
+		s.moved = true
+		s.tick()
+	},
+	"moment": func(s *walk, a, b byte) { s.now += int64(b) * int64(moment) / 8 },
+	"retire": func(s *walk, a, b byte) {
+		if b < 32 {
+			s.retire()
+		}
+	},
+	"part": func(s *walk, a, b byte) {
+		if b < 32 && s.asgi {
+			s.partLater(b&1 != 0)
+			s.moved = true
+			s.now += int64(s.cfg.gracefulTimeout)
+		}
+	},
+	"hand over": func(s *walk, a, b byte) { s.takeOver() },
+}
+
+// takeOver is a sibling that takes a connection over, and dies of it.
+func (s *walk) takeOver() bool {
+	_, fd, errno := rawRecvmsg(s.takeFD, queueBuf[:])
+	closeAll(fd)
+	return errno == 0
+}
+
+// Python ---------------------------------------------------------------------
+
+// say has a thread say this. The descriptor is closed when it has gone along.
+func (s *walk) say(th *walkThread, b []byte, fd int) {
+	if th.pipe >= 0 && fd >= 0 {
+		th.out = append(th.out, walkPiece{b: []byte("-"), fd: fd})
+		fd = -1
+	}
+	if testing.Verbose() {
+		s.t.Logf("Python says %+v", readFrame(b))
+	}
+	first := walkPiece{b: b, fd: fd, pipe: th.pipe >= 0}
+	if s.split && len(b) > 1 {
+		rest := first
+		first.b, rest.b, rest.fd = b[:len(b)/2], b[len(b)/2:], -1
+		th.out = append(th.out, first)
+		s.split = false
+		s.run()
+		first = rest
+	}
+	th.out = append(th.out, first)
+	s.write()
+}
+
+// write writes what Python has to say, as far as there is room.
+func (s *walk) write() (moved bool) {
+	for _, th := range s.threads {
+		for len(th.out) > 0 {
+			p := &th.out[0]
+			var n int
+			var err error
+			switch {
+			case p.pipe:
+				n, err = unix.Write(th.pipe, p.b)
+			case p.fd >= 0:
+				n, err = unix.SendmsgN(th.far, p.b, unix.UnixRights(p.fd), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+			default:
+				n, err = unix.SendmsgN(th.far, p.b, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+			}
+			if err == unix.EAGAIN {
+				break
+			}
+			moved = true
+			if err != nil { // nobody listens
+				n = len(p.b)
+			}
+			closeAll(p.fd)
+			p.fd, p.b = -1, p.b[n:]
+			if len(p.b) == 0 {
+				th.out = th.out[1:]
+			}
+		}
+	}
+	return moved
+}
+
+// take has a thread receive a message from its queue.
+func (s *walk) take(th *walkThread) bool {
+	if len(th.batch) > 0 {
+		return false // it is busy
+	}
+	var rights [64]byte
+	n, m, _, _, err := unix.Recvmsg(th.back, queueBuf[:], rights[:], unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	if err != nil || n < frameHeader {
+		return false
+	}
+	var batch []*walkRequest
+	for rest := queueBuf[:n]; len(rest) >= frameHeader; {
+		f := readFrame(rest)
+		end := min(frameHeader+int(f.length), len(rest))
+		switch f.kind {
+		case kindRequest:
+			r := &walkRequest{number: f.number, thread: th, left: -1, more: f.flags&flagMore != 0}
+			r.recognize(s, rest[frameHeader:end])
+			batch = append(batch, r)
+		case kindIndirect:
+			r := &walkRequest{number: f.number, thread: th, left: -1, more: f.flags&flagMore != 0, awaits: true}
+			batch = append(batch, r)
+			end = len(rest)
+		case kindOpen:
+			s.openThread(rights[:m])
+		case kindAsk:
+			s.say(th, frame{kind: kindHere, flags: f.flags}.append(nil), -1)
+		default:
+			s.t.Fatalf("a frame of kind %d in the queue", f.kind)
+		}
+		rest = rest[end:]
+	}
+	if th.lane.streams == nil {
+		th.batch, th.several = batch, len(batch) > 1
+		s.begin(th)
+		return true
+	}
+	for _, r := range batch {
+		s.call(r)
+	}
+	return true
+}
+
+func (s *walk) openThread(rights []byte) {
+	list, err := unix.ParseSocketControlMessage(rights)
+	if err != nil || len(list) != 1 {
+		s.t.Fatal("a lane without descriptors")
+	}
+	fds, err := unix.ParseUnixRights(&list[0])
+	if err != nil || len(fds) != 2 {
+		s.t.Fatal("a lane without descriptors")
+	}
+	th := &walkThread{lane: s.python.lanes[len(s.threads)], back: fds[0], far: fds[1], pipe: -1, lent: -1}
+	s.threads = append(s.threads, th)
+	if len(s.threads)%2 == 0 {
+		s.openPipe(th)
+	}
+}
+
+// recognize finds the mark in what the worker says of a request.
+func (r *walkRequest) recognize(s *walk, payload []byte) {
+	_, after, ok := bytes.Cut(payload, []byte("/~"))
+	mark, _, ok2 := bytes.Cut(after, []byte("~"))
+	if !ok || !ok2 {
+		return // of no client's own making
+	}
+	r.mark = string(mark)
+	_, _ = fmt.Sscanf(r.mark, "%d.%d.%c", &r.client, &r.nth, &r.kind)
+}
+
+// begin has a thread begin the first request of what it has received.
+func (s *walk) begin(th *walkThread) {
+	if len(th.batch) == 0 {
+		return
+	}
+	r := th.batch[0]
+	if i := th.lane.index; th.several {
+		s.python.begun[i].Store(r.number)
+		if s.python.halts[i].Load() == r.number {
+			s.say(th, frame{number: r.number, kind: kindLeft}.append(nil), -1)
+			th.batch = nil
+			return
+		}
+	}
+	s.call(r)
+}
+
+// call is the application being called.
+func (s *walk) call(r *walkRequest) {
+	s.requests[r.number] = r
+	r.hadMore = r.more
+	if r.awaits { // an environ that did not fit
+		s.ask(r, 1<<20)
+		return
+	}
+	if r.mark != "" && s.begun[r.mark] && !s.hostile {
+		s.t.Fatalf("request %s is executed twice", r.mark)
+	}
+	s.begun[r.mark] = true
+}
+
+func (s *walk) ask(r *walkRequest, n uint32) {
+	b := frame{length: 4, number: r.number, kind: kindRead}.append(nil)
+	s.say(r.thread, binary.LittleEndian.AppendUint32(b, n), -1)
+}
+
+// hear takes what the worker says over the wire.
+func (s *walk) hear(th *walkThread) (moved bool) {
+	for {
+		n, fd, errno := rawRecvmsg(th.far, queueBuf[:])
+		if fd >= 0 {
+			closeAll(th.lent)
+			th.lent = fd
+		}
+		if errno != 0 || n == 0 {
+			break
+		}
+		moved = true
+		th.heard = append(th.heard, queueBuf[:n]...)
+	}
+	for len(th.heard) >= frameHeader {
+		f := readFrame(th.heard)
+		end := frameHeader + int(f.length)
+		if len(th.heard) < end {
+			break
+		}
+		s.heard(th, f, th.heard[frameHeader:end])
+		th.heard = th.heard[end:]
+	}
+	return moved
+}
+
+func (s *walk) heard(th *walkThread, f frame, payload []byte) {
+	r := s.requests[f.number]
+	if r == nil {
+		return // it is over, or not begun
+	}
+	switch f.kind {
+	case kindRequest:
+		r.awaits = false
+		r.recognize(s, payload)
+		s.call(r)
+	case kindBody:
+		r.awaits = false
+		r.more = r.more && f.flags&(flagLast|flagBroken) == 0 && (th.lane.streams != nil || f.meta == 0)
+	case kindLent:
+		r.awaits = false
+		if r.taken = f.flags&flagTaken != 0; r.taken && th.lent >= 0 {
+			_, _ = rawWrite(th.lent, fmt.Appendf(nil, "<n%d>", r.number))
+		}
+		closeAll(th.lent)
+		th.lent = -1
+	case kindCredit:
+		r.sent -= int(f.meta)
+	}
+}
+
+// end is the application having answered.
+func (s *walk) end(r *walkRequest, whole bool) {
+	r.done, r.whole = true, whole
+	if th := r.thread; th.lane.streams == nil {
+		th.batch = th.batch[1:]
+		s.begin(th)
+	}
+}
+
+// running are the requests that an application could go on with, in order.
+func (s *walk) running() (list []*walkRequest) {
+	for _, r := range s.requests {
+		if !r.done && !(r.awaits && (s.python.lanes[0].streams == nil || r.mark == "")) {
+			list = append(list, r)
+		}
+	}
+	slices.SortFunc(list, func(a, b *walkRequest) int { return int(int32(a.number - b.number)) })
+	return list
+}
+
+// metaFrame is a frame with marshal and more.
+func metaFrame(number uint32, kind, flags byte, meta []byte, body string) []byte {
+	f := frame{length: uint32(len(meta) + len(body)), number: number, meta: uint32(len(meta)), kind: kind, flags: flags}
+	return append(append(f.append(nil), meta...), body...)
+}
+
+func pairsMarshal(b []byte, fields ...string) []byte {
+	b = appendMarshalList(b, len(fields)/2)
+	for pair := range slices.Chunk(fields, 2) {
+		b = appendMarshalText(appendMarshalText(appendMarshalTuple(b, 2), pair[0]), pair[1])
+	}
+	return b
+}
+
+// bodySizes are how long a piece of a body is: mostly short.
+var bodySizes = [16]int{0, 1, 10, 10, 100, 100, 100, 100, 1000, 1000, 5000, 17000, 40000, 40000, 100000, 300000}
+
+// body is a piece of an answer. It says whose, and whether it is the last.
+func (r *walkRequest) body(size byte, last bool) string {
+	b := fmt.Sprintf("<n%d>", r.number) + strings.Repeat("m", bodySizes[size%16])
+	if last {
+		b += fmt.Sprintf("<e%d>", r.number)
+	}
+	return b
+}
+
+// speak is an application that goes on with a request, as far as wsgi.py and
+// asgi.py let it.
+func (s *walk) speak(r *walkRequest, a, b byte) {
+	switch {
+	case r.kind == askSocket && s.asgi:
+		s.speakSocket(r, a, b)
+	case r.taken:
+		s.fail(r, flagQuiet)
+	case !r.started:
+		s.speakFirst(r, a, b)
+	default:
+		s.speakOn(r, a, b)
+	}
+}
+
+func (s *walk) fail(r *walkRequest, flags byte) {
+	s.say(r.thread, frame{number: r.number, kind: kindFailed, flags: flags & flagQuiet}.append(nil), -1)
+	s.end(r, false)
+}
+
+// speakFirst is an application that has not begun its answer.
+func (s *walk) speakFirst(r *walkRequest, a, b byte) {
+	th, n := r.thread, r.number
+	r.noBody = r.kind == askHead
+	switch a % 12 {
+	case 0, 1:
+		text := r.body(b, true)
+		s.respond(r, flagLast, "200 OK", text, "Content-Length", fmt.Sprint(len(text)))
+	case 2, 3:
+		s.respond(r, flagLast, "200 OK", r.body(b, true))
+	case 4, 5:
+		s.respond(r, 0, "200 OK", r.body(b, false), []string{"A", "b", "Content-Length", "100"}[b&2:b&2+2]...)
+	case 6:
+		s.passFile(r, b)
+	case 7, 8:
+		if r.more {
+			r.awaits = true
+			s.ask(r, uint32(b)<<8+1)
+		} else {
+			s.fail(r, 0)
+		}
+	case 9:
+		meta := pairsMarshal(nil, "Link", "</a>")
+		if b >= 224 {
+			meta = mistake(b)
+		}
+		s.say(th, metaFrame(n, kindHints, 0, meta, ""), -1)
+	case 10:
+		switch {
+		case s.asgi:
+			s.fail(r, b)
+		case b&1 != 0:
+			s.say(th, metaFrame(n, kindFields, 0, pairsMarshal(nil, "X-F", "f"), ""), -1)
+		default:
+			r.awaits = true
+			s.say(th, frame{number: n, kind: kindSocket}.append(nil), -1)
+		}
+	case 11:
+		// What has no body, or is a mistake of the application's.
+		status := []string{"204 No Content", "304 Not Modified", "abc", "200 OK\r\n", "500 Error", "200"}[b/16%6]
+		r.noBody, r.started = true, true
+		head := pairsMarshal(appendMarshalText(appendMarshalTuple(nil, 2), status), "A", "b")
+		if b >= 96 {
+			head = mistake(b)
+		}
+		s.sayBody(r, kindResponse, b&flagClose|b&flagLast, head, r.body(0, true))
+	}
+}
+
+// mistake is what an application may have put in the place of a status and its
+// headers.
+func mistake(b byte) []byte {
+	head := appendMarshalText(appendMarshalTuple(nil, 2), "200 OK")
+	pair := appendMarshalText(appendMarshalTuple(appendMarshalList(head, 1), 2), "A")
+	switch b % 8 {
+	case 0: // a set
+		return append(head, '<', 0, 0, 0, 0)
+	case 1: // a complex number
+		return append(pair, 'y', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	case 2: // a number that is too long
+		return append(pair, 'l', 9, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0)
+	case 3: // lists in lists
+		return append(append(pair, bytes.Repeat([]byte{'[', 1, 0, 0, 0}, 3000)...), 'N')
+	case 4:
+		return append(head, 'N')
+	case 5:
+		return appendMarshalText(pair, "x\r\ny")
+	case 6:
+		return appendMarshalInt(pair, 7)
+	}
+	return pairsMarshal(appendMarshalInt(appendMarshalTuple(nil, 2), 200), "A", "b")
+}
+
+// respond begins an answer.
+func (s *walk) respond(r *walkRequest, flags byte, status, body string, fields ...string) {
+	r.started = true
+	if len(fields) == 2 && fields[0] == "Content-Length" && flags&flagLast == 0 {
+		if r.left = 100 - len(body); r.left <= 0 { // Python sees to its end, and says no more
+			r.left, flags = 0, flagLast
+		}
+	}
+	head := pairsMarshal(appendMarshalText(appendMarshalTuple(nil, 2), status), fields...)
+	s.sayBody(r, kindResponse, flags, head, body)
+}
+
+// sayBody says a frame with a piece of the body: a long one goes over the wire
+// beside a pipe.
+func (s *walk) sayBody(r *walkRequest, kind, flags byte, head []byte, body string) {
+	r.sent += len(body)
+	th := r.thread
+	if th.pipe >= 0 && len(body) > 32768 {
+		b := metaFrame(r.number, kind, flags|flagApart, head, body)
+		s.say(th, b[:len(b)-len(body)], -1)
+		th.out = append(th.out, walkPiece{b: []byte(body), fd: -1})
+		s.write()
+	} else {
+		s.say(th, metaFrame(r.number, kind, flags, head, body), -1)
+	}
+	if flags&flagLast != 0 {
+		s.end(r, true)
+	}
+}
+
+// passFile answers with a file, which has the request's mark in it.
+func (s *walk) passFile(r *walkRequest, b byte) {
+	text := r.body(b, true)
+	fd, err := memfd("file", []byte("before"+text))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.say(r.thread, fileFrame(r.number, 6, uint64(len(text)), "200 OK"), fd)
+	s.end(r, true)
+}
+
+// speakOn is an application in the middle of its answer.
+func (s *walk) speakOn(r *walkRequest, a, b byte) {
+	if s.asgi && r.sent >= window {
+		s.hear(r.thread)
+		if r.sent >= window {
+			a = 9 // it waits, unless it fails
+		}
+	}
+	switch a % 10 {
+	case 0, 1, 2:
+		body := r.body(b, false)
+		if r.left >= 0 && len(body) >= r.left {
+			s.sayBody(r, kindBlock, flagLast, nil, body)
+			return
+		}
+		r.left -= len(body)
+		s.sayBody(r, kindBlock, 0, nil, body)
+	case 3, 4, 5:
+		r.whole = r.left < 0
+		s.sayBody(r, kindBlock, flagLast, nil, r.body(b, true))
+	case 6:
+		if s.asgi && r.kind == askTrailer {
+			s.say(r.thread, metaFrame(r.number, kindTrailer, flagLast, pairsMarshal(nil, "x-t", "t"), ""), -1)
+			s.end(r, false)
+			return
+		}
+		s.sayBody(r, kindBlock, flagLast, nil, "")
+		r.whole = false
+	case 7, 8:
+		if r.more {
+			r.awaits = true
+			s.ask(r, uint32(b)<<8+1)
+		}
+	case 9:
+		s.fail(r, b)
+	}
+}
+
+// speakSocket is the application of a WebSocket.
+func (s *walk) speakSocket(r *walkRequest, a, b byte) {
+	n, th := r.number, r.thread
+	switch a %= 10; {
+	case r.accepted && a < 6:
+		if r.sent >= window {
+			s.hear(th)
+		}
+		if r.sent < window {
+			text := r.body(b, false)
+			r.sent += len(text)
+			s.say(th, metaFrame(n, kindMessage, flagLast|b&flagText, nil, text), -1)
+		}
+	case r.accepted && a < 9:
+		meta := appendMarshalText(appendMarshalInt(appendMarshalTuple(nil, 2), 1000+int64(b)*20), strings.Repeat("why", int(b)))
+		s.say(th, metaFrame(n, kindShut, flagLast, meta, ""), -1)
+		s.end(r, false)
+	case r.accepted:
+		s.fail(r, flagQuiet)
+	case r.started:
+		s.speakOn(r, a, b)
+	case a < 7:
+		meta := pairsMarshal(appendMarshalText(appendMarshalTuple(nil, 2), ""), "x-a", "b")
+		if b >= 224 {
+			meta = mistake(b)
+		}
+		s.say(th, metaFrame(n, kindAccept, 0, meta, ""), -1)
+		r.accepted = true
+	case a < 8:
+		s.respond(r, 0, "403 Forbidden", r.body(b, false))
+	case a < 9:
+		s.respond(r, flagLast, "403 Forbidden", r.body(b, true))
+	default:
+		s.fail(r, b)
+	}
+}
+
+// Steps of an honest Python.
+var honestSteps = map[string]func(s *walk, a, b byte){
+	"take": func(s *walk, a, b byte) { s.take(s.threads[int(a)%len(s.threads)]) },
+	"hear": func(s *walk, a, b byte) { s.hear(s.threads[int(a)%len(s.threads)]) },
+	"speak": func(s *walk, a, b byte) {
+		if list := s.running(); len(list) > 0 {
+			s.speak(list[int(a>>4)%len(list)], a&15, b)
+		}
+	},
+	// The application reads on after the end of its answer.
+	"read late": func(s *walk, a, b byte) {
+		var late []*walkRequest
+		for _, r := range s.requests {
+			if r.done && r.hadMore && !r.taken && !s.asgi && len(r.thread.batch) == 0 {
+				late = append(late, r)
+			}
+		}
+		if len(late) > 0 {
+			slices.SortFunc(late, func(a, b *walkRequest) int { return int(int32(b.number - a.number)) })
+			s.ask(late[0], uint32(b)+1)
+		}
+	},
+}
+
+// Steps of a hostile one, beside those.
+var hostileSteps = map[string]func(s *walk, a, b byte){
+	// A frame that could be one.
+	"frame": func(s *walk, a, b byte) {
+		n := s.anyNumber(a >> 5)
+		meta := [][]byte{nil, mistake(b), mistake(b >> 3), pairsMarshal(nil, "A", "b"),
+			pairsMarshal(appendMarshalText(appendMarshalTuple(nil, 2), "200 OK"), "A", "b"),
+			pairsMarshal(appendMarshalText(appendMarshalTuple(nil, 2), ""), "A", "b"),
+			appendMarshalText(appendMarshalInt(appendMarshalTuple(nil, 2), 1000), "why"),
+			appendMarshalTuple(nil, 1<<30)}[b%8]
+		body := []string{"", fmt.Sprintf("<n%d>", n), "\x01\x00\x00\x00", strings.Repeat("\x00", 16), strings.Repeat("b", 70000)}[b>>3%5]
+		kinds := []byte{kindResponse, kindBlock, kindFile, kindFailed, kindRead, kindHints, kindFields, kindSocket, kindAccept,
+			kindMessage, kindShut, kindTrailer, kindLeft, kindHere, kindRetire, kindPipe, kindReady, kindWatch, b}
+		s.say(s.threads[0], metaFrame(n, kinds[int(a&31)%len(kinds)], b>>4, meta, body), s.anyDescriptor(a^b))
+	},
+	// A header in which everything is anything.
+	"header": func(s *walk, a, b byte) {
+		n := s.anyNumber(a >> 5)
+		s.say(s.threads[0], frame{length: uint32(b) << (a % 25), meta: uint32(b>>4) << (a % 25), number: n, kind: a % 48, flags: b}.append(nil), s.anyDescriptor(b))
+	},
+	"bytes": func(s *walk, a, b byte) {
+		s.say(s.threads[0], bytes.Repeat([]byte{a, b, 0}, int(b)%40+1), s.anyDescriptor(a))
+	},
+	// Beside a pipe, bytes that belong to no frame.
+	"stray": func(s *walk, a, b byte) {
+		s.threads[0].out = append(s.threads[0].out, walkPiece{b: []byte{a}, fd: s.anyDescriptor(b)})
+	},
+	"flood": func(s *walk, a, b byte) {
+		n, body := s.anyNumber(a>>5), strings.Repeat("f", 60000)
+		kind := []byte{kindBlock, kindMessage, kindResponse, kindHints}[b%4]
+		for range 100 {
+			s.say(s.threads[0], metaFrame(n, kind, 0, nil, body), -1)
+			s.run()
+		}
+	},
+	"ask on": func(s *walk, a, b byte) {
+		n := s.anyNumber(a >> 5)
+		for range int(b) {
+			s.say(s.threads[0], binary.LittleEndian.AppendUint32(frame{length: 4, number: n, kind: kindRead}.append(nil), 1<<31), -1)
+		}
+	},
+	"pipe": func(s *walk, a, b byte) {
+		if th := s.threads[0]; th.pipe < 0 && !s.python.closed {
+			s.openPipe(th)
+		}
+	},
+	"shut wire": func(s *walk, a, b byte) { _ = unix.Shutdown(s.far, int(b%3)) },
+	"close pipe": func(s *walk, a, b byte) {
+		if th := s.threads[0]; th.pipe >= 0 {
+			closeAll(th.pipe)
+			th.pipe = -1
+		}
+	},
+	// What a request is in the shared memory.
+	"words": func(s *walk, a, b byte) {
+		[]*atomic.Uint32{&s.python.begun[0], &s.python.halts[0], &s.python.giveUp[0]}[a%3].Store(s.anyNumber(b))
+	},
+}
+
+// anyNumber is that of a request: a new one mostly, an old one, one to come, none.
+func (s *walk) anyNumber(a byte) uint32 {
+	switch a %= 8; a {
+	case 6:
+		return 0
+	case 7:
+		return s.python.number + 1
+	}
+	return s.python.number - uint32(a)/2
+}
+
+// anyDescriptor is one of a file, of a pipe or of a socket, or mostly none.
+func (s *walk) anyDescriptor(a byte) int {
+	var ends [2]int
+	var err error
+	switch a % 16 {
+	case 0, 1:
+		ends[0], err = memfd("file", make([]byte, 100))
+		ends[1] = -1
+	case 2:
+		err = unix.Pipe2(ends[:], unix.O_CLOEXEC)
+	case 3:
+		ends[0], ends[1], err = socketpair(unix.SOCK_STREAM)
+	default:
+		return -1
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	closeAll(ends[1])
+	return ends[0]
+}
+
+// Promises -------------------------------------------------------------------
+
+// check holds what clients have got against what was said to whom.
+func (s *walk) check() {
+	s.t.Helper()
+	for _, c := range s.clients {
+		s.checkMarks(c)
+	}
+	open, files, talks := 0, 0, 0
+	for fd, c := range s.worker.conns {
+		if c == nil {
+			continue
+		}
+		if c.fd != fd {
+			s.t.Fatalf("connection %d is at home at %d", c.fd, fd)
+		}
+		if open++; c.file >= 0 {
+			files++
+		}
+		if c.talk != nil {
+			talks++
+		}
+	}
+	if open != s.open || files != s.files || talks > s.talks || s.pool.out < 0 {
+		s.t.Fatalf("%d connections, %d files, %d WebSockets, counted %d, %d and %d; %d bytes in use",
+			open, files, talks, s.open, s.files, s.talks, s.pool.out)
+	}
+	kept := s.pool.out
+	for _, l := range s.python.lanes {
+		kept += cap(l.in) + cap(l.out)
+	}
+	if kept > walkMemory {
+		s.t.Fatalf("%d bytes are kept", kept)
+	}
+}
+
+// checkMarks looks at what a client has got since the last time.
+func (s *walk) checkMarks(c *walkClient) {
+	for {
+		at := bytes.Index(c.got[c.checked:], []byte("<n"))
+		if at < 0 {
+			c.checked = max(c.checked, len(c.got)-1)
+			return
+		}
+		digits, _, ok := bytes.Cut(c.got[c.checked+at+2:], []byte(">"))
+		if !ok || len(digits) > 10 {
+			return
+		}
+		c.checked += at + 2
+		var number uint32
+		_, _ = fmt.Sscanf(string(digits), "%d", &number)
+		r := s.requests[number]
+		if r == nil || r.mark == "" {
+			continue
+		}
+		if r.client != c.serial || r.nth < c.answers && !s.hostile {
+			s.t.Fatalf("client %d, which waits for answer %d, has got what was said to request %d, %s", c.serial, c.answers, number, r.mark)
+		}
+		c.answers = r.nth
+	}
+}
+
+// rest has everybody go on until nothing happens any more, with an application
+// that answers what it can.
+func (s *walk) rest() {
+	for turn := 0; ; turn++ {
+		if turn > walkTurns {
+			s.t.Fatal("the walk does not come to rest")
+		}
+		s.run()
+		moved := false
+		for _, c := range s.clients {
+			before := len(c.pending)
+			c.send("")
+			moved = moved || len(c.pending) != before
+		}
+		for _, th := range s.threads {
+			moved = s.hear(th) || moved
+			moved = s.take(th) || moved
+		}
+		moved = s.takeOver() || moved
+		for _, r := range s.running() {
+			if r.accepted {
+				s.speakSocket(r, 6, 0)
+			} else if r.started && !r.taken {
+				s.speakOn(r, 3, 4)
+			} else {
+				s.speak(r, 0, 4)
+			}
+			moved = true
+		}
+		s.check()
+		if !moved && !s.write() {
+			return
+		}
+	}
+}
+
+// finish ends a walk with an honest Python: everybody does what is left to do,
+// and then leaves.
+func (s *walk) finish() {
+	s.t.Helper()
+	for _, c := range s.clients {
+		c.deaf = false
+	}
+	s.rest()
+	for _, c := range s.clients {
+		s.checkAnswers(c)
+	}
+	for _, c := range s.clients {
+		closeAll(c.fd)
+		c.fd = -1
+	}
+	s.rest()
+	s.checkGivenUp()
+	s.now += int64(time.Hour)
+	s.tick()
+	s.rest()
+	s.checkGivenUp()
+	s.checkEmpty()
+}
+
+// checkEmpty looks for what is left behind when every client has left.
+func (s *walk) checkEmpty() {
+	s.t.Helper()
+	running := 0
+	for _, l := range s.python.lanes {
+		running += len(l.flight) + len(l.streams)
+	}
+	if s.open+s.talks+s.files+s.pool.out+len(s.waiting)+len(s.late)+len(s.pumps)+running != 0 {
+		s.t.Fatalf("left behind: %d connections, %d WebSockets, %d files, %d bytes, %d waiting requests, %d pumps, %d requests in Python",
+			s.open, s.talks, s.files, s.pool.out, len(s.waiting)+len(s.late), len(s.pumps), running)
+	}
+}
+
+// checkAnswers looks whether a client has an answer to each of its requests.
+func (s *walk) checkAnswers(c *walkClient) {
+	if c.fd < 0 || c.wild {
+		return
+	}
+	for _, r := range s.requests {
+		end := fmt.Appendf(nil, "<e%d>", r.number)
+		if r.client == c.serial && r.whole && !r.noBody && r.left < 0 && !c.shut && !c.wasDeaf && !s.moved && !bytes.Contains(c.got, end) {
+			s.t.Fatalf("client %d has no %s (%s): %s", c.serial, end, r.mark, cut(string(c.got)))
+		}
+	}
+	if c.talks {
+		return
+	}
+	list, whole := statuses(s.t, c.got, c.methods)
+	if len(list) > c.asked || !c.closed && (len(list) < c.asked || !whole) {
+		s.t.Fatalf("client %d has answers %v to %d requests: %s", c.serial, list, c.asked, cut(string(c.got)))
+	}
+}
+
+func (s *walk) checkGivenUp() {
+	s.t.Helper()
+	if s.python.closed || s.python.eof {
+		s.t.Fatal("an honest Python is given up")
+	}
+	for _, l := range s.python.lanes {
+		if l.lost {
+			s.t.Fatalf("lane %d is given up", l.index)
+		}
+	}
+}
+
+// checkReplaced looks whether a worker that has given its Python up has answered
+// for it.
+func (s *walk) checkReplaced() {
+	s.t.Helper()
+	if !s.python.closed {
+		return
+	}
+	for _, c := range s.worker.conns {
+		if c != nil && (c.state == inLane || c.state == waiting && !slices.Contains(s.late, c)) {
+			s.t.Fatalf("Python is given up, and %s still waits for it in state %d", c.line(), c.state)
+		}
+	}
+	if !s.stopping || len(s.python.busy) > 0 {
+		s.t.Fatalf("Python is given up, and the worker goes on: stopping %v, %d busy lanes", s.stopping, len(s.python.busy))
+	}
+}
+
+// countDescriptors fails when the test has more of them in the end.
+func countDescriptors(t testing.TB) {
+	count := func() int {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	devNull() // stays open
+	before := count()
+	t.Cleanup(func() {
+		if after := count(); after != before {
+			t.Errorf("%d descriptors were open, and %d are", before, after)
+		}
+	})
+}
+
+// Walks ----------------------------------------------------------------------
+
+// walkStep is what one of all may do.
+type walkStep struct {
+	name string
+	do   func(s *walk, a, b byte)
+}
+
+// weigh makes a table of steps, by how often each is to come.
+func weigh(steps map[string]func(s *walk, a, b byte), weights ...any) (list []walkStep) {
+	for pair := range slices.Chunk(weights, 2) {
+		name := pair[0].(string)
+		for range pair[1].(int) {
+			list = append(list, walkStep{name, steps[name]})
+		}
+	}
+	return list
+}
+
+var honestTable = slices.Concat(
+	weigh(worldSteps, "ask", 8, "ask in part", 3, "go on", 3, "frames", 4, "garbage", 1, "shut", 1, "leave", 1, "connect", 2,
+		"deaf", 1, "tick", 1, "moment", 1, "retire", 1, "part", 1, "hand over", 1),
+	weigh(honestSteps, "take", 10, "hear", 4, "speak", 20, "read late", 1))
+
+var hostileTable = slices.Concat(
+	weigh(worldSteps, "ask", 8, "ask in part", 3, "go on", 3, "frames", 4, "garbage", 1, "shut", 1, "leave", 1, "connect", 2,
+		"deaf", 1, "tick", 1, "moment", 1, "retire", 1, "part", 1, "hand over", 1),
+	weigh(honestSteps, "take", 8, "hear", 2, "speak", 12),
+	weigh(hostileSteps, "frame", 6, "header", 1, "bytes", 1, "stray", 1, "flood", 1, "ask on", 1, "pipe", 1, "shut wire", 1,
+		"close pipe", 1, "words", 1))
+
+// steps takes every three bytes of a walk for a step. With -v it tells them.
+func (s *walk) steps(script []byte, table []walkStep, check func()) {
+	for n := 0; len(script) >= 3 && n < walkSteps; script, n = script[3:], n+1 {
+		step := table[int(script[0]&(walkSplit-1))%len(table)]
+		s.split = script[0]&walkSplit != 0
+		if testing.Verbose() {
+			s.t.Logf("%s %d %d, held %v", step.name, script[1], script[2], script[0]&walkHeld != 0)
+		}
+		step.do(s, script[1], script[2])
+		s.split = false
+		if s.python.eof && !s.pythonGone {
+			s.died(unix.WaitStatus(unix.SIGKILL)) // as it is going to
+		}
+		if script[0]&walkHeld == 0 {
+			s.run()
+			s.check()
+			check()
+		}
+	}
+	s.run()
+}
+
+// walkSeeds are walks that are told by their steps' names, and others at random,
+// the same each time.
+func walkSeeds(f *testing.F, table []walkStep) {
+	for _, told := range []struct {
+		kind  byte
+		steps []any
+	}{
+		// What comes for a WebSocket that is over leaves a file behind it alone.
+		{walkASGI, []any{"ask", 0, 16, "take", 0, 0, "speak", 0, 0, "ask", 1, 0, "take", 0, 0, "frames", 0, 13,
+			"speak held", 0, 0, "speak", 0x16, 0}},
+		// A body is read after the answer.
+		{0, []any{"ask", 0, 5, "take", 0, 0, "speak", 0, 3, "read late", 0, 9}},
+		{walkThreads, []any{"ask", 0, 5, "take", 0, 0, "take", 1, 0, "speak", 0, 3, "read late", 0, 9}},
+		{walkPipe, []any{"ask", 0, 6, "go on", 0, 0, "take", 0, 0, "speak", 7, 255, "hear", 0, 0, "speak", 0, 12, "read late", 0, 9}},
+		// A WebSocket is accepted by what cannot be sent.
+		{walkASGI, []any{"ask", 0, 16, "take", 0, 0, "speak", 0, 229, "speak", 0, 0, "speak", 6, 0}},
+		{walkASGI, []any{"ask", 0, 16, "take", 0, 0, "speak", 0, 224, "speak", 0, 0, "speak", 6, 0}},
+		// The head of an answer has a set in it, or lists in lists.
+		{0, []any{"ask", 0, 0, "take", 0, 0, "speak", 11, 224}},
+		{walkASGI, []any{"ask", 0, 0, "take", 0, 0, "speak", 11, 227}},
+		// Several lanes, and a client that leaves while its body is asked for.
+		{walkThreads, []any{"ask", 0, 6, "ask", 1, 0, "take", 0, 0, "take", 1, 0, "speak", 7, 255, "leave", 0, 0, "hear", 1, 0, "speak", 0, 3}},
+		{walkSibling, []any{"ask", 0, 0, "ask", 1, 0, "ask", 2, 0, "moment", 0, 255, "take", 0, 0, "speak", 2, 3, "hand over", 0, 0}},
+	} {
+		b := []byte{told.kind}
+		for of := range slices.Chunk(told.steps, 3) {
+			name, held := strings.CutSuffix(of[0].(string), " held")
+			op := byte(slices.IndexFunc(table, func(step walkStep) bool { return step.name == name }))
+			if held {
+				op |= walkHeld
+			}
+			b = append(b, op, byte(of[1].(int)), byte(of[2].(int)))
+		}
+		f.Add(b)
+	}
+	for i := range 32 {
+		b := []byte{byte(i)}
+		for j := range 3 * 60 {
+			x := uint32(i*7919+j*104729) * 2654435761
+			b = append(b, byte(x>>24))
+		}
+		f.Add(b)
+	}
+}
+
+// FuzzHonest: nothing that clients do, in whatever order frames arrive, has a
+// worker give up a Python that keeps to the rules, or confuses its clients.
+func FuzzHonest(f *testing.F) {
+	walkSeeds(f, honestTable)
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) == 0 {
+			return
+		}
+		countDescriptors(t)
+		s := newWalk(t, script[0])
+		s.steps(script[1:], honestTable, s.checkGivenUp)
+		s.finish()
+	})
+}
+
+// FuzzHostilePython: whatever Python says, the worker survives it. It keeps
+// neither memory nor descriptors for that, a client that has asked for nothing
+// gets nothing, and when Python is given up the others get an answer.
+func FuzzHostilePython(f *testing.F) {
+	walkSeeds(f, hostileTable)
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) == 0 {
+			return
+		}
+		countDescriptors(t)
+		s := newWalk(t, script[0])
+		s.hostile = true
+		silent := s.clients[walkClients-1]
+		s.steps(script[1:], hostileTable, func() {
+			if len(silent.got) > 0 && silent.asked == 0 && !silent.wild && !s.moved {
+				t.Fatalf("a client that has asked for nothing has got %s", cut(string(silent.got)))
+			}
+			s.checkReplaced()
+		})
+		s.abandon(newBadRequest(502, "", "")) // unless it has been
+		s.run()
+		s.checkReplaced()
+		for _, c := range s.clients {
+			closeAll(c.fd)
+			c.fd = -1
+		}
+		s.now += int64(time.Hour)
+		s.tick()
+		s.takeOver()
+		s.run()
+		s.checkEmpty()
+	})
+}
