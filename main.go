@@ -13,6 +13,7 @@
 //	worker.go     a worker's loop, signals, dispatch, limits in time
 //	queue.go      the requests that wait there: order, clients that leave
 //	client.go     one client's connection
+//	memory.go     what is held for all of them, and who gives way
 //	tls.go        its TLS; cert.go certificates, cipher.go the list of ciphers,
 //	              pump.go requests that a sibling answers through this worker
 //	http.go       HTTP/1.1, bytes to a request and a response to bytes
@@ -29,7 +30,7 @@
 //	status.go     what it is doing, for --status; metrics.go for --metrics
 //	config.go     the table of settings; kind.go their types, flag.go the flags
 //	identity.go   users and groups, the way into the background
-//	cgroup.go     CPUs that may be used, kills for want of memory
+//	cgroup.go     CPUs and memory that may be used, kills for want of memory
 //	reload.go     files that --reload watches (debug.py)
 //	log.go        error and access log; accessjson.go, syslog.go, statsd.go
 //	              (by datagram.go), relay.go Python's records on their way

@@ -34,7 +34,11 @@ const (
 	lingerIdle  = 2 * time.Second  // for a client to read the last answer
 	lingerLimit = 30 * time.Second // if it sends the rest of its request first
 	acceptPause = time.Second      // after running out of descriptors
-	killDelay   = time.Second      // from ABRT to KILL of a Python that hangs
+
+	// For a client to send a head or to do a handshake; then its place is another's
+	// who wants it.
+	placePatience = time.Second
+	killDelay     = time.Second // from ABRT to KILL of a Python that hangs
 )
 
 // Limits in bytes.
@@ -42,8 +46,7 @@ const (
 	firstRead   = 4 << 10   // of a response that its client does not take at once
 	headRead    = 16 << 10  // at once, of a head and what follows it
 	held        = 1 << 20   // of a body, and of a response, for one connection
-	heldPressed = 64 << 10  // the same when all connections together hold much
-	heldTotal   = 128 << 20 // which is this much
+	heldPressed = 64 << 10  // the same when half of what all connections may hold is held
 	resumeAt    = 256 << 10 // a response goes on below this
 	coalesce    = 64 << 10  // of small blocks for one write
 	turnMax     = 1 << 20   // sent from a file, or thrown away, before others have their turn
@@ -118,9 +121,12 @@ type worker struct {
 	serial  int32  // of the newest connection
 	files   int    // to be sent
 	resting idlers // idle connections, the longest idle first
+	lagging idlers // those on which a part of a request or of a handshake has come
 
 	descriptors int   // that connections, files, pumps and lanes may take
 	silent      int64 // about a crowd, until then
+	gaveWay     int   // connections that ended for want of memory, of which the log does not know yet
+	hushed      int64 // about these, until then
 	pool        pool
 	idle        []*request // parsed heads for reuse
 
@@ -261,6 +267,7 @@ func newWorker() (*worker, error) {
 	}
 	w.server = cfg.serverField()
 	w.deflater.pool = &w.sockets
+	w.pool.limit = heldLimit("", cfg.workers)
 	if w.asgi = cfg.family() == familyASGI; w.asgi {
 		if cfg.headerMap == "drop" {
 			// Names with an underscore mean nothing else to an application that
@@ -465,6 +472,11 @@ func (w *worker) loop() {
 		if w.partAt != 0 {
 			wait = min(wait, w.partAt-w.now)
 		}
+		if c := w.lagging.first; c != nil && !w.armed {
+			if left := c.since + int64(placePatience) - w.now; left > 0 {
+				wait = min(wait, left) // or new ones could come before the next tick
+			}
+		}
 		if patience := w.patience(); len(w.waiting) > 0 && patience > 0 {
 			if left := w.waiting[0].since + patience - w.now; left > 0 {
 				wait = min(wait, left)
@@ -481,6 +493,7 @@ func (w *worker) loop() {
 		w.clock.refresh()
 		for i := range events[:n] {
 			w.handle(&events[i])
+			w.relieve()
 		}
 		if w.tls != nil && w.tls.alone && len(w.tls.running) > 0 {
 			runtime.Gosched()
@@ -700,8 +713,9 @@ func (w *worker) end() {
 		if c.state == readingHead && len(c.in) == 0 {
 			c.unread = true
 			w.advance(c)
-		} else if c.state == handshaking && c.secure == nil && readable(c.fd) {
-			w.shake(c)
+		} else if c.state == handshaking && c.secure == nil {
+			c.unread = true
+			w.readHello(c)
 		}
 		switch {
 		case c.fd < 0 || c.state > readingHead:
@@ -775,7 +789,7 @@ func (w *worker) arm() {
 	p := w.python
 	want := p.ready && !p.closed && !p.eof && (!w.stopping || w.ending) && !w.quitting &&
 		!p.stuck() && len(w.waiting) < depthMax &&
-		(!w.full() || w.resting.first != nil) && w.paused <= w.now &&
+		(!w.full() || w.slowest() != nil) && w.paused <= w.now &&
 		(w.alone || p.idle() > 0 || !w.asgi && p.pace < int64(moment)/4)
 	if want == w.armed {
 		return
@@ -834,23 +848,51 @@ func (w *worker) countDescriptors() error {
 	return nil
 }
 
-// makeWay closes the connection that has been idle for longest, as another
-// client wants its place. One that has just sent something is not idle.
+// slowest is the connection that can make way: the longest idle, or without one
+// the oldest of those that lag for too long. A body may take its time while it keeps to the
+// least rate, and a handshake's place is not free before it is its client's turn.
+func (w *worker) slowest() *conn {
+	if w.resting.first != nil {
+		return w.resting.first
+	}
+	for {
+		c := w.lagging.first
+		if c == nil || w.now-c.since < int64(placePatience) {
+			return nil
+		}
+		if !(c.state == readingBody && !c.upload.late(w.now, placePatience) || c.shakes() && !c.secure.waits.Load()) {
+			return c
+		}
+		c.unlist()
+		w.lag(c)
+	}
+}
+
+// makeWay closes the slowest connection, as another client wants its place. One
+// that has just sent something may not be slow.
 func (w *worker) makeWay() bool {
 	for range acceptAtOnce {
-		c := w.resting.first
+		c := w.slowest()
 		if c == nil {
 			return false
 		}
-		if c.state <= readingHead && readable(c.fd) {
+		if c.state <= readingBody && !c.shakes() && readable(c.fd) {
 			w.client(c, unix.EPOLLIN)
 			if c.fd >= 0 {
 				continue
 			}
 		}
-		if c.fd >= 0 {
+		switch {
+		case c.fd < 0:
+		case c.list == &w.resting:
 			w.crowded("idle ones are closed for new ones")
 			w.close(c)
+		default:
+			w.crowded("slow ones are closed for new ones")
+			c.unlist()
+			if w.yield(c); c.fd >= 0 && !c.shakes() {
+				w.close(c)
+			}
 		}
 		return true
 	}
@@ -878,7 +920,7 @@ func (w *worker) accept(fd int) {
 		}
 	}
 	for range acceptAtOnce {
-		if l == nil || w.full() && w.resting.first == nil {
+		if l == nil || w.full() && w.slowest() == nil {
 			return
 		}
 		var sa unix.RawSockaddrAny
@@ -1345,7 +1387,7 @@ func (w *worker) discardable() int {
 // holdable is how much of one body or response may be held: less when many
 // connections hold much.
 func (w *worker) holdable() int {
-	if w.pool.out > heldTotal {
+	if w.pool.out > w.pool.limit/2 {
 		return heldPressed
 	}
 	return held
@@ -1482,6 +1524,7 @@ func (w *worker) tick() {
 	for _, c := range w.conns {
 		if c != nil {
 			w.hurry(c)
+			w.age(c)
 		}
 	}
 	if l := w.python.oldest(); l != nil {
@@ -1506,7 +1549,7 @@ func (w *worker) tick() {
 	w.outgrow()
 	w.pool.trim()
 	if w.tls != nil {
-		w.tls.makeRoom(w.now, len(w.tls.queue))
+		w.tls.look(w.now)
 		w.renew()
 	}
 }
@@ -1538,7 +1581,7 @@ func (w *worker) hurry(c *conn) {
 // expire ends a wait for a head, for a handshake, or after the last answer.
 func (w *worker) expire(c *conn) {
 	switch {
-	case c.state == handshaking && c.secure != nil:
+	case c.shakes():
 		c.secure.giveUp()
 		c.expires = 0
 	case c.state == readingHead && len(c.in) > 0 && !w.ending:
