@@ -198,10 +198,10 @@ func (w *worker) shake(c *conn) {
 	go s.run(t)
 }
 
-// look is called once a second.
-func (t *terminator) look(now int64) {
+// forgetLeft takes those out of the queue that are gone: nobody gets to its end while
+// there are newer ones.
+func (t *terminator) forgetLeft() {
 	t.queue = slices.DeleteFunc(t.queue, func(c *conn) bool { return c.fd < 0 })
-	t.makeRoom(now, len(t.queue))
 }
 
 // makeRoom ends up to n handshakes that have waited for their clients for long

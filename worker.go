@@ -268,6 +268,8 @@ func newWorker() (*worker, error) {
 	w.server = cfg.serverField()
 	w.deflater.pool = &w.sockets
 	w.pool.limit = heldLimit("", cfg.workers)
+	// Near this the collector works harder. It is the garbage on top and the worker itself.
+	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
 	if w.asgi = cfg.family() == familyASGI; w.asgi {
 		if cfg.headerMap == "drop" {
 			// Names with an underscore mean nothing else to an application that
@@ -473,14 +475,14 @@ func (w *worker) loop() {
 			wait = min(wait, w.partAt-w.now)
 		}
 		if c := w.lagging.first; c != nil && !w.armed {
-			if left := c.since + int64(placePatience) - w.now; left > 0 {
-				wait = min(wait, left) // or new ones could come before the next tick
-			}
+			wait = sooner(wait, c.since+int64(placePatience)-w.now)
+		}
+		if t := w.tls; t != nil && len(t.queue) > 0 {
+			t.makeRoom(w.now, len(t.queue))
+			wait = sooner(wait, t.running[0].begun+int64(placePatience)-w.now)
 		}
 		if patience := w.patience(); len(w.waiting) > 0 && patience > 0 {
-			if left := w.waiting[0].since + patience - w.now; left > 0 {
-				wait = min(wait, left)
-			}
+			wait = sooner(wait, w.waiting[0].since+patience-w.now)
 		}
 		if left := w.log.statsd.flush(w.now); left >= 0 {
 			wait = min(wait, left)
@@ -517,6 +519,14 @@ func (w *worker) loop() {
 		w.arm()
 		w.access.flush()
 	}
+}
+
+// sooner is the wait for what is due at a time of its own, if that is still to come.
+func sooner(wait, left int64) int64 {
+	if left > 0 {
+		return min(wait, left)
+	}
+	return wait
 }
 
 func (w *worker) handle(e *unix.EpollEvent) {
@@ -1549,7 +1559,7 @@ func (w *worker) tick() {
 	w.outgrow()
 	w.pool.trim()
 	if w.tls != nil {
-		w.tls.look(w.now)
+		w.tls.forgetLeft()
 		w.renew()
 	}
 }
