@@ -355,7 +355,7 @@ They are started when requests need them.
 		kind:    posInt,
 		def:     "1000",
 		usage:   "connections that one worker holds at once",
-		doc: `Idle ones count, and make way: when there are so many, each new one closes the one that has been idle for longest, and waits to be accepted if none is idle.
+		doc: `Idle ones count, and make way: when there are so many, each new one closes the one that has been idle for longest, or without one the oldest on which half a request came more than a second ago, and waits to be accepted if there is none.
 With gevent and eventlet it is also the number of requests that run at once.
 With asgi the default is no limit.
 0 is no limit but that of open files, which bounds them in any case.`,

@@ -1277,6 +1277,10 @@ func (w *worker) feed(c *conn) {
 	for c.asked && c.fd >= 0 || c.asked && c.broken != nil {
 		f := frame{number: c.number, kind: kindBody}
 		if c.indirect {
+			if w.asgi && !c.lane.roomy() {
+				c.lane.awaitRoom(c)
+				return
+			}
 			c.indirect, c.asked, c.want = false, false, 0
 			f.kind = kindRequest
 			b := w.environ(c, w.fbuf[:0])
