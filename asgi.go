@@ -468,6 +468,7 @@ func (w *worker) appendOwnFields(b []byte) []byte {
 // hear takes what a WebSocket's client says, as far as the application has taken
 // what came before.
 func (w *worker) hear(c *conn) {
+	defer w.weigh(c)
 	piece := -1 // where on the wire its latest frame begins, while more can be added to that
 	for turn := 0; c.fd >= 0 && c.lane != nil; {
 		if c.want <= 0 || c.talk.bye != nil {

@@ -1,10 +1,11 @@
 package main
 
-// What the kernel allows. Control groups say how much CPU time this process may
-// have, and whether a process beside it was killed for want of memory
-// (cgroups(7); cpu.max and memory.events of version 2, cpu.cfs_quota_us and
-// memory.oom_control of version 1); limits (getrlimit(2)) how many files a
-// process may open and how many processes a user may have.
+// What the kernel allows. Control groups say how much CPU time and memory this
+// process may have, and whether a process beside it was killed for want of
+// memory (cgroups(7); cpu.max, memory.max and memory.events of version 2,
+// cpu.cfs_quota_us, memory.limit_in_bytes and memory.oom_control of version 1);
+// limits (getrlimit(2)) how many files a process may open and how many processes
+// a user may have.
 
 import (
 	"fmt"
@@ -86,6 +87,19 @@ func quotaCPUs(root string) (cpus int) {
 		limit(strings.TrimSpace(readText(dir+"/cpu.cfs_quota_us")), strings.TrimSpace(readText(dir+"/cpu.cfs_period_us")))
 	}
 	return cpus
+}
+
+// memoryLimit is how many bytes the groups allow, 0 when they set no limit.
+func memoryLimit(root string) (least int64) {
+	for _, place := range []struct{ controller, file string }{{"", "/memory.max"}, {"memory", "/memory.limit_in_bytes"}} {
+		for _, dir := range cgroupDirs(root, place.controller) {
+			n, err := strconv.ParseInt(strings.TrimSpace(readText(dir+place.file)), 10, 64)
+			if err == nil && n > 0 && (least == 0 || n < least) { // max is none; version 1 says none by a huge one
+				least = n
+			}
+		}
+	}
+	return least
 }
 
 // usableCPUs is how many CPUs this process can keep busy.

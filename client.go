@@ -46,10 +46,14 @@ type conn struct {
 	lent    bool    // its TLS is a sibling's, which lends it for one request
 	served  int     // requests
 
-	resting       bool  // in the worker's list of idle ones
-	before, after *conn // there
+	list          *idlers // that it is in, of the worker's
+	before, after *conn   // there
+
+	weight int   // bytes held for it beside the pool's buffers, as last weighed
+	slow   uint8 // seconds for which the client has been waited for while something was held for it
 
 	in    []byte   // from the head's first byte on
+	shed  []byte   // the buffer that the head's slices are in, when that is no longer in
 	tried int      // bytes of in that parse has seen
 	head  int      // length of the parsed head
 	next  int      // where in in the next request begins
@@ -207,8 +211,8 @@ func (w *worker) advance(c *conn) {
 		switch c.state {
 		case handshaking:
 			w.watch(c) // greet hears of the first byte
-			if len(c.in) > 0 && c.secure == nil {
-				w.shake(c)
+			if c.secure == nil {
+				w.readHello(c)
 			}
 			return
 		case readingHead:
@@ -232,8 +236,12 @@ func (w *worker) advance(c *conn) {
 				return
 			}
 			if !w.readBody(c) {
-				if w.asgi && c.state == readingBody && c.fd >= 0 {
+				switch {
+				case c.state != readingBody || c.fd < 0:
+				case w.asgi:
 					w.enqueue(c) // it may answer before it has seen all
+				default:
+					w.lag(c)
 				}
 				return
 			}
@@ -296,14 +304,26 @@ func (w *worker) readHead(c *conn) bool {
 // awaitHead sets the time by which a head has to be there, or its first byte.
 func (w *worker) awaitHead(c *conn) {
 	limit := w.cfg.clientHeaderTimeout
-	if len(c.in) == 0 && c.served > 0 {
+	switch {
+	case len(c.in) == 0 && c.served > 0:
 		limit = w.cfg.keepalive
+	case len(c.in) > 0 && c.state == handshaking:
+		limit = handshakeLimit
 	}
 	if c.expires = 0; limit > 0 {
 		c.expires = w.now + int64(limit)
 	}
-	if w.resting.remove(c); len(c.in) == 0 {
+	if c.unlist(); len(c.in) == 0 {
 		w.resting.add(c)
+	}
+}
+
+// lag is called when a client has sent a part of something: of a PROXY header, of a
+// TLS handshake, of a head, or of a body that nobody has yet.
+func (w *worker) lag(c *conn) {
+	if c.list != &w.lagging {
+		c.since = w.now
+		w.lagging.add(c)
 	}
 }
 
@@ -314,14 +334,16 @@ func (c *conn) hasten(by int64) {
 	}
 }
 
-// idlers are the connections that are idle, in the order in which they became so.
+// idlers are the connections on which a client lets us wait, in the order in which
+// they began to.
 type idlers struct{ first, last *conn }
 
 func (l *idlers) add(c *conn) {
-	if c.resting {
+	if c.list == l {
 		return
 	}
-	c.resting, c.before = true, l.last
+	c.unlist()
+	c.list, c.before = l, l.last
 	if l.last == nil {
 		l.first = c
 	} else {
@@ -330,8 +352,10 @@ func (l *idlers) add(c *conn) {
 	l.last = c
 }
 
-func (l *idlers) remove(c *conn) {
-	if !c.resting {
+// unlist takes it out of the list that it is in, if it is in one.
+func (c *conn) unlist() {
+	l := c.list
+	if l == nil {
 		return
 	}
 	if c.before == nil {
@@ -344,7 +368,7 @@ func (l *idlers) remove(c *conn) {
 	} else {
 		c.after.before = c.before
 	}
-	c.resting, c.before, c.after = false, nil, nil
+	c.list, c.before, c.after = nil, nil, nil
 }
 
 // parseProxy looks for a PROXY header: false when it is refused. Without one
@@ -384,8 +408,9 @@ func (w *worker) parse(c *conn) bool {
 		}
 		if !c.opening && w.tls != nil {
 			c.state = handshaking
-			w.watch(c)
-			w.shake(c)
+			w.awaitHead(c)
+		} else if c.opening {
+			w.lag(c)
 		}
 		return true
 	}
@@ -402,10 +427,13 @@ func (w *worker) parse(c *conn) bool {
 		return false
 	}
 	if n == 0 {
+		w.lag(c)
 		return true
 	}
+	c.unlist()
 	c.head, c.next = n, n
 	c.state, c.expires = readingBody, 0
+	w.weigh(c)
 	if limit := w.cfg.limitRequestBody; limit > 0 && c.req.contentLength > limit {
 		w.refuse(c, badBodyLimit(limit))
 		return false
@@ -500,6 +528,7 @@ func (w *worker) decode(c *conn, raw []byte) bool {
 		c.trailer, c.decoder = c.decoder.trailer, nil
 		w.stash(c, raw[n:])
 	}
+	w.weigh(c)
 	return true
 }
 
@@ -508,8 +537,7 @@ func (w *worker) decode(c *conn, raw []byte) bool {
 func (w *worker) stash(c *conn, rest []byte) {
 	if c.head+len(rest) > cap(c.in) {
 		bigger := w.pool.get(c.head + len(rest))
-		w.pool.forget(c.in)
-		c.in = append(bigger, c.in[:c.head]...)
+		c.shed, c.in = c.in, append(bigger, c.in[:c.head]...)
 	}
 	c.in = append(c.in[:c.head], rest...)
 	c.next = c.head
@@ -828,6 +856,7 @@ func (w *worker) goOn() {
 		if c.fd >= 0 && (!pending || c.talk != nil) { // which has two directions
 			w.advance(c)
 		}
+		w.relieve()
 	}
 }
 
@@ -837,7 +866,7 @@ func (w *worker) goOn() {
 func (w *worker) leave(c *conn) {
 	c.secure = nil // what still comes is not worth decrypting
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
-	w.recycle(c)
+	w.release(c)
 	c.state, c.unread = lingering, true
 	if c.lent { // its client may be slow, and closing now would pass for a cut
 		c.expires, c.closeAt = 0, math.MaxInt64 // the sibling has the limits
@@ -883,6 +912,12 @@ func (w *worker) lost(c *conn) {
 		c.forbidEnd()
 		w.unplug(c)
 		c.broken = leftEarly(499, "the client left")
+		if c.talk != nil {
+			c.talk.decoder.release()
+		} else if c.decoder != nil {
+			c.decoder.partial = nil
+		}
+		w.weigh(c)
 		if l.choked == c {
 			w.unchoke(l)
 			w.replies(l)
@@ -922,7 +957,7 @@ func (w *worker) unplug(c *conn) {
 	if c.fd < 0 {
 		return
 	}
-	w.resting.remove(c)
+	c.unlist()
 	if c.state == readingHead && !c.pending() {
 		c.secure.sayEnd()
 	}
@@ -945,6 +980,7 @@ func (w *worker) unplug(c *conn) {
 	w.closeFile(c)
 	w.pool.put(c.out)
 	c.out, c.outAt = nil, 0
+	w.weigh(c)
 }
 
 func (w *worker) closeFile(c *conn) {
@@ -966,7 +1002,8 @@ func (w *worker) close(c *conn) {
 	w.release(c)
 }
 
-// release gives a closed connection's buffers back.
+// release gives back the buffers of a connection that is closed, or will be after
+// what is left to be said.
 func (w *worker) release(c *conn) {
 	w.recycle(c)
 	w.pool.put(c.in)
@@ -986,6 +1023,8 @@ func (w *worker) recycle(c *conn) {
 		w.pool.put(c.body)
 	}
 	w.dropSpooled(c)
+	w.pool.put(c.shed)
+	c.shed = nil
 	c.body, c.fed, c.ownBody = nil, 0, false
 	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
 	c.trailer, c.trailed = nil, false
@@ -1001,6 +1040,7 @@ func (w *worker) recycle(c *conn) {
 	c.framing, c.meta, c.sent, c.burst = framing{}, nil, 0, 0
 	c.tried, c.head, c.next, c.junk = 0, 0, 0, 0
 	c.begun, c.number = 0, 0
+	w.weigh(c)
 }
 
 func (w *worker) newRequest() *request {
@@ -1139,22 +1179,30 @@ func (w *worker) trusts(fd int) bool {
 
 // Buffers -------------------------------------------------------------------
 
-// pool keeps buffers of a few sizes for reuse.
+// pool keeps buffers of a few sizes for reuse, and the account of all that is held
+// for clients (memory.go).
 type pool struct {
-	free [poolClasses][][]byte
-	out  int // bytes in use
+	free  [poolClasses][][]byte
+	out   int // bytes held, with what is weighed
+	limit int // that out is brought back to
 }
 
 const (
 	poolSmallest = 512
-	poolClasses  = 13 // up to 2 MB; longer ones are not kept
+	poolClasses  = 13 // up to poolLongest; longer ones are not kept
+	poolLongest  = poolSmallest << (poolClasses - 1)
 	poolLarge    = 8  // 128 KB
-	poolKeep     = 64 // of each size, and no more than poolKeepSize of it
-	poolKeepSize = 4 << 20
+	poolKeep     = 64 // of each size, and no more of it than this part of the limit
+	poolKeepPart = 32
 )
 
-// class is the index of the smallest size that holds n.
+// class is the index of the smallest size that holds n. Sizes double up to the longest
+// that is kept; from there on they are whole megabytes, as half of a large buffer would
+// be a lot of nothing.
 func poolClass(n int) (class, size int) {
+	if n > poolLongest {
+		return poolClasses, (n + 1<<20 - 1) &^ (1<<20 - 1)
+	}
 	for size = poolSmallest; size < n; size *= 2 {
 		class++
 	}
@@ -1175,19 +1223,13 @@ func (p *pool) get(n int) []byte {
 	return make([]byte, 0, size)
 }
 
-// forget takes note that a buffer will not come back.
-func (p *pool) forget(b []byte) {
-	_, size := poolClass(cap(b))
-	p.out -= size
-}
-
 func (p *pool) put(b []byte) {
 	if cap(b) == 0 {
 		return
 	}
 	class, size := poolClass(cap(b))
 	p.out -= size
-	if size == cap(b) && class < poolClasses && len(p.free[class]) < max(1, min(poolKeep, poolKeepSize/size)) {
+	if size == cap(b) && class < poolClasses && len(p.free[class]) < max(1, min(poolKeep, p.limit/poolKeepPart/size)) {
 		p.free[class] = append(p.free[class], b[:0])
 	}
 }
@@ -1217,9 +1259,9 @@ func (p *pool) fit(b, rest []byte) []byte {
 }
 
 // grow returns b's content in a buffer with room for n bytes more, twice as
-// large at least.
+// large at least, or by a quarter when that is much.
 func (p *pool) grow(b []byte, n int) []byte {
-	bigger := append(p.get(max(2*cap(b), len(b)+n)), b...)
+	bigger := append(p.get(max(cap(b)+max(min(cap(b), poolLongest), cap(b)/4), len(b)+n)), b...)
 	p.put(b)
 	return bigger
 }

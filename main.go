@@ -14,6 +14,7 @@
 //	spool.go      what slow clients make wait, on disk
 //	queue.go      the requests that wait there: order, clients that leave
 //	client.go     one client's connection
+//	memory.go     what is held for all of them, and who gives way
 //	tls.go        its TLS; cert.go certificates and the list of ciphers,
 //	              pump.go requests that a sibling answers through this worker
 //	http.go       HTTP/1.1, bytes to a request and a response to bytes
@@ -29,7 +30,7 @@
 //	settings.go   the table of settings; kind.go their types; config.go where
 //	              values come from, flag.go the flags
 //	identity.go   users and groups, the way into the background
-//	cgroup.go     CPUs that may be used, kills for want of memory, limits
+//	cgroup.go     CPUs and memory that may be used, limits, kills for want of memory
 //	reload.go     files that --reload watches
 //	log.go        error and access log; accessjson.go, remote.go those for
 //	              syslog and statsd, logger.go those that are made in Python

@@ -13,6 +13,7 @@ import (
 func (w *worker) enqueue(c *conn) {
 	c.state, c.expires, c.since, c.late = waiting, 0, w.now, false
 	c.upload.pause(w.now)
+	c.unlist()
 	// A Python whose wire has ended is dying, even if nobody has said so yet.
 	gone := w.python.closed || w.python.eof
 	if (w.stopping || gone) && w.giveAway(c) {

@@ -31,6 +31,7 @@ func (w *worker) replies(l *lane) {
 			w.outOfStep(l, err)
 			break
 		}
+		w.relieve()
 		if !more || p.closed || p.eof || l.choked != nil || l.apart() {
 			break
 		}

@@ -288,3 +288,34 @@ func TestVaultChanges(t *testing.T) {
 	close(stop)
 	<-ended
 }
+
+func TestHeldLimit(t *testing.T) {
+	two := func(own, above string) map[string]string {
+		return map[string]string{"proc/self/cgroup": "0::/shop.slice/app\n", "proc/self/mountinfo": mountTwo,
+			"sys/fs/cgroup/shop.slice/app/memory.max": own, "sys/fs/cgroup/shop.slice/memory.max": above}
+	}
+	one := func(limit string) map[string]string {
+		return map[string]string{"proc/self/cgroup": "3:memory:/app\n0::/\n", "proc/self/mountinfo": mountMemory,
+			"sys/fs/cgroup/memory/app/memory.limit_in_bytes": limit}
+	}
+	for name, c := range map[string]struct {
+		files   map[string]string
+		workers int
+		want    int // MB
+	}{
+		"nothing is mounted":  {nil, 1, 128},
+		"no limit":            {two("max\n", "max\n"), 1, 128},
+		"a small container":   {two("268435456\n", "max\n"), 1, 64},
+		"of several workers":  {two("268435456\n", "max\n"), 4, 16},
+		"no worker":           {two("268435456\n", "max\n"), 0, 64},
+		"less above":          {two("1073741824\n", "134217728\n"), 1, 32},
+		"a large one":         {two("68719476736\n", "max\n"), 8, 128},
+		"next to nothing":     {two("4096\n", "max\n"), 8, 4},
+		"version 1":           {one("268435456\n"), 1, 64},
+		"version 1, no limit": {one("9223372036854771712\n"), 1, 128},
+	} {
+		if got := heldLimit(fakeRoot(t, c.files), c.workers); got != c.want<<20 {
+			t.Errorf("%s: %d bytes, not %d MB", name, got, c.want)
+		}
+	}
+}

@@ -34,11 +34,13 @@ import (
 )
 
 const (
-	handshakeLimit    = 10 * time.Second // from the first byte to the last
-	handshakesMax     = 512              // of one worker at a time
-	handshakePatience = time.Second      // then the oldest goes if its place is wanted
-	sealedMax         = 256 << 10        // waiting in out: no more is read, which might cause answers
-	filePiece         = 64 << 10         // of a file, encrypted at once
+	handshakeLimit = 10 * time.Second // from the first byte to the last
+	handshakesMax  = 512              // of one worker at a time
+	handshakeMax   = 64 << 10         // of a client: a long chain of certificates has a tenth of that
+	handshakeCost  = 64 << 10         // of memory, while it lasts
+	secureCost     = 8 << 10          // of memory from then on, beside what a record takes
+	sealedMax      = 256 << 10        // waiting in out: no more is read, which might cause answers
+	filePiece      = 64 << 10         // of a file, encrypted at once
 )
 
 // terminator is what a worker has of TLS.
@@ -64,6 +66,8 @@ type secure struct {
 	early []byte // what was read before TLS began
 	eof   bool   // the socket has ended, whatever TLS said
 	dry   bool   // it has nothing until an event says so
+	took  int    // bytes of the handshake
+	room  int    // crypto/tls's for a record, as seen from reads
 
 	// A goroutine has it between start and the end of the handshake.
 	shaking bool
@@ -132,24 +136,47 @@ func (w *worker) stay(c *conn) {
 
 // Handshake -----------------------------------------------------------------
 
-// greet handles an event on a connection that is not yet secure. The handshake
-// begins with the client's first byte; who has not sent one costs no more than
-// any idle client.
+// greet handles an event on a connection that is not yet secure.
 func (w *worker) greet(c *conn, events uint32) {
 	if c.secure != nil {
 		c.secure.poke()
 		return
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-		w.shake(c)
+		w.readHello(c)
 	}
+}
+
+// readHello reads the client's first record. Until that is whole there is no
+// handshake: who sends a byte costs no more than with half a head, and takes
+// nobody's place.
+func (w *worker) readHello(c *conn) {
+	for !wholeRecord(c.in) {
+		if !w.readHead(c) {
+			if c.fd >= 0 && len(c.in) > 0 {
+				w.lag(c)
+			}
+			return
+		}
+	}
+	w.shake(c)
+}
+
+// wholeRecord says whether b begins with a record of a handshake (RFC 8446 5.1), or
+// with what will never be one.
+func wholeRecord(b []byte) bool {
+	if len(b) < 5 {
+		return len(b) > 0 && b[0] != 22
+	}
+	n := int(b[3])<<8 | int(b[4])
+	return len(b) >= 5+n || b[0] != 22 || n > 1<<14
 }
 
 // shake starts the handshake, when there is a place for it. What has been read
 // of it by now is in c.in.
 func (w *worker) shake(c *conn) {
 	t := w.tls
-	w.resting.remove(c)
+	w.lag(c)
 	if len(t.running) >= handshakesMax {
 		if c.begun == 0 {
 			c.begun = w.now
@@ -164,16 +191,23 @@ func (w *worker) shake(c *conn) {
 	c.in = nil
 	s.tls = tls.Server(s, t.config)
 	c.secure = s
-	c.begun, c.expires = w.now, w.now+int64(handshakeLimit)
+	c.begun = w.now
+	w.weigh(c)
 	t.running = append(t.running, c)
 	go s.run(t)
+}
+
+// forgetLeft takes those out of the queue that are gone: nobody gets to its end while
+// there are newer ones.
+func (t *terminator) forgetLeft() {
+	t.queue = slices.DeleteFunc(t.queue, func(c *conn) bool { return c.fd < 0 })
 }
 
 // makeRoom ends up to n handshakes that have waited for their clients for long
 // enough while others want their places. One that waits for a processor stays.
 func (t *terminator) makeRoom(now int64, n int) {
 	for _, c := range t.running {
-		if n == 0 || now-c.begun < int64(handshakePatience) {
+		if n == 0 || now-c.begun < int64(placePatience) {
 			return
 		}
 		if s := c.secure; s.waits.Load() && !s.over.Load() {
@@ -183,12 +217,15 @@ func (t *terminator) makeRoom(now int64, n int) {
 	}
 }
 
-// fill starts those that have waited for a place.
+// fill starts those that have waited for a place, the newest first: behind a crowd of
+// clients that only begin handshakes, first come first served would have everybody
+// wait for as long as the crowd.
 func (w *worker) fill() {
 	t := w.tls
 	for len(t.queue) > 0 && len(t.running) < handshakesMax {
-		c := t.queue[0]
-		t.queue = slices.Delete(t.queue, 0, 1)
+		last := len(t.queue) - 1
+		c := t.queue[last]
+		t.queue = t.queue[:last]
 		if c.fd >= 0 && c.state == handshaking && c.secure == nil {
 			w.shake(c)
 		}
@@ -219,6 +256,21 @@ func (s *secure) giveUp() {
 	s.poke()
 }
 
+// shakes says whether the handshake's goroutine has the connection.
+func (c *conn) shakes() bool { return c.state == handshaking && c.secure != nil }
+
+// held is about the memory that it has of its own. That of a handshake which has been
+// given up comes back soon.
+func (s *secure) held() int {
+	switch {
+	case !s.shaking:
+		return secureCost + s.room
+	case s.over.Load():
+		return 0
+	}
+	return handshakeCost
+}
+
 // handshakesEnded takes back what handshakes have become.
 func (w *worker) handshakesEnded() {
 	var b [8]byte
@@ -241,6 +293,7 @@ func (w *worker) handshaken(s *secure) {
 	t.running = slices.Delete(t.running, i, i+1)
 	s.shaking, s.ready = false, nil
 	c.begun, c.unread = 0, true
+	w.weigh(c)
 	if len(s.out) > 0 {
 		w.put(c, s.out)
 		s.out = nil
@@ -266,6 +319,9 @@ func (w *worker) refuseTLS(c *conn, s *secure) {
 	switch {
 	case !s.heard || errors.Is(s.err, io.EOF) || errors.Is(s.err, io.ErrUnexpectedEOF) || errors.Is(s.err, unix.ECONNRESET) || errors.Is(s.err, unix.EPIPE):
 		w.log.debugf("ssl connection closed: ip=%s left during the handshake", c.peer.remoteAddr)
+		text = ""
+	case errors.Is(s.err, errHandshakeTime) && c.expires > w.now:
+		w.log.debugf("ssl connection closed: ip=%s was slow with the handshake, and its place was wanted", c.peer.remoteAddr)
 		text = ""
 	case errors.As(s.err, &record) && looksLikeHTTP(record.RecordHeader[:]):
 		text = "plain HTTP was sent to a port that speaks TLS"
@@ -418,7 +474,10 @@ func (wouldBlock) Error() string   { return "would block" }
 func (wouldBlock) Timeout() bool   { return true }
 func (wouldBlock) Temporary() bool { return true }
 
-var errHandshakeTime = errors.New("the TLS handshake was not done in time")
+var (
+	errHandshakeTime = errors.New("the TLS handshake was not done in time")
+	errHandshakeLong = errors.New("the TLS handshake is too long")
+)
 
 // Read is crypto/tls's.
 func (s *secure) Read(b []byte) (int, error) {
@@ -451,6 +510,14 @@ func (s *secure) Read(b []byte) (int, error) {
 			return 0, io.EOF
 		default:
 			s.heard = true
+			if s.shaking {
+				if s.took += n; s.took > handshakeMax {
+					return 0, errHandshakeLong
+				}
+			} else if len(b) > s.room {
+				s.room = len(b)
+				s.w.weigh(s.c)
+			}
 			s.dry = n < len(b) && !s.shaking && s.c.watched && !s.c.ending // as receive has it
 			return n, nil
 		}

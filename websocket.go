@@ -46,11 +46,15 @@ const (
 const (
 	maxWSHead    = 2 + 8 + 4
 	maxWSControl = 125 // payload of a control frame (RFC 6455 5.5)
+	// maxProtocols is how many a client may offer: as values of one byte, those of a
+	// long head would take ten times its room.
+	maxProtocols = 128
 	// maxWSPiece is the most that one event has of a compressed message.
 	maxWSPiece = 64 << 10
-	// A worker keeps as many inflaters, of some 110 KB, for the next message.
-	// More are in use only while clients wait in the middle of messages.
+	// A worker keeps as many inflaters for the next message. More are in use only
+	// while clients wait in the middle of messages.
 	maxInflaters = 4
+	inflaterCost = 110 << 10 // of memory, each
 	// maxSparePacked is how long a buffer for compressed bytes may be to be
 	// worth keeping for the next message.
 	maxSparePacked = 4 << 10
@@ -160,7 +164,7 @@ func (h *wsHandshake) addProtocols(list []byte) bool {
 		if name = trimBlanks(name); len(name) == 0 {
 			continue
 		}
-		if tokenLen(name) < len(name) {
+		if tokenLen(name) < len(name) || len(h.protocols) == maxProtocols {
 			return false
 		}
 		h.protocols = append(h.protocols, string(name))
@@ -406,6 +410,14 @@ func (d *wsDecoder) release() {
 		d.pool.giveInflater(d.flate)
 	}
 	d.flate, d.packed, d.control, d.ended = nil, nil, nil, true
+}
+
+// held is the memory that it has of its own.
+func (d *wsDecoder) held() int {
+	if d.flate != nil {
+		return cap(d.packed) + inflaterCost
+	}
+	return cap(d.packed)
 }
 
 func (d *wsDecoder) step(in []byte) (n int, e wsEvent, bad *wsError) {

@@ -34,7 +34,11 @@ const (
 	lingerIdle  = 2 * time.Second  // for a client to read the last answer
 	lingerLimit = 30 * time.Second // if it sends the rest of its request first
 	acceptPause = time.Second      // after running out of descriptors
-	killDelay   = time.Second      // from ABRT to KILL of a Python that hangs
+
+	// For a client to send a head or to do a handshake; then its place is another's
+	// who wants it.
+	placePatience = time.Second
+	killDelay     = time.Second // from ABRT to KILL of a Python that hangs
 )
 
 // Limits in bytes.
@@ -42,8 +46,7 @@ const (
 	firstRead   = 4 << 10   // of a response that its client does not take at once
 	headRead    = 16 << 10  // at once, of a head and what follows it
 	held        = 1 << 20   // of a body, and of a response, for one connection
-	heldPressed = 64 << 10  // the same when all connections together hold much
-	heldTotal   = 128 << 20 // which is this much
+	heldPressed = 64 << 10  // the same when half of what all connections may hold is held
 	resumeAt    = 256 << 10 // a response goes on below this
 	coalesce    = 64 << 10  // of small blocks for one write
 	turnMax     = 1 << 20   // sent from a file, or thrown away, before others have their turn
@@ -119,9 +122,12 @@ type worker struct {
 	files   int   // to be sent, or of the spool
 	spool   spool
 	resting idlers // idle connections, the longest idle first
+	lagging idlers // those on which a part of a request or of a handshake has come
 
 	descriptors int   // that connections, files, pumps and lanes may take
 	silent      int64 // about a crowd, until then
+	gaveWay     int   // connections that ended for want of memory, of which the log does not know yet
+	hushed      int64 // about these, until then
 	pool        pool
 	idle        []*request // parsed heads for reuse
 
@@ -263,6 +269,9 @@ func newWorker() (*worker, error) {
 	w.deflater.pool = &w.sockets
 	w.spool = newSpool(cfg)
 	w.asgi = cfg.family() == familyASGI
+	w.pool.limit = heldLimit("", cfg.workers)
+	// Near this the collector works harder. It is the garbage on top and the worker itself.
+	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
 			return w, err
@@ -456,10 +465,15 @@ func (w *worker) loop() {
 		if w.partAt != 0 {
 			wait = min(wait, w.partAt-w.now)
 		}
+		if c := w.lagging.first; c != nil && !w.armed {
+			wait = sooner(wait, c.since+int64(placePatience)-w.now)
+		}
+		if t := w.tls; t != nil && len(t.queue) > 0 {
+			t.makeRoom(w.now, len(t.queue))
+			wait = sooner(wait, t.running[0].begun+int64(placePatience)-w.now)
+		}
 		if patience := w.patience(); len(w.waiting) > 0 && patience > 0 {
-			if left := w.waiting[0].since + patience - w.now; left > 0 {
-				wait = min(wait, left)
-			}
+			wait = sooner(wait, w.waiting[0].since+patience-w.now)
 		}
 		if left := w.log.statsd.flush(w.now); left >= 0 {
 			wait = min(wait, left)
@@ -472,6 +486,7 @@ func (w *worker) loop() {
 		w.clock.refresh()
 		for i := range events[:n] {
 			w.handle(&events[i])
+			w.relieve()
 		}
 		if w.tls != nil && w.tls.alone && len(w.tls.running) > 0 {
 			runtime.Gosched()
@@ -495,6 +510,14 @@ func (w *worker) loop() {
 		w.arm()
 		w.access.flush()
 	}
+}
+
+// sooner is the wait for what is due at a time of its own, if that is still to come.
+func sooner(wait, left int64) int64 {
+	if left > 0 {
+		return min(wait, left)
+	}
+	return wait
 }
 
 func (w *worker) handle(e *unix.EpollEvent) {
@@ -691,8 +714,9 @@ func (w *worker) end() {
 		if c.state == readingHead && len(c.in) == 0 {
 			c.unread = true
 			w.advance(c)
-		} else if c.state == handshaking && c.secure == nil && readable(c.fd) {
-			w.shake(c)
+		} else if c.state == handshaking && c.secure == nil {
+			c.unread = true
+			w.readHello(c)
 		}
 		switch {
 		case c.fd < 0 || c.state > readingHead:
@@ -766,7 +790,7 @@ func (w *worker) arm() {
 	p := w.python
 	want := p.ready && !p.closed && !p.eof && (!w.stopping || w.ending) && !w.quitting &&
 		!p.stuck() && len(w.waiting) < depthMax &&
-		(!w.full() || w.resting.first != nil) && w.paused <= w.now &&
+		(!w.full() || w.slowest() != nil) && w.paused <= w.now &&
 		(w.alone || p.idle() > 0 || !w.asgi && p.pace < int64(moment)/4)
 	if want == w.armed {
 		return
@@ -825,23 +849,51 @@ func (w *worker) countDescriptors() error {
 	return nil
 }
 
-// makeWay closes the connection that has been idle for longest, as another
-// client wants its place. One that has just sent something is not idle.
+// slowest is the connection that can make way: the longest idle, or without one
+// the oldest of those that lag for too long. A body may take its time while it keeps to the
+// least rate, and a handshake's place is not free before it is its client's turn.
+func (w *worker) slowest() *conn {
+	if w.resting.first != nil {
+		return w.resting.first
+	}
+	for {
+		c := w.lagging.first
+		if c == nil || w.now-c.since < int64(placePatience) {
+			return nil
+		}
+		if !(c.state == readingBody && !c.upload.late(w.now, placePatience) || c.shakes() && !c.secure.waits.Load()) {
+			return c
+		}
+		c.unlist()
+		w.lag(c)
+	}
+}
+
+// makeWay closes the slowest connection, as another client wants its place. One
+// that has just sent something may not be slow.
 func (w *worker) makeWay() bool {
 	for range acceptAtOnce {
-		c := w.resting.first
+		c := w.slowest()
 		if c == nil {
 			return false
 		}
-		if c.state <= readingHead && readable(c.fd) {
+		if c.state <= readingBody && !c.shakes() && readable(c.fd) {
 			w.client(c, unix.EPOLLIN)
 			if c.fd >= 0 {
 				continue
 			}
 		}
-		if c.fd >= 0 {
+		switch {
+		case c.fd < 0:
+		case c.list == &w.resting:
 			w.crowded("idle ones are closed for new ones")
 			w.close(c)
+		default:
+			w.crowded("slow ones are closed for new ones")
+			c.unlist()
+			if w.yield(c); c.fd >= 0 && !c.shakes() {
+				w.close(c)
+			}
 		}
 		return true
 	}
@@ -869,7 +921,7 @@ func (w *worker) accept(fd int) {
 		}
 	}
 	for range acceptAtOnce {
-		if l == nil || w.full() && w.resting.first == nil {
+		if l == nil || w.full() && w.slowest() == nil {
 			return
 		}
 		var sa unix.RawSockaddrAny
@@ -1220,6 +1272,10 @@ func (w *worker) feed(c *conn) {
 	for c.asked && c.fd >= 0 || c.asked && c.broken != nil {
 		f := frame{number: c.number, kind: kindBody}
 		if c.indirect {
+			if w.asgi && !c.lane.roomy() {
+				c.lane.awaitRoom(c)
+				return
+			}
 			c.indirect, c.asked, c.want = false, false, 0
 			f.kind = kindRequest
 			b := w.environ(c, w.fbuf[:0])
@@ -1350,7 +1406,7 @@ func (w *worker) discardable() int {
 // holdable is how much of one body or response may be held: less when many
 // connections hold much.
 func (w *worker) holdable() int {
-	if w.pool.out > heldTotal {
+	if w.pool.out > w.pool.limit/2 {
 		return heldPressed
 	}
 	return held
@@ -1487,6 +1543,7 @@ func (w *worker) tick() {
 	for _, c := range w.conns {
 		if c != nil {
 			w.hurry(c)
+			w.age(c)
 		}
 	}
 	if l := w.python.oldest(); l != nil {
@@ -1511,7 +1568,7 @@ func (w *worker) tick() {
 	w.outgrow()
 	w.pool.trim()
 	if w.tls != nil {
-		w.tls.makeRoom(w.now, len(w.tls.queue))
+		w.tls.forgetLeft()
 		w.renew()
 	}
 }
@@ -1545,7 +1602,7 @@ func (w *worker) hurry(c *conn) {
 // expire ends a wait for a head, for a handshake, or after the last answer.
 func (w *worker) expire(c *conn) {
 	switch {
-	case c.state == handshaking && c.secure != nil:
+	case c.shakes():
 		c.secure.giveUp()
 		c.expires = 0
 	case c.state == readingHead && len(c.in) > 0 && !w.ending:

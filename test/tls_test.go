@@ -517,6 +517,26 @@ func TestTLSHandshakes(t *testing.T) {
 	get(t, over(config), s.url)
 }
 
+// TestTLSCrowd: thousands of clients that send a byte, or a record with half a
+// message of a handshake, keep nobody waiting.
+func TestTLSCrowd(t *testing.T) {
+	s, _, config := tlsServer(t, "--worker-connections", "0")
+	for _, begun := range []string{"\x16", "\x16\x03\x01\x00\x02\x01\x00"} {
+		for range 3000 {
+			conn := s.dialPlain(1)
+			defer conn.Close()
+			io.WriteString(conn, begun)
+		}
+		began := time.Now()
+		client := over(config)
+		get(t, client, s.url)
+		client.CloseIdleConnections()
+		if took := time.Since(began); took > 3*time.Second {
+			t.Errorf("a request behind %q took %v", begun, took)
+		}
+	}
+}
+
 // clientHello is what a client says first.
 func clientHello(t *testing.T, s *server) []byte {
 	t.Helper()

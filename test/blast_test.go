@@ -1,4 +1,4 @@
-package main
+package test
 
 // A mistake costs one request. Applications that do at random what they must not
 // run beside clients that ask for what is right, in every class of worker: no

@@ -1,0 +1,168 @@
+package main
+
+// What a worker holds in memory for its clients is counted in one place, the pool, and
+// bounded there. Buffers for heads, bodies and responses are the pool's own; what
+// parsers, inflaters and crypto/tls keep for a connection is weighed and added. When
+// the sum passes the limit, connections end until it is well below: those first
+// that hold most, and longest, while the worker waits for their clients.
+
+import (
+	"cmp"
+	"slices"
+	"time"
+	"unsafe"
+)
+
+const (
+	// All connections of a worker hold no more than this, nor more than a part
+	// of the memory that the control group allows: Python has to live there, too.
+	heldTotal = 128 << 20
+	heldPart  = 4
+	heldLeast = 4 << 20 // however little is allowed
+	// A client that is slow for longer than these seconds is just slow: a long
+	// download must not become the first to go.
+	slowMost = 8
+)
+
+// heldLimit is what one of so many workers may hold.
+func heldLimit(root string, workers int) int {
+	limit := int64(heldTotal)
+	if n := memoryLimit(root); n > 0 {
+		limit = min(limit, n/heldPart/int64(max(1, workers)))
+	}
+	return int(max(limit, heldLeast))
+}
+
+// weigh brings the account up to date with what c holds beside the pool's buffers.
+func (w *worker) weigh(c *conn) {
+	n := c.beside()
+	w.pool.out += n - c.weight
+	c.weight = n
+}
+
+// beside is the memory of parsers and of TLS.
+func (c *conn) beside() (n int) {
+	if c.req != nil {
+		n = cap(c.req.fields) * int(unsafe.Sizeof(field{}))
+	}
+	if c.decoder != nil {
+		n += cap(c.decoder.partial)
+	}
+	for i := range c.trailer {
+		n += int(unsafe.Sizeof(field{})) + len(c.trailer[i].name) + len(c.trailer[i].value)
+	}
+	if c.talk != nil {
+		n += c.talk.decoder.held()
+	}
+	if c.secure != nil {
+		n += c.secure.held()
+	}
+	return n
+}
+
+// held is all that is held for c.
+func (c *conn) held() int {
+	n := c.weight + cap(c.in) + cap(c.shed) + cap(c.out)
+	if c.ownBody {
+		n += cap(c.body)
+	}
+	if c.pump != nil {
+		n += cap(c.pump.out)
+	}
+	return n
+}
+
+// Whose turn it is to give way.
+const (
+	awaited = iota // the client has to send or to take something
+	queued         // its request waits for a lane
+	applied        // the application has it
+	staying        // it would not help: a lane's memory comes back when its request ends
+)
+
+func (w *worker) turn(c *conn) int {
+	switch {
+	case c.state == waiting:
+		return queued
+	case c.state != inLane || c.pending() || c.talk != nil || c.asked && c.incomplete():
+		return awaited
+	case w.asgi:
+		return applied
+	}
+	return staying
+}
+
+// age is called once a second.
+func (w *worker) age(c *conn) {
+	if w.turn(c) != awaited || c.held() == 0 {
+		c.slow = 0
+	} else if c.slow < slowMost {
+		c.slow++
+	}
+}
+
+// relieve ends connections when all together hold more than they may, and a
+// sixteenth more than that, so that it is not called for each byte.
+func (w *worker) relieve() {
+	over := w.pool.out - w.pool.limit
+	if over <= 0 {
+		return
+	}
+	over += w.pool.limit / 16
+	var list []*conn
+	for _, c := range w.conns {
+		if c != nil && c.held() > 0 && w.turn(c) < staying {
+			list = append(list, c)
+		}
+	}
+	slices.SortFunc(list, func(a, b *conn) int {
+		return cmp.Or(w.turn(a)-w.turn(b), b.held()*(1+int(b.slow))-a.held()*(1+int(a.slow)))
+	})
+	for _, c := range list {
+		if over <= 0 {
+			break
+		}
+		if c.fd >= 0 {
+			over -= c.held()
+			w.gaveWay++
+			w.yield(c)
+		}
+	}
+	if w.gaveWay > 0 && w.hushed <= w.now {
+		w.log.warningf("clients hold more than %d MB in memory; closed for that: %d connections", w.pool.limit>>20, w.gaveWay)
+		w.gaveWay, w.hushed = 0, w.now+int64(time.Second)
+	}
+}
+
+// yield ends a connection for the sake of others: with an answer where there can
+// be one.
+func (w *worker) yield(c *conn) {
+	bad := newBadRequest(503, "", "")
+	switch {
+	case c.shakes():
+		c.secure.giveUp()
+		w.weigh(c)
+		return
+	case c.state == handshaking, c.state == readingHead && len(c.in) == 0:
+		w.close(c)
+	case c.state <= waiting:
+		if c.state > readingHead {
+			w.record(c, []byte("503"), true)
+		}
+		w.page(c, bad)
+	case c.state == inLane && c.talk != nil && !c.talk.within && !c.pending():
+		w.tellGone(c, 1013, "", -1)
+		w.endTalk(c, 1013, "")
+	case c.state == inLane && w.asgi && !c.started && !c.taken && !c.indirect:
+		w.tellGone(c, 1006, "", 0)
+		c.lane.bury(c)
+		w.answerFor(c, bad)
+	default:
+		c.reset()
+		w.lost(c)
+	}
+	if c.fd >= 0 && c.state == draining {
+		c.reset()
+		w.lost(c) // it does not even take the answer
+	}
+}
