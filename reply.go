@@ -210,9 +210,7 @@ func (w *worker) said(c *conn, meta []byte) error {
 			c.want = 0 // it asks for one piece at a time
 		}
 		c.want += int(min(binary.LittleEndian.Uint32(meta), feedMax))
-		if w.feed(c); c.fd < 0 && l.streams != nil && c.lane == l {
-			w.tellGone(c, 1006, "", -1) // it could not be told before this
-		}
+		w.feed(c)
 	case kindHints:
 		w.hints(c, r)
 	case kindFields:

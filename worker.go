@@ -1280,7 +1280,9 @@ func (w *worker) feed(c *conn) {
 			f.kind = kindRequest
 			b := w.environ(c, w.fbuf[:0])
 			w.fbuf = b[:0]
-			w.answer(c.lane, f, b)
+			if w.answer(c.lane, f, b); c.fd < 0 && w.asgi {
+				w.tellGone(c, 1006, "", -1) // it could not be told before this
+			}
 			return
 		}
 		b, onDisk := c.body[c.fed:], c.spooled.left() > 0
