@@ -1022,7 +1022,7 @@ class Lane:
             # SystemExit and KeyboardInterrupt too: a request cannot end the server.
             if e is call.broken:  # the client's doing, and in the log
                 if e.errno == errno.EBADF:  # or not
-                    self.log.warning("%s %s: %s", environ.get("REQUEST_METHOD"), environ.get("RAW_URI"), e.strerror)
+                    self.log.warning("%s: %s", asked(environ), e.strerror)
                 return call.fail(0)
             self.log.exception("Error handling request %s", asked(environ))
             call.fail(0)

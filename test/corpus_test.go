@@ -150,7 +150,7 @@ def app(environ, start_response):
 const (
 	goodRequest  = "GET /foo/good HTTP/1.1\r\nHost: good\r\n\r\n"
 	afterRequest = "GET /foo/after HTTP/1.1\r\nHost: after\r\n\r\n"
-	callsRequest = "GET /foo/calls HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	callsRequest = "GET /foo/calls HTTP/1.0\r\n\r\n"
 )
 
 func TestServed(t *testing.T) {
