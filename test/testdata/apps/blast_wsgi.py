@@ -2,7 +2,6 @@
 number in the query says, so that each can be made again."""
 import os
 import random
-import signal
 import tempfile
 import threading
 
@@ -28,12 +27,6 @@ def nested(depth):
     for _ in range(depth):
         value = [value]
     return value
-
-
-def raiser(error):
-    def fail(*args):
-        raise error
-    return fail
 
 
 def odd(r):
@@ -106,23 +99,15 @@ class File:
 
 
 def interrupted(r, call, *args):
-    """A call that an exception may end at any moment, as a limit in time does it."""
+    """A call that an exception may end wherever a greenlet waits."""
     seconds = r.choice((0.0001, 0.001, 0.01, 0.03))
     try:
         import gevent.monkey
     except ImportError:
         gevent = None
-    if gevent and gevent.monkey.is_module_patched("socket"):
-        with gevent.Timeout(seconds, r.choice((False, None))):
-            return call(*args)
-    elif threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGALRM, raiser(r.choice((TimeoutError("late"), Odd("late")))))
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        try:
-            return call(*args)
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    else:
+    if not gevent or not gevent.monkey.is_module_patched("socket"):
+        return call(*args)
+    with gevent.Timeout(seconds, r.choice((False, None))):
         return call(*args)
 
 
