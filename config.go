@@ -23,23 +23,23 @@ import (
 
 // config is one validated set of settings.
 type config struct {
-	given  map[string]any // what some source has said, by name, checked
-	values []any          // of each row of the table: given, or the default
-	// Below are the same values as Go wants them; put alone fills these fields.
+	given  map[string]any // checked values that sources gave, by name of the setting
+	values []any          // of each row of the table, given or by default
+	// The fields of settings repeat values as Go wants them; put alone fills them.
 
 	positional    string // the application named on the command line
 	help, version bool   // --help and --version: nothing else was read
 
-	// What the caller adds, and the workers want to know.
+	// Facts for workers, which the caller of loadConfig adds.
 	startDir   string
 	argv       []string
 	credential *syscall.Credential // what workers switch to, nil for no change
-	// said is what a configuration file has said otherwise than by settings,
-	// or could not be sent as their values (said in wsgi.py).
+	// said has what a configuration file says in other ways than by settings, and
+	// what could not be sent as the value of a setting (said in wsgi.py).
 	said      map[string]any
 	logs      bool     // Python makes the logs
 	logLevel  logLevel // what the loggers of that Python want to have
-	logAccess bool     // they want the access log
+	logAccess bool     // those loggers want the access log
 	counted   bool     // hooks look at requests, and at their number on a connection
 
 	// Config File, Server Socket
@@ -91,7 +91,7 @@ type config struct {
 	accesslog, accessLogFormat, errorlog, loglevel string
 	captureOutput, enableStdioInheritance          bool
 	accessLogJSON, accessOffSyslog                 bool
-	loggerClass                                    string // "" for one that was given as an object
+	loggerClass                                    string // "" for a class that was given as an object
 	logconfig, logconfigJSON                       string
 	syslog, backlogMetric                          bool
 	syslogAddr, syslogPrefix, syslogFacility       string
@@ -112,7 +112,7 @@ type trustList struct {
 	nets []netip.Prefix
 }
 
-// has says whether addr is trusted. An IPv4 address inside IPv6 counts as IPv4.
+// has reports whether addr is trusted. An IPv4 address inside IPv6 counts as IPv4.
 func (t trustList) has(addr netip.Addr) bool {
 	if t.all {
 		return true
@@ -126,7 +126,7 @@ func (t trustList) has(addr netip.Addr) bool {
 	return false
 }
 
-// startError ends the program. text is all that goes to standard error.
+// startError ends the program with a status; all of its text goes to standard error.
 type startError struct {
 	status int
 	text   string
@@ -134,17 +134,17 @@ type startError struct {
 
 func (e *startError) Error() string { return e.text }
 
-// settingError is about a value, from anywhere but a configuration file.
+// settingError reports a wrong value of any source but a configuration file.
 func settingError(err error) error {
 	return &startError{exitFailure, fmt.Sprintf("\nError: %v\n", err)}
 }
 
-// bootError is about a value that turns out wrong when the arbiter starts.
+// bootError reports a value that turns out wrong when the arbiter starts.
 func bootError(err error) error {
 	return &startError{exitFailure, fmt.Sprintf("\nError: %v\n\n", err)}
 }
 
-// plainSentence is an error as a part of another line.
+// plainSentence is the text of an error as a part of another line.
 func plainSentence(err error) string {
 	return strings.TrimSuffix(strings.TrimPrefix(err.Error(), "gunicorn: "), "\n")
 }
@@ -159,10 +159,11 @@ func sentence(format string, args ...any) error {
 // configuration file, GUNICORN_CMD_ARGS, command line. args is argv without
 // the program's name, env the environment and dir the directory we were
 // started in. eval runs a configuration file, PATH or python:MODULE, and
-// returns what read_config does; its error is returned as it is. The settings
-// it gets are the early ones and the defaults of the rest.
+// returns what read_config does; an error of eval is returned unchanged. The
+// settings that eval gets are the early ones and the defaults of the rest.
 //
-// Any other error is a *startError.
+// Any other error is a *startError. Each value that a source gives must be right,
+// also where a stronger source has another value.
 func loadConfig(args, env []string, dir string, eval func(c *config, spec string) (map[string]any, error)) (*config, error) {
 	line, err := parseFlags(args)
 	if err != nil {
@@ -225,7 +226,7 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	return c, c.checkBoot()
 }
 
-// checkBoot looks at what Gunicorn does not before its arbiter starts.
+// checkBoot checks what Gunicorn does not check before its arbiter starts.
 func (c *config) checkBoot() error {
 	for _, s := range c.bind {
 		if _, err := parseBind(s); err != nil {
@@ -323,7 +324,7 @@ func (c *config) put(i int, v any) bool {
 	return put(settings[i].field(c), v)
 }
 
-// validText says whether the strings in v can be sent to Python.
+// validText reports whether the strings in v can be sent to Python.
 func validText(v any) bool {
 	switch v := v.(type) {
 	case string:
@@ -496,7 +497,7 @@ func (c *config) foreignClass(r *setting) error {
 	}
 	switch {
 	case why != "" || len(names) == 0:
-	case !strings.ContainsAny(names[0], ".:"): // which a name of Python's would have
+	case !strings.ContainsAny(names[0], ".:"): // the name of a class of Python would have one
 		return sentence("%s: %s is not a worker class; %s", r.name, pyRepr(name), r.unsupported)
 	default:
 		why = printable(names[0]) + " is a class of its own, and workers are not made in Python; "
@@ -583,7 +584,7 @@ func (c *config) warnOfThreads(log *errorLog) {
 	}
 }
 
-// saidKey is where read_config puts what is no setting.
+// saidKey is where read_config puts what is not a setting.
 const saidKey = "gunicorn"
 
 // hear keeps what the configuration file has said otherwise than by settings.
@@ -612,7 +613,7 @@ func (c *config) serverField() string {
 	return ""
 }
 
-// empty says that a value turns nothing on.
+// empty reports whether a value turns nothing on.
 func empty(v any) bool {
 	switch v := v.(type) {
 	case []any:
@@ -676,8 +677,8 @@ func (c *config) encode() []byte {
 	for i, v := range c.values {
 		b = appendMarshalText(b, settings[i].name)
 		if d, ok := v.(dict); ok && settings[i].kind == anyDict && len(d) > 0 {
-			// Not all of it can be expressed: wsgi.py has written it, or
-			// reads it from the file again.
+			// Not all of such a dictionary can be expressed: wsgi.py has written
+			// the value, or reads the file again.
 			b = appendMarshal(b, c.said[settings[i].name])
 			continue
 		}

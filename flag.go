@@ -51,8 +51,8 @@ func (f *flagValues) configFile() string {
 // word is one argument of a command line as it was recognised.
 type word struct {
 	text   string
-	isFlag bool // or looks like one
-	end    bool // the first --
+	isFlag bool // the word is a flag, known or not
+	end    bool // the word is the first --
 	flag   string
 	joined *string // argument in the same word
 }
@@ -68,7 +68,7 @@ type flagParser struct {
 
 // flagRow is what a flag stands for: a setting or an option.
 type flagRow struct {
-	names string // all its flags, for messages
+	names string // all flags of the setting or option, for messages
 	row   *setting
 	stop  *option
 }

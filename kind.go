@@ -33,15 +33,14 @@ type kind struct {
 	repeats  bool   // each flag of one source adds to the list
 	want     string // what a value should have been, for a sentence
 
-	// text reads flags, the environment and defaults; nil leaves them text.
-	// Its error is one of usage.
+	// text reads what flags, the environment and defaults say; nil keeps the text
+	// as the value. An error of text is one of usage.
 	text func(s string) (any, error)
 
 	// value checks what any source gave and returns its one form.
 	value func(v any, at *start) (any, error)
 
-	// store puts that form into the field of a config, where the function of
-	// that name would not do.
+	// store replaces the function store for fields that want something else.
 	store func(field, v any) bool
 }
 
@@ -283,7 +282,7 @@ func pyInt(s string, base int) (int64, error) {
 	return n, err
 }
 
-// statsdAddr is where statsd is.
+// statsdAddr is the address of a statsd server.
 var statsdAddr = &kind{
 	value: func(v any, at *start) (any, error) {
 		v, err := checkText(v, at)
@@ -530,7 +529,7 @@ func choice(wrong, notText string, names ...string) *kind {
 	}
 }
 
-// alone is a choice whose flag may stand alone, and means v then.
+// alone makes a choice whose flag may stand alone and then means v.
 func alone(v string, k *kind) *kind {
 	k.alone, k.optional = v, true
 	return k
@@ -540,7 +539,7 @@ var proxyMode = alone("auto", choice("proxy_protocol must be: off, v1, v2, or au
 	"proxy_protocol must be string or bool", "off|false|0|none", "v1", "v2", "auto|true|1"))
 
 // byteSize is a number of bytes: 1000000, or 512M, where K, M and G are powers
-// of 1024 as for other limits of processes.
+// of 1024, as they are for other limits of processes.
 var byteSize = &kind{
 	want: "a number of bytes, as 512M",
 	value: func(v any, at *start) (any, error) {
@@ -563,7 +562,8 @@ var byteSize = &kind{
 	},
 }
 
-// http2Cleartext is checked although HTTP/2 is refused: a typing error is told first.
+// http2Cleartext is checked although every value but off is refused: as with
+// Gunicorn, a misspelled value is reported as such.
 var http2Cleartext = choice("http2_cleartext must be: off, prior-knowledge, upgrade, or both", "",
 	"off|false", "prior-knowledge|true", "upgrade", "both")
 

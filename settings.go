@@ -2,10 +2,9 @@ package main
 
 // The table of settings: one row for each, under the title of its section. A
 // row is all that flags, environment, configuration file, --help and
-// --print-config know of a setting; what else there is to say of one is said in
-// gunicorn.1, which config_test.go compares with the table. Rows are looked
-// up, not read through: how a value comes about is in config.go, and what kinds
-// of values there are in kind.go.
+// --print-config know of a setting. Everything else about a setting is in
+// gunicorn.1, which config_test.go compares with the table. How a value comes
+// about is in config.go, and what kinds of values there are in kind.go.
 
 import (
 	"os"
@@ -479,8 +478,8 @@ func controlPath(s *start) string {
 // family is a kind of workers under all the names that its classes have.
 type family struct {
 	name    string
-	classes string // what ends in a dot begins a name
-	what    string // the workers are for
+	classes string // a word that ends in a dot is the beginning of names
+	what    string // what such workers are for
 }
 
 // families are the worker classes that people use most.
@@ -493,7 +492,7 @@ var families = [...]family{
 	{familyASGI, "gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
 }
 
-// The families that are made here.
+// The families that this server has.
 const (
 	familySync     = "sync"
 	familyThread   = "gthread"
@@ -502,7 +501,7 @@ const (
 	familyASGI     = "asgi"
 )
 
-// ownClasses are the names of their classes.
+// ownClasses are the names of the classes of these families.
 var ownClasses = []string{
 	familySync, "egg:gunicorn#sync", "gunicorn.workers.sync.SyncWorker",
 	familyThread, "egg:gunicorn#gthread", "gunicorn.workers.gthread.ThreadWorker",
