@@ -75,6 +75,7 @@ func newPlainWorker(t testing.TB) *plainWorker {
 	}
 	words := make([]atomic.Uint32, 3)
 	w.python.giveUp, w.python.begun, w.python.halts = words[:1], words[1:2], words[2:]
+	w.pool.limit = heldTotal
 	w.clock.set(time.Date(2026, 11, 22, 20, 15, 26, 0, time.UTC))
 	p := &plainWorker{worker: w, t: t}
 	t.Cleanup(p.close)
