@@ -295,7 +295,7 @@ var samples = []sample{
 		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
 	{name: "client_send_timeout", values: []string{"1", "0", "3"}, def: 60 * time.Second,
 		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
-	{name: "spool_dir", values: []string{"/tmp"}, fields: texts("/tmp")},
+	{name: "spool_dir", values: []string{"/", "/tmp", ""}, def: "", fields: texts("/", "/tmp", "")},
 	{name: "spool_limit", values: []string{"1", "2k", "0"}, def: int64(1 << 30), fields: texts(int64(1), int64(2048), int64(0)), shown: []string{"1", "2048", "0"}},
 	{name: "client_min_rate", values: []string{"1", "0", "3"}, def: 500, fields: texts(1, 0, 3)},
 	{name: "reload_engine", values: []string{"POLL", "inotify", "auto"}, def: "auto",
