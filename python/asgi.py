@@ -49,7 +49,7 @@ SMALL = 16384       # what is copied rather than written as a piece of its own
 STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus}
 
 pack, unpack, SIZE = HEADER.pack, HEADER.unpack_from, HEADER.size
-loads, meta_of = marshal.loads, bridge["meta_of"]
+loads, meta_of, META_MAX = marshal.loads, bridge["meta_of"], bridge["META_MAX"]
 
 
 class ClientGone(OSError):
@@ -75,10 +75,14 @@ def encode_head(status, headers):
     try:
         for name, value in headers:
             if type(name) is not bytes or type(value) is not bytes:
-                raise ValueError
-        return meta_of((line, headers))
+                break
+        else:
+            meta = marshal.dumps((line, headers), 2)
+            if len(meta) <= META_MAX:
+                return meta
     except ValueError:
-        return meta_of((line, pairs(headers)))
+        pass
+    return meta_of((line, pairs(headers)))
 
 
 # What a worker sends in a header (http.go, checkField).

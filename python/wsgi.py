@@ -447,23 +447,10 @@ def receive(wire, into):
 
 
 def send_all(wire, data):
-    with wire.saying:
-        try:
-            wire.sendall(data)
-        except OSError:
-            os._exit(0)  # the worker is gone, and with it every client
-
-
-def send_pieces(wire, *pieces):
-    with wire.saying:
-        try:
-            sent = wire.sendmsg(pieces)
-            for piece in pieces:
-                if sent < len(piece):
-                    wire.sendall(memoryview(piece)[sent:])
-                sent = max(sent - len(piece), 0)
-        except OSError:
-            os._exit(0)
+    try:
+        wire.sendall(data)
+    except OSError:
+        os._exit(0)  # the worker is gone, and with it every client
 
 
 def meta_of(value):
@@ -476,6 +463,7 @@ def meta_of(value):
 
 APART = MORE  # flag of a frame whose body comes over the wire
 APART_MIN = 32768  # bytes of it that are worth that
+SHARED_MIN = 2048  # where threads may speak at once: a pipe keeps what is short in one piece
 BLOCK_MAX = 1 << 30  # bytes of a body in one frame
 
 
@@ -484,7 +472,7 @@ class Wire:
     is long, and descriptors, go over the wire still."""
 
     def __init__(self, end):
-        self.end, self.apart, self.saying = end, None, _thread.allocate_lock()
+        self.end, self.apart = end, None
         self.recv_into, self.recvmsg, self.recvmsg_into = end.recv_into, end.recvmsg, end.recvmsg_into
         try:
             outer, self.pipe = os.pipe()
@@ -522,6 +510,7 @@ class Call:
     status = headers = left = socket = None
     broken = None  # the error that reading the body has raised
     begun = done = taken = False
+    apart_min = APART_MIN
 
     def __init__(self, wire, number, cancelled):
         self.wire, self.number, self.cancelled = wire, number, cancelled
@@ -546,12 +535,12 @@ class Call:
                 raise AssertionError("start_response() was not called before the response body")
             status = plain(status)
         try:
-            for name, value in headers:
-                if type(name) is not str or type(value) is not str:
-                    raise ValueError
-            return meta_of((status, headers))
+            meta = marshal.dumps((status, headers), 2)
+            if len(meta) <= META_MAX:
+                return meta
         except ValueError:
-            return meta_of((status, [(plain(name), plain(value)) for name, value in headers]))
+            pass
+        return meta_of((status, [(plain(name), plain(value)) for name, value in headers]))
 
     def write(self, data):
         """One block, on the wire before this returns."""
@@ -605,22 +594,27 @@ class Call:
         else:
             kind, meta = RESPONSE, self.head()
         wire = self.wire
-        apart = wire.apart if len(data) > APART_MIN else None
+        apart = wire.apart if len(data) > self.apart_min else None
         if apart:
             flags |= APART
         head = HEADER.pack(len(meta) + len(data), self.number, len(meta), kind, flags) + meta
         self.begun, self.done = True, bool(flags & LAST)
         if apart:
-            with wire.saying:
-                try:
-                    wire.sendall(head)
-                    apart.sendall(data)
-                except OSError:
-                    os._exit(0)
-        elif len(data) <= 16384:
+            send_all(wire, head)
+            send_all(apart, data)
+            return
+        if len(data) <= 16384:
             send_all(wire, head + data)
-        else:
-            send_pieces(wire, head, data)
+            return
+        try:
+            sent = wire.sendmsg((head, data)) - len(head)
+        except OSError:
+            os._exit(0)
+        if sent < 0:
+            send_all(wire, head[sent:])
+            sent = 0
+        if sent < len(data):
+            send_all(wire, memoryview(data)[sent:])
 
     def send_file(self, wrapper):
         """Passes the descriptor of a real file; False if it is none."""
@@ -639,14 +633,13 @@ class Call:
             left = min(left, promised)
         payload = meta + struct.pack("<QQ", offset, left)
         frame = HEADER.pack(len(payload), self.number, len(meta), FILE, LAST) + payload
-        wire = self.wire
-        with wire.saying:
-            try:
-                sent = wire.sendmsg((frame,), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))])
-            except OSError:
-                return False  # too many are under way: it is read instead
-            self.begun = self.done = True
-            wire.sendall(frame[sent:])
+        self.begun = self.done = True
+        try:
+            sent = self.wire.sendmsg((frame,), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))])
+        except OSError:
+            self.begun = self.done = False
+            return False  # too many are under way: it is read instead
+        send_all(self.wire, frame[sent:])
         return True
 
     def fail(self, flags):
@@ -792,6 +785,9 @@ def plain(text):
 
 
 def content_length(headers):
+    for name, value in headers:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("a header must be two strings: %r: %r" % (name, value))
     for name, value in headers:
         if len(name) == 14 and name.lower() == "content-length":
             return int(value)
@@ -958,6 +954,7 @@ class Lane:
                 if flags & MORE:
                     body = Body(self.wire, number, call, environ.get("gunicorn.trailers"))
                     environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
+                    call.apart_min = SHARED_MIN  # a thread may read it while another answers
                 else:
                     body = None
                     environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
@@ -1082,7 +1079,7 @@ class Green:
     caught = None  # what has been raised while a frame was under way
 
     def __init__(self, end):
-        self.end, self.lock, self.saying = end, _thread.allocate_lock(), self
+        self.end, self.lock = end, _thread.allocate_lock()
         self.close = end.close
         self.readable, self.writable = self.events(end.fileno())
 
@@ -1142,16 +1139,23 @@ class Green:
                 self.readable()
 
     def sendmsg(self, buffers, control=()):
-        while True:
-            try:
-                return self.end.sendmsg(buffers, control, MSG_DONTWAIT)
-            except BlockingIOError:
-                self.caught = self.wait(self.writable) or self.caught
+        left, sent = [memoryview(piece) for piece in buffers], 0
+        with self:
+            while left:
+                try:
+                    n = self.end.sendmsg(left, control, MSG_DONTWAIT)
+                except BlockingIOError:
+                    self.caught = self.wait(self.writable) or self.caught
+                    continue
+                sent, control = sent + n, ()
+                while left and n >= len(left[0]):
+                    n -= len(left.pop(0))
+                if left:
+                    left[0] = left[0][n:]
+        return sent
 
     def sendall(self, data):
-        left = memoryview(data)
-        while left:
-            left = left[self.sendmsg((left,)):]
+        self.sendmsg((data,))
 
 
 # Configuration file --------------------------------------------------------
