@@ -71,6 +71,7 @@ func newPlainWorker(t testing.TB) *plainWorker {
 	w := &worker{
 		cfg: defaults(), log: newErrorLog(sink{fd: int(devNull().Fd())}, "info"), slot: &slot{}, alone: true,
 		giveFD: -1, takeFD: -1, wake: -1, now: monotonic(), rbuf: readBuf[:], wbuf: wireBuf, descriptors: 1000,
+		pool:   pool{limit: heldTotal},
 		python: &python{fate: -1, trace: -1, most: 1, ready: true},
 	}
 	words := make([]atomic.Uint32, 3)

@@ -824,7 +824,7 @@ func (l *lane) body() (b []byte, done bool, err error) {
 // apart says whether the rest of the running frame comes over the wire while
 // frames come through a pipe.
 func (l *lane) apart() bool {
-	return l.bodyLeft > 0 && l.pipe >= 0 && l.frame.flags&flagApart != 0
+	return l.bodyLeft > 0 && l.skip == 0 && l.pipe >= 0 && l.frame.flags&flagApart != 0
 }
 
 // bodyApart takes what has come of such a body, into the part of the buffer that

@@ -54,6 +54,7 @@ func (w *worker) replies(l *lane) {
 		}
 		l.in, l.at = nil, 0
 	}
+	w.watchWire(l)
 	w.flushOut()
 }
 

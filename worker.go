@@ -1369,10 +1369,11 @@ func (w *worker) answer(l *lane, f frame, payload []byte) {
 }
 
 // watchWire asks for an event when the wire has room again, while something
-// waits for that, and for none while a slow client holds up reading.
+// waits for that, and for none while a slow client holds up reading, or a pipe has
+// to wait for what comes over the wire.
 func (w *worker) watchWire(l *lane) {
 	events := uint32(0)
-	if l.choked == nil {
+	if l.choked == nil && !l.apart() {
 		events |= unix.EPOLLIN
 	}
 	if len(l.out) > 0 {
