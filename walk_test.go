@@ -346,7 +346,7 @@ func (c *walkClient) ask(form, cut byte) {
 		text := head + f.body
 		at := int(cut) * len(text) / 128
 		c.send(text[:at])
-		c.pending = text[at:]
+		c.pending += text[at:]
 		return
 	}
 	c.send(head)
