@@ -187,9 +187,13 @@ func (s *walk) cleanup() {
 		for _, p := range th.out {
 			closeAll(p.fd)
 		}
-		l := th.lane
-		if closeAll(th.pipe, th.lent, l.pipe); i > 0 {
-			closeAll(th.far, th.back, l.queue, l.back, l.wire, l.passed)
+		if closeAll(th.pipe, th.lent); i > 0 {
+			closeAll(th.far, th.back)
+		}
+	}
+	for i, l := range s.python.lanes {
+		if closeAll(l.pipe); i > 0 {
+			closeAll(l.queue, l.back, l.wire, l.passed)
 		}
 	}
 	for _, c := range s.clients {
