@@ -111,7 +111,6 @@ type walkRequest struct {
 	hadMore  bool
 	started  bool
 	accepted bool
-	trailers bool
 	taken    bool
 	done     bool
 	whole    bool // and its answer was complete
