@@ -31,7 +31,6 @@ func (w *worker) replies(l *lane) {
 			w.outOfStep(l, err)
 			break
 		}
-		w.relieve()
 		if !more || p.closed || p.eof || l.choked != nil || l.apart() {
 			break
 		}
@@ -56,6 +55,7 @@ func (w *worker) replies(l *lane) {
 	}
 	w.watchWire(l)
 	w.flushOut()
+	w.relieve() // not before: who has to go may be the one that this lane waits for
 }
 
 // frames handles the frames that are in memory.

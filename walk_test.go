@@ -39,6 +39,7 @@ const (
 	walkASGI    = 1 << iota
 	walkThreads // several lanes; otherwise one, and messages of several requests
 	walkPipe    // Python's frames come through a pipe
+	walkTight   // it may hold little memory
 	walkSibling // it has siblings that connections are given to soon
 )
 
@@ -126,6 +127,9 @@ func newWalk(t testing.TB, kind byte) *walk {
 	w.close(s.conn)
 	unix.Close(s.client)
 	s.client = -1
+	if kind&walkTight != 0 {
+		w.pool.limit = 256 << 10
+	}
 	cfg := *w.cfg
 	cfg.timeout, cfg.limitRequestBody = 0, walkBody
 	w.cfg, w.deflater.pool = &cfg, &w.sockets
@@ -1147,7 +1151,7 @@ func (s *walk) checkEmpty() {
 
 // checkAnswers looks whether a client has an answer to each of its requests.
 func (s *walk) checkAnswers(c *walkClient) {
-	if c.fd < 0 || c.wild {
+	if c.fd < 0 || c.wild || s.pool.limit < heldTotal {
 		return
 	}
 	for _, r := range s.requests {
