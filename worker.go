@@ -1487,11 +1487,15 @@ func (w *worker) leftOf(l *lane, number uint32) error {
 
 // putBack has requests wait that were in a lane, before all others.
 func (w *worker) putBack(back []*conn) {
-	for _, c := range back {
-		c.state = waiting
-		c.fed = 0
-		w.dispatched--
-	}
+	w.dispatched -= len(back)
+	back = slices.DeleteFunc(back, func(c *conn) bool {
+		c.state, c.fed = waiting, 0
+		if c.fd < 0 { // its client has left in the meantime
+			w.record(c, []byte("499"), true)
+			w.release(c)
+		}
+		return c.fd < 0
+	})
 	if len(back) > 0 {
 		w.waiting = append(back, w.waiting...)
 		w.keepWaiting()
