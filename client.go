@@ -1074,14 +1074,13 @@ func (w *worker) giveAway(c *conn) bool {
 	if c.secure != nil {
 		return c.state == waiting && (w.stopping || w.now-c.since >= int64(lendAfter)) && w.lend(c)
 	}
+	if err := w.sendAway(c, c.fd, c.lent); err != nil {
+		w.watch(c) // once: an event of its own each time would have us try without a pause
+		return false
+	}
 	if c.watched {
 		epollDel(w.ep, c.fd) // the kernel would keep watching: the socket lives on
 		c.watched = false
-	}
-	if err := w.sendAway(c, c.fd, c.lent); err != nil {
-		c.unread = true
-		w.watch(c)
-		return false
 	}
 	w.close(c)
 	return true

@@ -1291,6 +1291,8 @@ func walkSeeds(f *testing.F, table []walkStep) {
 		{walkASGI, []any{"ask", 0, 0, "take", 0, 0, "speak", 11, 227}},
 		// Several lanes, and a client that leaves while its body is asked for.
 		{walkThreads, []any{"ask", 0, 6, "ask", 1, 0, "take", 0, 0, "take", 1, 0, "speak", 7, 255, "leave", 0, 0, "hear", 1, 0, "speak", 0, 3}},
+		// A head is too long to be handed over, and its request has to wait.
+		{walkSibling, []any{"ask", 0, 0, "take", 0, 0, "moment", 0, 255, "ask", 1, 20}},
 		// A client leaves while its request waits behind another in a lane, and is taken back.
 		{walkSibling, []any{"ask", 0, 0, "take", 0, 0, "speak", 0, 0, "ask", 0, 0, "take", 0, 0, "ask", 1, 0, "leave", 1, 0, "moment", 0, 255}},
 		{walkSibling, []any{"ask", 0, 0, "ask", 1, 0, "ask", 2, 0, "moment", 0, 255, "take", 0, 0, "speak", 2, 3, "hand over", 0, 0}},
