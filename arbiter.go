@@ -531,7 +531,7 @@ func (a *arbiter) measure() {
 func (a *arbiter) active() []*child {
 	var list []*child
 	for _, w := range a.workers {
-		if w.generation == a.generation && !w.told && w.slot.state.Load() < stateLeaving {
+		if w.generation == a.generation && !w.told && (w.slot.phase() == phaseBooting || w.slot.phase() == phaseServing) {
 			list = append(list, w)
 		}
 	}
@@ -551,15 +551,14 @@ func (a *arbiter) settle() {
 	serving := 0
 	var leaving []*child
 	for _, w := range a.workers {
-		state := w.slot.state.Load()
-		if state >= stateLeaving && !w.told {
+		if w.slot.phase() > phaseServing && !w.told {
 			w.left = true
 		}
-		if state != stateServing && state != stateLeaving {
+		if !w.slot.phase().serves() {
 			continue
 		}
 		a.served = true
-		if state == stateLeaving {
+		if w.slot.phase() == phaseStandingDown {
 			leaving = append(leaving, w)
 			continue
 		}
@@ -690,7 +689,7 @@ func (a *arbiter) reap() (h *halt) {
 			continue
 		}
 		delete(a.workers, pid)
-		booted := w.slot.state.Load() != stateBooting
+		booted := w.slot.phase() != phaseBooting
 		cause := w.cause(status)
 		text, memory := a.memory.fate(status)
 		if memory {
@@ -742,7 +741,7 @@ func (w *child) cause(status unix.WaitStatus) uint64 {
 		return causeTimeout
 	case status.Signaled() && !w.killed && !w.told:
 		return causeCrash
-	case w.slot.state.Load() == stateBooting && !w.told:
+	case w.slot.phase() == phaseBooting && !w.told:
 		return causeBoot
 	case w.slot.cause.Load() == causeExit && w.told:
 		return causeReload
@@ -769,7 +768,7 @@ func (a *arbiter) backOff(what string) {
 // serves says whether any worker does.
 func (a *arbiter) serves() bool {
 	for _, w := range a.workers {
-		if state := w.slot.state.Load(); state == stateServing || state == stateLeaving {
+		if w.slot.phase().serves() {
 			return true
 		}
 	}

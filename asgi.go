@@ -86,13 +86,13 @@ func (l *lane) received(number uint32) {
 }
 
 // inPython are the connections whose requests Python has, the oldest first.
-func (l *lane) inPython() (list []*conn) {
+func (l *lane) inPython() (list []*turn) {
 	if l.streams == nil {
 		return slices.Clone(l.flight)
 	}
 	for _, number := range slices.Sorted(maps.Keys(l.streams)) {
-		if c := l.streams[number]; c != nil {
-			list = append(list, c)
+		if t := l.streams[number]; t != nil {
+			list = append(list, t)
 		}
 	}
 	return list
@@ -100,14 +100,14 @@ func (l *lane) inPython() (list []*conn) {
 
 // eldest is the connection whose request has run for longest, nil for none.
 // WebSockets are not meant unless there is nothing else.
-func (l *lane) eldest() (eldest *conn) {
+func (l *lane) eldest() (eldest *turn) {
 	if l.streams == nil {
 		return l.running()
 	}
-	for _, c := range l.streams {
-		if c != nil && (eldest == nil || eldest.talk != nil && c.talk == nil ||
-			(eldest.talk == nil) == (c.talk == nil) && c.begun < eldest.begun) {
-			eldest = c
+	for _, t := range l.streams {
+		if t != nil && (eldest == nil || eldest.talk != nil && t.talk == nil ||
+			(eldest.talk == nil) == (t.talk == nil) && t.begun < eldest.begun) {
+			eldest = t
 		}
 	}
 	return eldest
@@ -154,41 +154,41 @@ func (w *worker) flushStreams() {
 		}
 		thirsty := l.thirsty
 		l.thirsty = nil
-		for _, c := range thirsty {
-			c.thirsty = false
-			if c.lane == l {
-				w.feed(c)
+		for _, t := range thirsty {
+			t.thirsty = false
+			if t.lane == l {
+				w.feed(t)
 			}
 		}
 	}
 }
 
 // awaitRoom has c fed when the wire has room again.
-func (l *lane) awaitRoom(c *conn) {
-	if !c.thirsty {
-		c.thirsty = true
-		l.thirsty = append(l.thirsty, c)
+func (l *lane) awaitRoom(t *turn) {
+	if !t.thirsty {
+		t.thirsty = true
+		l.thirsty = append(l.thirsty, t)
 	}
 }
 
 // credit tells Python what its client has taken, once that is worth a frame.
-func (w *worker) credit(c *conn) {
-	l := c.lane
-	if l == nil || c.owed < window/2 || c.fd >= 0 && len(c.out)-c.outAt >= window/2 {
+func (w *worker) credit(t *turn) {
+	l := t.lane
+	if l == nil || t.owed < window/2 || len(t.conn.out)-t.conn.outAt >= window/2 {
 		return
 	}
-	w.post(l, frame{number: c.number, kind: kindCredit, meta: uint32(c.owed)}, nil)
-	c.owed = 0
+	w.post(l, frame{number: t.number, kind: kindCredit, meta: uint32(t.owed)}, nil)
+	t.owed = 0
 }
 
 // tellGone tells the application that its client has left. Its task is
 // cancelled after grace; asgi_disconnect_grace_period counts when that is
 // negative.
-func (w *worker) tellGone(c *conn, code uint16, reason string, grace time.Duration) {
-	w.postGone(c, kindGone, code, reason, grace)
+func (w *worker) tellGone(t *turn, code uint16, reason string, grace time.Duration) {
+	w.postGone(t, kindGone, code, reason, grace)
 }
 
-func (w *worker) postGone(c *conn, kind byte, code uint16, reason string, grace time.Duration) {
+func (w *worker) postGone(t *turn, kind byte, code uint16, reason string, grace time.Duration) {
 	b := appendMarshalTuple(w.fbuf[:0], 3)
 	b = appendMarshalInt(b, int64(code))
 	b = appendMarshalText(b, strings.ToValidUTF8(reason, "\uFFFD"))
@@ -197,27 +197,27 @@ func (w *worker) postGone(c *conn, kind byte, code uint16, reason string, grace 
 	}
 	b = appendMarshalInt(b, int64(grace))
 	w.fbuf = b[:0]
-	w.post(c.lane, frame{number: c.number, kind: kind}, b)
+	w.post(t.lane, frame{number: t.number, kind: kind}, b)
 }
 
 // bury leaves nothing of a stream but its number, which Python still uses: its
 // connection goes its own way.
-func (l *lane) bury(c *conn) {
-	l.streams[c.number] = nil
-	if l.owner == c {
+func (l *lane) bury(t *turn) {
+	l.streams[t.number] = nil
+	if l.owner == t {
 		l.owner = nil
 	}
-	c.lane = nil
+	t.lane = nil
 }
 
 // overdueStream answers in place of an application that has not begun to.
-func (w *worker) overdueStream(c *conn) {
-	w.log.errorf("Request timeout (pid:%d): %s from %s has run for %v and is cancelled", w.pid, c.line(), c.peer.remoteAddr,
-		time.Duration(w.now-c.begun).Round(time.Second))
+func (w *worker) overdueStream(t *turn) {
+	w.log.errorf("Request timeout (pid:%d): %s from %s has run for %v and is cancelled", w.pid, t.line(), t.conn.peer.remoteAddr,
+		time.Duration(w.now-t.begun).Round(time.Second))
 	increase(&w.slot.counters.failures, 1)
-	w.tellGone(c, 1006, "", 0)
-	c.lane.bury(c)
-	w.answerFor(c, newBadRequest(504, "", ""))
+	w.tellGone(t, 1006, "", 0)
+	t.lane.bury(t)
+	w.answerFor(t, newBadRequest(504, "", ""))
 }
 
 // The end of the grace period ------------------------------------------------
@@ -234,7 +234,7 @@ func (w *worker) partLater(reload bool) {
 		w.parting = shutLimit
 	} else {
 		grace -= w.parting
-		if n := len(w.python.lanes[0].streams); n > 0 && !w.ending {
+		if n := len(w.python.lanes[0].streams); n > 0 && !w.draining() {
 			w.log.infof("Waiting for %d connections to finish...", n)
 		}
 	}
@@ -248,7 +248,7 @@ func (w *worker) partLater(reload bool) {
 // their client has left, and what they still say is heard.
 func (w *worker) partAll() {
 	code := uint16(1001)
-	if !w.ending {
+	if !w.draining() {
 		code = 1012
 	}
 	w.partAt = 0
@@ -256,37 +256,38 @@ func (w *worker) partAll() {
 	if len(list) > 0 {
 		w.log.warningf("Forcing close of %d connections", len(list))
 	}
-	for _, c := range list {
+	for _, t := range list {
 		switch {
-		case c.fd < 0 || c.lane == nil:
-		case c.talk != nil:
-			w.tellGone(c, code, "", w.parting/3)
-			w.endTalk(c, code, "")
+		case t.conn.gone || t.lane == nil:
+		case t.talk != nil:
+			w.tellGone(t, code, "", w.parting/3)
+			w.endTalk(t, code, "")
 		default:
-			w.tellGone(c, code, "", w.parting/3)
+			w.tellGone(t, code, "", w.parting/3)
 		}
 	}
 	if w.deadline == 0 {
 		w.deadline = w.now + int64(w.parting)
 	}
+	w.flushOut()
 }
 
 // Requests -------------------------------------------------------------------
 
 // appendScope appends what asgi.py makes a scope of.
-func (w *worker) appendScope(b []byte, c *conn) []byte {
-	r, e := c.req, &c.peer
+func (w *worker) appendScope(b []byte, t *turn) []byte {
+	r, e := &t.req, &t.conn.peer
 	scheme := "http"
 	if e.https && !r.schemeGiven || r.https {
 		scheme = "https"
 	}
 	b = appendMarshalTuple(b, 11)
-	if c.hello == nil {
+	if t.hello == nil {
 		b = append(b, marshalNone)
 	} else {
 		scheme = "ws" + scheme[len("http"):]
-		b = appendMarshalList(b, len(c.hello.protocols))
-		for _, p := range c.hello.protocols {
+		b = appendMarshalList(b, len(t.hello.protocols))
+		for _, p := range t.hello.protocols {
 			b = appendMarshalLatin(b, p)
 		}
 	}
@@ -315,7 +316,7 @@ func (w *worker) appendScope(b []byte, c *conn) []byte {
 		b = appendMarshalBytes(b, f.value)
 		trailers = trailers || len(f.name) == 2 && foldEqual(f.name, "TE") && bytes.Contains(f.value, []byte("trailers"))
 	}
-	b = w.appendClient(b, c)
+	b = w.appendClient(b, t)
 	switch {
 	case e.unix && e.serverName == "":
 		b = append(b, marshalNone)
@@ -335,10 +336,10 @@ func appendHostPort(b []byte, host, port string) []byte {
 
 // appendClient appends the client's address. Under uvicorn's classes it is the
 // one that a trusted proxy tells, as there: the last that is not trusted.
-func (w *worker) appendClient(b []byte, c *conn) []byte {
-	if w.cfg.proxied() && c.trusted {
-		for i := len(c.req.fields) - 1; i >= 0; i-- {
-			f := &c.req.fields[i]
+func (w *worker) appendClient(b []byte, t *turn) []byte {
+	if w.cfg.proxied() && t.conn.trusted {
+		for i := len(t.req.fields) - 1; i >= 0; i-- {
+			f := &t.req.fields[i]
 			if len(f.name) != len("X-FORWARDED-FOR") || !foldEqual(f.name, "X-FORWARDED-FOR") {
 				continue
 			}
@@ -354,46 +355,46 @@ func (w *worker) appendClient(b []byte, c *conn) []byte {
 			}
 		}
 	}
-	if c.peer.remotePort == "" {
+	if t.conn.peer.remotePort == "" {
 		return append(b, marshalNone) // a unix socket's
 	}
-	return appendHostPort(b, c.peer.remoteAddr, c.peer.remotePort)
+	return appendHostPort(b, t.conn.peer.remoteAddr, t.conn.peer.remotePort)
 }
 
 // greetSocket looks whether a request asks for a WebSocket: false when it asks
 // in a way that is refused.
-func (w *worker) greetSocket(c *conn) bool {
-	h, asked, bad := websocketHandshake(c.req)
+func (w *worker) greetSocket(t *turn) bool {
+	h, asked, bad := websocketHandshake(&t.req)
 	if bad != nil {
-		w.refuse(c, bad)
+		w.refuse(t.conn, bad)
 		return false
 	}
 	if asked {
 		h.deflate = h.deflate && w.cfg.wsPerMessageDeflate == "on"
-		c.hello = &h
+		t.hello = &h
 	}
 	return true
 }
 
 // trailerSection ends a chunked body with fields.
-func (w *worker) trailerSection(c *conn, r *marshalReader) error {
-	if !c.started || c.talk != nil {
+func (w *worker) trailerSection(t *turn, r *marshalReader) error {
+	if !t.started || t.talk != nil {
 		return wrongFrame("trailers without a head")
 	}
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
 	w.readFields(r, &good)
-	w.outFor(c)
-	if c.framing.chunked && !c.refused {
+	w.outFor(t.conn)
+	if t.framing.chunked && !t.refused {
 		b := append(w.obuf, "0\r\n"...)
 		if !good {
-			w.log.errorf("Error in trailers of %s: %v", c.line(), errBadType)
+			w.log.errorf("Error in trailers of %s: %v", t.line(), errBadType)
 			w.resp.fields = nil
 		}
 		for _, f := range w.resp.fields {
 			value := trimBlanks(f.value)
 			if checkField(f.name, value) != nil || forbiddenTrailer(f.name) || kindOf(f.name) != plainField {
-				w.log.errorf("Error in trailers of %s: invalid header name: %q", c.line(), f.name)
+				w.log.errorf("Error in trailers of %s: invalid header name: %q", t.line(), f.name)
 				break
 			}
 			b = appendField(b, f.name, value)
@@ -401,15 +402,15 @@ func (w *worker) trailerSection(c *conn, r *marshalReader) error {
 		w.obuf = append(b, "\r\n"...)
 	}
 	w.flushOut()
-	w.complete(c)
+	w.complete(t)
 	return nil
 }
 
 // WebSockets -----------------------------------------------------------------
 
 // agree answers the handshake as the application wants it.
-func (w *worker) agree(c *conn, r *marshalReader) error {
-	if c.hello == nil || c.started {
+func (w *worker) agree(t *turn, r *marshalReader) error {
+	if t.hello == nil || t.started {
 		return wrongFrame("a WebSocket where there is none")
 	}
 	good := r.sequence() == 2
@@ -419,11 +420,11 @@ func (w *worker) agree(c *conn, r *marshalReader) error {
 	if !good {
 		return wrongFrame(errBadType.Error())
 	}
-	w.outFor(c)
+	w.outFor(t.conn)
 	b := append(w.obuf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
-	b = append(append(b, c.hello.accept[:]...), "\r\n"...)
-	if c.hello.deflate {
-		b = append(c.hello.appendExtension(append(b, "Sec-WebSocket-Extensions: "...)), "\r\n"...)
+	b = append(append(b, t.hello.accept[:]...), "\r\n"...)
+	if t.hello.deflate {
+		b = append(t.hello.appendExtension(append(b, "Sec-WebSocket-Extensions: "...)), "\r\n"...)
 	}
 	if len(protocol) > 0 {
 		w.resp.fields = append(w.resp.fields, field{[]byte("Sec-WebSocket-Protocol"), protocol})
@@ -439,18 +440,18 @@ func (w *worker) agree(c *conn, r *marshalReader) error {
 		}
 	}
 	w.obuf = append(b, "\r\n"...)
-	c.started, c.keep = true, false
-	c.status = append(c.status[:0], "101"...)
-	c.framing = framing{code: 101, length: -1}
-	c.talk = &talk{decoder: newWSDecoder(w.cfg.wsMaxSize, c.hello.deflate, &w.sockets), deflate: c.hello.deflate, heard: w.now}
-	c.hello = nil
+	t.started, t.conn.keep = true, false
+	t.status = append(t.status[:0], "101"...)
+	t.framing = framing{code: 101, length: -1}
+	t.talk = &talk{decoder: newWSDecoder(w.cfg.wsMaxSize, t.hello.deflate, &w.sockets), deflate: t.hello.deflate, heard: w.now}
+	t.hello = nil
 	w.talks++
-	if rest := c.in[c.next:]; len(rest) > 0 {
-		w.makeRoom(c, len(rest))
-		c.body = append(c.body, rest...)
+	if rest := t.conn.in[t.next:]; len(rest) > 0 {
+		w.makeRoom(t, len(rest))
+		t.body = append(t.body, rest...)
 	}
-	c.asked, c.want = true, window
-	w.hear(c)
+	t.asked, t.want = true, window
+	w.hear(t)
 	return nil
 }
 
@@ -467,58 +468,58 @@ func (w *worker) appendOwnFields(b []byte) []byte {
 
 // hear takes what a WebSocket's client says, as far as the application has taken
 // what came before.
-func (w *worker) hear(c *conn) {
-	defer w.weigh(c)
+func (w *worker) hear(t *turn) {
+	defer w.weigh(t.conn)
 	piece := -1 // where on the wire its latest frame begins, while more can be added to that
-	for turn := 0; c.fd >= 0 && c.lane != nil; {
-		if c.want <= 0 || c.talk.bye != nil {
+	for turn := 0; !t.conn.gone && t.lane != nil; {
+		if t.want <= 0 || t.talk.bye != nil {
 			return
 		}
-		if !c.lane.roomy() {
-			c.lane.awaitRoom(c)
+		if !t.lane.roomy() {
+			t.lane.awaitRoom(t)
 			return
 		}
-		n, e, bad := c.talk.decoder.next(c.body[c.fed:])
-		c.fed += n
+		n, e, bad := t.talk.decoder.next(t.body[t.fed:])
+		t.fed += n
 		turn += n
 		if bad != nil {
-			w.log.debugf("Closing connection. %s from ip=%s: %s", c.line(), c.peer.remoteAddr, bad.text)
-			w.tellGone(c, bad.code, bad.text, -1)
-			w.endTalk(c, bad.code, bad.text)
+			w.log.debugf("Closing connection. %s from ip=%s: %s", t.line(), t.conn.peer.remoteAddr, bad.text)
+			w.tellGone(t, bad.code, bad.text, -1)
+			w.endTalk(t, bad.code, bad.text)
 			return
 		}
 		switch e.kind {
 		case wsData:
-			f := frame{number: c.number, kind: kindMessage}
+			f := frame{number: t.number, kind: kindMessage}
 			if e.text {
 				f.flags |= flagText
 			}
 			if e.last {
 				f.flags |= flagLast
 			}
-			if piece >= 0 && c.lane.extend(piece, f, e.payload) {
-				c.want -= len(e.payload)
+			if piece >= 0 && t.lane.extend(piece, f, e.payload) {
+				t.want -= len(e.payload)
 			} else {
-				piece = len(c.lane.out)
-				w.post(c.lane, f, e.payload)
-				c.want -= len(e.payload) + messageCost
+				piece = len(t.lane.out)
+				w.post(t.lane, f, e.payload)
+				t.want -= len(e.payload) + messageCost
 			}
 			if e.last {
 				piece = -1
 			}
 		case wsPing:
-			if w.takesPong(c) {
-				c.talk.ping = nil
-				w.control(c, opPong, e.payload)
+			if w.takesPong(t) {
+				t.talk.ping = nil
+				w.control(t.conn, opPong, e.payload)
 			} else {
-				c.talk.ping = append([]byte{}, e.payload...)
+				t.talk.ping = append([]byte{}, e.payload...)
 			}
 		case wsClose:
 			// Its answer comes when the application has had what came before, so
 			// that what it says to that is not lost. Without a code the answer
 			// has none either (RFC 6455 5.5.1).
-			c.talk.bye, c.talk.byeBy = &wsError{code: e.code}, w.now+int64(answerLimit)
-			w.postGone(c, kindBye, e.code, e.reason, -1)
+			t.talk.bye, t.talk.byeBy = &wsError{code: e.code}, w.now+int64(answerLimit)
+			w.postGone(t, kindBye, e.code, e.reason, -1)
 			return
 		case wsNone:
 			if n > 0 {
@@ -526,10 +527,10 @@ func (w *worker) hear(c *conn) {
 			}
 			if turn >= window {
 				// What says nothing, as pongs and empty fragments, has no window.
-				w.goOnLater(c)
+				w.goOnLater(t.conn)
 				return
 			}
-			if !w.hearMore(c) {
+			if !w.hearMore(t) {
 				return
 			}
 		}
@@ -554,51 +555,51 @@ func (l *lane) extend(at int, f frame, payload []byte) bool {
 }
 
 // hearMore reads: false when nothing is there.
-func (w *worker) hearMore(c *conn) bool {
-	if c.fed == len(c.body) && c.ownBody {
-		w.pool.put(c.body) // an idle client needs none
-		c.body, c.ownBody, c.fed = nil, false, 0
+func (w *worker) hearMore(t *turn) bool {
+	if t.fed == len(t.body) && t.ownBody {
+		w.pool.put(t.body) // an idle client needs none
+		t.body, t.ownBody, t.fed = nil, false, 0
 	}
-	n, end := w.receive(c, w.rbuf)
+	n, end := w.receive(t.conn, w.rbuf)
 	if end {
-		w.lost(c)
+		w.lost(t.conn)
 		return false
 	}
 	if n == 0 {
 		return false
 	}
-	c.talk.heard, c.talk.pinged = w.now, 0
-	w.makeRoom(c, n)
-	c.body = append(c.body, w.rbuf[:n]...)
+	t.talk.heard, t.talk.pinged = w.now, 0
+	w.makeRoom(t, n)
+	t.body = append(t.body, w.rbuf[:n]...)
 	return true
 }
 
 // takesPong says whether a pong can be sent now: not between the bytes of a
 // frame, and not to a client that does not read.
-func (w *worker) takesPong(c *conn) bool {
-	if w.obufFor == c && len(w.obuf) >= pongsMax {
+func (w *worker) takesPong(t *turn) bool {
+	if w.obufFor == t.conn && len(w.obuf) >= pongsMax {
 		w.flushOut()
 	}
-	return c.fd >= 0 && !c.talk.within && len(c.out)-c.outAt < pongsMax
+	return !t.conn.gone && !t.talk.within && len(t.conn.out)-t.conn.outAt < pongsMax
 }
 
 // pongLate answers a ping that had to wait.
-func (w *worker) pongLate(c *conn) {
+func (w *worker) pongLate(c *turn) {
 	if t := c.talk; t != nil && t.ping != nil && c.lane != nil && w.takesPong(c) {
-		w.control(c, opPong, t.ping)
+		w.control(c.conn, opPong, t.ping)
 		t.ping = nil
 	}
 }
 
 // endMessage is reached when a message is complete, and makes up for what must
 // not come between its bytes.
-func (w *worker) endMessage(c *conn) {
-	w.credit(c)
-	if c.talk.within = false; c.talk.closing != nil {
-		w.endTalk(c, c.talk.closing.code, c.talk.closing.text)
+func (w *worker) endMessage(t *turn) {
+	w.credit(t)
+	if t.talk.within = false; t.talk.closing != nil {
+		w.endTalk(t, t.talk.closing.code, t.talk.closing.text)
 		return
 	}
-	w.pongLate(c)
+	w.pongLate(t)
 }
 
 func (w *worker) control(c *conn, opcode byte, payload []byte) {
@@ -608,35 +609,36 @@ func (w *worker) control(c *conn, opcode byte, payload []byte) {
 
 // endTalk closes a WebSocket: the client gets the code, and is left. Python is
 // told by who knows why, or has said so itself.
-func (w *worker) endTalk(c *conn, code uint16, reason string) {
-	l := c.lane
-	if c.talk.within {
+func (w *worker) endTalk(t *turn, code uint16, reason string) {
+	l := t.lane
+	if t.talk.within {
 		// Python has given all of the frame, which comes soon. The client may not
 		// have the close frame before, and is not listened to any more.
-		if c.talk.closing == nil {
-			c.talk.closing = &wsError{code, reason}
+		if t.talk.closing == nil {
+			t.talk.closing = &wsError{code, reason}
 		}
-		c.talk.decoder.release()
+		t.talk.decoder.release()
 		return
 	}
-	w.outFor(c)
+	w.outFor(t.conn)
 	w.obuf = appendWSClose(w.obuf, code, reason)
 	w.flushOut()
-	if c.lane == nil {
+	if t.lane == nil {
 		return
 	}
-	w.record(c, c.status, true)
-	if l.bury(c); c.fd < 0 {
-		w.release(c)
+	w.record(t, t.status, true)
+	if l.bury(t); t.conn.gone {
+		w.release(t.conn)
 		return
 	}
-	c.keep, c.refused, c.state = false, true, draining
-	w.drained(c)
+	t.conn.keep, t.refused = false, true
+	t.enter(draining)
+	w.drained(t.conn)
 }
 
 // shut closes a WebSocket for the application.
-func (w *worker) shut(c *conn, r *marshalReader) error {
-	if c.talk == nil {
+func (w *worker) shut(t *turn, r *marshalReader) error {
+	if t.talk == nil {
 		return wrongFrame("the end of a WebSocket where there is none")
 	}
 	r.sequence()
@@ -644,74 +646,71 @@ func (w *worker) shut(c *conn, r *marshalReader) error {
 	if r.err != nil {
 		return wrongFrame("no code or reason to close a WebSocket with")
 	}
-	if bye := c.talk.bye; bye != nil {
+	if bye := t.talk.bye; bye != nil {
 		code, reason = int64(bye.code), ""
 	} else if code < 0 || code > math.MaxUint16 || !validCloseCode(uint16(code)) {
-		w.log.warningf("%s: %d is no code to close a WebSocket with; 1011 is sent", c.line(), code)
+		w.log.warningf("%s: %d is no code to close a WebSocket with; 1011 is sent", t.line(), code)
 		code = 1011
 	}
-	number, l := c.number, c.lane
-	w.endTalk(c, uint16(code), reason)
+	number, l := t.number, t.lane
+	w.endTalk(t, uint16(code), reason)
 	l.over(number, w.now)
 	return nil
 }
 
 // beginMessage begins a message to the client.
-func (w *worker) beginMessage(c *conn) error {
-	if c.talk == nil {
+func (w *worker) beginMessage(t *turn) error {
+	if t.talk == nil {
 		return wrongFrame("a message where there is no WebSocket")
 	}
-	f, opcode := c.lane.frame, byte(opBinary)
+	f, opcode := t.lane.frame, byte(opBinary)
 	if f.flags&flagText != 0 {
 		opcode = opText
 	}
-	w.outFor(c)
-	if w.deflating = c.talk.deflate && f.length >= deflateMin; w.deflating {
+	w.outFor(t.conn)
+	if w.deflating = t.talk.deflate && f.length >= deflateMin; w.deflating {
 		w.obuf = w.deflater.begin(w.obuf, opcode == opText)
 	} else {
-		c.talk.within = true
+		t.talk.within = true
 		w.obuf = appendWSHead(w.obuf, opcode, true, false, int(f.length))
 	}
 	return nil
 }
 
 // deflate takes a piece of a message that is sent in compressed form.
-func (w *worker) deflate(c *conn, b []byte, last bool) {
-	if c.fd < 0 {
-		return
-	}
-	w.outFor(c)
+func (w *worker) deflate(t *turn, b []byte, last bool) {
+	w.outFor(t.conn)
 	w.obuf = w.deflater.piece(w.obuf, b, last)
-	if c.sent += int64(len(b)); len(w.obuf) > coalesce {
+	if t.sent += int64(len(b)); len(w.obuf) > coalesce {
 		w.flushOut()
 	}
 }
 
 // answerBye closes a WebSocket whose client has, in place of an application that
 // has not heard of it.
-func (w *worker) answerBye(c *conn) {
-	bye := c.talk.bye
-	c.talk.bye = nil
-	w.tellGone(c, bye.code, "", -1)
-	w.endTalk(c, bye.code, "")
+func (w *worker) answerBye(t *turn) {
+	bye := t.talk.bye
+	t.talk.bye = nil
+	w.tellGone(t, bye.code, "", -1)
+	w.endTalk(t, bye.code, "")
 }
 
 // keepUp pings a client that has been silent, and ends a connection on which
 // nothing comes back.
-func (w *worker) keepUp(c *conn) {
+func (w *worker) keepUp(c *turn) {
 	t := c.talk
 	switch {
 	case w.cfg.wsPingInterval == 0 || t.within || t.bye != nil:
 	case c.want <= 0:
 		t.pinged = 0 // it is the application that does not listen
 	case t.pinged == 0:
-		if w.now-t.heard >= int64(w.cfg.wsPingInterval) && !c.pending() {
+		if w.now-t.heard >= int64(w.cfg.wsPingInterval) && !c.conn.pending() {
 			t.pinged = w.now
-			w.control(c, opPing, nil)
+			w.control(c.conn, opPing, nil)
 			w.flushOut()
 		}
 	case w.cfg.wsPingTimeout > 0 && w.now-t.pinged >= int64(w.cfg.wsPingTimeout):
-		w.log.debugf("Closing connection. %s from ip=%s does not answer a ping", c.line(), c.peer.remoteAddr)
+		w.log.debugf("Closing connection. %s from ip=%s does not answer a ping", c.line(), c.conn.peer.remoteAddr)
 		w.tellGone(c, 1011, "keepalive ping timeout", -1)
 		w.endTalk(c, 1011, "keepalive ping timeout")
 	}

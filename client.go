@@ -6,8 +6,10 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -15,24 +17,86 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// States of a connection.
+// The states of a connection, and what brings it from one to another:
+//
+//	handshaking --TLS is agreed--> open <--the pump ends--> pumping
+//	     |                          |                          |
+//	     |        the last response is written                 |
+//	     |                          v                          |
+//	     +---------- alert ---> lingering <--------------------+
+//
+// A connection in any of them is gone when its client is lost or has to go; the loop
+// buries it at the end of its turn.
+type connState uint8
+
 const (
-	handshaking = iota // or waiting for its first byte; only under TLS
-	readingHead        // or idle, when no byte of one has come
-	readingBody
-	waiting    // for a lane
-	inLane     // its request is in the queue or runs
-	draining   // the response is complete and not yet all written
-	discarding // a rest of the body that the application has not read
-	lingering
-	pumping // another speaks for it
+	open        connState = iota // idle, or its turn says more
+	handshaking                  // waits for the first byte of a TLS handshake, or for its end
+	pumping                      // somebody else speaks for it
+	lingering                    // the last response is written: what still comes is thrown away
 )
+
+// The states of a turn:
+//
+//	readingHead --> readingBody --> waiting <--> inLane --> draining --> discarding --> (idle)
+//	     |               |             |                        ^
+//	     +---------------+-------------+----error page----------+
+//
+// A request that Python has not begun is taken back from inLane to waiting. Of a turn
+// that is over nothing remains.
+type turnState uint8
+
+const (
+	readingHead turnState = iota
+	readingBody           // until it ends, or a lane may begin with what is there
+	waiting               // for a lane
+	inLane                // in the queue, or Python has it
+	draining              // the response is complete and not yet all written
+	discarding            // a rest of the request's body that the application has not read
+)
+
+// Pairs of states that may follow each other, by the state that is left.
+var (
+	connSteps = [...][]connState{
+		open:        {handshaking, pumping, lingering},
+		handshaking: {open, lingering},
+		pumping:     {open, lingering},
+		lingering:   {},
+	}
+	turnSteps = [...][]turnState{
+		readingHead: {readingBody, draining},
+		readingBody: {waiting, draining},
+		waiting:     {inLane, draining},
+		inLane:      {waiting, draining},
+		draining:    {discarding},
+		discarding:  {},
+	}
+)
+
+// strict makes a step that no table has a panic, as tests want it.
+var strict bool
+
+// enter is the one place where a connection's state changes.
+func (c *conn) enter(s connState) {
+	if strict && !slices.Contains(connSteps[c.state], s) {
+		panic(fmt.Sprintf("a connection goes from state %d to %d", c.state, s))
+	}
+	c.state = s
+}
+
+// enter is the one place where a turn's state changes.
+func (t *turn) enter(s turnState) {
+	if strict && !slices.Contains(turnSteps[t.state], s) {
+		panic(fmt.Sprintf("a turn goes from state %d to %d", t.state, s))
+	}
+	t.state = s
+}
 
 // conn is one client.
 type conn struct {
 	fd      int // -1 once closed
-	serial  int32
-	state   uint8
+	state   connState
+	gone    bool  // its client is lost or has to go: the loop buries it
 	watched bool  // by epoll; edge-triggered, once and for all
 	unread  bool  // the socket may hold bytes, or an end, not seen yet
 	ending  bool  // an end has been announced: reading goes on until it is seen
@@ -52,50 +116,15 @@ type conn struct {
 	weight int   // bytes held for it beside the pool's buffers, as last weighed
 	slow   uint8 // seconds for which the client has been waited for while something was held for it
 
-	in    []byte   // from the head's first byte on
-	shed  []byte   // the buffer that the head's slices are in, when that is no longer in
-	tried int      // bytes of in that parse has seen
-	head  int      // length of the parsed head
-	next  int      // where in in the next request begins
-	req   *request // nil while idle
+	in    []byte // from the head's first byte on
+	tried int    // bytes of in that parse has seen
 
-	body     []byte // bytes not yet given to Python are body[fed:]
-	fed      int
-	ownBody  bool     // body is a buffer of its own, not a part of in
-	bodyLeft int64    // to be read from the client
-	spooled  *spooled // comes before body; nil for nothing
-	upload   passage
-	decoder  *chunkedDecoder
-	trailer  []field     // of a body that has been read to its end
-	trailed  bool        // Python has the trailer
-	asked    bool        // Python waits for body
-	want     int         // this many bytes at most
-	broken   *badRequest // why the body will never be complete
-	told     bool        // Python knows
-	thirsty  bool        // it waits for room on the wire
-	indirect bool        // Python asks for the environ first
-	taken    bool        // the application has the socket
-	shared   bool        // it has seen it, and may have it open for longer than its request takes
+	shared bool // it has seen it, and may have it open for longer than its request takes
 
-	hello *wsHandshake // the request asks for a WebSocket, and has no answer yet
-	talk  *talk        // it is one
-	owed  int          // bytes of the response for which Python has no credit yet
-
-	lane    *lane  // that has the request
-	number  uint32 // of the request there
-	message uint32 // number of the first in the message that it came in
-	since   int64  // when it began to wait for one
-	begun   int64  // when it was given to the lane
-	late    bool   // it waits behind the others
-	started bool   // the response's head is made
-	refused bool   // what the application still says goes nowhere
-	cut     bool   // the response ends where it must not
-	dropped bool   // and was too much for a client, which has its whole response
+	shaken  int64 // when its handshake began
+	lagged  int64 // since when its client lags
+	cut     bool  // the response ends where it must not
 	keep    bool
-	framing framing
-	status  []byte
-	meta    []byte // of the response, for the access log, when it came in several frames
-	sent    int64  // bytes of body from the application
 	out     []byte // out[outAt:] waits for the client
 	outAt   int
 	unsent  int // bytes that the kernel held for the client when last looked at
@@ -106,9 +135,52 @@ type conn struct {
 	fileEnd int64
 	filed   bool   // the file is the spool's
 	rest    []byte // after the file
-	burst   int    // bytes that went into the spool since others had their turn
-	junk    int    // bytes thrown away
 	closeAt int64  // while lingering, whatever still comes
+
+	turn *turn // nil while idle
+}
+
+// turn is one request and its response.
+type turn struct {
+	conn     *conn
+	state    turnState
+	shed     []byte // the buffer that the head's slices are in, when that is no longer in
+	head     int    // length of the parsed head
+	next     int    // where in in the next request begins
+	req      request
+	body     []byte // bytes not yet given to Python are body[fed:]
+	fed      int
+	ownBody  bool     // body is a buffer of its own, not a part of in
+	bodyLeft int64    // to be read from the client
+	spooled  *spooled // comes before body; nil for nothing
+	upload   passage
+	decoder  *chunkedDecoder
+	trailer  []field      // of a body that has been read to its end
+	trailed  bool         // Python has the trailer
+	asked    bool         // Python waits for body
+	want     int          // this many bytes at most
+	broken   *badRequest  // why the body will never be complete
+	told     bool         // Python knows
+	thirsty  bool         // it waits for room on the wire
+	indirect bool         // Python asks for the environ first
+	taken    bool         // the application has the socket
+	hello    *wsHandshake // the request asks for a WebSocket, and has no answer yet
+	talk     *talk        // it is one
+	owed     int          // bytes of the response for which Python has no credit yet
+	lane     *lane        // that has the request
+	number   uint32       // of the request there
+	message  uint32       // number of the first in the message that it came in
+	since    int64        // when it began to wait for one
+	begun    int64        // when it was given to the lane
+	started  bool         // the response's head is made
+	refused  bool         // what the application still says goes nowhere
+	dropped  bool         // and was too much for a client, which has its whole response
+	framing  framing
+	status   []byte
+	meta     []byte // of the response, for the access log, when it came in several frames
+	sent     int64  // bytes of body from the application
+	burst    int    // bytes that went into the spool since others had their turn
+	junk     int    // bytes thrown away
 }
 
 // passage is how a body passes in one direction, as far as it is the client's
@@ -160,10 +232,10 @@ func (p *passage) waited(now int64) int64 {
 // watch puts c under epoll. Both directions once and edge-triggered: no further
 // system call is needed however often the connection changes its state.
 func (w *worker) watch(c *conn) {
-	if c.watched || c.fd < 0 {
+	if c.watched || c.gone {
 		return
 	}
-	if err := epollAdd(w.ep, c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, c.word()); err != nil {
+	if err := w.listen(c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, c); err != nil {
 		w.log.errorf("%v", err)
 		w.lost(c)
 		return
@@ -171,11 +243,8 @@ func (w *worker) watch(c *conn) {
 	c.watched = true
 }
 
-// word is what comes with the connection's events: its number beside their kind.
-func (c *conn) word() int32 { return c.serial<<onBits | onClient }
-
-// client handles an event on a connection.
-func (w *worker) client(c *conn, events uint32) {
+// ready handles an event on the client's socket.
+func (c *conn) ready(w *worker, _ int, events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.unread = true
 		c.ending = c.ending || events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0
@@ -183,90 +252,96 @@ func (w *worker) client(c *conn, events uint32) {
 			c.secure.dry = false
 		}
 	}
-	if c.state == handshaking {
+	switch {
+	case c.gone:
+	case c.state == handshaking:
 		w.greet(c, events)
-		return
-	}
-	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && c.state != readingHead && c.state != readingBody {
+	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && !c.reading(),
+		events&unix.EPOLLRDHUP != 0 && w.asgi && c.awaitsHead() && (c.secure != nil || ended(c.fd)):
 		w.lost(c)
-		return
-	}
-	if events&unix.EPOLLRDHUP != 0 && w.asgi && c.state == inLane && !c.incomplete() && c.talk == nil && (c.secure != nil || ended(c.fd)) {
-		w.lost(c)
-		return
-	}
-	if events&unix.EPOLLOUT != 0 && c.pending() {
-		w.drain(c)
-	}
-	if c.fd >= 0 {
+	default:
+		if events&unix.EPOLLOUT != 0 && c.pending() {
+			w.drain(c)
+		}
 		w.advance(c)
 	}
+}
+
+// between reports whether no request is complete up to its head: c is idle, or a head comes.
+func (c *conn) between() bool {
+	return c.state == open && (c.turn == nil || c.turn.state == readingHead)
+}
+
+// reading reports whether all that is due is more of a request.
+func (c *conn) reading() bool {
+	return c.between() || c.state == open && c.turn.state == readingBody
+}
+
+// awaitsHead reports whether a request is complete and with Python, and is no WebSocket.
+func (c *conn) awaitsHead() bool {
+	t := c.turn
+	return c.state == open && t != nil && t.state == inLane && !t.incomplete() && t.talk == nil
 }
 
 // Reading -------------------------------------------------------------------
 
 // advance takes c as far as the bytes that are there lead.
 func (w *worker) advance(c *conn) {
-	for c.fd >= 0 {
-		switch c.state {
-		case handshaking:
+	for more := true; more && !c.gone; {
+		switch {
+		case c.state == handshaking:
 			w.watch(c) // greet hears of the first byte
 			if c.secure == nil {
 				w.readHello(c)
 			}
 			return
-		case readingHead:
-			if len(c.in) > c.tried {
-				if !w.parse(c) {
-					return
-				}
-				continue
-			}
-			if !w.readHead(c) {
-				return
-			}
-		case readingBody:
-			if !c.incomplete() || w.overflows(c) && !w.spill(c) {
-				w.enqueue(c)
-				return
-			}
-			if c.burst >= turnMax {
-				c.burst = 0
-				w.goOnLater(c)
-				return
-			}
-			if !w.readBody(c) {
-				switch {
-				case c.state != readingBody || c.fd < 0:
-				case w.asgi:
-					w.enqueue(c) // it may answer before it has seen all
-				default:
-					w.lag(c)
-				}
-				return
-			}
-		case inLane:
-			w.feed(c)
-			return
-		case discarding:
-			w.discard(c)
-			return
-		case lingering:
-			w.linger(c)
-			return
-		case pumping:
+		case c.state == pumping:
 			w.move(c)
 			return
-		default:
+		case c.state == lingering:
+			w.linger(c)
 			return
+		case !c.between():
+			more = w.advanceTurn(c.turn)
+		case len(c.in) > c.tried:
+			more = w.parse(c)
+		default:
+			more = w.readHead(c)
 		}
 	}
+}
+
+// advanceTurn goes on with a request whose head is complete; false when that needs
+// something to happen.
+func (w *worker) advanceTurn(t *turn) bool {
+	switch t.state {
+	case readingBody:
+		switch {
+		case !t.incomplete() || w.overflows(t) && !w.spill(t):
+			w.enqueue(t)
+		case t.burst >= turnMax:
+			t.burst = 0
+			w.goOnLater(t.conn)
+		case w.readBody(t):
+			return true
+		case t.state != readingBody:
+		case w.asgi:
+			w.enqueue(t) // it may answer before it has seen all of the body
+		default:
+			w.lag(t.conn)
+		}
+	case inLane:
+		w.feed(t)
+	case discarding:
+		w.discard(t)
+	}
+	return false
 }
 
 // receive reads once into the free part of b. n is 0 when nothing is there;
 // end says that nothing will come any more.
 func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
-	if !c.unread {
+	if !c.unread || c.gone {
 		return 0, false
 	}
 	n, errno := c.read(b)
@@ -322,7 +397,7 @@ func (w *worker) awaitHead(c *conn) {
 // TLS handshake, of a head, or of a body that nobody has yet.
 func (w *worker) lag(c *conn) {
 	if c.list != &w.lagging {
-		c.since = w.now
+		c.lagged = w.now
 		w.lagging.add(c)
 	}
 }
@@ -407,20 +482,20 @@ func (w *worker) parse(c *conn) bool {
 			return false
 		}
 		if !c.opening && w.tls != nil {
-			c.state = handshaking
+			c.enter(handshaking)
 			w.awaitHead(c)
 		} else if c.opening {
 			w.lag(c)
 		}
 		return true
 	}
-	if c.req == nil {
-		c.req = w.newRequest()
+	if c.turn == nil {
+		c.turn = w.newTurn(c)
 	}
 	c.tried = len(c.in)
-	n, bad := c.req.parse(c.in, w.cfg, c.trusted)
+	n, bad := c.turn.req.parse(c.in, w.cfg, c.trusted)
 	if bad == nil && n > 0 {
-		bad = c.req.checkScriptName(w.scriptName)
+		bad = c.turn.req.checkScriptName(w.scriptName)
 	}
 	if bad != nil {
 		w.refuse(c, bad)
@@ -431,140 +506,141 @@ func (w *worker) parse(c *conn) bool {
 		return true
 	}
 	c.unlist()
-	c.head, c.next = n, n
-	c.state, c.expires = readingBody, 0
+	c.turn.head, c.turn.next = n, n
+	c.expires = 0
+	c.turn.enter(readingBody)
 	w.weigh(c)
-	if limit := w.cfg.limitRequestBody; limit > 0 && c.req.contentLength > limit {
+	if limit := w.cfg.limitRequestBody; limit > 0 && c.turn.req.contentLength > limit {
 		w.refuse(c, badBodyLimit(limit))
 		return false
 	}
-	if w.asgi && c.req.upgrades && !w.greetSocket(c) {
+	if w.asgi && c.turn.req.upgrades && !w.greetSocket(c.turn) {
 		return false
 	}
 	rest := c.in[n:]
 	switch {
-	case c.req.chunked:
-		c.decoder = &chunkedDecoder{}
+	case c.turn.req.chunked:
+		c.turn.decoder = &chunkedDecoder{}
 		if len(rest) > 0 {
-			return w.decode(c, rest)
+			return w.decode(c.turn, rest)
 		}
-	case c.req.contentLength > 0:
-		take := int(min(c.req.contentLength, int64(len(rest))))
-		c.body = rest[:take:take]
-		c.next = n + take
-		c.bodyLeft = c.req.contentLength - int64(take)
+	case c.turn.req.contentLength > 0:
+		take := int(min(c.turn.req.contentLength, int64(len(rest))))
+		c.turn.body = rest[:take:take]
+		c.turn.next = n + take
+		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
 	}
-	if c.req.expect && len(rest) == 0 && (c.decoder != nil || c.bodyLeft > 0) {
+	if c.turn.req.expect && len(rest) == 0 && (c.turn.decoder != nil || c.turn.bodyLeft > 0) {
 		w.send(c, []byte("HTTP/1.1 100 Continue\r\n\r\n"), nil)
 	}
-	return c.fd >= 0
+	return !c.gone
 }
 
 // readBody reads more of a body; false when nothing more is there now.
-func (w *worker) readBody(c *conn) bool {
+func (w *worker) readBody(t *turn) bool {
 	room, direct := w.rbuf, false
-	if c.decoder == nil {
-		if free := cap(c.body) - len(c.body); c.ownBody && (free >= len(w.rbuf) || int64(free) >= c.bodyLeft) {
+	if t.decoder == nil {
+		if free := cap(t.body) - len(t.body); t.ownBody && (free >= len(w.rbuf) || int64(free) >= t.bodyLeft) {
 			direct = true
-			room = c.body[len(c.body):cap(c.body)]
+			room = t.body[len(t.body):cap(t.body)]
 		}
-		room = room[:min(int64(len(room)), c.bodyLeft)]
+		room = room[:min(int64(len(room)), t.bodyLeft)]
 	}
-	n, end := w.receive(c, room)
+	n, end := w.receive(t.conn, room)
 	if end {
-		w.breakBody(c, leftEarly(400, "the client left before its request was complete"))
+		w.breakBody(t, leftEarly(400, "the client left before its request was complete"))
 		return false
 	}
 	if n == 0 {
-		c.upload.wait(w.now)
+		t.upload.wait(w.now)
 		return false
 	}
-	c.upload.move(w.now, n, w.cfg.clientMinRate)
-	if c.state == discarding {
-		c.junk += n
+	t.upload.move(w.now, n, w.cfg.clientMinRate)
+	if t.state == discarding {
+		t.junk += n
 	}
-	if c.decoder != nil {
-		return w.decode(c, room[:n])
+	if t.decoder != nil {
+		return w.decode(t, room[:n])
 	}
 	if direct {
-		c.body = c.body[:len(c.body)+n]
+		t.body = t.body[:len(t.body)+n]
 	} else {
-		w.makeRoom(c, n)
-		c.body = append(c.body, room[:n]...)
+		w.makeRoom(t, n)
+		t.body = append(t.body, room[:n]...)
 	}
-	c.bodyLeft -= int64(n)
+	t.bodyLeft -= int64(n)
 	return true
 }
 
 // makeRoom sees to it that c.body is a buffer with room for n bytes more.
-func (w *worker) makeRoom(c *conn, n int) {
-	if c.ownBody && len(c.body)+n <= cap(c.body) {
+func (w *worker) makeRoom(t *turn, n int) {
+	if t.ownBody && len(t.body)+n <= cap(t.body) {
 		return
 	}
-	rest := c.body[c.fed:]
-	if c.ownBody && len(rest)+n <= cap(c.body) {
-		c.body = c.body[:copy(c.body, rest)]
+	rest := t.body[t.fed:]
+	if t.ownBody && len(rest)+n <= cap(t.body) {
+		t.body = t.body[:copy(t.body, rest)]
 	} else {
 		b := append(w.pool.get(len(rest)+n), rest...)
-		if c.ownBody {
-			w.pool.put(c.body)
+		if t.ownBody {
+			w.pool.put(t.body)
 		}
-		c.body, c.ownBody = b, true
+		t.body, t.ownBody = b, true
 	}
-	c.fed = 0
+	t.fed = 0
 }
 
 // decode takes raw bytes of a chunked body. What follows the body is the next
 // request and goes where that is looked for.
-func (w *worker) decode(c *conn, raw []byte) bool {
-	w.makeRoom(c, len(raw))
-	out, n, done, bad := c.decoder.decode(c.body, raw, w.cfg)
-	c.body = out
+func (w *worker) decode(t *turn, raw []byte) bool {
+	w.makeRoom(t, len(raw))
+	out, n, done, bad := t.decoder.decode(t.body, raw, w.cfg)
+	t.body = out
 	if bad != nil {
-		w.breakBody(c, bad)
+		w.breakBody(t, bad)
 		return false
 	}
 	if done {
-		c.trailer, c.decoder = c.decoder.trailer, nil
-		w.stash(c, raw[n:])
+		t.trailer, t.decoder = t.decoder.trailer, nil
+		w.stash(t, raw[n:])
 	}
-	w.weigh(c)
+	w.weigh(t.conn)
 	return true
 }
 
 // stash puts bytes of the next request behind this one's head, whose slices
 // must stay where they are: a buffer that is too small is left to them.
-func (w *worker) stash(c *conn, rest []byte) {
-	if c.head+len(rest) > cap(c.in) {
-		bigger := w.pool.get(c.head + len(rest))
-		c.shed, c.in = c.in, append(bigger, c.in[:c.head]...)
+func (w *worker) stash(t *turn, rest []byte) {
+	if t.head+len(rest) > cap(t.conn.in) {
+		bigger := w.pool.get(t.head + len(rest))
+		t.shed, t.conn.in = t.conn.in, append(bigger, t.conn.in[:t.head]...)
 	}
-	c.in = append(c.in[:c.head], rest...)
-	c.next = c.head
+	t.conn.in = append(t.conn.in[:t.head], rest...)
+	t.next = t.head
 }
 
 // breakBody ends a body that cannot be completed. The application is told if
 // it has the request; otherwise it never hears of it.
-func (w *worker) breakBody(c *conn, bad *badRequest) {
-	c.upload.pause(w.now)
-	switch c.state {
+func (w *worker) breakBody(t *turn, bad *badRequest) {
+	t.upload.pause(w.now)
+	switch t.state {
 	case readingBody:
-		w.refuse(c, bad)
+		w.refuse(t.conn, bad)
 	case discarding:
-		w.close(c)
+		w.close(t.conn)
 	default:
-		if c.broken == nil {
-			w.warnBad(c, bad)
+		if t.broken == nil {
+			w.warnBad(t.conn, bad)
 		}
-		c.broken = bad
+		t.broken = bad
 	}
 }
 
 // refuse answers a client's mistake and closes.
 func (w *worker) refuse(c *conn, bad *badRequest) {
 	w.warnBad(c, bad)
-	if c.req != nil && (bad.access || c.state != readingHead) {
-		w.record(c, []byte(strconv.Itoa(bad.status)), c.state != readingHead)
+	if parsed := !c.between(); c.turn != nil && (bad.access || parsed) {
+		w.record(c.turn, []byte(strconv.Itoa(bad.status)), parsed)
 	}
 	w.page(c, bad)
 }
@@ -575,19 +651,23 @@ func (w *worker) warnBad(c *conn, bad *badRequest) {
 
 // page writes an error page and closes politely.
 func (w *worker) page(c *conn, bad *badRequest) {
-	if c.fd < 0 {
+	if c.gone {
 		return
 	}
-	c.keep, c.state = false, draining
-	w.send(c, c.appendPage(nil, bad), nil)
+	if c.turn == nil {
+		c.turn = w.newTurn(c) // of which nothing was read
+	}
+	c.keep = false
+	c.turn.enter(draining)
+	w.send(c, c.turn.appendPage(nil, bad), nil)
 	w.drained(c)
 }
 
 // appendPage appends an error page, without its body in answer to HEAD.
-func (c *conn) appendPage(b []byte, bad *badRequest) []byte {
+func (t *turn) appendPage(b []byte, bad *badRequest) []byte {
 	at := len(b)
 	b = appendErrorPage(b, bad)
-	if c.req != nil && string(c.req.method) == "HEAD" {
+	if string(t.req.method) == "HEAD" {
 		b = b[:at+bytes.Index(b[at:], []byte("\r\n\r\n"))+4]
 	}
 	return b
@@ -599,7 +679,7 @@ func (c *conn) pending() bool { return len(c.out) > c.outAt || c.file >= 0 }
 
 // send writes a and b to the client, as far as it takes them; the rest waits.
 func (w *worker) send(c *conn, a, b []byte) {
-	if c.fd < 0 || len(a)+len(b) == 0 {
+	if c.gone || len(a)+len(b) == 0 {
 		return
 	}
 	if c.file >= 0 {
@@ -673,7 +753,7 @@ func (w *worker) put(c *conn, b []byte) {
 
 // drain writes what waits for the client.
 func (w *worker) drain(c *conn) {
-	for len(c.out) > c.outAt {
+	for len(c.out) > c.outAt && !c.gone {
 		n, errno := rawWrite(c.fd, c.out[c.outAt:])
 		if errno == unix.EAGAIN {
 			w.awaitTaking(c)
@@ -698,12 +778,12 @@ func (w *worker) drain(c *conn) {
 	if !c.pending() {
 		c.reply.pause(w.now)
 	}
-	if w.asgi {
-		w.credit(c)
-		w.pongLate(c)
+	if w.asgi && c.turn != nil {
+		w.credit(c.turn)
+		w.pongLate(c.turn)
 	}
 	w.resume(c)
-	if c.fd >= 0 && c.state == draining {
+	if t := c.turn; t != nil && t.state == draining {
 		w.drained(c)
 	}
 }
@@ -714,7 +794,7 @@ func (w *worker) resume(c *conn) {
 	if c.file >= 0 {
 		room = len(c.rest) == 0
 	}
-	if l := c.lane; l != nil && l.choked == c && room {
+	if l := c.lane(); l != nil && l.choked == c.turn && room {
 		w.unchoke(l)
 		w.replies(l)
 	}
@@ -736,14 +816,14 @@ func (w *worker) drainFile(c *conn) bool {
 			w.awaitTaking(c)
 			return false
 		case err == unix.EIO:
-			w.log.errorf("%s: the file cannot be read: %v; closing the connection", c.line(), err)
+			w.log.errorf("%s: the file cannot be read: %v; closing the connection", c.turn.line(), err)
 			w.lost(c)
 			return false
 		case err != nil:
 			w.lost(c)
 			return false
 		case n == 0:
-			w.log.errorf("%s: the file became shorter while it was sent; closing the connection", c.line())
+			w.log.errorf("%s: the file became shorter while it was sent; closing the connection", c.turn.line())
 			w.lost(c)
 			return false
 		}
@@ -756,7 +836,7 @@ func (w *worker) drainFile(c *conn) bool {
 	w.closeFile(c)
 	w.send(c, rest, nil)
 	w.pool.put(rest)
-	return c.fd >= 0
+	return !c.gone
 }
 
 // sendFile sends the next piece of the file.
@@ -769,63 +849,59 @@ func (w *worker) sendFile(c *conn) (int, error) {
 
 // drained goes on after a response, once it is written.
 func (w *worker) drained(c *conn) {
-	if c.fd < 0 {
+	if c.gone || c.file >= 0 && len(c.out) == c.outAt && !w.drainFile(c) || c.pending() {
 		return
 	}
-	if c.file >= 0 && len(c.out) == c.outAt && !w.drainFile(c) || c.pending() {
+	if c.keep {
+		c.turn.enter(discarding)
+		w.discard(c.turn)
 		return
 	}
-	if !c.keep {
-		if c.cut && (c.lent || c.endless()) {
-			w.close(c) // with a reset, or what a pump takes for one
-			return
-		}
-		if !c.cut && c.secure.sayEnd() && c.pending() {
-			w.watch(c)
-			return
-		}
-		w.leave(c)
+	if c.cut && (c.lent || c.turn != nil && c.turn.endless()) {
+		w.close(c) // with a reset, or what a pump takes for one
 		return
 	}
-	c.state = discarding
-	w.discard(c)
+	if !c.cut && c.secure.sayEnd() && c.pending() {
+		w.watch(c)
+		return
+	}
+	w.leave(c)
 }
 
 // incomplete says whether more of the body is to come.
-func (c *conn) incomplete() bool { return c.bodyLeft > 0 || c.decoder != nil }
+func (t *turn) incomplete() bool { return t.bodyLeft > 0 || t.decoder != nil }
 
 // discard throws away what the application has not read, within limits, so
 // that the connection can go on. Never is it taken for the next request.
-func (w *worker) discard(c *conn) {
-	for c.incomplete() {
-		if c.junk > w.discardable() {
-			w.leave(c)
+func (w *worker) discard(t *turn) {
+	for t.incomplete() {
+		if t.junk > w.discardable() {
+			w.leave(t.conn)
 			return
 		}
-		if c.ownBody {
-			c.body, c.fed = c.body[:0], 0
+		if t.ownBody {
+			t.body, t.fed = t.body[:0], 0
 		}
-		if !w.readBody(c) {
+		if !w.readBody(t) {
 			return
 		}
 	}
-	w.nextRequest(c)
+	w.nextRequest(t.conn)
 }
 
 // nextRequest makes c ready for what follows a complete exchange.
 func (w *worker) nextRequest(c *conn) {
 	c.served++
-	rest := c.in[c.next:]
+	rest := c.in[c.turn.next:]
 	w.recycle(c)
 	c.in = w.pool.fit(c.in, rest)
-	c.state = readingHead
 	w.awaitHead(c)
-	if w.stopping {
-		if len(c.in) == 0 && w.ending {
+	if w.stopping() {
+		if len(c.in) == 0 && w.draining() {
 			w.close(c)
 			return
 		}
-		if !w.ending && w.giveAway(c) {
+		if !w.draining() && w.giveAway(c) {
 			return
 		}
 		if c.secure != nil {
@@ -835,31 +911,6 @@ func (w *worker) nextRequest(c *conn) {
 	w.advance(c)
 }
 
-// goOnLater lets the others have their turn while c could go on.
-func (w *worker) goOnLater(c *conn) {
-	if !c.later {
-		c.later = true
-		w.again = append(w.again, c)
-	}
-}
-
-// goOn is the turn of those that could have gone on.
-func (w *worker) goOn() {
-	list := w.again
-	w.again = nil
-	for _, c := range list {
-		c.later = false
-		pending := c.pending()
-		if c.fd >= 0 && pending {
-			w.drain(c)
-		}
-		if c.fd >= 0 && (!pending || c.talk != nil) { // which has two directions
-			w.advance(c)
-		}
-		w.relieve()
-	}
-}
-
 // leave closes after the last response. Closing while the client still sends
 // would reset the connection and take the response away from it, so the rest
 // is read and thrown away first, within limits.
@@ -867,7 +918,8 @@ func (w *worker) leave(c *conn) {
 	c.secure = nil // what still comes is not worth decrypting
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
 	w.release(c)
-	c.state, c.unread = lingering, true
+	c.enter(lingering)
+	c.unread = true
 	if c.lent { // its client may be slow, and closing now would pass for a cut
 		c.expires, c.closeAt = 0, math.MaxInt64 // the sibling has the limits
 	} else {
@@ -896,48 +948,34 @@ func (w *worker) linger(c *conn) {
 	w.goOnLater(c)
 }
 
-// lost is called when the client is gone, or deserves no more.
-func (w *worker) lost(c *conn) {
-	if c.state == pumping && c.lane != nil {
-		c.state = inLane
+// orphan lets Python know that the client of a request has left.
+func (w *worker) orphan(t *turn) {
+	l := t.lane
+	w.python.giveUp[l.index].Store(t.number)
+	w.log.debugf("Closing connection. The client of %s has left", t.line())
+	t.broken = leftEarly(499, "the client left")
+	if t.talk != nil {
+		t.talk.decoder.release()
+	} else if t.decoder != nil {
+		t.decoder.partial = nil
 	}
-	switch c.state {
-	case waiting:
-		w.record(c, []byte("499"), true)
-	case inLane:
-		// Python may be at it: it is told, and what it says goes nowhere.
-		l := c.lane
-		w.python.giveUp[l.index].Store(c.number)
-		w.log.debugf("Closing connection. The client of %s has left", c.line())
-		c.forbidEnd()
-		w.unplug(c)
-		c.broken = leftEarly(499, "the client left")
-		if c.talk != nil {
-			c.talk.decoder.release()
-		} else if c.decoder != nil {
-			c.decoder.partial = nil
-		}
-		w.weigh(c)
-		if l.choked == c {
-			w.unchoke(l)
-			w.replies(l)
-		}
-		if c.lane == l {
-			w.feed(c)
-		}
-		if w.asgi && c.lane == l && !c.indirect {
-			w.tellGone(c, 1006, "", -1)
-		}
-		return
+	w.weigh(t.conn)
+	if l.choked == t {
+		w.unchoke(l)
+		w.replies(l)
 	}
-	c.forbidEnd()
-	w.close(c)
+	if t.lane == l {
+		w.feed(t)
+	}
+	if w.asgi && t.lane == l && !t.indirect {
+		w.tellGone(t, 1006, "", -1)
+	}
 }
 
 // forbidEnd makes closing a reset when an orderly end would pass for the end of
 // the body.
 func (c *conn) forbidEnd() {
-	if c.fd >= 0 && (c.endless() || c.state == pumping) {
+	if !c.gone && (c.turn != nil && c.turn.endless() || c.state == pumping) {
 		c.reset()
 	}
 }
@@ -948,17 +986,14 @@ func (c *conn) reset() {
 }
 
 // endless says whether nothing but the connection's end ends the response.
-func (c *conn) endless() bool {
-	return c.started && !c.framing.chunked && c.framing.length < 0 && !c.framing.noBody
+func (t *turn) endless() bool {
+	return t.started && !t.framing.chunked && t.framing.length < 0 && !t.framing.noBody
 }
 
 // unplug closes the client's socket and keeps the rest.
 func (w *worker) unplug(c *conn) {
-	if c.fd < 0 {
-		return
-	}
 	c.unlist()
-	if c.state == readingHead && !c.pending() {
+	if c.between() && !c.pending() {
 		c.secure.sayEnd()
 	}
 	c.secure = nil
@@ -969,7 +1004,7 @@ func (w *worker) unplug(c *conn) {
 		// another's.
 		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
 		if c.watched {
-			epollDel(w.ep, c.fd)
+			w.forget(c.fd)
 		}
 	}
 	w.conns[c.fd] = nil
@@ -996,12 +1031,6 @@ func (w *worker) closeFile(c *conn) {
 	c.rest = nil
 }
 
-// close ends a connection of which nothing is in the lane.
-func (w *worker) close(c *conn) {
-	w.unplug(c)
-	w.release(c)
-}
-
 // release gives back the buffers of a connection that is closed, or will be after
 // what is left to be said.
 func (w *worker) release(c *conn) {
@@ -1012,54 +1041,62 @@ func (w *worker) release(c *conn) {
 
 // recycle forgets a request; c.in stays for the next.
 func (w *worker) recycle(c *conn) {
-	if c.req != nil {
-		c.req.reset()
-		if len(w.idle) < poolKeep && cap(c.req.fields) <= fewFields {
-			w.idle = append(w.idle, c.req)
+	t := c.turn
+	c.turn, c.tried, c.reply, c.unsent, c.given = nil, 0, passage{}, 0, 0
+	if t != nil {
+		if t.ownBody {
+			w.pool.put(t.body)
 		}
-		c.req = nil
+		w.dropSpooled(t)
+		w.pool.put(t.shed)
+		if t.talk != nil {
+			t.talk.decoder.release()
+			w.talks--
+		}
+		t.body, t.fed, t.ownBody, t.shed, t.talk, t.lane = nil, 0, false, nil, nil, nil
+		w.spent = append(w.spent, t)
 	}
-	if c.ownBody {
-		w.pool.put(c.body)
-	}
-	w.dropSpooled(c)
-	w.pool.put(c.shed)
-	c.shed = nil
-	c.body, c.fed, c.ownBody = nil, 0, false
-	c.bodyLeft, c.decoder, c.broken = 0, nil, nil
-	c.trailer, c.trailed = nil, false
-	c.upload, c.reply, c.unsent, c.given = passage{}, passage{}, 0, 0
-	c.asked, c.told, c.indirect, c.lane, c.want, c.owed = false, false, false, nil, 0, 0
-	if c.talk != nil {
-		c.talk.decoder.release()
-		w.talks--
-	}
-	c.hello, c.talk = nil, nil
-	c.taken = false
-	c.started, c.refused, c.dropped, c.keep, c.cut = false, false, false, false, false
-	c.framing, c.meta, c.sent, c.burst = framing{}, nil, 0, 0
-	c.tried, c.head, c.next, c.junk = 0, 0, 0, 0
-	c.begun, c.number = 0, 0
 	w.weigh(c)
 }
 
-func (w *worker) newRequest() *request {
+// newTurn is for a request of which the first bytes have come.
+func (w *worker) newTurn(c *conn) *turn {
 	if n := len(w.idle); n > 0 {
-		r := w.idle[n-1]
+		t := w.idle[n-1]
 		w.idle = w.idle[:n-1]
-		return r
+		t.conn = c
+		return t
 	}
-	r := &request{}
-	r.reset()
-	return r
+	t := &turn{conn: c}
+	t.req.reset()
+	return t
+}
+
+// reuse keeps a turn that is over for another request. Lists of those that wait may
+// still have one that waited.
+func (w *worker) reuse(t *turn) {
+	if t.state == waiting || len(w.idle) >= poolKeep || cap(t.req.fields) > fewFields {
+		return
+	}
+	t.req.reset()
+	*t = turn{req: t.req, status: t.status[:0]}
+	w.idle = append(w.idle, t)
+}
+
+// lane is where the request is that c has, nil for nowhere.
+func (c *conn) lane() *lane {
+	if c.turn == nil {
+		return nil
+	}
+	return c.turn.lane
 }
 
 // line names a request for the log: "GET /path".
-func (c *conn) line() string {
-	if c.req == nil || len(c.req.target) == 0 {
+func (t *turn) line() string {
+	if t == nil || len(t.req.target) == 0 {
 		return "(no URI read)"
 	}
-	return printable(c.req.method) + " " + printable(c.req.target)
+	return printable(t.req.method) + " " + printable(t.req.target)
 }
 
 // Hand-over -----------------------------------------------------------------
@@ -1068,18 +1105,18 @@ func (c *conn) line() string {
 // read so far. It fails when the socket between them is full, or the request is
 // too long for a message; then the connection stays.
 func (w *worker) giveAway(c *conn) bool {
-	if w.ending || c.fd < 0 || c.pending() || c.decoder != nil || c.req != nil && c.req.chunked && c.state != readingHead {
+	if w.draining() || c.gone || c.pending() || c.turn != nil && (c.turn.decoder != nil || c.turn.req.chunked && !c.between()) {
 		return false
 	}
 	if c.secure != nil {
-		return c.state == waiting && (w.stopping || w.now-c.since >= int64(lendAfter)) && w.lend(c)
+		return c.turn != nil && c.turn.state == waiting && (w.stopping() || w.now-c.turn.since >= int64(lendAfter)) && w.lend(c)
 	}
 	if err := w.sendAway(c, c.fd, c.lent); err != nil {
 		w.watch(c) // once: an event of its own each time would have us try without a pause
 		return false
 	}
 	if c.watched {
-		epollDel(w.ep, c.fd) // the kernel would keep watching: the socket lives on
+		w.forget(c.fd) // the kernel would keep watching: the socket lives on
 		c.watched = false
 	}
 	w.close(c)
@@ -1089,10 +1126,10 @@ func (w *worker) giveAway(c *conn) bool {
 // sendAway sends a descriptor and what is known of its connection.
 func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	in, body := c.in, []byte(nil)
-	if c.ownBody {
-		in, body = c.in[:c.head], c.body
+	if c.turn != nil && c.turn.ownBody {
+		in, body = c.in[:c.turn.head], c.turn.body
 	}
-	if len(in)+len(body)+len(c.peer.facts) > queueMax-1024 || c.spooled != nil {
+	if len(in)+len(body)+len(c.peer.facts) > queueMax-1024 || c.turn != nil && c.turn.spooled != nil {
 		return unix.EMSGSIZE
 	}
 	proxy := c.peer.proxy

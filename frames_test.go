@@ -25,6 +25,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+func init() { strict = true }
+
 // plainWorker has the default settings, one lane, and nobody beside it.
 type plainWorker struct {
 	*worker
@@ -65,13 +67,21 @@ var devNull = sync.OnceValue(func() *os.File {
 	return f
 })
 
+// nothing is a hand-over socket through which nothing ever comes.
+var nothing = sync.OnceValue(func() int {
+	near, _, err := socketpair(unix.SOCK_SEQPACKET)
+	if err != nil {
+		panic(err)
+	}
+	return near
+})
+
 func newPlainWorker(t testing.TB) *plainWorker {
 	t.Helper()
 	var err error
 	w := &worker{
 		cfg: defaults(), log: newErrorLog(sink{fd: int(devNull().Fd())}, "info"), slot: &slot{}, alone: true,
-		giveFD: -1, takeFD: -1, wake: -1, now: monotonic(), rbuf: readBuf[:], wbuf: wireBuf, descriptors: 1000,
-		pool:   pool{limit: heldTotal},
+		giveFD: -1, takeFD: nothing(), wake: -1, rbuf: readBuf[:], wbuf: wireBuf, descriptors: 1000,
 		python: &python{fate: -1, trace: -1, most: 1, ready: true},
 	}
 	words := make([]atomic.Uint32, 3)
@@ -80,9 +90,11 @@ func newPlainWorker(t testing.TB) *plainWorker {
 	w.clock.set(time.Date(2026, 11, 22, 20, 15, 26, 0, time.UTC))
 	p := &plainWorker{worker: w, t: t}
 	t.Cleanup(p.close)
-	if w.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if w.loop, err = openLoop(); err != nil {
 		t.Fatal(err)
 	}
+	w.slot.state.Store(uint64(phaseServing))
+	w.setTimers()
 	l, far, err := w.python.newLane()
 	if err == nil {
 		p.far = far
@@ -107,9 +119,8 @@ func newPlainWorker(t testing.TB) *plainWorker {
 // close closes what the worker would keep until its process ends.
 func (p *plainWorker) close() {
 	l := p.python.lanes[0]
-	if p.conn.fd >= 0 {
-		p.unplug(p.conn)
-	}
+	p.lost(p.conn)
+	p.bury()
 	if l.passed >= 0 {
 		unix.Close(l.passed)
 	}
@@ -129,18 +140,11 @@ func (p *plainWorker) close() {
 func (p *plainWorker) run() {
 	p.t.Helper()
 	p.advance(p.conn)
-	events := make([]unix.EpollEvent, 16)
 	for turn := 0; ; turn++ {
 		if turn > 10000 {
 			p.t.Fatal("the worker does not come to rest")
 		}
-		n := epollWait(p.ep, events, 0)
-		for i := range events[:n] {
-			p.handle(&events[i])
-		}
-		p.flushOut()
-		p.dispatch()
-		if p.read() == 0 && n == 0 {
+		if n := p.turn(0); p.read() == 0 && n == 0 && p.wait() > 0 {
 			return
 		}
 	}
@@ -557,7 +561,7 @@ func hearOut(t testing.TB, request []byte, passes, pipes bool, said ...[]byte) *
 func (p *plainWorker) checkNext(list []int, done bool, method string, request []byte) {
 	t, l := p.t, p.python.lanes[0]
 	t.Helper()
-	if p.conn.fd < 0 || p.conn.state != readingHead || p.stopping || len(l.in) > l.at || l.bodyLeft > 0 {
+	if p.conn.fd < 0 || !p.conn.between() || p.stopping() || len(l.in) > l.at || l.bodyLeft > 0 {
 		return
 	}
 	if !done || len(list) != 1 {
@@ -610,8 +614,11 @@ func TestApart(t *testing.T) {
 // is not about the next one with its descriptor.
 func TestStaleEvent(t *testing.T) {
 	p := newPlainWorker(t)
-	stale := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP, Fd: int32(p.conn.fd), Pad: p.conn.word()}
+	p.watch(p.conn)
+	stale := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP, Fd: int32(p.conn.fd), Pad: p.seats[p.conn.fd].serial}
+	p.forget(p.conn.fd)
 	p.conn = p.add(p.conn.fd, p.conn.peer, false)
+	p.watch(p.conn)
 	p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false)
 	p.handle(&stale)
 	p.serve()
@@ -644,31 +651,32 @@ func TestLeft(t *testing.T) {
 	}
 }
 
-// TestPatient: every other turn is for a client that stays for much longer than those
-// that have left.
-func TestPatient(t *testing.T) {
+// TestReversed: while clients leave, the newest request runs first, but for every turn that
+// is the oldest's.
+func TestReversed(t *testing.T) {
 	p := newPlainWorker(t)
-	p.leaving = leaving{after: int64(time.Second), seen: p.now, turn: true}
-	waits := func(d time.Duration, late bool) *conn {
-		return &conn{state: waiting, since: p.now - int64(d), late: late}
-	}
-	fresh, oldest, second, young := waits(0, false), waits(6*time.Second, true), waits(5*time.Second, true), waits(3*time.Second, true)
-	p.waiting, p.late = []*conn{fresh}, []*conn{oldest, second, young}
-	check := func(waiting, late []*conn) {
-		t.Helper()
-		if p.recallPatient(); !slices.Equal(p.waiting, waiting) || !slices.Equal(p.late, late) {
-			t.Fatalf("%d wait and %d are late", len(p.waiting), len(p.late))
+	waits := func() *turn { return &turn{conn: &conn{}, state: waiting} }
+	p.waiting = []*turn{waits(), waits(), waits()}
+	p.python.pace = int64(time.Second)
+	for _, c := range []struct {
+		left, pace  time.Duration
+		turns, want int
+	}{
+		{0, time.Second, 1, 0}, // nobody has left
+		{time.Second, time.Second, 1, 2},
+		{time.Second, time.Second, oldestEvery, 0},
+		{leavingKept, time.Second, 1, 0}, // long ago
+		{time.Second, brief - 1, 1, 0},   // the queue drains by itself
+	} {
+		p.overload.leftAt, p.overload.turns, p.python.pace = 0, c.turns, int64(c.pace)
+		if c.left > 0 {
+			p.overload.leftAt = p.now - int64(c.left)
+		}
+		if got := p.next(); got != c.want {
+			t.Errorf("%+v: request %d is next", c, got)
 		}
 	}
-	check([]*conn{oldest, fresh}, []*conn{second, young})
-	check([]*conn{oldest, fresh}, []*conn{second, young}) // it is first already
-	p.waiting, p.leaving.turn = []*conn{fresh}, false
-	check([]*conn{fresh}, []*conn{second, young})
-	p.leaving.turn = true
-	check([]*conn{second, fresh}, []*conn{young})
-	p.waiting = []*conn{fresh}
-	check([]*conn{fresh}, []*conn{young})
-	p.waiting, p.late = nil, nil
+	p.waiting = nil
 }
 
 // TestStray: what comes over the wire beside a pipe and belongs to no frame would
@@ -718,9 +726,9 @@ func TestReleasedUnderCaller(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer unix.Close(fd)
-			p.conn.fed = len(p.conn.body) // all that is there has been given
+			p.conn.turn.fed = len(p.conn.turn.body) // all that is there has been given
 			p.say(blockFrame(1, kindRead, 0, "\x01\x00\x00\x00"), -1)
-			if !p.conn.asked {
+			if !p.conn.turn.asked {
 				t.Fatal("the demand for more was answered")
 			}
 			_ = unix.Sendmsg(p.far, said, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
@@ -776,7 +784,8 @@ func TestWrongFrames(t *testing.T) {
 					t.Fatal(err)
 				}
 				unix.Close(p.client)
-				p.unplug(p.conn)
+				p.lost(p.conn)
+				p.run()
 				p.client, p.got, p.conn = far, nil, p.add(near, newHTTPCase().endpoint, false)
 				p.send([]byte("GET /next HTTP/1.1\r\nHost: x\r\n\r\n"), false)
 				p.serve()
@@ -794,7 +803,7 @@ func TestDescriptors(t *testing.T) {
 	for _, room := range []int{1, 7, 50, wireRoom} {
 		p := newPlainWorker(t)
 		l := p.python.lanes[0]
-		l.streams = map[uint32]*conn{}
+		l.streams = map[uint32]*turn{}
 		p.asgi, p.python.most = true, 10
 		p.python.number = 6
 		for n := range uint32(7) {

@@ -139,6 +139,12 @@ type python struct {
 	ended  bool // it has been told that no request will come
 	traced int  // bytes of trace that are logged
 
+	gone     bool   // the process has ended
+	orphaned bool   // the process that forked it is gone, and will not say when it ends
+	killAt   int64  // when to kill it, 0 for never
+	hung     string // what was running when it was given up
+	askedAt  int64  // when it was asked whether it is alive, 0 if it has answered
+
 	number uint32 // of the newest request
 	pace   int64  // how long calls take of late: nanoseconds, smoothed
 }
@@ -154,25 +160,25 @@ type lane struct {
 	lost   bool   // its thread has run into a limit and serves nobody any more
 	events uint32 // that the wire is watched for
 
-	flight []*conn // written and not answered, oldest first
+	flight []*turn // written and not answered, oldest first
 	// streams takes the place of flight where one lane carries many requests
 	// (asgi.go): by their numbers, nil for one that is over for its client and
 	// not yet for Python.
-	streams map[uint32]*conn
+	streams map[uint32]*turn
 	unread  []uint32 // those that Python may not have received, in order
-	thirsty []*conn  // those that wait for room on the wire
+	thirsty []*turn  // those that wait for room on the wire
 	begun   int64    // when the oldest of them began
 	// patience is when the oldest began, or was last seen not to have.
 	patience int64
 	stalled  bool    // it has run for more than a moment
 	halted   int64   // when its word of halts was written, 0 when there is nothing to wait for
 	client   passage // how long the running request has waited for its client
-	choked   *conn   // its client is slow: the wire is not read until it has taken enough
+	choked   *turn   // its client is slow: the wire is not read until it has taken enough
 
 	in       []byte // off the wire: in[at:] is not yet handled
 	at       int
 	frame    frame // whose body is coming
-	owner    *conn // and whose that is; nil for nobody's
+	owner    *turn // and whose that is; nil for nobody's
 	bodyLeft int
 	skip     int // bytes of marshal before that, which is too long to be read
 	need     int // bytes that the next frame's head and marshal lack
@@ -277,7 +283,7 @@ func openPython(c *config, bridge *os.File, env []string, fork int) (p *python, 
 		return nil, err
 	}
 	if family == familyASGI {
-		first.streams = map[uint32]*conn{}
+		first.streams = map[uint32]*turn{}
 	}
 	defer unix.Close(far)
 	if p.trace, err = memfd("trace", nil); err != nil {
@@ -483,7 +489,7 @@ func (l *lane) due() int64 {
 
 // send writes one message, of two parts, into the queue: false when it has no
 // room now. It has one request, or several streams'.
-func (l *lane) send(batch []*conn, message, body []byte, now int64) (bool, error) {
+func (l *lane) send(batch []*turn, message, body []byte, now int64) (bool, error) {
 	switch errno := rawSend(l.queue, message, body); {
 	case errno == unix.EAGAIN && len(l.flight)+len(l.unread) > 0:
 		return false, nil
@@ -495,8 +501,8 @@ func (l *lane) send(batch []*conn, message, body []byte, now int64) (bool, error
 		l.python.busy = append(l.python.busy, l)
 	}
 	if l.streams == nil {
-		for _, c := range batch {
-			c.message = batch[0].number
+		for _, t := range batch {
+			t.message = batch[0].number
 		}
 		l.flight = append(l.flight, batch...)
 		return true, nil
@@ -504,9 +510,9 @@ func (l *lane) send(batch []*conn, message, body []byte, now int64) (bool, error
 	if len(l.unread) == 0 {
 		l.patience = now
 	}
-	for _, c := range batch {
-		l.streams[c.number] = c
-		l.unread = append(l.unread, c.number)
+	for _, t := range batch {
+		l.streams[t.number] = t
+		l.unread = append(l.unread, t.number)
 	}
 	return true, nil
 }
@@ -531,7 +537,7 @@ func (l *lane) queued() (number uint32, ok bool) {
 
 // takeBack receives the requests that Python has not received, and returns their
 // connections, oldest first.
-func (l *lane) takeBack() (back []*conn) {
+func (l *lane) takeBack() (back []*turn) {
 	// The rest of a message is thrown away: its connections still have what it was
 	// made of. Streams are known by their numbers, which are in it.
 	message := make([]byte, frameHeader)
@@ -554,9 +560,9 @@ func (l *lane) takeBack() (back []*conn) {
 		}
 		for rest := message[:n]; len(rest) >= frameHeader; {
 			f := readFrame(rest)
-			if c := l.streams[f.number]; c != nil {
-				c.lane, c.asked, c.want = nil, false, 0
-				back = append(back, c)
+			if t := l.streams[f.number]; t != nil {
+				t.lane, t.asked, t.want = nil, false, 0
+				back = append(back, t)
 			}
 			delete(l.streams, f.number)
 			if f.kind != kindRequest {
@@ -570,13 +576,13 @@ func (l *lane) takeBack() (back []*conn) {
 
 // retrieve takes off the flight what came in one message, but for the request
 // that runs.
-func (l *lane) retrieve(message uint32, running ...*conn) (back []*conn) {
-	l.flight = slices.DeleteFunc(l.flight, func(c *conn) bool {
-		if c.message != message || slices.Contains(running, c) {
+func (l *lane) retrieve(message uint32, running ...*turn) (back []*turn) {
+	l.flight = slices.DeleteFunc(l.flight, func(t *turn) bool {
+		if t.message != message || slices.Contains(running, t) {
 			return false
 		}
-		c.lane = nil
-		back = append(back, c)
+		t.lane = nil
+		back = append(back, t)
 		return true
 	})
 	l.rest()
@@ -600,13 +606,13 @@ func (l *lane) halt(now int64) {
 // either Python reads that word before it begins the next request, or we read here
 // that it has begun that (Dekker's algorithm, with time in place of fences). In
 // the latter case it leaves nothing, or says so itself (kindLeft).
-func (l *lane) leftOver() []*conn {
+func (l *lane) leftOver() []*turn {
 	if l.halted == 0 {
 		return nil
 	}
 	l.halted = 0
 	first, begun := l.flight[0], l.python.begun[l.index].Load()
-	if slices.ContainsFunc(l.flight[1:], func(c *conn) bool { return c.number == begun }) {
+	if slices.ContainsFunc(l.flight[1:], func(t *turn) bool { return t.number == begun }) {
 		return nil
 	}
 	return l.retrieve(first.message, first)
@@ -633,18 +639,18 @@ func (l *lane) over(number uint32, now int64) {
 
 // whose is the connection that a frame is about: nil if its request is over,
 // false if there has been none.
-func (l *lane) whose(number uint32) (c *conn, ok bool) {
+func (l *lane) whose(number uint32) (t *turn, ok bool) {
 	newest := l.python.number
 	if l.streams != nil {
-		c, ok = l.streams[number]
+		t, ok = l.streams[number]
 		l.received(number)
-	} else if c = l.running(); c != nil {
-		if c.number == number {
-			return c, true
+	} else if t = l.running(); t != nil {
+		if t.number == number {
+			return t, true
 		}
-		c, newest = nil, c.number
+		t, newest = nil, t.number
 	}
-	return c, ok || int32(number-newest) <= 0
+	return t, ok || int32(number-newest) <= 0
 }
 
 // answered takes the oldest request off the flight.
@@ -671,7 +677,7 @@ func (l *lane) ran(now int64) time.Duration {
 // running is the connection whose request Python has begun, nil for none. What
 // is still in the queue has not: the caller takes that back first when the
 // difference matters.
-func (l *lane) running() *conn {
+func (l *lane) running() *turn {
 	if len(l.flight) == 0 {
 		return nil
 	}
@@ -867,6 +873,19 @@ func (l *lane) answer(f frame, payload []byte) error {
 	}
 	l.out = append(l.out, payload[n-frameHeader:]...)
 	return nil
+}
+
+// ready handles an event on the wire or the pipe.
+func (l *lane) ready(w *worker, fd int, events uint32) {
+	l.flush()
+	w.watchWire(l)
+	if events&^unix.EPOLLOUT != 0 {
+		stray, taken := l.pipe >= 0 && fd == l.wire && unread(fd) > 0, l.taken
+		w.replies(l)
+		if stray && taken == l.taken {
+			w.claim(l)
+		}
+	}
 }
 
 // flush writes what waits in l.out, as far as there is room.

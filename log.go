@@ -125,10 +125,14 @@ func (l *errorLog) join(c *config) (err error) {
 
 func (l *errorLog) enabled(level logLevel) bool { return level >= l.level }
 
-func (l *errorLog) debugf(format string, args ...any)   { l.record(levelDebug, format, args...) }
-func (l *errorLog) infof(format string, args ...any)    { l.record(levelInfo, format, args...) }
+func (l *errorLog) debugf(format string, args ...any) { l.record(levelDebug, format, args...) }
+
+func (l *errorLog) infof(format string, args ...any) { l.record(levelInfo, format, args...) }
+
 func (l *errorLog) warningf(format string, args ...any) { l.record(levelWarning, format, args...) }
-func (l *errorLog) errorf(format string, args ...any)   { l.record(levelError, format, args...) }
+
+func (l *errorLog) errorf(format string, args ...any) { l.record(levelError, format, args...) }
+
 func (l *errorLog) criticalf(format string, args ...any) {
 	l.record(levelCritical, format, args...)
 }

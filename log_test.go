@@ -788,7 +788,7 @@ func TestStatsdRequest(t *testing.T) {
 		time.Second: "1000.0", 61*time.Second + 20*time.Microsecond: "61000.02",
 	} {
 		s.request([]byte("200 OK"), took, 0)
-		s.flush(int64(statsdWait))
+		s.flush()
 		got := []string{receive(), receive(), receive()}
 		if want := []string{
 			"a.gunicorn.request.duration:" + want + "|ms|#b:c", "a.gunicorn.requests:1|c|@1.0|#b:c",
@@ -811,7 +811,7 @@ func TestStatsdBatches(t *testing.T) {
 	for range n {
 		s.request([]byte("404"), time.Millisecond, 0)
 	}
-	s.flush(int64(statsdWait))
+	s.flush()
 	count := map[string]int{}
 	for range 3 * n {
 		count[receive()]++
@@ -841,7 +841,7 @@ func TestMetricsAndSyslogAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, func() {
 		s.request(status, time.Second, 0)
 		l.access(line)
-		s.flush(int64(statsdWait))
+		s.flush()
 		l.flush()
 	}); n != 0 {
 		t.Errorf("%v allocations per request", n)

@@ -42,29 +42,34 @@ func (w *worker) weigh(c *conn) {
 
 // beside is the memory of parsers and of TLS.
 func (c *conn) beside() (n int) {
-	if c.req != nil {
-		n = cap(c.req.fields) * int(unsafe.Sizeof(field{}))
-	}
-	if c.decoder != nil {
-		n += cap(c.decoder.partial)
-	}
-	for i := range c.trailer {
-		n += int(unsafe.Sizeof(field{})) + len(c.trailer[i].name) + len(c.trailer[i].value)
-	}
-	if c.talk != nil {
-		n += c.talk.decoder.held()
-	}
 	if c.secure != nil {
 		n += c.secure.held()
+	}
+	t := c.turn
+	if t == nil {
+		return n
+	}
+	n += cap(t.req.fields) * int(unsafe.Sizeof(field{}))
+	if t.decoder != nil {
+		n += cap(t.decoder.partial)
+	}
+	for i := range t.trailer {
+		n += int(unsafe.Sizeof(field{})) + len(t.trailer[i].name) + len(t.trailer[i].value)
+	}
+	if t.talk != nil {
+		n += t.talk.decoder.held()
 	}
 	return n
 }
 
 // held is all that is held for c.
 func (c *conn) held() int {
-	n := c.weight + cap(c.in) + cap(c.shed) + cap(c.out)
-	if c.ownBody {
-		n += cap(c.body)
+	n := c.weight + cap(c.in) + cap(c.out)
+	if t := c.turn; t != nil {
+		n += cap(t.shed)
+		if t.ownBody {
+			n += cap(t.body)
+		}
 	}
 	if c.pump != nil {
 		n += cap(c.pump.out)
@@ -80,11 +85,12 @@ const (
 	staying        // it would not help: a lane's memory comes back when its request ends
 )
 
-func (w *worker) turn(c *conn) int {
+func (w *worker) rank(c *conn) int {
+	t := c.turn
 	switch {
-	case c.state == waiting:
+	case t != nil && t.state == waiting:
 		return queued
-	case c.state != inLane || c.pending() || c.talk != nil || c.asked && c.incomplete():
+	case t == nil || t.state != inLane || c.state != open || c.pending() || t.talk != nil || t.asked && t.incomplete():
 		return awaited
 	case w.asgi:
 		return applied
@@ -94,7 +100,7 @@ func (w *worker) turn(c *conn) int {
 
 // age is called once a second.
 func (w *worker) age(c *conn) {
-	if w.turn(c) != awaited || c.held() == 0 {
+	if w.rank(c) != awaited || c.held() == 0 {
 		c.slow = 0
 	} else if c.slow < slowMost {
 		c.slow++
@@ -111,18 +117,18 @@ func (w *worker) relieve() {
 	over += w.pool.limit / 16
 	var list []*conn
 	for _, c := range w.conns {
-		if c != nil && c.held() > 0 && w.turn(c) < staying {
+		if c != nil && !c.gone && c.held() > 0 && w.rank(c) < staying {
 			list = append(list, c)
 		}
 	}
 	slices.SortFunc(list, func(a, b *conn) int {
-		return cmp.Or(w.turn(a)-w.turn(b), b.held()*(1+int(b.slow))-a.held()*(1+int(a.slow)))
+		return cmp.Or(w.rank(a)-w.rank(b), b.held()*(1+int(b.slow))-a.held()*(1+int(a.slow)))
 	})
 	for _, c := range list {
 		if over <= 0 {
 			break
 		}
-		if c.fd >= 0 {
+		if !c.gone {
 			over -= c.held()
 			w.gaveWay++
 			w.yield(c)
@@ -137,31 +143,31 @@ func (w *worker) relieve() {
 // yield ends a connection for the sake of others: with an answer where there can
 // be one.
 func (w *worker) yield(c *conn) {
-	bad := newBadRequest(503, "", "")
+	t, bad := c.turn, newBadRequest(503, "", "")
 	switch {
 	case c.shakes():
 		c.secure.giveUp()
 		w.weigh(c)
 		return
-	case c.state == handshaking, c.state == readingHead && len(c.in) == 0:
+	case c.state == handshaking, c.between() && len(c.in) == 0:
 		w.close(c)
-	case c.state <= waiting:
-		if c.state > readingHead {
-			w.record(c, []byte("503"), true)
-		}
+	case c.between():
 		w.page(c, bad)
-	case c.state == inLane && c.talk != nil && !c.talk.within && !c.pending():
-		w.tellGone(c, 1013, "", -1)
-		w.endTalk(c, 1013, "")
-	case c.state == inLane && w.asgi && !c.started && !c.taken && !c.indirect:
-		w.tellGone(c, 1006, "", 0)
-		c.lane.bury(c)
-		w.answerFor(c, bad)
+	case c.state == open && (t.state == readingBody || t.state == waiting):
+		w.record(t, []byte("503"), true)
+		w.page(c, bad)
+	case c.state == open && t.state == inLane && t.talk != nil && !t.talk.within && !c.pending():
+		w.tellGone(t, 1013, "", -1)
+		w.endTalk(t, 1013, "")
+	case c.state == open && t.state == inLane && w.asgi && !t.started && !t.taken && !t.indirect:
+		w.tellGone(t, 1006, "", 0)
+		t.lane.bury(t)
+		w.answerFor(t, bad)
 	default:
 		c.reset()
 		w.lost(c)
 	}
-	if c.fd >= 0 && c.state == draining {
+	if t := c.turn; t != nil && t.state == draining {
 		c.reset()
 		w.lost(c) // it does not even take the answer
 	}

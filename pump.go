@@ -23,6 +23,7 @@ const (
 
 // pump is the plain side.
 type pump struct {
+	conn  *conn // the client's
 	fd    int
 	out   []byte // from the client, waiting for room
 	outAt int
@@ -49,30 +50,36 @@ func (w *worker) lend(c *conn) bool {
 
 // join makes c a pump to fd, where some bytes of the client go first.
 func (w *worker) join(c *conn, fd int, ahead []byte) {
-	if err := epollAdd(w.ep, fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, onPump); err != nil {
+	p := &pump{fd: fd, conn: c}
+	if err := w.listen(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p); err != nil {
 		w.log.errorf("%v", err)
 		unix.Close(fd)
 		w.lost(c)
 		return
 	}
-	if w.pumps == nil {
-		w.pumps = map[int]*conn{}
-	}
-	w.pumps[fd] = c
-	c.pump = &pump{fd: fd}
+	w.pumps++
+	c.pump = p
 	if len(ahead) > 0 {
 		c.pump.out = append(w.pool.get(len(ahead)), ahead...)
 	}
-	c.state, c.expires, c.unread = pumping, 0, true
+	c.enter(pumping)
+	c.expires, c.unread = 0, true
 	w.watch(c)
 	w.move(c)
 }
 
+// ready handles an event on the plain side.
+func (p *pump) ready(w *worker, _ int, _ uint32) {
+	if p.conn.pump == p {
+		w.move(p.conn)
+	}
+}
+
 // move takes both directions as far as they go.
 func (w *worker) move(c *conn) {
-	for c.fd >= 0 && c.state == pumping {
+	for !c.gone && c.state == pumping {
 		in := w.moveIn(c)
-		if c.fd < 0 || c.state != pumping || !w.moveOut(c) && !in {
+		if c.gone || c.state != pumping || !w.moveOut(c) && !in {
 			return
 		}
 	}
@@ -117,18 +124,18 @@ func (w *worker) moveOut(c *conn) bool {
 	b := w.pool.get(pumpPiece)
 	defer w.pool.put(b)
 	n, errno := rawRead(c.pump.fd, b[:pumpPiece])
+	taken := c.turn != nil && c.turn.taken
 	switch {
 	case errno == unix.EAGAIN:
 		return false
-	case c.taken && n == 0 && c.lane != nil:
+	case taken && n == 0 && c.lane() != nil:
 		w.part(c) // the application has closed it, and its request is not over
-		c.state = inLane
-	case !c.taken && (errno != 0 || n == 0 && hungUp(c.pump.fd)):
+		c.enter(open)
+	case !taken && (errno != 0 || n == 0 && hungUp(c.pump.fd)):
 		w.lost(c)
 	case n == 0:
 		w.part(c)
-		c.state, c.keep = draining, false
-		w.drained(c)
+		w.leave(c)
 	default:
 		w.send(c, b[:n], nil)
 	}
@@ -138,7 +145,7 @@ func (w *worker) moveOut(c *conn) bool {
 // part ends the plain side.
 func (w *worker) part(c *conn) {
 	if p := c.pump; p != nil {
-		delete(w.pumps, p.fd)
+		w.pumps--
 		unix.Close(p.fd)
 		w.pool.put(p.out)
 		c.pump = nil

@@ -109,8 +109,8 @@ func (w *worker) watchFiles(r *marshalReader) error {
 }
 
 // fileChanged makes way for a worker with the new code.
-func (w *worker) fileChanged(wake int) {
-	epollDel(w.ep, wake)
+func (w *worker) fileChanged(wake int, _ uint32) {
+	w.forget(wake)
 	w.log.infof("Worker reloading: %s modified", <-w.reload.changed)
 	w.retire()
 }

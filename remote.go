@@ -459,23 +459,22 @@ func (s *statsd) send(metric string) {
 	_, _ = s.out.flush()
 }
 
-// flush sends what request has gathered, if it is time, and returns how long
-// it can wait otherwise; negative with nothing to wait for.
-func (s *statsd) flush(now int64) (wait int64) {
+// dueAt is when flush has to be called, 0 with nothing to send.
+func (s *statsd) dueAt() int64 {
 	if s == nil {
-		return -1
+		return 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.due == 0 {
-		return -1
-	}
-	if now < s.due {
-		return s.due - now
-	}
+	return s.due
+}
+
+// flush sends what request has gathered.
+func (s *statsd) flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.due = 0
 	_, _ = s.out.flush()
-	return -1
 }
 
 func (s *statsd) begin() []byte { return append(s.out.buf, s.prefix...) }

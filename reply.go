@@ -43,8 +43,8 @@ func (w *worker) replies(l *lane) {
 	if p.eof && !ended && !p.closed {
 		// It is dying, or ought to: SIGCHLD tells how.
 		w.deafen(l)
-		if w.killAt == 0 && !w.pythonGone {
-			w.killAt = w.now + int64(killDelay)
+		if w.python.killAt == 0 && !w.python.gone {
+			w.python.killAt = w.now + int64(killDelay)
 		}
 	}
 	if l.at == len(l.in) {
@@ -55,7 +55,6 @@ func (w *worker) replies(l *lane) {
 	}
 	w.watchWire(l)
 	w.flushOut()
-	w.relieve() // not before: who has to go may be the one that this lane waits for
 }
 
 // frames handles the frames that are in memory.
@@ -110,20 +109,20 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 		l.owner = nil
 		return w.aside(l, meta)
 	}
-	c, ok := l.whose(f.number)
+	t, ok := l.whose(f.number)
 	if !ok || !w.python.ready {
 		return errOutOfStep
 	}
-	l.owner = c
+	l.owner = t
 	if f.kind == kindFile {
 		l.file = l.take()
 	}
 	var err error
-	if c == nil {
+	if t == nil {
 		w.unwanted(l)
-	} else if err = w.said(c, meta); err != nil {
+	} else if err = w.said(t, meta); err != nil {
 		if wrong, ok := err.(wrongFrame); ok {
-			w.refuseFrame(l, c, wrong)
+			w.refuseFrame(l, t, wrong)
 			err = nil
 		}
 	}
@@ -147,8 +146,9 @@ func (w *worker) aside(l *lane, meta []byte) error {
 			w.reopen()
 		}
 		w.bootTook = w.now - w.born
-		w.slot.state.Store(stateServing)
-		_, _ = unix.Write(w.wake, []byte{0})
+		if w.slot.phase() == phaseBooting {
+			w.enter(phaseServing)
+		}
 		if l.streams != nil {
 			w.sayListening()
 		}
@@ -157,7 +157,7 @@ func (w *worker) aside(l *lane, meta []byte) error {
 	case kindWatch:
 		return w.watchFiles(&marshalReader{b: meta[:f.meta]})
 	case kindHere:
-		if w.askedAt = 0; f.flags&flagStacks != 0 {
+		if w.python.askedAt = 0; f.flags&flagStacks != 0 {
 			w.logStacks()
 		}
 	case kindRetire:
@@ -171,8 +171,8 @@ func (w *worker) aside(l *lane, meta []byte) error {
 }
 
 // said handles what Python says about a request that runs.
-func (w *worker) said(c *conn, meta []byte) error {
-	l, f := c.lane, c.lane.frame
+func (w *worker) said(t *turn, meta []byte) error {
+	l, f := t.lane, t.lane.frame
 	switch {
 	case l.skip > 0:
 		return wrongFrame("status and headers of more than 4 MB")
@@ -182,50 +182,50 @@ func (w *worker) said(c *conn, meta []byte) error {
 	r := &marshalReader{b: meta[:f.meta]}
 	switch f.kind {
 	case kindResponse, kindFile:
-		if c.started || c.taken {
+		if t.started || t.taken {
 			return wrongFrame("a second response")
 		}
 		if f.kind == kindFile {
-			return w.attach(c, r, meta[f.meta:])
+			return w.attach(t, r, meta[f.meta:])
 		}
-		w.begin(c, r)
-		if c.framing.chunked && l.bodyLeft > 0 {
+		w.begin(t, r)
+		if t.framing.chunked && l.bodyLeft > 0 {
 			w.obuf = appendChunkSize(w.obuf, l.bodyLeft)
 		}
 	case kindBlock:
-		if !c.started || c.talk != nil {
+		if !t.started || t.talk != nil {
 			return wrongFrame("a body without a head")
 		}
-		w.outFor(c)
-		if c.framing.chunked && !c.refused && l.bodyLeft > 0 {
+		w.outFor(t.conn)
+		if t.framing.chunked && !t.refused && l.bodyLeft > 0 {
 			w.obuf = appendChunkSize(w.obuf, l.bodyLeft)
 		}
 	case kindFailed:
-		w.failed(c, f.flags)
+		w.failed(t, f.flags)
 	case kindRead:
-		if f.length != 4 || c.asked && l.streams == nil || len(meta) != 4 {
+		if f.length != 4 || t.asked && l.streams == nil || len(meta) != 4 {
 			return wrongFrame("a second demand for the body")
 		}
-		c.asked = true
+		t.asked = true
 		if l.streams == nil {
-			c.want = 0 // it asks for one piece at a time
+			t.want = 0 // it asks for one piece at a time
 		}
-		c.want += int(min(binary.LittleEndian.Uint32(meta), feedMax))
-		w.feed(c)
+		t.want += int(min(binary.LittleEndian.Uint32(meta), feedMax))
+		w.feed(t)
 	case kindHints:
-		w.hints(c, r)
+		w.hints(t, r)
 	case kindFields:
-		w.addFields(c, r)
+		w.addFields(t, r)
 	case kindSocket:
-		return w.lendSocket(c)
+		return w.lendSocket(t)
 	case kindAccept:
-		return w.agree(c, r)
+		return w.agree(t, r)
 	case kindMessage:
-		return w.beginMessage(c)
+		return w.beginMessage(t)
 	case kindShut:
-		return w.shut(c, r)
+		return w.shut(t, r)
 	case kindTrailer:
-		return w.trailerSection(c, r)
+		return w.trailerSection(t, r)
 	default:
 		return wrongFrame("a frame of an unknown kind")
 	}
@@ -235,29 +235,29 @@ func (w *worker) said(c *conn, meta []byte) error {
 // refuseFrame ends a request of which Python has said what it must not: with 500,
 // or a closed connection if the answer has begun. What else it says of that request
 // goes nowhere.
-func (w *worker) refuseFrame(l *lane, c *conn, why wrongFrame) {
+func (w *worker) refuseFrame(l *lane, t *turn, why wrongFrame) {
 	last := l.frame.last()
-	if l.owner = nil; !c.refused {
-		w.log.errorf("Error handling request %s: %v", c.line(), why)
+	if l.owner = nil; !t.refused {
+		w.log.errorf("Error handling request %s: %v", t.line(), why)
 	}
 	switch {
 	case l.streams != nil:
 		increase(&w.slot.counters.failures, 1)
-		w.tellGone(c, 1006, "", -1)
-		l.bury(c)
-		w.answerFor(c, newBadRequest(500, "", ""))
+		w.tellGone(t, 1006, "", -1)
+		l.bury(t)
+		w.answerFor(t, newBadRequest(500, "", ""))
 		w.unwanted(l)
 		return
-	case c.refused:
-	case c.started || c.taken:
-		c.refused, c.cut = true, true
-		w.lost(c)
+	case t.refused:
+	case t.started || t.taken:
+		t.refused, t.conn.cut = true, true
+		w.lost(t.conn)
 	default:
-		w.serverError(c)
+		w.serverError(t)
 	}
 	if last {
 		w.flushOut()
-		w.complete(c)
+		w.complete(t)
 	}
 }
 
@@ -328,64 +328,76 @@ func (w *worker) readText(r *marshalReader, good *bool) []byte {
 }
 
 // begin makes the response's head.
-func (w *worker) begin(c *conn, r *marshalReader) {
+func (w *worker) begin(t *turn, r *marshalReader) {
 	meta := r.b
 	w.readResponse(r)
-	w.outFor(c)
+	w.outFor(t.conn)
 	at := len(w.obuf)
-	c.started = true
-	x := exchange{version: c.req.version, minor: c.req.minor, head: string(c.req.method) == "HEAD",
-		keepAlive: c.keep && !w.quitting && !(w.stopping && (w.ending || c.secure != nil)), server: w.server, own: w.asgi}
-	if c.bodyLeft > int64(w.discardable()) || c.broken != nil {
+	t.started = true
+	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
+		keepAlive: t.conn.keep && w.promises(t.conn), server: w.server, own: w.asgi}
+	if t.bodyLeft > int64(w.discardable()) || t.broken != nil {
 		// The rest of the body may never be read; then the connection cannot
 		// go on. Better to say so than to promise.
 		x.keepAlive = false
 	}
-	if c.lane.frame.flags&flagClose != 0 {
+	if t.lane.frame.flags&flagClose != 0 {
 		x.keepAlive = false
 	}
 	var err error
 	if w.resp.status == nil {
 		err = errBadType
 	} else {
-		w.obuf, c.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.httpDate())
+		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.httpDate())
 	}
 	if err != nil {
-		w.log.errorf("Error handling request %s: %v", c.line(), err)
-		w.serverError(c)
+		w.log.errorf("Error handling request %s: %v", t.line(), err)
+		w.serverError(t)
 		return
 	}
-	if c.told && c.framing.code == 500 {
+	if t.told && t.framing.code == 500 {
 		// What a framework makes of an error that is the client's.
 		w.obuf = w.obuf[:at]
-		w.serverError(c)
+		w.serverError(t)
 		return
 	}
-	c.keep = c.framing.keepAlive
-	if w.asgi && c.lane.frame.flags&flagLast == 0 {
-		w.watch(c)
+	t.conn.keep = t.framing.keepAlive
+	if w.asgi && t.lane.frame.flags&flagLast == 0 {
+		w.watch(t.conn)
 	}
-	c.status = append(c.status[:0], w.resp.status...)
-	if w.access != nil && (c.lane.frame.flags&flagLast == 0 || c.lane.apart() || c.lane.bodyLeft > len(c.lane.in)-c.lane.at) {
-		c.meta = append(c.meta[:0], meta...)
+	t.status = append(t.status[:0], w.resp.status...)
+	if w.access != nil && (t.lane.frame.flags&flagLast == 0 || t.lane.apart() || t.lane.bodyLeft > len(t.lane.in)-t.lane.at) {
+		t.meta = append(t.meta[:0], meta...)
 	}
 }
 
+// promises reports whether a connection may have another request: not while all workers
+// stop, and not where TLS keeps it from being handed over.
+func (w *worker) promises(c *conn) bool {
+	switch w.slot.phase() {
+	case phaseDraining, phaseQuitting:
+		return false
+	case phaseRetiring:
+		return c.secure == nil
+	}
+	return true
+}
+
 // serverError answers 500 in place of what the application made.
-func (w *worker) serverError(c *conn) {
-	c.started, c.refused = true, true
-	c.status = append(c.status[:0], "500 Internal Server Error"...)
-	c.meta, c.keep = nil, false
+func (w *worker) serverError(t *turn) {
+	t.started, t.refused = true, true
+	t.status = append(t.status[:0], "500 Internal Server Error"...)
+	t.meta, t.conn.keep = nil, false
 	w.resp.fields = w.resp.fields[:0]
-	bad := c.broken
+	bad := t.broken
 	if bad == nil {
 		bad = newBadRequest(500, "", "")
 	} else {
-		c.status = append(c.status[:0], strconv.Itoa(bad.status)+" "+bad.reason...)
+		t.status = append(t.status[:0], strconv.Itoa(bad.status)+" "+bad.reason...)
 	}
-	c.framing = framing{code: bad.status, noBody: true}
-	w.outFor(c)
-	w.obuf = c.appendPage(w.obuf, bad)
+	t.framing = framing{code: bad.status, noBody: true}
+	w.outFor(t.conn)
+	w.obuf = t.appendPage(w.obuf, bad)
 }
 
 // outFor makes c the connection that w.obuf is for.
@@ -401,36 +413,38 @@ func (w *worker) flushOut() {
 		w.obufFor = nil
 		w.send(c, w.obuf, nil)
 		w.obuf = w.obuf[:0]
-		w.hold(c)
+		if c.turn != nil {
+			w.hold(c.turn)
+		}
 	}
 }
 
 // hold leaves on the wire what the client is not ready for.
-func (w *worker) hold(c *conn) {
+func (w *worker) hold(t *turn) {
 	if w.asgi {
-		w.credit(c)
+		w.credit(t)
 		return
 	}
-	l := c.lane
-	if l == nil || c.fd < 0 {
+	l := t.lane
+	if l == nil || t.conn.gone {
 		return
 	}
-	if c.file < 0 {
-		if len(c.out)-c.outAt <= w.holdable() {
+	if t.conn.file < 0 {
+		if len(t.conn.out)-t.conn.outAt <= w.holdable() {
 			return
 		}
-		w.spoolReply(c)
+		w.spoolReply(t.conn)
 	}
 	switch {
-	case c.file < 0 || len(c.rest) > 0:
+	case t.conn.file < 0 || len(t.conn.rest) > 0:
 		l.client.wait(w.now)
-	case c.burst < turnMax:
+	case t.burst < turnMax:
 		return
 	default:
-		c.burst = 0
-		w.goOnLater(c)
+		t.burst = 0
+		w.goOnLater(t.conn)
 	}
-	l.choked = c
+	l.choked = t
 	w.watchWire(l)
 }
 
@@ -442,53 +456,53 @@ func (w *worker) unchoke(l *lane) {
 }
 
 // block takes a piece of the response's body.
-func (w *worker) block(c *conn, b []byte) {
-	if c.refused {
+func (w *worker) block(t *turn, b []byte) {
+	if t.refused {
 		return
 	}
-	w.outFor(c)
-	if c.framing.noBody {
+	w.outFor(t.conn)
+	if t.framing.noBody {
 		kind := "WSGI"
 		if w.asgi {
 			kind = "ASGI"
 		}
 		// ASGI frameworks leave it to the server to answer HEAD.
-		if !w.asgi || string(c.req.method) != "HEAD" {
+		if !w.asgi || string(t.req.method) != "HEAD" {
 			w.log.warningf("%s app sent body bytes on a no-body response (method=%s status=%d); dropping per RFC 9110.",
-				kind, c.req.method, c.framing.code)
+				kind, t.req.method, t.framing.code)
 		}
-		c.dropped, c.refused = true, true
+		t.dropped, t.refused = true, true
 		return
 	}
-	if c.framing.length >= 0 && c.sent+int64(len(b)) > c.framing.length {
+	if t.framing.length >= 0 && t.sent+int64(len(b)) > t.framing.length {
 		w.log.warningf("%s: the response body is longer than its Content-Length, %d; the rest is dropped",
-			c.line(), c.framing.length)
-		b = b[:c.framing.length-c.sent]
-		c.dropped, c.refused = true, true
+			t.line(), t.framing.length)
+		b = b[:t.framing.length-t.sent]
+		t.dropped, t.refused = true, true
 	}
-	c.sent += int64(len(b))
+	t.sent += int64(len(b))
 	if len(w.obuf)+len(b) <= coalesce {
 		w.obuf = append(w.obuf, b...)
 		return
 	}
 	w.obufFor = nil
-	w.send(c, w.obuf, b)
+	w.send(t.conn, w.obuf, b)
 	w.obuf = w.obuf[:0]
-	w.hold(c)
+	w.hold(t)
 }
 
 // endFrame handles the end of a frame.
 func (w *worker) endFrame(l *lane) {
-	f, c := l.frame, l.owner
-	if c == nil || f.kind != kindResponse && f.kind != kindBlock && f.kind != kindMessage {
+	f, t := l.frame, l.owner
+	if t == nil || f.kind != kindResponse && f.kind != kindBlock && f.kind != kindMessage {
 		return
 	}
 	if f.kind == kindMessage {
-		w.endMessage(c)
+		w.endMessage(t)
 		return
 	}
-	if c.framing.chunked && !c.refused {
-		w.outFor(c)
+	if t.framing.chunked && !t.refused {
+		w.outFor(t.conn)
 		if f.length > f.meta {
 			w.obuf = append(w.obuf, "\r\n"...)
 		}
@@ -498,9 +512,9 @@ func (w *worker) endFrame(l *lane) {
 	}
 	if f.flags&flagLast != 0 {
 		w.flushOut()
-		w.complete(c)
+		w.complete(t)
 	} else if w.asgi {
-		w.credit(c) // for what was thrown away too
+		w.credit(t) // for what was thrown away too
 	}
 }
 
@@ -535,38 +549,38 @@ func (w *worker) noteRunning() {
 
 // attach puts the file that came along behind the head, as far as the head has
 // promised it: a file can have grown since.
-func (w *worker) attach(c *conn, r *marshalReader, numbers []byte) error {
+func (w *worker) attach(t *turn, r *marshalReader, numbers []byte) error {
 	n := marshalReader{b: numbers}
-	offset, size, l := n.uint64(), n.uint64(), c.lane
+	offset, size, l := n.uint64(), n.uint64(), t.lane
 	if l.file < 0 || n.err != nil || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 {
 		return wrongFrame("a file that is none")
 	}
-	if w.begin(c, r); c.framing.length >= 0 {
-		size = min(size, uint64(c.framing.length))
+	if w.begin(t, r); t.framing.length >= 0 {
+		size = min(size, uint64(t.framing.length))
 	}
-	if c.refused || c.framing.noBody || size == 0 || c.fd < 0 {
-		if c.framing.chunked && !c.refused {
+	if t.refused || t.framing.noBody || size == 0 || t.conn.gone {
+		if t.framing.chunked && !t.refused {
 			w.obuf = append(w.obuf, "0\r\n\r\n"...)
 		}
 	} else {
-		if c.framing.chunked {
+		if t.framing.chunked {
 			w.obuf = appendChunkSize(w.obuf, int(size))
-			c.rest = w.pool.extend(nil, []byte("\r\n0\r\n\r\n"))
+			t.conn.rest = w.pool.extend(nil, []byte("\r\n0\r\n\r\n"))
 		}
 		w.flushOut()
-		if c.sent = int64(size); c.fd >= 0 {
-			c.file, c.fileAt, c.fileEnd = l.file, int64(offset), int64(offset+size)
+		if t.sent = int64(size); !t.conn.gone {
+			t.conn.file, t.conn.fileAt, t.conn.fileEnd = l.file, int64(offset), int64(offset+size)
 			l.file = -1
 			w.files++
 		}
 	}
 	w.flushOut()
-	w.complete(c)
+	w.complete(t)
 	return nil
 }
 
-func (w *worker) hints(c *conn, r *marshalReader) {
-	if c.started || c.taken || c.req.minor == 0 {
+func (w *worker) hints(t *turn, r *marshalReader) {
+	if t.started || t.taken || t.req.minor == 0 {
 		return
 	}
 	good := true
@@ -574,115 +588,115 @@ func (w *worker) hints(c *conn, r *marshalReader) {
 	w.readFields(r, &good)
 	err := errBadType
 	if good {
-		w.outFor(c)
+		w.outFor(t.conn)
 		w.obuf, err = appendEarlyHints(w.obuf, w.resp.fields)
 	}
 	if err != nil {
-		w.log.errorf("Error in early hints of %s: %v", c.line(), err)
+		w.log.errorf("Error in early hints of %s: %v", t.line(), err)
 	}
 }
 
 // addFields takes headers that pre_request has added: the access log has them
 // as if they had been sent.
-func (w *worker) addFields(c *conn, r *marshalReader) {
+func (w *worker) addFields(t *turn, r *marshalReader) {
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
 	w.readFields(r, &good)
 	for _, f := range w.resp.fields {
 		if good {
-			c.req.fields = append(c.req.fields, field{bytes.Clone(f.name), bytes.Clone(f.value)})
+			t.req.fields = append(t.req.fields, field{bytes.Clone(f.name), bytes.Clone(f.value)})
 		}
 	}
 }
 
 // failed ends a response that the application did not finish.
-func (w *worker) failed(c *conn, flags byte) {
-	if c.taken {
-		c.status = append(c.status[:0], "101"...)
-		c.dropped = flags&flagQuiet != 0
-		w.cut(c)
+func (w *worker) failed(t *turn, flags byte) {
+	if t.taken {
+		t.status = append(t.status[:0], "101"...)
+		t.dropped = flags&flagQuiet != 0
+		w.cut(t)
 		return
 	}
-	if !c.started && flags&flagQuiet == 0 {
-		w.serverError(c)
+	if !t.started && flags&flagQuiet == 0 {
+		w.serverError(t)
 		w.flushOut()
-		w.complete(c)
+		w.complete(t)
 		return
 	}
-	if !c.started {
-		c.status = append(c.status[:0], "499"...)
+	if !t.started {
+		t.status = append(t.status[:0], "499"...)
 	}
 	w.flushOut()
-	w.cut(c)
+	w.cut(t)
 }
 
 // cut ends a response in the middle, so that no client takes it for complete.
-func (w *worker) cut(c *conn) {
-	c.keep, c.refused, c.cut = false, true, true
-	c.forbidEnd()
-	w.complete(c)
+func (w *worker) cut(t *turn) {
+	t.conn.keep, t.refused, t.conn.cut = false, true, true
+	t.conn.forbidEnd()
+	w.complete(t)
 }
 
 // complete is reached once for every request that Python has begun: its
 // response is in the hands of this worker, or was cut off.
-func (w *worker) complete(c *conn) {
-	l := c.lane
-	if c.framing.length > c.sent && !c.refused && !c.framing.noBody {
+func (w *worker) complete(t *turn) {
+	l := t.lane
+	if t.framing.length > t.sent && !t.refused && !t.framing.noBody {
 		w.log.errorf("%s: the response body has %d bytes and its Content-Length says %d; closing the connection",
-			c.line(), c.sent, c.framing.length)
-		c.keep, c.refused, c.cut = false, true, true
+			t.line(), t.sent, t.framing.length)
+		t.conn.keep, t.refused, t.conn.cut = false, true, true
 	}
-	w.record(c, c.status, true)
-	w.dropSpooled(c)
-	if c.asked && l.streams == nil {
+	w.record(t, t.status, true)
+	w.dropSpooled(t)
+	if t.asked && l.streams == nil {
 		// A thread, or one that a timeout of the application's has interrupted.
-		w.answer(l, frame{number: c.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
+		w.answer(l, frame{number: t.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
 	}
-	l.over(c.number, w.now)
-	if l.owner == c {
+	l.over(t.number, w.now)
+	if l.owner == t {
 		l.owner = nil
 	}
-	c.lane = nil
+	t.lane = nil
 	w.noteRunning()
-	if c.framing.code >= 500 || c.refused && !c.dropped {
+	if t.framing.code >= 500 || t.refused && !t.dropped {
 		increase(&w.slot.counters.failures, 1)
 	}
-	if l.choked == c {
+	if l.choked == t {
 		w.unchoke(l)
 	}
-	if c.bodyLeft > int64(w.discardable()) || c.broken != nil {
-		c.keep = false // what is unread must never be taken for a request
+	if t.bodyLeft > int64(w.discardable()) || t.broken != nil {
+		t.conn.keep = false // what is unread must never be taken for a request
 	}
-	if c.taken && !w.takeSocketBack(c) {
+	if t.taken && !w.takeSocketBack(t) {
 		return
 	}
-	if c.fd < 0 {
-		w.release(c)
+	if t.conn.gone {
+		w.release(t.conn)
 		return
 	}
-	c.state = draining
-	w.drained(c)
+	t.enter(draining)
+	w.drained(t.conn)
 }
 
 // record counts an answer and writes the access log's line.
-func (w *worker) record(c *conn, status []byte, parsed bool) {
-	began := c.begun
+func (w *worker) record(t *turn, status []byte, parsed bool) {
+	began := t.begun
 	if began == 0 {
 		began = w.now
 	}
 	took := time.Duration(w.now - began)
 	w.log.statsd.request(status, took, w.now)
-	w.slot.counters.count(status, took, c.sent)
+	w.slot.counters.count(status, took, t.sent)
 	if w.access == nil {
 		return
 	}
-	if c.meta != nil {
-		w.readResponse(&marshalReader{b: c.meta})
-	} else if !parsed || c.refused || c.talk != nil {
+	if t.meta != nil {
+		w.readResponse(&marshalReader{b: t.meta})
+	} else if !parsed || t.refused || t.talk != nil {
 		w.resp.fields = w.resp.fields[:0]
 	}
 	w.access.record(&accessEntry{
-		now: &w.clock, req: c.req, endpoint: &c.peer, scriptName: w.scriptName, parsed: parsed,
-		status: status, fields: w.resp.fields, bytes: c.sent, duration: took, pid: w.pid,
+		now: &w.clock, req: &t.req, endpoint: &t.conn.peer, scriptName: w.scriptName, parsed: parsed,
+		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid,
 	})
 }

@@ -24,13 +24,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a worker is doing.
+// phase is what a worker is about. It is stored once, in the worker's slot:
+//
+//	booting --> serving --> standing down --> retiring --> draining --> quitting
+//
+// Every phase but the first may be left for any of the later ones.
+type phase uint64
+
 const (
-	stateBooting = iota // its Python imports the application
-	stateServing
-	stateLeaving // serves until its replacement does
-	stateStopping
+	phaseBooting phase = iota // its Python imports the application
+	phaseServing
+	phaseStandingDown // serves until its replacement does
+	phaseRetiring     // takes no more work: siblings take over
+	phaseDraining     // all workers stop: what has been accepted is answered
+	phaseQuitting     // leaves at once, whatever runs
 )
+
+// phaseSteps are the phases that may follow each.
+var phaseSteps = [...][]phase{
+	phaseBooting:      {phaseServing, phaseRetiring, phaseDraining, phaseQuitting},
+	phaseServing:      {phaseStandingDown, phaseRetiring, phaseDraining, phaseQuitting},
+	phaseStandingDown: {phaseRetiring, phaseDraining, phaseQuitting},
+	phaseRetiring:     {phaseDraining, phaseQuitting},
+	phaseDraining:     {phaseQuitting},
+	phaseQuitting:     {},
+}
+
+// serves reports whether a worker in this phase takes requests.
+func (p phase) serves() bool { return p == phaseServing || p == phaseStandingDown }
+
+// stops reports whether a worker in this phase is on its way out.
+func (p phase) stops() bool {
+	return p == phaseRetiring || p == phaseDraining || p == phaseQuitting
+}
+
+func (s *slot) phase() phase { return phase(s.state.Load()) }
 
 // What the arbiter means by TERM.
 const (

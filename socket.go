@@ -29,45 +29,45 @@ func (r *request) upgrade() bool {
 }
 
 // lendSocket answers an application's demand for the client's socket.
-func (w *worker) lendSocket(c *conn) error {
-	f := frame{number: c.number, kind: kindLent}
-	if c.taken || c.lane.streams != nil {
+func (w *worker) lendSocket(t *turn) error {
+	f := frame{number: t.number, kind: kindLent}
+	if t.taken || t.lane.streams != nil {
 		return wrongFrame("a second demand for the socket")
 	}
-	if w.flushOut(); c.fd < 0 {
+	if w.flushOut(); t.conn.gone {
 		f.flags = flagBroken
-		return w.lendTo(c, f, -1)
+		return w.lendTo(t, f, -1)
 	}
-	c.shared = true
-	if !c.req.upgrade() || c.started || c.bodyLeft > 0 || c.decoder != nil {
-		return w.lendTo(c, f, c.fd)
+	t.conn.shared = true
+	if !t.req.upgrade() || t.started || t.bodyLeft > 0 || t.decoder != nil {
+		return w.lendTo(t, f, t.conn.fd)
 	}
-	ahead := c.in[c.next:]
-	fd := c.fd
-	if f.flags = flagTaken; c.secure != nil || len(ahead) > 0 || c.pending() {
+	ahead := t.conn.in[t.next:]
+	fd := t.conn.fd
+	if f.flags = flagTaken; t.conn.secure != nil || len(ahead) > 0 || t.conn.pending() {
 		near, far, err := socketpair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK)
 		if err != nil {
 			w.log.errorf("gunicorn.socket: %v", err)
 			f.flags = flagBroken
-			return w.lendTo(c, f, -1)
+			return w.lendTo(t, f, -1)
 		}
 		defer unix.Close(far)
 		f.flags |= flagPumped
 		fd = far
-		defer w.join(c, near, ahead)
-	} else if c.watched {
-		epollDel(w.ep, c.fd)
-		c.watched = false
+		defer w.join(t.conn, near, ahead)
+	} else if t.conn.watched {
+		w.forget(t.conn.fd)
+		t.conn.watched = false
 	}
-	if c.lent {
+	if t.conn.lent {
 		f.flags |= flagPumped
 	}
-	c.taken, c.keep, c.expires = true, false, 0
-	if err := w.lendTo(c, f, fd); err != nil {
+	t.taken, t.conn.keep, t.conn.expires = true, false, 0
+	if err := w.lendTo(t, f, fd); err != nil {
 		return err
 	}
-	if w.ending {
-		w.endTaken(c)
+	if w.draining() {
+		w.endTaken(t.conn)
 	}
 	return nil
 }
@@ -86,21 +86,21 @@ func (w *worker) endTaken(c *conn) {
 
 // lendTo sends a descriptor, and what one of a pump does not know: where the
 // connection's ends are, and the client's certificate.
-func (w *worker) lendTo(c *conn, f frame, fd int) error {
+func (w *worker) lendTo(t *turn, f frame, fd int) error {
 	var rights []byte
 	var ends []byte
 	if fd >= 0 {
 		rights = unix.UnixRights(fd)
 		ends = appendMarshalTuple(nil, 3)
-		ends = c.appendEnds(ends)
-		if c.peer.https {
-			ends = appendMarshalBytes(ends, c.peer.certificate())
+		ends = t.conn.appendEnds(ends)
+		if t.conn.peer.https {
+			ends = appendMarshalBytes(ends, t.conn.peer.certificate())
 		} else {
 			ends = append(ends, marshalNone)
 		}
 	}
 	f.length, f.meta = uint32(len(ends)), uint32(len(ends))
-	l := c.lane
+	l := t.lane
 	if len(l.out) > 0 {
 		return errOutOfStep
 	}
@@ -145,16 +145,16 @@ func appendSockaddr(b []byte, sa unix.Sockaddr) []byte {
 // the connection is over. It says whether the connection is this worker's to
 // close: a pump goes on until the application has closed its end, but not for
 // long.
-func (w *worker) takeSocketBack(c *conn) bool {
-	if c.fd >= 0 && c.pump != nil {
-		c.expires = w.now + int64(lingerIdle)
+func (w *worker) takeSocketBack(t *turn) bool {
+	if !t.conn.gone && t.conn.pump != nil {
+		t.conn.expires = w.now + int64(lingerIdle)
 		return false
 	}
-	if c.fd < 0 {
+	if t.conn.gone {
 		return true
 	}
 	// Python had it blocking, and so the client's end is for both.
-	_ = unix.SetNonblock(c.fd, true)
-	c.unread = true
+	_ = unix.SetNonblock(t.conn.fd, true)
+	t.conn.unread = true
 	return true
 }

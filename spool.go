@@ -163,41 +163,41 @@ func (w *worker) closeSpool(file int, size int64) {
 
 // spill moves what has come of a request's body to the disk: false when there
 // is no room for all of it, and the application has to take the rest as it comes.
-func (w *worker) spill(c *conn) bool {
-	if c.spooled == nil {
+func (w *worker) spill(t *turn) bool {
+	if t.spooled == nil {
 		file := w.openSpool()
 		if file < 0 {
 			return false
 		}
-		c.spooled = &spooled{file: file}
+		t.spooled = &spooled{file: file}
 	}
-	n := w.writeSpool(c.spooled.file, c.spooled.end, c.body)
-	c.spooled.end += int64(n)
-	c.burst += n
+	n := w.writeSpool(t.spooled.file, t.spooled.end, t.body)
+	t.spooled.end += int64(n)
+	t.burst += n
 	switch {
-	case !c.ownBody:
-		c.body = c.body[n:]
-	case n == len(c.body):
-		w.pool.put(c.body)
-		c.body, c.ownBody = nil, false
+	case !t.ownBody:
+		t.body = t.body[n:]
+	case n == len(t.body):
+		w.pool.put(t.body)
+		t.body, t.ownBody = nil, false
 	default:
-		c.body = c.body[:copy(c.body, c.body[n:])]
+		t.body = t.body[:copy(t.body, t.body[n:])]
 	}
-	return len(c.body) == 0
+	return len(t.body) == 0
 }
 
 // overflows says whether no more of a body is to be read into memory.
-func (w *worker) overflows(c *conn) bool {
-	if c.spooled != nil {
-		return len(c.body) >= heldPressed
+func (w *worker) overflows(t *turn) bool {
+	if t.spooled != nil {
+		return len(t.body) >= heldPressed
 	}
-	return len(c.body) >= w.holdable()
+	return len(t.body) >= w.holdable()
 }
 
 // unspool is the next piece of a body for Python, in w.rbuf; what cannot be read
 // breaks the body.
-func (w *worker) unspool(c *conn, most int) []byte {
-	s := c.spooled
+func (w *worker) unspool(t *turn, most int) []byte {
+	s := t.spooled
 	for {
 		n, err := unix.Pread(s.file, w.rbuf[:min(int64(most), int64(len(w.rbuf)), s.left())], s.at)
 		if err == unix.EINTR {
@@ -207,8 +207,8 @@ func (w *worker) unspool(c *conn, most int) []byte {
 			err = unix.EIO
 		}
 		if err != nil {
-			w.log.errorf("%s: spool_dir: %v", c.line(), err)
-			c.broken = newBadRequest(500, "the request body is lost", "")
+			w.log.errorf("%s: spool_dir: %v", t.line(), err)
+			t.broken = newBadRequest(500, "the request body is lost", "")
 			return nil
 		}
 		s.at += int64(n)
@@ -217,10 +217,10 @@ func (w *worker) unspool(c *conn, most int) []byte {
 }
 
 // dropSpooled forgets what is spooled of a request's body.
-func (w *worker) dropSpooled(c *conn) {
-	if s := c.spooled; s != nil {
+func (w *worker) dropSpooled(t *turn) {
+	if s := t.spooled; s != nil {
 		w.closeSpool(s.file, s.end)
-		c.spooled = nil
+		t.spooled = nil
 	}
 }
 
@@ -238,7 +238,7 @@ func (w *worker) sendBehind(c *conn, pieces ...[]byte) {
 		if c.filed && len(c.rest) == 0 {
 			n := w.writeSpool(c.file, c.fileEnd, b)
 			c.fileEnd += int64(n)
-			c.burst += n
+			c.turn.burst += n
 			b = b[n:]
 		}
 		c.rest = w.pool.extend(c.rest, b)

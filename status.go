@@ -123,14 +123,13 @@ func newReading(first *board, slots []byte) *reading {
 			lanes: int(s.lanes.Load()), busy: int(s.busy.Load()), waiting: int(s.waiting.Load()), open: int(s.connections.Load()),
 			counters: &s.counters, running: s.runningText(),
 		}
-		switch s.state.Load() {
-		case stateBooting:
+		switch p := s.phase(); {
+		case p == phaseBooting:
 			w.state = "booting"
-		case stateServing, stateLeaving:
+		case p.serves() && w.busy > 0:
+			w.state = "busy"
+		case p.serves():
 			w.state = "idle"
-			if w.busy > 0 {
-				w.state = "busy"
-			}
 		}
 		if begun := s.begun.Load(); begun > 0 {
 			w.since = time.Duration(now - begun)

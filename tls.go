@@ -101,7 +101,7 @@ func (w *worker) openTLS() (err error) {
 		return err
 	}
 	t.number, w.tls = number, t
-	return epollAdd(w.ep, t.wake, unix.EPOLLIN, onHandshakes)
+	return w.listen(t.wake, unix.EPOLLIN, ownerFunc((*worker).handshakesEnded))
 }
 
 // renew takes the newest keyring for what connects from now on.
@@ -153,7 +153,7 @@ func (w *worker) greet(c *conn, events uint32) {
 func (w *worker) readHello(c *conn) {
 	for !wholeRecord(c.in) {
 		if !w.readHead(c) {
-			if c.fd >= 0 && len(c.in) > 0 {
+			if !c.gone && len(c.in) > 0 {
 				w.lag(c)
 			}
 			return
@@ -178,8 +178,8 @@ func (w *worker) shake(c *conn) {
 	t := w.tls
 	w.lag(c)
 	if len(t.running) >= handshakesMax {
-		if c.begun == 0 {
-			c.begun = w.now
+		if c.shaken == 0 {
+			c.shaken = w.now
 			t.queue = append(t.queue, c)
 			t.makeRoom(w.now, 1)
 		}
@@ -191,7 +191,7 @@ func (w *worker) shake(c *conn) {
 	c.in = nil
 	s.tls = tls.Server(s, t.config)
 	c.secure = s
-	c.begun = w.now
+	c.shaken = w.now
 	w.weigh(c)
 	t.running = append(t.running, c)
 	go s.run(t)
@@ -200,14 +200,14 @@ func (w *worker) shake(c *conn) {
 // forgetLeft takes those out of the queue that are gone: nobody gets to its end while
 // there are newer ones.
 func (t *terminator) forgetLeft() {
-	t.queue = slices.DeleteFunc(t.queue, func(c *conn) bool { return c.fd < 0 })
+	t.queue = slices.DeleteFunc(t.queue, func(c *conn) bool { return c.gone })
 }
 
 // makeRoom ends up to n handshakes that have waited for their clients for long
 // enough while others want their places. One that waits for a processor stays.
 func (t *terminator) makeRoom(now int64, n int) {
 	for _, c := range t.running {
-		if n == 0 || now-c.begun < int64(placePatience) {
+		if n == 0 || now-c.shaken < int64(placePatience) {
 			return
 		}
 		if s := c.secure; s.waits.Load() && !s.over.Load() {
@@ -226,7 +226,7 @@ func (w *worker) fill() {
 		last := len(t.queue) - 1
 		c := t.queue[last]
 		t.queue = t.queue[:last]
-		if c.fd >= 0 && c.state == handshaking && c.secure == nil {
+		if !c.gone && c.state == handshaking && c.secure == nil {
 			w.shake(c)
 		}
 	}
@@ -272,7 +272,7 @@ func (s *secure) held() int {
 }
 
 // handshakesEnded takes back what handshakes have become.
-func (w *worker) handshakesEnded() {
+func (w *worker) handshakesEnded(int, uint32) {
 	var b [8]byte
 	_, _ = rawRead(w.tls.wake, b[:])
 	for {
@@ -292,7 +292,7 @@ func (w *worker) handshaken(s *secure) {
 	i := slices.Index(t.running, c)
 	t.running = slices.Delete(t.running, i, i+1)
 	s.shaking, s.ready = false, nil
-	c.begun, c.unread = 0, true
+	c.shaken, c.unread = 0, true
 	w.weigh(c)
 	if len(s.out) > 0 {
 		w.put(c, s.out)
@@ -303,9 +303,9 @@ func (w *worker) handshaken(s *secure) {
 		return
 	}
 	c.peer.facts = appendFacts(nil, s.tls.ConnectionState())
-	c.state = readingHead
+	c.enter(open)
 	w.awaitHead(c)
-	if w.stopping {
+	if w.stopping() {
 		c.hasten(w.now + int64(lingerIdle))
 	}
 	w.advance(c)
@@ -330,7 +330,9 @@ func (w *worker) refuseTLS(c *conn, s *secure) {
 		w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, printable(text))
 	}
 	c.secure = nil
-	c.keep, c.state = false, draining
+	c.enter(open)
+	c.keep, c.turn = false, w.newTurn(c)
+	c.turn.enter(draining)
 	w.drained(c)
 }
 
@@ -470,8 +472,10 @@ var errWouldBlock net.Error = wouldBlock{}
 
 type wouldBlock struct{}
 
-func (wouldBlock) Error() string   { return "would block" }
-func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Error() string { return "would block" }
+
+func (wouldBlock) Timeout() bool { return true }
+
 func (wouldBlock) Temporary() bool { return true }
 
 var (
@@ -575,9 +579,14 @@ func (s *secure) flush() error {
 
 // The rest of a net.Conn. Limits in time are the loop's.
 
-func (s *secure) Close() error                     { return nil }
-func (s *secure) LocalAddr() net.Addr              { return nil }
-func (s *secure) RemoteAddr() net.Addr             { return nil }
-func (s *secure) SetDeadline(time.Time) error      { return nil }
-func (s *secure) SetReadDeadline(time.Time) error  { return nil }
+func (s *secure) Close() error { return nil }
+
+func (s *secure) LocalAddr() net.Addr { return nil }
+
+func (s *secure) RemoteAddr() net.Addr { return nil }
+
+func (s *secure) SetDeadline(time.Time) error { return nil }
+
+func (s *secure) SetReadDeadline(time.Time) error { return nil }
+
 func (s *secure) SetWriteDeadline(time.Time) error { return nil }

@@ -245,7 +245,7 @@ func (a *arbiter) successors() bool {
 func (a *arbiter) publish() {
 	serving := uint64(0)
 	for _, w := range a.workers {
-		if state := w.slot.state.Load(); !w.told && (state == stateServing || state == stateLeaving) {
+		if !w.told && w.slot.phase().serves() {
 			serving++
 		}
 	}

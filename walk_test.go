@@ -125,7 +125,9 @@ func newWalk(t testing.TB, kind byte) *walk {
 	s := &walk{plainWorker: newPlainWorker(t), requests: map[uint32]*walkRequest{}, begun: map[string]bool{}}
 	w, p := s.worker, s.python
 	w.close(s.conn)
+	w.bury()
 	unix.Close(s.client)
+	w.loop.clock = func(last int64) int64 { return last } // a walk's time is its own
 	s.client = -1
 	if kind&walkTight != 0 {
 		w.pool.limit = 256 << 10
@@ -142,7 +144,7 @@ func newWalk(t testing.TB, kind byte) *walk {
 	case kind&walkASGI != 0:
 		cfg.workerClass, cfg.requestTimeout = "asgi", 20*time.Second
 		w.asgi, p.most = true, 1<<20
-		p.lanes[0].streams = map[uint32]*conn{}
+		p.lanes[0].streams = map[uint32]*turn{}
 	case kind&walkThreads != 0:
 		p.threads, p.most = true, 3
 	default:
@@ -183,9 +185,6 @@ func (s *walk) cleanup() {
 			s.unplug(c)
 		}
 	}
-	for _, c := range s.pumps {
-		s.part(c)
-	}
 	for i, th := range s.threads {
 		for _, p := range th.out {
 			closeAll(p.fd)
@@ -216,27 +215,13 @@ func closeAll(list ...int) {
 // run goes on until nothing happens any more.
 func (s *walk) run() {
 	s.t.Helper()
-	var events [32]unix.EpollEvent
 	for turn := 0; ; turn++ {
 		moved := s.write()
-		n := epollWait(s.ep, events[:], 0)
+		n := s.turn(0)
 		if turn > walkTurns {
-			s.t.Fatalf("the worker does not come to rest: events %+v, %d connections to go on with, Python writes: %v", events[:n], len(s.again), moved)
+			s.t.Fatalf("the worker does not come to rest: events %+v, wait %v, Python writes: %v", s.events[:n], s.wait(), moved)
 		}
-		for i := range events[:n] {
-			s.handle(&events[i])
-		}
-		s.goOn()
-		s.flushOut()
-		if s.partAt != 0 && s.partAt <= s.now {
-			s.partAll()
-			s.flushOut()
-		}
-		s.lookAtLanes(s.requestLimit())
-		s.dispatch()
-		s.flushStreams()
-		s.arm()
-		if s.readClients() == 0 && n == 0 && !moved && len(s.again) == 0 {
+		if s.readClients() == 0 && n == 0 && !moved && s.wait() > 0 {
 			return
 		}
 	}
@@ -1033,7 +1018,7 @@ func (s *walk) check() {
 		if open++; c.file >= 0 {
 			files++
 		}
-		if c.talk != nil {
+		if c.turn != nil && c.turn.talk != nil {
 			talks++
 		}
 	}
@@ -1143,9 +1128,9 @@ func (s *walk) checkEmpty() {
 	for _, l := range s.python.lanes {
 		running += len(l.flight) + len(l.streams)
 	}
-	if s.open+s.talks+s.files+s.pool.out+len(s.waiting)+len(s.late)+len(s.pumps)+running != 0 {
+	if s.open+s.talks+s.files+s.pool.out+len(s.waiting)+s.pumps+running != 0 {
 		s.t.Fatalf("left behind: %d connections, %d WebSockets, %d files, %d bytes, %d waiting requests, %d pumps, %d requests in Python",
-			s.open, s.talks, s.files, s.pool.out, len(s.waiting)+len(s.late), len(s.pumps), running)
+			s.open, s.talks, s.files, s.pool.out, len(s.waiting), s.pumps, running)
 	}
 }
 
@@ -1189,12 +1174,12 @@ func (s *walk) checkReplaced() {
 		return
 	}
 	for _, c := range s.worker.conns {
-		if c != nil && (c.state == inLane || c.state == waiting && !slices.Contains(s.late, c)) {
-			s.t.Fatalf("Python is given up, and %s still waits for it in state %d", c.line(), c.state)
+		if c != nil && c.turn != nil && (c.turn.state == inLane || c.turn.state == waiting) {
+			s.t.Fatalf("Python is given up, and %s still waits for it in state %d", c.turn.line(), c.turn.state)
 		}
 	}
-	if !s.stopping || len(s.python.busy) > 0 {
-		s.t.Fatalf("Python is given up, and the worker goes on: stopping %v, %d busy lanes", s.stopping, len(s.python.busy))
+	if !s.stopping() || len(s.python.busy) > 0 {
+		s.t.Fatalf("Python is given up, and the worker goes on: stopping %v, %d busy lanes", s.stopping(), len(s.python.busy))
 	}
 }
 
@@ -1208,6 +1193,7 @@ func countDescriptors(t testing.TB) {
 		return len(list)
 	}
 	devNull() // stays open
+	nothing() // the same
 	before := count()
 	t.Cleanup(func() {
 		if after := count(); after != before {
@@ -1257,7 +1243,7 @@ func (s *walk) steps(script []byte, table []walkStep, check func()) {
 		}
 		step.do(s, script[1], script[2])
 		s.split = false
-		if s.python.eof && !s.pythonGone {
+		if s.python.eof && !s.python.gone {
 			s.died(unix.WaitStatus(unix.SIGKILL)) // as it is going to
 		}
 		if script[0]&walkHeld == 0 {
@@ -1352,7 +1338,7 @@ func FuzzHostilePython(f *testing.F) {
 			}
 			s.checkReplaced()
 		})
-		s.abandon(newBadRequest(502, "", "")) // unless it has been
+		s.failPython(causeCrash, 502, 0) // unless it has been
 		s.run()
 		s.checkReplaced()
 		for _, c := range s.clients {

@@ -35,15 +35,23 @@ func clientFrame(first byte, payload string) string {
 
 // Frames of one letter for the tables: the capital has FIN.
 func wsT(p string) string { return clientFrame(wsFin|opText, p) }
+
 func wst(p string) string { return clientFrame(opText, p) }
+
 func wsB(p string) string { return clientFrame(wsFin|opBinary, p) }
+
 func wsb(p string) string { return clientFrame(opBinary, p) }
+
 func wsC(p string) string { return clientFrame(wsFin|opContinuation, p) }
+
 func wsc(p string) string { return clientFrame(opContinuation, p) }
+
 func wsZ(p string) string { return clientFrame(wsFin|wsRSV1|opText, p) }
+
 func wsz(p string) string { return clientFrame(wsRSV1|opText, p) }
 
 func wsPingFrame(p string) string { return clientFrame(wsFin|opPing, p) }
+
 func wsPongFrame(p string) string { return clientFrame(wsFin|opPong, p) }
 
 func wsCloseFrame(code uint16, reason string) string {

@@ -17,7 +17,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -62,26 +61,6 @@ const (
 	filesApart       = 64 // left for files, when connections take all that they may
 )
 
-// The words beside the descriptor in an epoll event say in their low bits what it is.
-const (
-	onBits = 8
-	onMask = 1<<onBits - 1
-)
-
-const (
-	onListener = iota
-	onHandover
-	onClient
-	onWire
-	onSignal
-	onLifeline
-	onFate
-	onRelay
-	onReload
-	onHandshakes
-	onPump
-)
-
 type listener struct {
 	fd   int
 	peer endpoint // of its connections, without the remote half
@@ -99,46 +78,42 @@ type worker struct {
 	pid        int
 	wake       int // the arbiter's wake pipe
 
-	ep        int
-	now       int64 // monotonic, of this turn of the loop
+	loop
+	nextTick  int64
 	listeners []listener
 	armed     bool
-	paused    int64         // accepting is, until then
-	giveFD    int           // hand-over, the end for sending
-	takeFD    int           // and the end for receiving
-	alone     bool          // no siblings: nothing is gained by handing over
-	tls       *terminator   // nil without TLS
-	pumps     map[int]*conn // by their plain descriptors
+	paused    int64       // accepting is, until then
+	giveFD    int         // hand-over, the end for sending
+	takeFD    int         // and the end for receiving
+	alone     bool        // no siblings: nothing is gained by handing over
+	tls       *terminator // nil without TLS
+	pumps     int
 
-	python  *python
-	lanes   []*lane   // by the descriptors of their wires and pipes
-	reload  *reloader // nil without --reload
-	waiting []*conn   // complete requests, oldest first
-	late    []*conn   // those that go behind them, as their clients may leave too soon
-	leaving leaving
-	conns   []*conn // by descriptor
-	open    int
-	serial  int32 // of the newest connection
-	files   int   // to be sent, or of the spool
-	spool   spool
-	resting idlers // idle connections, the longest idle first
-	lagging idlers // those on which a part of a request or of a handshake has come
+	python   *python
+	reload   *reloader // nil without --reload
+	waiting  []*turn   // complete requests, oldest first
+	overload overload
+	conns    []*conn // by descriptor
+	open     int
+	files    int // to be sent, or of the spool
+	spool    spool
+	resting  idlers // idle connections, the longest idle first
+	lagging  idlers // those on which a part of a request or of a handshake has come
 
 	descriptors int   // that connections, files, pumps and lanes may take
 	silent      int64 // about a crowd, until then
 	gaveWay     int   // connections that ended for want of memory, of which the log does not know yet
 	hushed      int64 // about these, until then
 	pool        pool
-	idle        []*request // parsed heads for reuse
+	idle        []*turn // for reuse
 
 	rbuf    []byte // what comes from any client, until it is known how much that is
 	obuf    []byte // what goes to obufFor next
 	obufFor *conn
-	again   []*conn // had their turn and could go on
 	resp    response
 	text    []byte // latin-1 of headers that are not ASCII
 	fbuf    []byte
-	batch   []*conn // whose requests go into one message
+	batch   []*turn // whose requests go into one message
 	wbuf    []byte  // for what is on a wire, when no lane has it
 
 	asgi      bool
@@ -155,20 +130,11 @@ type worker struct {
 	born       int64 // when this worker started, and how long its Python took to be ready
 	bootTook   int64
 
-	renamed    bool  // the log files are, and Python, which boots, does not know yet
-	told       bool  // TERM came
-	obeyAt     int64 // and, if nobody says what it means, means this worker alone from then on
-	stopping   bool  // takes no more work
-	ending     bool  // and so do all siblings
-	deadline   int64 // of stopping, once the arbiter is gone
-	quitting   bool
-	killAt     int64 // when to kill the Python
-	pythonGone bool
-	memory     memoryWatch
-	moldGone   bool   // and will not say when the Python ends
-	hung       string // what was running when the Python was given up
-	askedAt    int64  // when it was asked whether it is alive, 0 if it has answered
-	exit       int
+	renamed  bool  // USR1 came while Python was booting: forward it once Python is ready
+	termAt   int64 // when TERM came, 0 for not yet
+	deadline int64 // when to quit at the latest, 0 for never
+	memory   memoryWatch
+	exit     int
 }
 
 // Descriptors a worker starts with, in the order in which spawn hands them
@@ -205,7 +171,7 @@ func runWorker() int {
 		w.log.errorf("Exception in worker process: %v", err)
 		return exitBoot
 	}
-	w.loop()
+	w.serve()
 	w.relay()
 	w.access.flush()
 	w.log.infof("Worker exiting (pid: %d)", w.pid)
@@ -281,13 +247,12 @@ func newWorker() (*worker, error) {
 		return w, err
 	}
 	w.memory = watchMemory("")
-	w.now = monotonic()
+	if w.loop, err = openLoop(); err != nil {
+		return w, err
+	}
 	w.born = w.now
 	w.slot.heartbeat.Store(sharedTime())
 	w.clock.refresh()
-	if w.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return w, os.NewSyscallError("epoll_create1", err)
-	}
 	for fd := fdListeners; ; fd++ {
 		sa, err := unix.Getsockname(fd)
 		if err != nil {
@@ -317,10 +282,10 @@ func (w *worker) boot() error {
 	if err != nil {
 		return err
 	}
-	if err := epollAdd(w.ep, r, unix.EPOLLIN, onSignal); err != nil {
+	if err := w.listen(r, unix.EPOLLIN, ownerFunc((*worker).signals)); err != nil {
 		return err
 	}
-	if err := epollAdd(w.ep, fdLifeline, unix.EPOLLIN|unix.EPOLLRDHUP, onLifeline); err != nil {
+	if err := w.listen(fdLifeline, unix.EPOLLIN|unix.EPOLLRDHUP, ownerFunc((*worker).parentGone)); err != nil {
 		return err
 	}
 	fork := fdFork
@@ -333,7 +298,7 @@ func (w *worker) boot() error {
 	}
 	w.isPython(w.python.pid)
 	if w.python.fate >= 0 {
-		if err := epollAdd(w.ep, w.python.fate, unix.EPOLLIN, onFate); err != nil {
+		if err := w.listen(w.python.fate, unix.EPOLLIN, ownerFunc((*worker).readFate)); err != nil {
 			return err
 		}
 	}
@@ -343,12 +308,12 @@ func (w *worker) boot() error {
 		if err != nil {
 			return err
 		}
-		if err := epollAdd(w.ep, wake, unix.EPOLLIN, onReload); err != nil {
+		if err := w.listen(wake, unix.EPOLLIN, ownerFunc((*worker).fileChanged)); err != nil {
 			return err
 		}
 	}
 	if w.relays() {
-		if err := epollAdd(w.ep, w.python.lanes[0].queue, unix.EPOLLIN, onRelay); err != nil {
+		if err := w.listen(w.python.lanes[0].queue, unix.EPOLLIN, ownerFunc(func(w *worker, _ int, _ uint32) { w.relay() })); err != nil {
 			return err
 		}
 	}
@@ -361,15 +326,7 @@ func (w *worker) boot() error {
 // listenTo puts a lane's wire under epoll.
 func (w *worker) listenTo(l *lane) error {
 	l.events = unix.EPOLLIN
-	return w.listenAt(l, l.wire)
-}
-
-func (w *worker) listenAt(l *lane, fd int) error {
-	for fd >= len(w.lanes) {
-		w.lanes = append(w.lanes, make([]*lane, max(64, fd+1-len(w.lanes)))...)
-	}
-	w.lanes[fd] = l
-	return epollAdd(w.ep, fd, unix.EPOLLIN, onWire)
+	return w.listen(l.wire, unix.EPOLLIN, l)
 }
 
 // listenToPipe is called when frames will come through a pipe. What comes over
@@ -379,8 +336,8 @@ func (w *worker) listenToPipe(l *lane) error {
 	if err := l.openPipe(); err != nil {
 		return err
 	}
-	epollMod(w.ep, l.wire, unix.EPOLLIN|unix.EPOLLET, onWire)
-	return w.listenAt(l, l.pipe)
+	w.change(l.wire, unix.EPOLLIN|unix.EPOLLET)
+	return w.listen(l.pipe, unix.EPOLLIN, l)
 }
 
 // claim is called when something has come over the wire, and not because of a
@@ -400,9 +357,9 @@ func (w *worker) claim(l *lane) {
 
 // deafen ends listening to a lane.
 func (w *worker) deafen(l *lane) {
-	epollDel(w.ep, l.wire)
+	w.forget(l.wire)
 	if l.pipe >= 0 {
-		epollDel(w.ep, l.pipe)
+		w.forget(l.pipe)
 	}
 }
 
@@ -443,159 +400,73 @@ func (w *worker) catchSignals() (int, error) {
 	return p[0], nil
 }
 
-// loop runs until the worker has nothing left to do.
-func (w *worker) loop() {
-	events := make([]unix.EpollEvent, 128)
-	w.now = monotonic()
-	nextTick := w.now + int64(time.Second)
+// serve runs until the worker has nothing left to do.
+func (w *worker) serve() {
+	w.setTimers()
 	for !w.finished() {
-		wait := nextTick - w.now
-		limit := w.requestLimit()
-		for _, l := range w.python.busy {
-			if at := l.due(); at != 0 {
-				wait = min(wait, at-w.now)
-			}
-			if limit > 0 && l.client.since == 0 {
-				wait = min(wait, int64(limit-l.ran(w.now)))
-			}
-		}
-		if w.obeyAt != 0 && !w.stopping {
-			wait = min(wait, w.obeyAt-w.now)
-		}
-		if w.partAt != 0 {
-			wait = min(wait, w.partAt-w.now)
-		}
-		if c := w.lagging.first; c != nil && !w.armed {
-			wait = sooner(wait, c.since+int64(placePatience)-w.now)
-		}
-		if t := w.tls; t != nil && len(t.queue) > 0 {
-			t.makeRoom(w.now, len(t.queue))
-			wait = sooner(wait, t.running[0].begun+int64(placePatience)-w.now)
-		}
-		if patience := w.patience(); len(w.waiting) > 0 && patience > 0 {
-			wait = sooner(wait, w.waiting[0].since+patience-w.now)
-		}
-		if left := w.log.statsd.flush(w.now); left >= 0 {
-			wait = min(wait, left)
-		}
-		if len(w.again) > 0 || len(w.late) > 0 && len(w.waiting) == 0 && w.python.idle() > 0 {
-			wait = 0
-		}
-		n := epollWait(w.ep, events, time.Duration(max(wait, 0)))
-		w.now = wake(w.now)
-		w.clock.refresh()
-		for i := range events[:n] {
-			w.handle(&events[i])
-			w.relieve()
-		}
-		if w.tls != nil && w.tls.alone && len(w.tls.running) > 0 {
-			runtime.Gosched()
-		}
-		w.goOn()
-		w.flushOut()
-		if w.told && !w.stopping {
-			w.obey()
-		}
-		if w.now >= nextTick {
-			w.tick()
-			nextTick = w.now + int64(time.Second)
-		}
-		if w.partAt != 0 && w.partAt <= w.now {
-			w.partAll()
-			w.flushOut()
-		}
-		w.lookAtLanes(limit)
-		w.dispatch()
-		w.flushStreams()
-		w.arm()
-		w.access.flush()
+		w.turn(w.wait())
 	}
 }
 
-// sooner is the wait for what is due at a time of its own, if that is still to come.
-func sooner(wait, left int64) int64 {
-	if left > 0 {
-		return min(wait, left)
+// obeyDue is when a TERM has to be obeyed of which nobody has said what it means.
+func (w *worker) obeyDue() int64 {
+	if w.termAt == 0 || w.stopping() {
+		return 0
 	}
-	return wait
+	return w.termAt + int64(groupWait)
 }
 
-func (w *worker) handle(e *unix.EpollEvent) {
-	fd := int(e.Fd)
-	switch e.Pad & onMask {
-	case onListener:
-		w.accept(fd)
-	case onHandover:
-		// An event that came before may have changed our mind: who leaves
-		// must not be given anything any more.
-		if w.armed {
-			w.takeOver()
-		}
-	case onClient:
-		// Another event of this turn may have closed the connection that is
-		// meant, and accepted one with the same descriptor.
-		if c := w.conns[fd]; c != nil && c.word() == e.Pad {
-			w.client(c, e.Events)
-		}
-	case onWire:
-		l := w.lanes[fd]
-		l.flush()
-		w.watchWire(l)
-		if e.Events&^unix.EPOLLOUT != 0 {
-			stray, taken := l.pipe >= 0 && fd == l.wire && unread(fd) > 0, l.taken
-			w.replies(l)
-			if stray && taken == l.taken {
-				w.claim(l)
-			}
-		}
-	case onSignal:
-		w.signals(fd)
-	case onFate:
-		w.readFate()
-	case onRelay:
-		w.relay()
-	case onReload:
-		w.fileChanged(fd)
-	case onPump:
-		if c := w.pumps[fd]; c != nil {
-			w.move(c)
-		}
-	case onHandshakes:
-		w.handshakesEnded()
-	case onLifeline:
-		epollDel(w.ep, fdLifeline)
-		w.log.python = nil // killed with its parent
-		w.log.infof("Parent changed, shutting down: <Worker %d>", w.pid)
-		w.deadline = w.now + int64(w.cfg.gracefulTimeout)
-		w.end()
+// parentGone is called when the arbiter is no more.
+func (w *worker) parentGone(int, uint32) {
+	w.forget(fdLifeline)
+	w.log.python = nil // killed with its parent
+	w.log.infof("Parent changed, shutting down: <Worker %d>", w.pid)
+	w.deadline = w.now + int64(w.cfg.gracefulTimeout)
+	w.end()
+}
+
+// stopping reports whether this worker takes no more work of its own accord.
+func (w *worker) stopping() bool { return w.slot.phase().stops() }
+
+// draining reports whether all workers stop, and this one serves what has been accepted.
+func (w *worker) draining() bool { return w.slot.phase() == phaseDraining }
+
+// enter is the one place where a worker's phase changes. The arbiter is told.
+func (w *worker) enter(p phase) {
+	if from := w.slot.phase(); strict && !slices.Contains(phaseSteps[from], p) {
+		panic(fmt.Sprintf("a worker goes from phase %d to %d", from, p))
 	}
+	w.slot.state.Store(uint64(p))
+	_, _ = unix.Write(w.wake, []byte{0})
 }
 
 // finished ends a worker that stops: first its Python, then itself.
 func (w *worker) finished() bool {
 	p := w.python
-	if w.stopping && !p.ended && len(w.listeners) == 0 && w.open == 0 && len(p.busy) == 0 &&
-		len(w.waiting) == 0 && !(w.ending && !p.closed && !w.pythonGone && readable(w.takeFD)) {
+	if w.stopping() && !p.ended && len(w.listeners) == 0 && w.open == 0 && len(p.busy) == 0 &&
+		len(w.waiting) == 0 && !(w.draining() && !p.closed && !w.python.gone && readable(w.takeFD)) {
 		p.end()
-		if w.killAt == 0 {
-			w.killAt = w.now + int64(w.cfg.gracefulTimeout)
-			if w.hung != "" { // a thread that nobody waits for
-				w.killAt = w.now + int64(killDelay)
+		if w.python.killAt == 0 {
+			w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
+			if w.python.hung != "" { // a thread that nobody waits for
+				w.python.killAt = w.now + int64(killDelay)
 			}
 		}
 	}
-	return w.pythonGone && (w.quitting || p.ended || !p.ready)
+	return w.python.gone && (w.slot.phase() == phaseQuitting || p.ended || !p.ready)
 }
 
 // Signals -------------------------------------------------------------------
 
-func (w *worker) signals(fd int) {
+func (w *worker) signals(fd int, _ uint32) {
 	var b [64]byte
 	n, _ := rawRead(fd, b[:])
 	for _, s := range b[:n] {
 		switch s := syscall.Signal(s); s {
 		case unix.SIGTERM:
-			w.told = true
+			if w.termAt == 0 {
+				w.termAt = w.now
+			}
 			w.obey()
 		case unix.SIGHUP, unix.SIGUSR2:
 			w.retire() // meant for the arbiter; being replaced does no harm
@@ -624,9 +495,7 @@ func (w *worker) obey() {
 	case orderRetire:
 		w.retire()
 	default:
-		if w.obeyAt == 0 {
-			w.obeyAt = w.now + int64(groupWait)
-		} else if w.obeyAt <= w.now {
+		if w.now >= w.obeyDue() {
 			w.retire()
 		}
 	}
@@ -653,31 +522,28 @@ func (w *worker) reopen() {
 // retire stops taking work and leaves what has not begun to the siblings, or
 // to the worker that replaces this one.
 func (w *worker) retire() {
-	if w.stopping {
+	if w.stopping() {
 		return
 	}
-	w.stopping = true
 	w.partLater(true)
-	w.slot.state.Store(stateStopping)
-	_, _ = unix.Write(w.wake, []byte{0}) // the arbiter may start the next
+	w.enter(phaseRetiring)
 	w.disarm()
 	w.closeListeners()
-	w.recall(len(w.late))
-	for _, c := range w.waiting {
-		w.giveAway(c)
+	for _, t := range w.waiting {
+		w.giveAway(t.conn)
 	}
 	w.keepWaiting()
 	for _, c := range w.conns {
 		switch {
-		case c == nil:
+		case c == nil || c.gone:
 		case c.state == lingering:
 			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
-		case c.state > readingHead:
+		case c.state != handshaking && !c.between():
 		case c.secure != nil:
 			w.stay(c)
 		default:
 			w.giveAway(c)
-			if c.fd >= 0 && len(c.in) == 0 {
+			if !c.gone && len(c.in) == 0 {
 				w.close(c)
 			}
 		}
@@ -690,12 +556,11 @@ func (w *worker) retire() {
 // end stops for good, as all workers do: what has been accepted is answered,
 // what waits to be accepted too.
 func (w *worker) end() {
-	if w.ending {
+	if p := w.slot.phase(); p == phaseDraining || p == phaseQuitting {
 		return
 	}
 	w.partLater(false)
-	w.ending, w.stopping = true, true
-	w.slot.state.Store(stateStopping)
+	w.enter(phaseDraining)
 	if w.slot.order.Load() == orderLeave {
 		w.disarm()
 		w.closeListeners()
@@ -704,14 +569,14 @@ func (w *worker) end() {
 		if c != nil && c.state == lingering {
 			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
 		}
-		if c != nil && c.taken {
+		if c != nil && c.turn != nil && c.turn.taken {
 			w.endTaken(c)
 		}
-		if c == nil || c.state > readingHead {
+		if c == nil || c.gone || c.state != handshaking && !c.between() {
 			continue
 		}
 		// What has come already is not to be lost for want of a look.
-		if c.state == readingHead && len(c.in) == 0 {
+		if c.between() && len(c.in) == 0 {
 			c.unread = true
 			w.advance(c)
 		} else if c.state == handshaking && c.secure == nil {
@@ -719,8 +584,8 @@ func (w *worker) end() {
 			w.readHello(c)
 		}
 		switch {
-		case c.fd < 0 || c.state > readingHead:
-		case c.secure == nil && len(c.in) == 0, c.state == readingHead && len(c.in) == 0:
+		case c.gone || c.state != handshaking && !c.between():
+		case c.secure == nil && len(c.in) == 0, c.between() && len(c.in) == 0:
 			w.close(c)
 		default:
 			c.hasten(w.now + int64(lingerIdle))
@@ -741,7 +606,7 @@ func (w *worker) drainBacklog() {
 			kept = append(kept, l)
 			continue
 		}
-		epollDel(w.ep, l.fd)
+		w.forget(l.fd)
 		unix.Close(l.fd)
 	}
 	w.listeners = kept
@@ -749,11 +614,10 @@ func (w *worker) drainBacklog() {
 
 // quit leaves at once, whatever runs.
 func (w *worker) quit() {
-	if w.quitting {
+	if w.slot.phase() == phaseQuitting {
 		return
 	}
-	w.quitting, w.stopping = true, true
-	w.slot.state.Store(stateStopping)
+	w.enter(phaseQuitting)
 	w.disarm()
 	w.closeListeners()
 	p := w.python
@@ -765,7 +629,7 @@ func (w *worker) quit() {
 	if len(p.busy) > 0 && !hooked || !p.ready {
 		w.killPython(unix.SIGKILL)
 	} else {
-		w.killAt = w.now + int64(killDelay)
+		w.python.killAt = w.now + int64(killDelay)
 	}
 }
 
@@ -784,11 +648,11 @@ func (w *worker) closeListeners() {
 // the system calls that changing its mind would take, and is handed over if
 // that proves wrong.
 func (w *worker) arm() {
-	if w.ending {
+	if w.draining() {
 		w.drainBacklog()
 	}
 	p := w.python
-	want := p.ready && !p.closed && !p.eof && (!w.stopping || w.ending) && !w.quitting &&
+	want := p.ready && !p.closed && !p.eof && (!w.stopping() || w.draining()) &&
 		!p.stuck() && len(w.waiting) < depthMax &&
 		(!w.full() || w.slowest() != nil) && w.paused <= w.now &&
 		(w.alone || p.idle() > 0 || !w.asgi && p.pace < int64(moment)/4)
@@ -803,9 +667,9 @@ func (w *worker) arm() {
 		return
 	}
 	for _, l := range w.listeners {
-		_ = epollAdd(w.ep, l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, onListener)
+		_ = w.listen(l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).accept))
 	}
-	_ = epollAdd(w.ep, w.takeFD, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, onHandover)
+	_ = w.listen(w.takeFD, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).handedOver))
 	w.armed = true
 }
 
@@ -814,9 +678,9 @@ func (w *worker) disarm() {
 		return
 	}
 	for _, l := range w.listeners {
-		epollDel(w.ep, l.fd)
+		w.forget(l.fd)
 	}
-	epollDel(w.ep, w.takeFD)
+	w.forget(w.takeFD)
 	w.armed = false
 }
 
@@ -829,7 +693,7 @@ func (w *worker) full() bool {
 
 // held is how many descriptors come and go with clients.
 func (w *worker) held() int {
-	return w.open + w.files + len(w.pumps) + laneDescriptors*(len(w.python.lanes)-1)
+	return w.open + w.files + w.pumps + laneDescriptors*(len(w.python.lanes)-1)
 }
 
 // countDescriptors finds how many descriptors clients may take. The runtime has
@@ -858,10 +722,10 @@ func (w *worker) slowest() *conn {
 	}
 	for {
 		c := w.lagging.first
-		if c == nil || w.now-c.since < int64(placePatience) {
+		if c == nil || w.now-c.lagged < int64(placePatience) {
 			return nil
 		}
-		if !(c.state == readingBody && !c.upload.late(w.now, placePatience) || c.shakes() && !c.secure.waits.Load()) {
+		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.shakes() && !c.secure.waits.Load()) {
 			return c
 		}
 		c.unlist()
@@ -877,24 +741,25 @@ func (w *worker) makeWay() bool {
 		if c == nil {
 			return false
 		}
-		if c.state <= readingBody && !c.shakes() && readable(c.fd) {
-			w.client(c, unix.EPOLLIN)
-			if c.fd >= 0 {
+		if (c.state == handshaking || c.reading()) && !c.shakes() && readable(c.fd) {
+			c.ready(w, c.fd, unix.EPOLLIN)
+			if !c.gone {
 				continue
 			}
 		}
 		switch {
-		case c.fd < 0:
+		case c.gone:
 		case c.list == &w.resting:
 			w.crowded("idle ones are closed for new ones")
 			w.close(c)
 		default:
 			w.crowded("slow ones are closed for new ones")
 			c.unlist()
-			if w.yield(c); c.fd >= 0 && !c.shakes() {
+			if w.yield(c); !c.gone && !c.shakes() {
 				w.close(c)
 			}
 		}
+		w.bury() // its descriptor is wanted now
 		return true
 	}
 	return false
@@ -913,7 +778,7 @@ func (w *worker) crowded(remedy string) {
 // their share of a burst.
 const acceptAtOnce = 8
 
-func (w *worker) accept(fd int) {
+func (w *worker) accept(fd int, _ uint32) {
 	var l *listener
 	for i := range w.listeners {
 		if w.listeners[i].fd == fd {
@@ -960,8 +825,8 @@ func (w *worker) accept(fd int) {
 // hours, and with it all of its work, each is to get as many.
 func (w *worker) stepBack(fd int) {
 	if w.armed {
-		epollDel(w.ep, fd)
-		_ = epollAdd(w.ep, fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, onListener)
+		w.forget(fd)
+		_ = w.listen(fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).accept))
 	}
 }
 
@@ -1011,8 +876,7 @@ func (w *worker) add(fd int, peer endpoint, trusted bool) *conn {
 	for fd >= len(w.conns) {
 		w.conns = append(w.conns, make([]*conn, max(64, fd+1-len(w.conns)))...)
 	}
-	w.serial++
-	c := &conn{fd: fd, serial: w.serial, peer: peer, trusted: trusted, unread: true, file: -1, state: readingHead}
+	c := &conn{fd: fd, peer: peer, trusted: trusted, unread: true, file: -1}
 	w.conns[fd] = c
 	w.open++
 	w.slot.connections.Store(uint64(w.open))
@@ -1025,7 +889,7 @@ func (w *worker) introduce(c *conn, opening bool) {
 	c.opening = opening && w.cfg.proxyProtocol != "off"
 	c.peer.https = w.tls != nil
 	if w.tls != nil && !c.opening {
-		c.state = handshaking
+		c.enter(handshaking)
 	}
 }
 
@@ -1039,76 +903,72 @@ func (w *worker) introduce(c *conn, opening bool) {
 // for too long goes there, and a lane that is free first looks there.
 func (w *worker) dispatch() {
 	patience := w.patience()
-	if patience > 0 && !w.stopping {
+	if patience > 0 && !w.stopping() {
 		w.takeWaiting()
 	}
-	w.sweepLate()
-	w.recallPatient()
-	if len(w.waiting) == 0 {
-		w.recall(w.python.idle())
-	}
-	done := 0
-	for done < len(w.waiting) && w.roomForFile() {
-		c := w.waiting[done]
-		if c.fd < 0 || c.state != waiting {
-			done++
+	for len(w.waiting) > 0 && w.roomForFile() && len(w.waiting) > 0 && !w.servedAll() {
+		i := w.next()
+		t := w.waiting[i]
+		if !t.waits() {
+			w.waiting = slices.Delete(w.waiting, i, i+1)
 			continue
-		}
-		if w.maxServed > 0 && w.dispatched >= w.maxServed && !w.stopping {
-			break
 		}
 		l, err := w.pick()
 		if l == nil {
-			if err == nil && !w.alone && (w.python.stuck() || patience > 0 && w.now-c.since >= patience) && w.giveAway(c) {
-				done++
+			if err == nil && !w.alone && (w.python.stuck() || patience > 0 && w.now-t.since >= patience) && w.giveAway(t.conn) {
 				continue
 			}
 			break
 		}
-		if !w.asgi && w.python.pace >= int64(brief) && w.setAside(c) {
-			done++
-			continue
-		}
-		message, body := w.message(w.fbuf[:0], c)
-		w.batch = append(w.batch[:0], c)
-		if l.streams != nil || w.python.brief() && w.python.batches {
-			message, body = w.gather(l, message, body, w.waiting[done+1:])
-		}
-		ok, err := l.send(w.batch, message, body, w.now)
-		if !ok {
-			for _, c := range w.batch {
-				c.fed = 0
-			}
-			if err != nil {
-				w.outOfStep(l, err)
-			}
+		if !w.hasLeft(t) && !w.write(l, i) {
 			break
 		}
-		done += len(w.batch)
-		w.leaving.turn = !c.late
-		for _, c := range w.batch {
-			c.state, c.begun, c.lane = inLane, w.now, l
-			w.slot.counters.wait.observe(time.Duration(w.now - c.since))
-			w.dispatched++
-		}
 	}
-	if done > 0 {
-		w.slot.busy.Store(uint64(w.python.running()))
-		n := copy(w.waiting, w.waiting[done:])
-		clear(w.waiting[n:])
-		w.waiting = w.waiting[:n]
-	}
-	if w.maxServed > 0 && w.dispatched >= w.maxServed && !w.stopping {
-		if w.slot.state.Load() != stateLeaving {
+	w.slot.busy.Store(uint64(w.python.running()))
+	if w.servedAll() {
+		if w.slot.phase() != phaseStandingDown {
 			w.log.infof("Autorestarting worker after current request.")
 		}
 		w.because(causeMaxRequests)
 		w.retire()
 	}
 	if w.python.broken {
-		w.abandon(newBadRequest(502, "", ""))
-		w.killPython(unix.SIGKILL)
+		w.failPython(causeCrash, 502, unix.SIGKILL)
 	}
+}
+
+// servedAll reports whether this worker has taken as many requests as max_requests allows.
+func (w *worker) servedAll() bool {
+	return w.maxServed > 0 && w.dispatched >= w.maxServed && !w.stopping()
+}
+
+// write writes the request at i, and others behind it where that saves time, into a
+// lane; false when there is no room.
+func (w *worker) write(l *lane, i int) bool {
+	t := w.waiting[i]
+	message, body := w.message(w.fbuf[:0], t)
+	w.batch = append(w.batch[:0], t)
+	if l.streams != nil || w.python.brief() && w.python.batches {
+		message, body = w.gather(l, message, body, w.waiting[i+1:])
+	}
+	if ok, err := l.send(w.batch, message, body, w.now); !ok {
+		for _, t := range w.batch {
+			t.fed = 0
+		}
+		if err != nil {
+			w.outOfStep(l, err)
+		}
+		return false
+	}
+	for _, t := range w.batch {
+		t.enter(inLane)
+		t.begun, t.lane = w.now, l
+		w.slot.counters.wait.observe(time.Duration(w.now - t.since))
+	}
+	w.dispatched += len(w.batch)
+	w.overload.turns++
+	w.waiting = slices.Delete(w.waiting, i, i+len(w.batch))
+	return true
 }
 
 // batchMax is after how many bytes a message of several requests ends.
@@ -1117,27 +977,27 @@ const batchMax = 16 << 10
 // gather has the requests that wait behind the first of a message go with it while
 // there is room: to be received one by one would cost each a system call on
 // either side, and a loop that is busy receives neither.
-func (w *worker) gather(l *lane, message, body []byte, behind []*conn) ([]byte, []byte) {
+func (w *worker) gather(l *lane, message, body []byte, behind []*turn) ([]byte, []byte) {
 	most := w.python.idle()
 	if l.streams == nil {
 		most = w.python.depth() - len(l.flight)
 	}
-	if w.maxServed > 0 && !w.stopping {
+	if w.maxServed > 0 && !w.stopping() {
 		most = min(most, w.maxServed-w.dispatched)
 	}
-	for _, c := range behind {
+	for _, t := range behind {
 		if len(w.batch) >= most || len(message)+len(body) >= batchMax || w.batch[len(w.batch)-1].indirect ||
-			c.fd < 0 || c.state != waiting || !w.roomForFiles() {
+			!t.waits() || !w.roomForFiles() {
 			break
 		}
 		at := len(message) + len(body)
-		longer, rest := w.message(append(message, body...), c)
+		longer, rest := w.message(append(message, body...), t)
 		if len(longer)+len(rest) > queueMax {
-			c.fed = 0
+			t.fed = 0
 			return longer[:at], nil
 		}
 		message, body = longer, rest
-		w.batch = append(w.batch, c)
+		w.batch = append(w.batch, t)
 	}
 	return message, body
 }
@@ -1156,7 +1016,7 @@ func (w *worker) pick() (*lane, error) {
 			return w.python.pick()
 		}
 		w.log.errorf("no request can be served: %v", err)
-		w.abandon(newBadRequest(503, "", ""))
+		w.failPython(causeCrash, 503, 0)
 		return nil, err
 	}
 	return l, nil
@@ -1182,21 +1042,21 @@ func (w *worker) roomForFiles() bool {
 
 // message appends the frame for the queue: the environ and, if there is room for
 // it as a whole, the body, which stays where it is.
-func (w *worker) message(b []byte, c *conn) (longer, body []byte) {
+func (w *worker) message(b []byte, t *turn) (longer, body []byte) {
 	p := w.python
 	if p.number++; p.number == 0 {
 		p.number++
 	}
-	c.number = p.number
+	t.number = p.number
 	at := len(b)
-	b, alike := w.halves(c, append(b, make([]byte, frameHeader)...))
+	b, alike := w.halves(t, append(b, make([]byte, frameHeader)...))
 	n := len(b) - at
-	f := frame{number: c.number, kind: kindRequest, meta: uint32(n - frameHeader)}
-	rest := c.body[c.fed:]
-	complete := !c.incomplete() && c.spooled == nil
-	c.indirect = n > queueMax
+	f := frame{number: t.number, kind: kindRequest, meta: uint32(n - frameHeader)}
+	rest := t.body[t.fed:]
+	complete := !t.incomplete() && t.spooled == nil
+	t.indirect = n > queueMax
 	switch {
-	case c.indirect:
+	case t.indirect:
 		f.kind, f.length, f.meta = kindIndirect, f.meta, 0
 		b = b[:at+frameHeader]
 		if !complete || len(rest) > 0 {
@@ -1204,7 +1064,7 @@ func (w *worker) message(b []byte, c *conn) (longer, body []byte) {
 		}
 	case complete && n+len(rest) <= queueMax:
 		body = rest
-		c.fed += len(body)
+		t.fed += len(body)
 		f.length = f.meta + uint32(len(body))
 	default:
 		f.flags = flagMore
@@ -1214,7 +1074,7 @@ func (w *worker) message(b []byte, c *conn) (longer, body []byte) {
 		f.flags |= flagCrowd
 	}
 	f.append(b[:at])
-	if !c.indirect {
+	if !t.indirect {
 		binary.LittleEndian.PutUint16(b[at+frameHeader-2:], uint16(alike))
 	}
 	w.fbuf = b[:0]
@@ -1226,132 +1086,132 @@ func (w *worker) message(b []byte, c *conn) (longer, body []byte) {
 // Python, which knows many of these dicts by their bytes, copies them then, in a
 // third of the time that it takes to make one. Where that is unlikely it is one
 // dict, and alike is 0.
-func (w *worker) halves(c *conn, b []byte) (out []byte, alike int) {
-	if w.asgi || c.req.chunked || w.cfg.counted {
-		return w.environ(c, b), 0
+func (w *worker) halves(t *turn, b []byte) (out []byte, alike int) {
+	if w.asgi || t.req.chunked || w.cfg.counted {
+		return w.environ(t, b), 0
 	}
 	at := len(b)
-	b, length := c.req.appendCommon(append(b, marshalDict), &c.peer, w.scriptName)
+	b, length := t.req.appendCommon(append(b, marshalDict), &t.conn.peer, w.scriptName)
 	if len(b)-at >= alikeMax {
-		return append(c.req.appendOwn(b, &c.peer, w.scriptName, length), marshalDictEnd), 0
+		return append(t.req.appendOwn(b, &t.conn.peer, w.scriptName, length), marshalDictEnd), 0
 	}
 	b = append(b, marshalDictEnd)
 	alike = len(b) - at
-	b = c.req.appendOwnTuple(b, &c.peer, w.scriptName, length)
+	b = t.req.appendOwnTuple(b, &t.conn.peer, w.scriptName, length)
 	if len(b) > queueMax {
-		return w.environ(c, b[:at]), 0 // as Python will ask for it
+		return w.environ(t, b[:at]), 0 // as Python will ask for it
 	}
 	return b, alike
 }
 
-func (w *worker) environ(c *conn, b []byte) []byte {
+func (w *worker) environ(t *turn, b []byte) []byte {
 	if w.asgi {
-		c.trailed = true // ASGI knows no trailers of requests
-		return w.appendScope(b, c)
+		t.trailed = true // ASGI knows no trailers of requests
+		return w.appendScope(b, t)
 	}
 	b = append(b, marshalDict)
-	b = c.req.appendEnviron(b, &c.peer, w.scriptName)
-	if c.req.chunked {
+	b = t.req.appendEnviron(b, &t.conn.peer, w.scriptName)
+	if t.req.chunked {
 		// The application reads it in this list, which is filled when the body
 		// has ended.
-		b = appendTrailer(appendMarshalText(b, "gunicorn.trailers"), c.trailer)
-		c.trailed = c.decoder == nil
+		b = appendTrailer(appendMarshalText(b, "gunicorn.trailers"), t.trailer)
+		t.trailed = t.decoder == nil
 	}
 	if w.cfg.counted {
-		b = appendMarshalInt(appendMarshalText(b, "gunicorn.req_number"), int64(c.served)+1)
+		b = appendMarshalInt(appendMarshalText(b, "gunicorn.req_number"), int64(t.conn.served)+1)
 	}
 	return append(b, marshalDictEnd)
 }
 
 // feed answers Python's demand for body as soon as there is some.
-func (w *worker) feed(c *conn) {
-	if c.talk != nil {
-		w.hear(c)
+func (w *worker) feed(t *turn) {
+	if t.talk != nil {
+		w.hear(t)
 		return
 	}
-	for c.asked && c.fd >= 0 || c.asked && c.broken != nil {
-		f := frame{number: c.number, kind: kindBody}
-		if c.indirect {
-			if w.asgi && !c.lane.roomy() {
-				c.lane.awaitRoom(c)
+	for t.asked && (!t.conn.gone || t.broken != nil) {
+		f := frame{number: t.number, kind: kindBody}
+		if t.indirect {
+			if w.asgi && !t.lane.roomy() {
+				t.lane.awaitRoom(t)
 				return
 			}
-			c.indirect, c.asked, c.want = false, false, 0
+			t.indirect, t.asked, t.want = false, false, 0
 			f.kind = kindRequest
-			b := w.environ(c, w.fbuf[:0])
+			b := w.environ(t, w.fbuf[:0])
 			w.fbuf = b[:0]
-			if w.answer(c.lane, f, b); c.fd < 0 && w.asgi {
-				w.tellGone(c, 1006, "", -1) // it could not be told before this
+			if w.answer(t.lane, f, b); t.conn.fd < 0 && w.asgi {
+				w.tellGone(t, 1006, "", -1) // it could not be told before this
 			}
 			return
 		}
-		b, onDisk := c.body[c.fed:], c.spooled.left() > 0
+		b, onDisk := t.body[t.fed:], t.spooled.left() > 0
 		if onDisk {
-			b = w.unspool(c, c.want)
+			b = w.unspool(t, t.want)
 		}
 		if len(b) > 0 {
-			if w.asgi && !c.lane.roomy() {
-				c.lane.awaitRoom(c)
+			if w.asgi && !t.lane.roomy() {
+				t.lane.awaitRoom(t)
 				break
 			}
-			b = b[:min(len(b), c.want, feedMax)]
+			b = b[:min(len(b), t.want, feedMax)]
 			if !onDisk {
-				c.fed += len(b)
-			} else if c.spooled.left() == 0 {
-				w.dropSpooled(c)
+				t.fed += len(b)
+			} else if t.spooled.left() == 0 {
+				w.dropSpooled(t)
 			}
-			if c.spooled.left() == 0 && c.fed == len(c.body) && !c.incomplete() && c.hasTrailed() {
+			if t.spooled.left() == 0 && t.fed == len(t.body) && !t.incomplete() && t.hasTrailed() {
 				f.flags = flagLast
 			}
-			c.want -= len(b)
-			c.asked = w.asgi && c.want > 0 && f.flags == 0
-			w.answer(c.lane, f, b)
+			t.want -= len(b)
+			t.asked = w.asgi && t.want > 0 && f.flags == 0
+			w.answer(t.lane, f, b)
 			continue
 		}
 		switch {
-		case c.broken != nil:
-			w.breakOff(c, &f)
-		case !c.incomplete():
+		case t.broken != nil:
+			w.breakOff(t, &f)
+		case !t.incomplete():
 			f.flags = flagLast
-			if !c.hasTrailed() {
-				c.asked, c.trailed = false, true
-				b := appendTrailer(w.fbuf[:0], c.trailer)
+			if !t.hasTrailed() {
+				t.asked, t.trailed = false, true
+				b := appendTrailer(w.fbuf[:0], t.trailer)
 				w.fbuf = b[:0]
 				f.meta = uint32(len(b))
-				w.answer(c.lane, f, b)
+				w.answer(t.lane, f, b)
 				return
 			}
 		default:
-			if w.readBody(c) {
+			if w.readBody(t) {
 				continue
 			}
-			if c.broken == nil {
-				c.lane.client.wait(w.now)
+			if t.broken == nil {
+				t.lane.client.wait(w.now)
 				return
 			}
-			w.breakOff(c, &f)
+			w.breakOff(t, &f)
 		}
-		c.asked, c.want = false, 0
-		w.answer(c.lane, f, nil)
+		t.asked, t.want = false, 0
+		w.answer(t.lane, f, nil)
 	}
 	// Read ahead up to the limit, so that the application finds it here, and not
 	// before there is much room: the rest has to be moved to make it.
-	for room := w.holdable() / 2; len(c.body)-c.fed < room && c.fd >= 0 && c.broken == nil && c.incomplete(); {
+	for room := w.holdable() / 2; len(t.body)-t.fed < room && t.broken == nil && t.incomplete(); {
 		room = w.holdable()
-		if !w.readBody(c) {
+		if !w.readBody(t) {
 			return
 		}
 	}
-	c.upload.pause(w.now)
+	t.upload.pause(w.now)
 }
 
 // hasTrailed says whether Python knows all that came after the body.
-func (c *conn) hasTrailed() bool { return c.trailed || len(c.trailer) == 0 }
+func (t *turn) hasTrailed() bool { return t.trailed || len(t.trailer) == 0 }
 
 // breakOff makes f tell Python that, and why, no more of the body will come.
-func (w *worker) breakOff(c *conn, f *frame) {
-	f.flags, f.meta, c.told = flagBroken, uint32(c.broken.status), true
-	if c.broken.left {
+func (w *worker) breakOff(t *turn, f *frame) {
+	f.flags, f.meta, t.told = flagBroken, uint32(t.broken.status), true
+	if t.broken.left {
 		f.meta = 499
 	}
 }
@@ -1385,14 +1245,14 @@ func (w *worker) watchWire(l *lane) {
 	}
 	l.events = events
 	if l.pipe < 0 {
-		epollMod(w.ep, l.wire, events, onWire)
+		w.change(l.wire, events)
 		return
 	}
 	if changed&unix.EPOLLIN != 0 {
-		epollMod(w.ep, l.pipe, events&unix.EPOLLIN, onWire)
+		w.change(l.pipe, events&unix.EPOLLIN)
 	}
 	if changed&unix.EPOLLOUT != 0 {
-		epollMod(w.ep, l.wire, events|unix.EPOLLIN|unix.EPOLLET, onWire)
+		w.change(l.wire, events|unix.EPOLLIN|unix.EPOLLET)
 	}
 }
 
@@ -1415,9 +1275,30 @@ func (w *worker) holdable() int {
 	return held
 }
 
-// lookAtLanes finds requests that have run for more than a moment, or for more
-// than limit, which is 0 for none.
-func (w *worker) lookAtLanes(limit time.Duration) {
+// lanesDue is when a lane has to be looked at.
+func (w *worker) lanesDue() (due int64) {
+	limit := w.requestLimit()
+	for _, l := range w.python.busy {
+		due = sooner(due, l.due())
+		if limit > 0 && l.client.since == 0 {
+			due = sooner(due, w.now+int64(limit-l.ran(w.now)))
+		}
+	}
+	return due
+}
+
+// sooner is the earlier of two times, of which 0 means never.
+func sooner(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// lookAtLanes finds requests that have run for more than a moment, or for longer than
+// they may.
+func (w *worker) lookAtLanes() {
+	limit := w.requestLimit()
 	for i := 0; i < len(w.python.busy); {
 		l := w.python.busy[i]
 		if limit > 0 && l.ran(w.now) >= limit {
@@ -1471,30 +1352,31 @@ func (w *worker) giveAllBack(l *lane) {
 // leftOf puts back what Python has left of a message, unless that has been taken
 // back before.
 func (w *worker) leftOf(l *lane, number uint32) error {
-	c := l.running()
-	if c == nil || c.number != number {
+	t := l.running()
+	if t == nil || t.number != number {
 		return nil
 	}
 	halt := l.python.halts[l.index].Load()
-	asked := func(other *conn) bool { return other.message == c.message && other.number == halt }
-	if c.started || c.taken || c.asked || !slices.ContainsFunc(l.flight, asked) {
+	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
+	if t.started || t.taken || t.asked || !slices.ContainsFunc(l.flight, asked) {
 		return errOutOfStep
 	}
 	l.halted = 0
-	w.putBack(l.retrieve(c.message))
+	w.putBack(l.retrieve(t.message))
 	return nil
 }
 
 // putBack has requests wait that were in a lane, before all others.
-func (w *worker) putBack(back []*conn) {
+func (w *worker) putBack(back []*turn) {
 	w.dispatched -= len(back)
-	back = slices.DeleteFunc(back, func(c *conn) bool {
-		c.state, c.fed = waiting, 0
-		if c.fd < 0 { // its client has left in the meantime
-			w.record(c, []byte("499"), true)
-			w.release(c)
+	back = slices.DeleteFunc(back, func(t *turn) bool {
+		gone := t.conn.gone // the client has left in the meantime
+		if t.enter(waiting); gone {
+			w.record(t, []byte("499"), true)
+			w.release(t.conn)
 		}
-		return c.fd < 0
+		t.fed = 0
+		return gone
 	})
 	if len(back) > 0 {
 		w.waiting = append(back, w.waiting...)
@@ -1505,8 +1387,7 @@ func (w *worker) putBack(back []*conn) {
 // standDown asks for a replacement and serves until that does: the arbiter says when.
 func (w *worker) standDown(cause uint64) {
 	w.because(cause)
-	w.slot.state.Store(stateLeaving)
-	_, _ = unix.Write(w.wake, []byte{0})
+	w.enter(phaseStandingDown)
 }
 
 // aheadLeast is the least max_requests for which the end is foreseen. Who sets
@@ -1518,7 +1399,7 @@ const aheadLeast = 50
 func (w *worker) outgrow() {
 	last := w.dispatched - w.counted
 	w.counted = w.dispatched
-	if w.stopping || w.slot.state.Load() != stateServing {
+	if w.slot.phase() != phaseServing {
 		return
 	}
 	// What comes until a replacement has booted, and until the next look.
@@ -1544,22 +1425,24 @@ func (w *worker) outgrow() {
 
 // tick runs once a second: the heartbeat, and every limit in time.
 func (w *worker) tick() {
+	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
-	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.late)))
+	w.slot.waiting.Store(uint64(len(w.waiting)))
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	for _, c := range w.conns {
-		if c != nil {
+		if c != nil && !c.gone {
 			w.hurry(c)
 			w.age(c)
 		}
 	}
 	if l := w.python.oldest(); l != nil {
-		if c := l.eldest(); c != nil {
-			w.slot.setRunning(c.line(), max(c.begun, l.begun)+paused.Load())
+		if t := l.eldest(); t != nil {
+			w.slot.setRunning(t.line(), max(t.begun, l.begun)+paused.Load())
 		}
 	}
+	w.sweepWaiting()
 	w.askPython()
-	if w.killAt != 0 && w.killAt <= w.now {
+	if w.python.killAt != 0 && w.python.killAt <= w.now {
 		w.killPython(unix.SIGKILL)
 	}
 	if w.deadline != 0 && w.deadline <= w.now {
@@ -1568,7 +1451,7 @@ func (w *worker) tick() {
 	if n := w.access.recovered(); n > 0 {
 		w.log.warningf("%d records of the access log were lost", n)
 	}
-	if w.moldGone {
+	if w.python.orphaned {
 		w.lookForPython()
 	}
 	w.memory.look()
@@ -1582,27 +1465,29 @@ func (w *worker) tick() {
 
 // hurry ends what a client has let wait for too long.
 func (w *worker) hurry(c *conn) {
+	t := c.turn
 	switch {
 	case c.expires != 0 && c.expires <= w.now:
 		w.expire(c)
-	case w.asgi && c.state == inLane && w.cfg.requestTimeout > 0 && !c.started && c.fd >= 0 &&
-		w.now-c.begun >= int64(w.cfg.requestTimeout):
-		w.overdueStream(c)
-	case w.asgi && c.state == inLane && !c.watched:
-		w.watch(c) // an application that waits for long wants to know when its client leaves
-	case c.talk != nil && c.talk.bye != nil && c.lane != nil && c.fd >= 0 && w.now >= c.talk.byeBy:
-		w.answerBye(c)
-	case c.talk != nil && c.lane != nil && c.fd >= 0 && !c.pending():
-		w.keepUp(c)
 	case w.refuses(c):
-		w.log.infof("%s: ip=%s does not take its response; closing the connection", c.line(), c.peer.remoteAddr)
+		w.log.infof("%s: ip=%s does not take its response; closing the connection", t.line(), c.peer.remoteAddr)
 		c.reset() // or the kernel would hold for hours what it waits for
 		w.lost(c)
-	case c.upload.late(w.now, w.cfg.clientBodyTimeout):
-		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
-		w.feed(c)
-	case !w.asgi && c.state == inLane && c.fd >= 0 && c == c.lane.running() && c.lane.client.late(w.now, w.clientLimit()):
-		w.tooSlow(c)
+	case t == nil:
+	case w.asgi && t.state == inLane && w.cfg.requestTimeout > 0 && !t.started &&
+		w.now-t.begun >= int64(w.cfg.requestTimeout):
+		w.overdueStream(t)
+	case w.asgi && t.state == inLane && !c.watched:
+		w.watch(c) // an application that waits for long wants to know when its client leaves
+	case t.talk != nil && t.talk.bye != nil && t.lane != nil && w.now >= t.talk.byeBy:
+		w.answerBye(t)
+	case t.talk != nil && t.lane != nil && !c.pending():
+		w.keepUp(t)
+	case t.upload.late(w.now, w.cfg.clientBodyTimeout):
+		w.breakBody(t, newBadRequest(408, "the request body did not come in time", ""))
+		w.feed(t)
+	case !w.asgi && t.state == inLane && t == t.lane.running() && t.lane.client.late(w.now, w.clientLimit()):
+		w.tooSlow(t)
 	}
 }
 
@@ -1612,7 +1497,7 @@ func (w *worker) expire(c *conn) {
 	case c.shakes():
 		c.secure.giveUp()
 		c.expires = 0
-	case c.state == readingHead && len(c.in) > 0 && !w.ending:
+	case c.between() && len(c.in) > 0 && !w.draining():
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
 	default:
 		w.close(c) // silently: there is no request yet, or its answer has been sent
@@ -1642,32 +1527,30 @@ func (w *worker) clientLimit() time.Duration {
 
 // tooSlow ends the wait of a lane for its client. The application goes on, and
 // is told when it reads or writes.
-func (w *worker) tooSlow(c *conn) {
-	if c.lane.choked != c {
-		w.breakBody(c, newBadRequest(408, "the request body did not come in time", ""))
-		w.feed(c)
+func (w *worker) tooSlow(t *turn) {
+	if t.lane.choked != t {
+		w.breakBody(t, newBadRequest(408, "the request body did not come in time", ""))
+		w.feed(t)
 		return
 	}
 	w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
-		c.line(), c.peer.remoteAddr)
-	c.reset() // or the kernel would hold for hours what it waits for
-	w.lost(c)
+		t.line(), t.conn.peer.remoteAddr)
+	t.conn.reset() // or the kernel would hold for hours what it waits for
+	w.lost(t.conn)
 }
 
 // overdue is called when the running request has used up its time.
 func (w *worker) overdue(l *lane) {
-	c := l.running()
+	t := l.running()
 	seconds := l.ran(w.now).Round(time.Second)
-	w.hung = c.line() + " from " + c.peer.remoteAddr
-	w.because(causeTimeout)
-	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.hung, seconds)
+	w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
+	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.python.hung, seconds)
 	if w.python.threads {
+		w.because(causeTimeout)
 		w.loseLane(l)
 		return
 	}
-	w.abandon(newBadRequest(504, "", ""))
-	w.killPython(unix.SIGABRT)
-	w.killAt = w.now + int64(killDelay)
+	w.failPython(causeTimeout, 504, unix.SIGABRT)
 }
 
 // loseLane gives up one thread, which cannot be ended alone. The others finish
@@ -1691,37 +1574,37 @@ func (w *worker) giveUp(l *lane, bad *badRequest) {
 	clear(l.streams)
 	l.owner = nil
 	l.rest()
-	for _, c := range list {
-		w.answerFor(c, bad)
+	for _, t := range list {
+		w.answerFor(t, bad)
 	}
 }
 
 // answerFor answers a request in place of Python.
-func (w *worker) answerFor(c *conn, bad *badRequest) {
-	if w.obufFor == c {
+func (w *worker) answerFor(t *turn, bad *badRequest) {
+	if w.obufFor == t.conn {
 		w.obufFor, w.obuf = nil, w.obuf[:0]
 	}
-	c.keep, c.refused, c.lane = false, true, nil
-	if c.started || c.taken {
-		if c.taken {
-			c.status = append(c.status[:0], "101"...)
+	t.conn.keep, t.refused, t.lane = false, true, nil
+	if t.started || t.taken {
+		if t.taken {
+			t.status = append(t.status[:0], "101"...)
 		}
-		w.record(c, c.status, true)
-		if c.talk != nil && !c.talk.within && c.fd >= 0 {
-			c.state = draining // it may be lost in this, and has no lane
-			w.send(c, appendWSClose(nil, 1011, ""), nil)
-			w.drained(c)
+		w.record(t, t.status, true)
+		if t.talk != nil && !t.talk.within && !t.conn.gone {
+			t.enter(draining)
+			w.send(t.conn, appendWSClose(nil, 1011, ""), nil)
+			w.drained(t.conn)
 			return
 		}
-		c.forbidEnd()
-		w.close(c)
+		t.conn.forbidEnd()
+		w.close(t.conn)
 		return
 	}
-	w.record(c, []byte(strconv.Itoa(bad.status)), true)
-	if c.fd >= 0 {
-		w.page(c, bad)
+	w.record(t, []byte(strconv.Itoa(bad.status)), true)
+	if t.conn.gone {
+		w.release(t.conn)
 	} else {
-		w.release(c)
+		w.page(t.conn, bad)
 	}
 }
 
@@ -1730,41 +1613,42 @@ func (w *worker) answerFor(c *conn, bad *badRequest) {
 // lock, or a greenlet never yields.
 func (w *worker) askPython() {
 	p := w.python
-	if !p.threads && !w.asgi || w.cfg.timeout == 0 || !p.ready || p.closed || p.ended || w.pythonGone {
+	if !p.threads && !w.asgi || w.cfg.timeout == 0 || !p.ready || p.closed || p.ended || w.python.gone {
 		return
 	}
-	if w.askedAt == 0 {
+	if w.python.askedAt == 0 {
 		if len(p.busy) > 0 {
 			w.askFor(0)
 		}
 		return
 	}
-	silent := time.Duration(w.now - w.askedAt)
+	silent := time.Duration(w.now - w.python.askedAt)
 	if silent < w.cfg.timeout {
 		return
 	}
-	w.hung = "nothing"
+	w.python.hung = "nothing"
 	if l := p.oldest(); l != nil {
-		if c := l.eldest(); c != nil {
-			w.hung = c.line() + " from " + c.peer.remoteAddr
+		if t := l.eldest(); t != nil {
+			w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
 		}
 	}
-	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.hung)
-	w.abandon(newBadRequest(504, "", ""))
-	w.killPython(unix.SIGABRT)
-	w.killAt = w.now + int64(killDelay)
+	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.python.hung)
+	w.failPython(causeTimeout, 504, unix.SIGABRT)
 }
 
 func (w *worker) askFor(flags byte) {
-	if w.python.ask(flags) && w.askedAt == 0 {
-		w.askedAt = w.now
+	if w.python.ask(flags) && w.python.askedAt == 0 {
+		w.python.askedAt = w.now
 	}
 }
 
-// abandon gives up the Python and answers the requests that it had begun.
-// Nothing that it says from now on reaches anybody.
-func (w *worker) abandon(bad *badRequest) {
+// failPython gives up the Python: the requests that it has begun are answered with
+// status, and the process gets sig, unless that is 0. Nothing that it says from now on
+// reaches anybody. SIGABRT has it write its stacks, and SIGKILL follows.
+func (w *worker) failPython(cause uint64, status int, sig syscall.Signal) {
 	p := w.python
+	w.because(cause)
+	bad := newBadRequest(status, "", "")
 	for _, l := range slices.Clone(p.busy) {
 		w.giveAllBack(l)
 	}
@@ -1782,38 +1666,43 @@ func (w *worker) abandon(bad *badRequest) {
 	increase(&w.slot.counters.failures, 1)
 	w.retire()
 	// Whoever could not be handed over gets an answer that says to try again.
-	for _, c := range w.waiting {
-		if c.fd >= 0 && c.state == waiting {
-			w.refuseService(c)
+	for _, t := range w.waiting {
+		if t.waits() {
+			w.refuseService(t)
 		}
 	}
 	w.waiting = nil
+	if sig != 0 {
+		w.killPython(sig)
+	}
+	if sig == unix.SIGABRT {
+		p.killAt = w.now + int64(killDelay)
+	}
 }
 
-func (w *worker) refuseService(c *conn) {
-	w.record(c, []byte("503"), true)
-	w.page(c, newBadRequest(503, "", ""))
+func (w *worker) refuseService(t *turn) {
+	w.record(t, []byte("503"), true)
+	w.page(t.conn, newBadRequest(503, "", ""))
 }
 
 // outOfStep is called when Python speaks no frames any more, or hears none. It is
 // not believed from then on, but given up by dispatch, at the end of the turn: who
 // calls this may be at work on one of its requests.
 func (w *worker) outOfStep(l *lane, err error) {
-	if w.python.closed || l.lost || w.pythonGone {
+	if w.python.closed || l.lost || w.python.gone {
 		return
 	}
 	w.log.errorf("Worker (pid:%d): its Python (pid:%d) does not speak as it should (%v) and is replaced", w.pid, w.python.pid, err)
-	w.because(causeCrash)
 	w.python.closed, w.python.broken = true, true
 }
 
 func (w *worker) killPython(sig syscall.Signal) {
-	w.killAt = 0
+	w.python.killAt = 0
 	w.signalPython(sig)
 }
 
 func (w *worker) signalPython(sig syscall.Signal) {
-	if !w.pythonGone && w.python.pid > 0 {
+	if !w.python.gone && w.python.pid > 0 {
 		_ = unix.Kill(w.python.pid, sig)
 	}
 }
@@ -1833,15 +1722,15 @@ func (w *worker) reap() {
 
 // readFate reads what the mold says of the Python that it has forked: its pid,
 // and in the end how it died. A mold that is gone says nothing.
-func (w *worker) readFate() {
+func (w *worker) readFate(int, uint32) {
 	var b [16]byte
 	n, errno := rawRead(w.python.fate, b[:])
 	if errno == unix.EAGAIN {
 		return
 	}
 	if n == 0 {
-		epollDel(w.ep, w.python.fate)
-		w.moldGone = true
+		w.forget(w.python.fate)
+		w.python.orphaned = true
 		w.lookForPython()
 		return
 	}
@@ -1850,10 +1739,10 @@ func (w *worker) readFate() {
 		if said[0] == 'P' {
 			w.python.pid = int(number)
 			w.isPython(int(number))
-			if w.stopping && !w.python.ready {
+			if w.stopping() && !w.python.ready {
 				w.killPython(unix.SIGKILL)
 			}
-		} else if !w.pythonGone {
+		} else if !w.python.gone {
 			w.died(unix.WaitStatus(number))
 		}
 	}
@@ -1861,7 +1750,7 @@ func (w *worker) readFate() {
 
 // lookForPython is what remains when nobody will tell of its death.
 func (w *worker) lookForPython() {
-	if !w.pythonGone && (w.python.pid == 0 || unix.Kill(w.python.pid, 0) != nil) {
+	if !w.python.gone && (w.python.pid == 0 || unix.Kill(w.python.pid, 0) != nil) {
 		w.died(0)
 	}
 }
@@ -1874,38 +1763,36 @@ func (w *worker) died(status unix.WaitStatus) {
 			w.replies(l)
 		}
 	}
-	w.pythonGone = true
-	w.killAt = 0
+	w.python.gone = true
+	w.python.killAt = 0
 	switch {
-	case !p.ready && !w.stopping:
+	case !p.ready && !w.stopping():
 		if w.exit = exitStatus(status); status.Signaled() {
 			w.exit = 0 // said here, and need not be said again
 			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, p.pid, w.fate(status))
 		}
 		p.closed = true
-		w.stopping = true
 		w.closeListeners()
 		w.logStacks()
-	case w.hung != "":
+	case w.python.hung != "":
 		w.logStacks()
-	case p.closed || w.quitting || !p.ready || p.ended && len(p.busy) == 0:
+	case p.closed || w.slot.phase() == phaseQuitting || !p.ready || p.ended && len(p.busy) == 0:
 	default:
 		doing := ""
 		for _, l := range slices.Clone(p.busy) {
 			w.giveAllBack(l)
-			for _, c := range l.inPython() {
+			for _, t := range l.inPython() {
 				if len(doing) < fateMax {
-					doing += ", " + c.line() + " from " + c.peer.remoteAddr
+					doing += ", " + t.line() + " from " + t.conn.peer.remoteAddr
 				}
 			}
 		}
 		if doing != "" {
 			doing = " It was running " + doing[len(", "):]
 		}
-		w.because(causeCrash)
 		w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s%s", w.pid, p.pid, w.fate(status), doing)
 		w.logStacks()
-		w.abandon(newBadRequest(502, "", ""))
+		w.failPython(causeCrash, 502, 0)
 	}
 }
 
