@@ -225,16 +225,18 @@ func tasksOf(uid int) (n int) {
 	return n
 }
 
-// selectable is how many descriptors select(2) can take, and what most systems
-// let a process open.
-const selectable = 1024
+const (
+	leastPythonFiles = 64   // open files with which a Python can import an application and serve it
+	usualFiles       = 1024 // what most systems let a process open, and select(2) can take
+)
 
-// allowFiles raises the limit of a Python's open files, which is the one that this
-// program was started with, to what is usual.
+// allowFiles raises a Python's limit of open files to what is usual where the limit is too
+// low for any application. Otherwise the application has the limit that the server was
+// started with.
 func allowFiles(pid int) {
 	var limit unix.Rlimit
-	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit) == nil && limit.Cur < selectable {
-		limit.Cur = min(limit.Max, selectable)
+	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit) == nil && limit.Cur < leastPythonFiles {
+		limit.Cur = min(limit.Max, usualFiles)
 		_ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil)
 	}
 }

@@ -655,7 +655,11 @@ func TestLeft(t *testing.T) {
 // is the oldest's.
 func TestReversed(t *testing.T) {
 	p := newPlainWorker(t)
-	waits := func() *turn { return &turn{conn: &conn{}, state: waiting} }
+	waits := func() *turn {
+		c := &conn{}
+		c.turn = &turn{conn: c, state: waiting}
+		return c.turn
+	}
 	p.waiting = []*turn{waits(), waits(), waits()}
 	p.python.pace = int64(time.Second)
 	for _, c := range []struct {

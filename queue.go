@@ -28,8 +28,8 @@ func (w *worker) enqueue(t *turn) {
 	w.waiting = append(w.waiting, t)
 }
 
-// waits reports whether t still waits for a lane.
-func (t *turn) waits() bool { return t.state == waiting && !t.conn.gone }
+// waits reports whether t still waits for a lane: a sibling may have it by now.
+func (t *turn) waits() bool { return t.state == waiting && t.conn.turn == t && !t.conn.gone }
 
 // keepWaiting forgets those that wait no longer.
 func (w *worker) keepWaiting() {
