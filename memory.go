@@ -16,9 +16,10 @@ import (
 const (
 	// All connections of a worker hold no more than this, nor more than a part
 	// of the memory that the control group allows: Python has to live there, too.
-	heldTotal = 128 << 20
-	heldPart  = 4
-	heldLeast = 4 << 20 // however little is allowed
+	heldTotal  = 128 << 20
+	heldPart   = 4
+	heldLeast  = 4 << 20  // however little is allowed
+	heldModest = 32 << 10 // a head, a body and a response of usual sizes
 	// A client that is slow for longer than these seconds is just slow: a long
 	// download must not become the first to go.
 	slowMost = 8
@@ -77,6 +78,15 @@ func (c *conn) held() int {
 	return n
 }
 
+// modest is 1 for a connection for which no more is held than an ordinary request needs,
+// and 0 for others. The modest ones give way last: that they go helps nobody much.
+func (c *conn) modest() int {
+	if c.held() <= heldModest {
+		return 1
+	}
+	return 0
+}
+
 // Whose turn it is to give way.
 const (
 	awaited = iota // the client has to send or to take something
@@ -122,7 +132,7 @@ func (w *worker) relieve() {
 		}
 	}
 	slices.SortFunc(list, func(a, b *conn) int {
-		return cmp.Or(w.rank(a)-w.rank(b), b.held()*(1+int(b.slow))-a.held()*(1+int(a.slow)))
+		return cmp.Or(a.modest()-b.modest(), w.rank(a)-w.rank(b), b.held()*(1+int(b.slow))-a.held()*(1+int(a.slow)))
 	})
 	for _, c := range list {
 		if over <= 0 {
