@@ -10,13 +10,15 @@
 //	upgrade.go    another binary in its place, without an interruption
 //	systemd.go    what it says to a service manager
 //	mold.go       the Python that has run the configuration file
-//	worker.go     a worker's loop, signals, dispatch, limits in time
+//	worker.go     a worker's life: start, signals, phases, stop
+//	loop.go       its event loop: descriptors, timers, burial
+//	python.go     its Python as a process: limits in time, failures
 //	spool.go      what slow clients make wait, on disk
-//	queue.go      the requests that wait there: order, clients that leave
-//	client.go     one client's connection
+//	dispatch.go   which work a worker takes, and in which order
+//	conn.go       one client's connection, its turns
+//	handover.go   connections that go to siblings, and pumps
 //	memory.go     what is held for all of them, and who gives way
 //	tls.go        its TLS; cert.go certificates and the list of ciphers,
-//	              pump.go requests that a sibling answers through this worker
 //	http.go       HTTP/1.1, bytes to a request and a response to bytes
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol

@@ -182,3 +182,101 @@ func (w *worker) yield(c *conn) {
 		w.lost(c) // it does not even take the answer
 	}
 }
+
+// pool keeps buffers of a few sizes for reuse, and the account of all that is held
+// for clients (memory.go).
+type pool struct {
+	free  [poolClasses][][]byte
+	out   int // bytes held, with what is weighed
+	limit int // that out is brought back to
+}
+
+const (
+	poolSmallest = 512
+	poolClasses  = 13 // up to poolLongest; longer ones are not kept
+	poolLongest  = poolSmallest << (poolClasses - 1)
+	poolLarge    = 8  // 128 KB
+	poolKeep     = 64 // of each size, and no more of it than this part of the limit
+	poolKeepPart = 32
+)
+
+// class is the index of the smallest size that holds n. Sizes double up to the longest
+// that is kept; from there on they are whole megabytes, as half of a large buffer would
+// be a lot of nothing.
+func poolClass(n int) (class, size int) {
+	if n > poolLongest {
+		return poolClasses, (n + 1<<20 - 1) &^ (1<<20 - 1)
+	}
+	for size = poolSmallest; size < n; size *= 2 {
+		class++
+	}
+	return class, size
+}
+
+// get returns an empty buffer with room for n bytes at least.
+func (p *pool) get(n int) []byte {
+	class, size := poolClass(n)
+	p.out += size
+	if class < poolClasses {
+		if list := p.free[class]; len(list) > 0 {
+			b := list[len(list)-1]
+			p.free[class] = list[:len(list)-1]
+			return b
+		}
+	}
+	return make([]byte, 0, size)
+}
+
+func (p *pool) put(b []byte) {
+	if cap(b) == 0 {
+		return
+	}
+	class, size := poolClass(cap(b))
+	p.out -= size
+	if size == cap(b) && class < poolClasses && len(p.free[class]) < max(1, min(poolKeep, p.limit/poolKeepPart/size)) {
+		p.free[class] = append(p.free[class], b[:0])
+	}
+}
+
+// extend appends what was read to b: in a buffer that is no larger than it must
+// be, as the next byte may be long in coming.
+func (p *pool) extend(b, read []byte) []byte {
+	if len(read) == 0 {
+		return b
+	}
+	if len(b)+len(read) > cap(b) {
+		bigger := append(p.get(len(b)+len(read)), b...)
+		p.put(b)
+		b = bigger
+	}
+	return append(b, read...)
+}
+
+// fit returns rest, a part of b, in a buffer of its size: none if it is empty.
+func (p *pool) fit(b, rest []byte) []byte {
+	if _, size := poolClass(len(rest)); len(rest) > 0 && size == cap(b) {
+		return b[:copy(b, rest)]
+	}
+	rest = p.extend(nil, rest)
+	p.put(b)
+	return rest
+}
+
+// grow returns b's content in a buffer with room for n bytes more, twice as
+// large at least, or by a quarter when that is much.
+func (p *pool) grow(b []byte, n int) []byte {
+	bigger := append(p.get(max(cap(b)+max(min(cap(b), poolLongest), cap(b)/4), len(b)+n)), b...)
+	p.put(b)
+	return bigger
+}
+
+// trim lets go of one large buffer of each size, so that what a burst needed
+// does not stay for ever.
+func (p *pool) trim() {
+	for class := poolLarge; class < poolClasses; class++ {
+		if n := len(p.free[class]); n > 0 {
+			p.free[class][n-1] = nil
+			p.free[class] = p.free[class][:n-1]
+		}
+	}
+}

@@ -1,0 +1,277 @@
+package main
+
+// Connections that change hands. A worker that stops, or is busy, sends a client to
+// whichever sibling is free first: the descriptor and the bytes read so far go through a
+// socket that all workers share. TLS cannot be handed over: there a pump joins the
+// client to a plain socket at whose other end somebody else speaks for it: a sibling, or
+// an application that has taken the connection over. What is on the way is bounded both
+// ways: nothing is read from one side that the other has no room for.
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// To a sibling ----------------------------------------------------------------
+
+// giveAway hands a connection to whichever worker is free first, with the bytes
+// read so far. It fails when the socket between them is full, or the request is
+// too long for a message; then the connection stays.
+func (w *worker) giveAway(c *conn) bool {
+	if w.draining() || c.gone || c.pending() || c.turn != nil && (c.turn.decoder != nil || c.turn.req.chunked && !c.between()) {
+		return false
+	}
+	if c.secure != nil {
+		return c.turn != nil && c.turn.state == waiting && (w.stopping() || w.now-c.turn.since >= int64(lendAfter)) && w.lend(c)
+	}
+	if err := w.sendAway(c, c.fd, c.lent); err != nil {
+		w.watch(c) // once: an event of its own each time would have us try without a pause
+		return false
+	}
+	if c.watched {
+		w.forget(c.fd) // the kernel would keep watching: the socket lives on
+		c.watched = false
+	}
+	w.close(c)
+	return true
+}
+
+// sendAway sends a descriptor and what is known of its connection.
+func (w *worker) sendAway(c *conn, fd int, lent bool) error {
+	in, body := c.in, []byte(nil)
+	if c.turn != nil && c.turn.ownBody {
+		in, body = c.in[:c.turn.head], c.turn.body
+	}
+	if len(in)+len(body)+len(c.peer.facts) > queueMax-1024 || c.turn != nil && c.turn.spooled != nil {
+		return unix.EMSGSIZE
+	}
+	proxy := c.peer.proxy
+	if proxy == nil {
+		proxy = &proxied{}
+	}
+	b := appendMarshalTuple(w.fbuf[:0], 15)
+	b = appendMarshalBool(b, c.peer.unix)
+	b = appendMarshalText(b, c.peer.serverName)
+	b = appendMarshalText(b, c.peer.serverPort)
+	b = appendMarshalText(b, c.peer.remoteAddr)
+	b = appendMarshalText(b, c.peer.remotePort)
+	b = appendMarshalBool(b, c.opening)
+	b = appendMarshalText(b, proxy.protocol)
+	b = appendMarshalText(b, proxy.addr)
+	b = appendMarshalText(b, proxy.port)
+	b = appendMarshalInt(b, int64(c.served))
+	b = appendMarshalBytes(b, in)
+	b = appendMarshalBytes(b, body)
+	b = appendMarshalBool(b, lent)
+	b = appendMarshalBool(b, c.trusted)
+	b = appendMarshalBytes(b, c.peer.facts)
+	w.fbuf = b[:0]
+	return unix.Sendmsg(w.giveFD, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+}
+
+// takeOver receives a connection as accept would a new one; false when there is
+// none.
+func (w *worker) takeOver() bool {
+	b := w.pool.get(2 * queueMax)
+	defer w.pool.put(b)
+	n, fd, errno := rawRecvmsg(w.takeFD, b[:cap(b)])
+	if errno != 0 || fd < 0 {
+		return false
+	}
+	r := &marshalReader{b: b[:n]}
+	var peer endpoint
+	r.sequence()
+	peer.unix = r.bool()
+	peer.serverName, peer.serverPort = string(r.text()), string(r.text())
+	peer.remoteAddr, peer.remotePort = string(r.text()), string(r.text())
+	opening := r.bool()
+	proxy := proxied{string(r.text()), string(r.text()), string(r.text())}
+	served := int(r.int())
+	in, body := r.bytes(), r.bytes()
+	lent, trusted, facts := r.bool(), r.bool(), r.bytes()
+	if r.err != nil {
+		w.log.errorf("hand-over: %v", r.err)
+		unix.Close(fd)
+		return true
+	}
+	if proxy.protocol != "" {
+		peer.proxy = &proxy
+	}
+	if w.full() {
+		w.makeWay()
+	}
+	// The socket knows whom to trust; the address may be a proxy's word.
+	c := w.add(fd, peer, peer.unix || !lent && w.trusts(fd) || lent && trusted)
+	c.served, c.lent = served, lent
+	if lent {
+		c.peer.https, c.peer.facts = true, append([]byte(nil), facts...)
+	} else {
+		w.introduce(c, opening)
+	}
+	if len(in)+len(body) > 0 {
+		c.in = append(append(w.pool.get(len(in)+len(body)), in...), body...)
+	}
+	w.awaitHead(c)
+	w.advance(c)
+	return true
+}
+
+// trusts says whether the peer of a TCP socket is one of forwarded_allow_ips.
+func (w *worker) trusts(fd int) bool {
+	sa, err := unix.Getpeername(fd)
+	if err != nil {
+		return false // it has left
+	}
+	peer := addrPort(sa)
+	return peer.IsValid() && w.cfg.forwardedAllowIPs.has(peer.Addr())
+}
+
+// Pumps ----------------------------------------------------------------------
+
+const (
+	// A request that is lent costs its connection, and the client a handshake: it
+	// waits here for as long as that is the lesser evil.
+	lendAfter = 500 * time.Millisecond
+	pumpPiece = 16 << 10 // moved at once: a record's worth
+	pumpAhead = 64 << 10 // waiting for the client: no more is read for it
+)
+
+// pump is the plain side.
+type pump struct {
+	conn  *conn // the client's
+	fd    int
+	out   []byte // from the client, waiting for room
+	outAt int
+	ended bool // the client sends no more, and that was passed on
+}
+
+// lend has a sibling serve the request that c has, over a pump. The sibling's
+// answer is the last on the connection: here nobody could tell where the next
+// request begins.
+func (w *worker) lend(c *conn) bool {
+	near, far, err := socketpair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(far)
+	if err := w.sendAway(c, far, true); err != nil {
+		unix.Close(near)
+		return false
+	}
+	w.release(c)
+	w.join(c, near, nil)
+	return true
+}
+
+// join makes c a pump to fd, where some bytes of the client go first.
+func (w *worker) join(c *conn, fd int, ahead []byte) {
+	p := &pump{fd: fd, conn: c}
+	if err := w.listen(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p); err != nil {
+		w.log.errorf("%v", err)
+		unix.Close(fd)
+		w.lost(c)
+		return
+	}
+	w.pumps++
+	c.pump = p
+	if len(ahead) > 0 {
+		c.pump.out = append(w.pool.get(len(ahead)), ahead...)
+	}
+	c.enter(pumping)
+	c.expires, c.unread = 0, true
+	w.watch(c)
+	w.move(c)
+}
+
+// ready handles an event on the plain side.
+func (p *pump) ready(w *worker, _ int, _ uint32) {
+	if p.conn.pump == p {
+		w.move(p.conn)
+	}
+}
+
+// move takes both directions as far as they go.
+func (w *worker) move(c *conn) {
+	for !c.gone && c.state == pumping {
+		in := w.moveIn(c)
+		if c.gone || c.state != pumping || !w.moveOut(c) && !in {
+			return
+		}
+	}
+}
+
+// moveIn takes a piece from the client.
+func (w *worker) moveIn(c *conn) bool {
+	p := c.pump
+	if len(p.out) > p.outAt {
+		n, errno := rawWrite(p.fd, p.out[p.outAt:])
+		if errno != 0 {
+			return false // room comes as an event, and its end from the other direction
+		}
+		p.outAt += n
+		return true
+	}
+	w.pool.put(p.out)
+	p.out, p.outAt = nil, 0
+	if p.ended {
+		return false
+	}
+	b := w.pool.get(pumpPiece)
+	n, end := w.receive(c, b[:pumpPiece])
+	if end {
+		p.ended = true
+		_ = unix.Shutdown(p.fd, unix.SHUT_WR)
+	}
+	if n == 0 || c.pump == nil {
+		w.pool.put(b)
+		return false
+	}
+	p.out = b[:n]
+	return true
+}
+
+// moveOut takes a piece for the client, or the end of it all. An end that is not
+// orderly has closed the other side altogether, and must not look like one here.
+func (w *worker) moveOut(c *conn) bool {
+	if len(c.out)-c.outAt > pumpAhead {
+		return false
+	}
+	b := w.pool.get(pumpPiece)
+	defer w.pool.put(b)
+	n, errno := rawRead(c.pump.fd, b[:pumpPiece])
+	taken := c.turn != nil && c.turn.taken
+	switch {
+	case errno == unix.EAGAIN:
+		return false
+	case taken && n == 0 && c.lane() != nil:
+		w.part(c) // the application has closed it, and its request is not over
+		c.enter(open)
+	case !taken && (errno != 0 || n == 0 && hungUp(c.pump.fd)):
+		w.lost(c)
+	case n == 0:
+		w.part(c)
+		w.leave(c)
+	default:
+		w.send(c, b[:n], nil)
+	}
+	return n > 0
+}
+
+// part ends the plain side.
+func (w *worker) part(c *conn) {
+	if p := c.pump; p != nil {
+		w.pumps--
+		unix.Close(p.fd)
+		w.pool.put(p.out)
+		c.pump = nil
+	}
+}
+
+// hungUp says whether the other end of a socket is closed, and not only done
+// with sending.
+func hungUp(fd int) bool {
+	p := []unix.PollFd{{Fd: int32(fd)}}
+	n, err := unix.Poll(p, 0)
+	return err != nil || n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
+}

@@ -1,0 +1,448 @@
+package main
+
+// The Python of a worker, as a process: limits in time, how it is asked whether it lives,
+// given up and killed, and what becomes of the requests that it had.
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits in time --------------------------------------------------------------
+
+// tick runs once a second: the heartbeat, and every limit in time.
+func (w *worker) tick() {
+	w.nextTick = w.now + int64(time.Second)
+	w.slot.heartbeat.Store(sharedTime())
+	w.slot.waiting.Store(uint64(len(w.waiting)))
+	w.slot.lanes.Store(uint64(len(w.python.lanes)))
+	for _, c := range w.conns {
+		if c != nil && !c.gone {
+			w.hurry(c)
+			w.age(c)
+		}
+	}
+	if l := w.python.oldest(); l != nil {
+		if t := l.eldest(); t != nil {
+			w.slot.setRunning(t.line(), max(t.begun, l.begun)+paused.Load())
+		}
+	}
+	w.sweepWaiting()
+	w.askPython()
+	if w.python.killAt != 0 && w.python.killAt <= w.now {
+		w.killPython(unix.SIGKILL)
+	}
+	if w.deadline != 0 && w.deadline <= w.now {
+		w.quit()
+	}
+	if n := w.access.recovered(); n > 0 {
+		w.log.warningf("%d records of the access log were lost", n)
+	}
+	if w.python.orphaned {
+		w.lookForPython()
+	}
+	w.memory.look()
+	w.outgrow()
+	w.pool.trim()
+	if w.tls != nil {
+		w.tls.forgetLeft()
+		w.renew()
+	}
+}
+
+// hurry ends what a client has let wait for too long.
+func (w *worker) hurry(c *conn) {
+	t := c.turn
+	switch {
+	case c.expires != 0 && c.expires <= w.now:
+		w.expire(c)
+	case w.refuses(c):
+		w.log.infof("%s: ip=%s does not take its response; closing the connection", t.line(), c.peer.remoteAddr)
+		c.reset() // or the kernel would hold for hours what it waits for
+		w.lost(c)
+	case t == nil:
+	case w.asgi && t.state == inLane && w.cfg.requestTimeout > 0 && !t.started &&
+		w.now-t.begun >= int64(w.cfg.requestTimeout):
+		w.overdueStream(t)
+	case w.asgi && t.state == inLane && !c.watched:
+		w.watch(c) // an application that waits for long wants to know when its client leaves
+	case t.talk != nil && t.talk.bye != nil && t.lane != nil && w.now >= t.talk.byeBy:
+		w.answerBye(t)
+	case t.talk != nil && t.lane != nil && !c.pending():
+		w.keepUp(t)
+	case t.upload.late(w.now, w.cfg.clientBodyTimeout):
+		w.breakBody(t, newBadRequest(408, "the request body did not come in time", ""))
+		w.feed(t)
+	case !w.asgi && t.state == inLane && t == t.lane.running() && t.lane.client.late(w.now, w.clientLimit()):
+		w.tooSlow(t)
+	}
+}
+
+// expire ends a wait for a head, for a handshake, or after the last answer.
+func (w *worker) expire(c *conn) {
+	switch {
+	case c.shakes():
+		c.secure.giveUp()
+		c.expires = 0
+	case c.between() && len(c.in) > 0 && !w.draining():
+		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
+	default:
+		w.close(c) // silently: there is no request yet, or its answer has been sent
+	}
+}
+
+// requestLimit is how long one request may run, 0 without a limit.
+func (w *worker) requestLimit() time.Duration {
+	if w.asgi {
+		return 0 // each stream has its own
+	}
+	if w.python.threads {
+		return w.cfg.requestTimeout
+	}
+	return w.clientLimit()
+}
+
+// clientLimit is how long a lane waits in all for the client of one request, 0
+// without a limit: nobody else is served there meanwhile.
+func (w *worker) clientLimit() time.Duration {
+	limit := w.cfg.requestTimeout
+	if w.cfg.timeout > 0 && (limit == 0 || w.cfg.timeout < limit) {
+		limit = w.cfg.timeout
+	}
+	return limit
+}
+
+// tooSlow ends the wait of a lane for its client. The application goes on, and
+// is told when it reads or writes.
+func (w *worker) tooSlow(t *turn) {
+	if t.lane.choked != t {
+		w.breakBody(t, newBadRequest(408, "the request body did not come in time", ""))
+		w.feed(t)
+		return
+	}
+	w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
+		t.line(), t.conn.peer.remoteAddr)
+	t.conn.reset() // or the kernel would hold for hours what it waits for
+	w.lost(t.conn)
+}
+
+// overdue is called when the running request has used up its time.
+func (w *worker) overdue(l *lane) {
+	t := l.running()
+	seconds := l.ran(w.now).Round(time.Second)
+	w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
+	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.python.hung, seconds)
+	if w.python.threads {
+		w.because(causeTimeout)
+		w.loseLane(l)
+		return
+	}
+	w.failPython(causeTimeout, 504, unix.SIGABRT)
+}
+
+// loseLane gives up one thread, which cannot be ended alone. The others finish
+// what they have begun, and then a new worker has to do.
+func (w *worker) loseLane(l *lane) {
+	w.askFor(flagStacks)
+	w.giveAllBack(l)
+	l.lost = true
+	w.deafen(l)
+	w.giveUp(l, newBadRequest(504, "", ""))
+	increase(&w.slot.counters.failures, 1)
+	w.noteRunning()
+	w.retire()
+}
+
+// askPython sees to it that the main thread of a Python with threads is alive:
+// nobody else would notice when an extension module holds the interpreter's
+// lock, or a greenlet never yields.
+func (w *worker) askPython() {
+	p := w.python
+	if !p.threads && !w.asgi || w.cfg.timeout == 0 || !p.ready || p.closed || p.ended || w.python.gone {
+		return
+	}
+	if w.python.askedAt == 0 {
+		if len(p.busy) > 0 {
+			w.askFor(0)
+		}
+		return
+	}
+	silent := time.Duration(w.now - w.python.askedAt)
+	if silent < w.cfg.timeout {
+		return
+	}
+	w.python.hung = "nothing"
+	if l := p.oldest(); l != nil {
+		if t := l.eldest(); t != nil {
+			w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
+		}
+	}
+	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.python.hung)
+	w.failPython(causeTimeout, 504, unix.SIGABRT)
+}
+
+func (w *worker) askFor(flags byte) {
+	if w.python.ask(flags) && w.python.askedAt == 0 {
+		w.python.askedAt = w.now
+	}
+}
+
+// Giving it up ----------------------------------------------------------------
+
+// giveUp answers the request that a lane has begun in place of Python. Nothing
+// that the lane says from now on reaches anybody.
+func (w *worker) giveUp(l *lane, bad *badRequest) {
+	list := l.inPython()
+	l.flight, l.choked, l.halted = nil, nil, 0
+	clear(l.streams)
+	l.owner = nil
+	l.rest()
+	for _, t := range list {
+		w.answerFor(t, bad)
+	}
+}
+
+// answerFor answers a request in place of Python.
+func (w *worker) answerFor(t *turn, bad *badRequest) {
+	if w.obufFor == t.conn {
+		w.obufFor, w.obuf = nil, w.obuf[:0]
+	}
+	t.conn.keep, t.refused, t.lane = false, true, nil
+	if t.started || t.taken {
+		if t.taken {
+			t.status = append(t.status[:0], "101"...)
+		}
+		w.record(t, t.status, true)
+		if t.talk != nil && !t.talk.within && !t.conn.gone {
+			t.enter(draining)
+			w.send(t.conn, appendWSClose(nil, 1011, ""), nil)
+			w.drained(t.conn)
+			return
+		}
+		t.conn.forbidEnd()
+		w.close(t.conn)
+		return
+	}
+	w.record(t, []byte(strconv.Itoa(bad.status)), true)
+	if t.conn.gone {
+		w.release(t.conn)
+	} else {
+		w.page(t.conn, bad)
+	}
+}
+
+// failPython gives up the Python: the requests that it has begun are answered with
+// status, and the process gets sig, unless that is 0. Nothing that it says from now on
+// reaches anybody. SIGABRT has it write its stacks, and SIGKILL follows.
+func (w *worker) failPython(cause uint64, status int, sig syscall.Signal) {
+	p := w.python
+	w.because(cause)
+	bad := newBadRequest(status, "", "")
+	for _, l := range slices.Clone(p.busy) {
+		w.giveAllBack(l)
+	}
+	p.closed, p.broken = true, false
+	for _, l := range p.lanes {
+		if !l.lost {
+			w.deafen(l)
+		}
+	}
+	for _, l := range slices.Clone(p.busy) {
+		w.giveUp(l, bad)
+	}
+	w.slot.begun.Store(0)
+	w.slot.busy.Store(0)
+	increase(&w.slot.counters.failures, 1)
+	w.retire()
+	// Whoever could not be handed over gets an answer that says to try again.
+	for _, t := range w.waiting {
+		if t.waits() {
+			w.refuseService(t)
+		}
+	}
+	w.waiting = nil
+	if sig != 0 {
+		w.killPython(sig)
+	}
+	if sig == unix.SIGABRT {
+		p.killAt = w.now + int64(killDelay)
+	}
+}
+
+func (w *worker) refuseService(t *turn) {
+	w.record(t, []byte("503"), true)
+	w.page(t.conn, newBadRequest(503, "", ""))
+}
+
+// outOfStep is called when Python speaks no frames any more, or hears none. It is
+// not believed from then on, but given up by dispatch, at the end of the turn: who
+// calls this may be at work on one of its requests.
+func (w *worker) outOfStep(l *lane, err error) {
+	if w.python.closed || l.lost || w.python.gone {
+		return
+	}
+	w.log.errorf("Worker (pid:%d): its Python (pid:%d) does not speak as it should (%v) and is replaced", w.pid, w.python.pid, err)
+	w.python.closed, w.python.broken = true, true
+}
+
+func (w *worker) killPython(sig syscall.Signal) {
+	w.python.killAt = 0
+	w.signalPython(sig)
+}
+
+func (w *worker) signalPython(sig syscall.Signal) {
+	if !w.python.gone && w.python.pid > 0 {
+		_ = unix.Kill(w.python.pid, sig)
+	}
+}
+
+// Its life --------------------------------------------------------------------
+
+// isPython notes who the Python is. When memory runs out the kernel should
+// rather end it than this worker, which can still answer for it.
+func (w *worker) isPython(pid int) {
+	w.slot.python.Store(uint64(pid))
+	if pid == 0 {
+		return // the mold will say
+	}
+	own, _ := strconv.Atoi(strings.TrimSpace(readText("/proc/self/oom_score_adj")))
+	adj := strconv.Itoa(min(own+victimScore, 1000))
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid), []byte(adj), 0); err != nil {
+		w.log.debugf("%v", err)
+	}
+}
+
+// victimScore is added to oom_score_adj, as proc_pid_oom_score_adj(5) has it:
+// as if the Python had a tenth of the memory more.
+const victimScore = 100
+
+// reap takes note of the Python's death.
+func (w *worker) reap() {
+	for {
+		pid, status := reapAny()
+		if pid == 0 {
+			return
+		}
+		if w.python != nil && pid == w.python.pid {
+			w.died(status)
+		}
+	}
+}
+
+// readFate reads what the mold says of the Python that it has forked: its pid,
+// and in the end how it died. A mold that is gone says nothing.
+func (w *worker) readFate(int, uint32) {
+	var b [16]byte
+	n, errno := rawRead(w.python.fate, b[:])
+	if errno == unix.EAGAIN {
+		return
+	}
+	if n == 0 {
+		w.forget(w.python.fate)
+		w.python.orphaned = true
+		w.lookForPython()
+		return
+	}
+	for said := b[:n]; len(said) >= 5; said = said[5:] {
+		number := binary.LittleEndian.Uint32(said[1:])
+		if said[0] == 'P' {
+			w.python.pid = int(number)
+			w.isPython(int(number))
+			if w.stopping() && !w.python.ready {
+				w.killPython(unix.SIGKILL)
+			}
+		} else if !w.python.gone {
+			w.died(unix.WaitStatus(number))
+		}
+	}
+}
+
+// lookForPython is what remains when nobody will tell of its death.
+func (w *worker) lookForPython() {
+	if !w.python.gone && (w.python.pid == 0 || unix.Kill(w.python.pid, 0) != nil) {
+		w.died(0)
+	}
+}
+
+// died is called when the Python has ended.
+func (w *worker) died(status unix.WaitStatus) {
+	p := w.python
+	if p.ready && !p.closed {
+		for _, l := range p.lanes { // what it said before it died still holds
+			w.replies(l)
+		}
+	}
+	w.python.gone = true
+	w.python.killAt = 0
+	switch {
+	case !p.ready && !w.stopping():
+		if w.exit = exitStatus(status); status.Signaled() {
+			w.exit = 0 // said here, and need not be said again
+			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, p.pid, w.fate(status))
+		}
+		p.closed = true
+		w.closeListeners()
+		w.logStacks()
+	case w.python.hung != "":
+		w.logStacks()
+	case p.closed || w.slot.phase() == phaseQuitting || !p.ready || p.ended && len(p.busy) == 0:
+	default:
+		doing := ""
+		for _, l := range slices.Clone(p.busy) {
+			w.giveAllBack(l)
+			for _, t := range l.inPython() {
+				if len(doing) < fateMax {
+					doing += ", " + t.line() + " from " + t.conn.peer.remoteAddr
+				}
+			}
+		}
+		if doing != "" {
+			doing = " It was running " + doing[len(", "):]
+		}
+		w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s%s", w.pid, p.pid, w.fate(status), doing)
+		w.logStacks()
+		w.failPython(causeCrash, 502, 0)
+	}
+}
+
+// because notes why this worker leaves; the first reason is the one.
+func (w *worker) because(cause uint64) {
+	if w.slot.cause.Load() == causeExit {
+		w.slot.cause.Store(cause)
+	}
+}
+
+// logStacks shows what faulthandler wrote.
+func (w *worker) logStacks() {
+	if s := w.python.stacks(); s != "" {
+		w.log.errorf("Python stacks of worker (pid:%d):\n%s", w.pid, s)
+	}
+}
+
+// fate says how the Python has ended.
+func (w *worker) fate(status unix.WaitStatus) string {
+	text, memory := w.memory.fate(status)
+	if memory {
+		w.slot.cause.Store(causeMemory)
+	}
+	return text
+}
+
+// fate says how a process ended, in words that people look for in logs.
+func fate(s unix.WaitStatus) string {
+	switch {
+	case s.Signaled() && s.Signal() == unix.SIGKILL:
+		return "was sent SIGKILL! Perhaps out of memory?"
+	case s.Signaled():
+		return "was sent " + unix.SignalName(s.Signal()) + "!"
+	}
+	return "exited with code " + strconv.Itoa(s.ExitStatus()) + "."
+}
