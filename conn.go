@@ -94,50 +94,53 @@ func (t *turn) enter(s turnState) {
 
 // conn is one client.
 type conn struct {
-	fd      int // -1 once closed
+	fd      int // -1 once buried
 	state   connState
-	gone    bool  // its client is lost or has to go: the loop buries it
-	watched bool  // by epoll; edge-triggered, once and for all
+	gone    bool  // the client is lost or has to go: the loop buries this connection
+	watched bool  // epoll watches the socket: edge-triggered, from then on
 	unread  bool  // the socket may hold bytes, or an end, not seen yet
 	ending  bool  // an end has been announced: reading goes on until it is seen
-	later   bool  // it has had its turn, and goes on after others have had theirs
-	trusted bool  // by its socket's address, whatever a proxy says
+	later   bool  // waits for the next turn of the loop, others having their share
+	trusted bool  // by the address of the socket's peer, whatever a proxy says
 	opening bool  // a PROXY header may come
-	expires int64 // monotonic, 0 for never; of a head, an idle connection, a lingering one
+	lent    bool  // the TLS is a sibling's, which lends this connection for one request
+	shared  bool  // the application has seen the socket, and may have it open for longer than its request takes
+	keep    bool  // another request may follow
+	cut     bool  // the response ended where it must not
+	served  int   // requests before this one
+	expires int64 // when the wait for a head, the idle time or lingering ends; 0 for never
+	closeAt int64 // when lingering ends, whatever still comes
+	shaken  int64 // when the handshake began, or began to wait for its place
+	lagged  int64 // since when a part of something is there
 	peer    endpoint
 	secure  *secure // nil without TLS
-	pump    *pump   // where another speaks for it
-	lent    bool    // its TLS is a sibling's, which lends it for one request
-	served  int     // requests
+	pump    *pump   // where another speaks for this connection
 
-	list          *idlers // that it is in, of the worker's
-	before, after *conn   // there
+	list          *idlers // the worker's list that this connection is in
+	before, after *conn   // its neighbours there
 
-	weight int   // bytes held for it beside the pool's buffers, as last weighed
+	weight int   // bytes held beside the pool's buffers, as last weighed
 	slow   uint8 // seconds for which the client has been waited for while something was held for it
 
 	in    []byte // from the head's first byte on
 	tried int    // bytes of in that parse has seen
+	output
 
-	shared bool // it has seen it, and may have it open for longer than its request takes
+	turn *turn // nil while idle
+}
 
-	shaken  int64 // when its handshake began
-	lagged  int64 // since when its client lags
-	cut     bool  // the response ends where it must not
-	keep    bool
-	out     []byte // out[outAt:] waits for the client
+// output is what waits for the client to take it.
+type output struct {
+	out     []byte // out[outAt:] is not written yet
 	outAt   int
 	unsent  int // bytes that the kernel held for the client when last looked at
-	given   int // and was given since
+	given   int // bytes that the kernel was given since
 	reply   passage
-	file    int // descriptor of what comes after out, -1 for none
+	file    int // descriptor of the file that comes after out, -1 for none
 	fileAt  int64
 	fileEnd int64
 	filed   bool   // the file is the spool's
-	rest    []byte // after the file
-	closeAt int64  // while lingering, whatever still comes
-
-	turn *turn // nil while idle
+	rest    []byte // comes after the file
 }
 
 // turn is one request and its response.

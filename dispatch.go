@@ -272,7 +272,7 @@ func (w *worker) add(fd int, peer endpoint, trusted bool) *conn {
 	for fd >= len(w.conns) {
 		w.conns = append(w.conns, make([]*conn, max(64, fd+1-len(w.conns)))...)
 	}
-	c := &conn{fd: fd, peer: peer, trusted: trusted, unread: true, file: -1}
+	c := &conn{fd: fd, peer: peer, trusted: trusted, unread: true, output: output{file: -1}}
 	w.conns[fd] = c
 	w.open++
 	w.slot.connections.Store(uint64(w.open))

@@ -81,7 +81,7 @@ func newPlainWorker(t testing.TB) *plainWorker {
 	var err error
 	w := &worker{
 		cfg: defaults(), log: newErrorLog(sink{fd: int(devNull().Fd())}, "info"), slot: &slot{}, alone: true,
-		giveFD: -1, takeFD: nothing(), wake: -1, rbuf: readBuf[:], wbuf: wireBuf, descriptors: 1000,
+		wake: -1, acceptor: acceptor{giveFD: -1, takeFD: nothing(), descriptors: 1000}, scratch: scratch{rbuf: readBuf[:], wbuf: wireBuf},
 		python: &python{fate: -1, trace: -1, most: 1, ready: true},
 	}
 	words := make([]atomic.Uint32, 3)

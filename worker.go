@@ -54,74 +54,94 @@ const (
 	filesApart       = 64 // left for files, when connections take all that they may
 )
 
+// worker is one worker process.
 type worker struct {
 	cfg        *config
 	log        *errorLog
-	access     *accessLog
-	clock      clock
-	slot       *slot
-	scriptName string
-	server     string // the Server field of responses
+	access     *accessLog // nil without one
+	slot       *slot      // this worker's page of the scoreboard
+	scriptName string     // SCRIPT_NAME of the server's environment
+	server     string     // the Server field of responses
 	pid        int
-	wake       int // the arbiter's wake pipe
+	wake       int  // the arbiter's wake pipe
+	alone      bool // there are no siblings: nothing is gained by handing over
+	asgi       bool
 
+	life
 	loop
-	nextTick  int64
-	listeners []listener
-	armed     bool
-	paused    int64       // accepting is, until then
-	giveFD    int         // hand-over, the end for sending
-	takeFD    int         // and the end for receiving
-	alone     bool        // no siblings: nothing is gained by handing over
-	tls       *terminator // nil without TLS
-	pumps     int
-
+	acceptor
+	clients
+	scratch
+	streaming
+	clock    clock
+	tls      *terminator // nil without TLS
 	python   *python
 	reload   *reloader // nil without --reload
 	waiting  []*turn   // complete requests, oldest first
 	overload overload
-	conns    []*conn // by descriptor
-	open     int
-	files    int // to be sent, or of the spool
 	spool    spool
-	resting  idlers // idle connections, the longest idle first
-	lagging  idlers // those on which a part of a request or of a handshake has come
+	memory   memoryWatch
+}
 
-	descriptors int   // that connections, files, pumps and lanes may take
-	silent      int64 // about a crowd, until then
-	gaveWay     int   // connections that ended for want of memory, of which the log does not know yet
-	hushed      int64 // about these, until then
-	pool        pool
-	idle        []*turn // for reuse
+// life is how far a worker has come, and when it has to end.
+type life struct {
+	born       int64 // when this worker started
+	bootTook   int64 // how long its Python took to be ready
+	nextTick   int64 // when the limits in time are looked at next
+	dispatched int   // requests written into lanes and not taken back
+	counted    int   // dispatched at the last tick
+	maxServed  int   // requests after which this worker leaves, 0 for no limit
+	renamed    bool  // USR1 came while Python was booting: forward it once Python is ready
+	termAt     int64 // when TERM came, 0 for not yet
+	deadline   int64 // when to quit at the latest, 0 for never
+	exit       int   // the exit status
+}
 
-	rbuf    []byte // what comes from any client, until it is known how much that is
-	obuf    []byte // what goes to obufFor next
-	obufFor *conn
-	resp    response
-	text    []byte // latin-1 of headers that are not ASCII
-	fbuf    []byte
-	batch   []*turn // whose requests go into one message
-	wbuf    []byte  // for what is on a wire, when no lane has it
+// acceptor is what decides whether new connections are taken.
+type acceptor struct {
+	listeners   []listener
+	armed       bool  // the loop watches the listeners and the hand-over socket
+	paused      int64 // accepting pauses until then
+	giveFD      int   // the hand-over socket's end for sending
+	takeFD      int   // the hand-over socket's end for receiving
+	descriptors int   // how many connections, files, pumps and lanes may take
+	silent      int64 // no word about a crowd before then
+}
 
-	asgi      bool
+// clients are the connections, and what is held for them.
+type clients struct {
+	conns   []*conn // by descriptor
+	open    int     // connections
+	files   int     // files to be sent, or of the spool
+	pumps   int
+	resting idlers // idle connections, the longest idle first
+	lagging idlers // connections on which a part of a request or of a handshake has come
+	gaveWay int    // connections that ended for want of memory since the log last said so
+	hushed  int64  // no word about gaveWay before then
+	pool    pool
+	idle    []*turn // turns that can be reused
+}
+
+// scratch is memory that every turn of the loop uses again.
+type scratch struct {
+	rbuf    []byte   // what comes from any client, until its length is known
+	obuf    []byte   // what goes to obufFor next
+	obufFor *conn    // nil while obuf is empty
+	resp    response // the head that Python has just sent
+	text    []byte   // latin-1 of header fields that are not ASCII
+	fbuf    []byte   // the frame that is being made
+	batch   []*turn  // the requests that go into one message
+	wbuf    []byte   // the buffer of a wire, while no lane has it
+}
+
+// streaming is what ASGI needs beside a lane (asgi.go).
+type streaming struct {
 	talks     int // WebSockets
 	sockets   wsPool
 	deflater  wsDeflater
-	deflating bool          // the message whose body is coming is
-	partAt    int64         // when streams are told to end, if they have not
-	parting   time.Duration // and how long they have for it
-
-	dispatched int
-	maxServed  int   // 0 for no limit
-	counted    int   // dispatched at the last tick
-	born       int64 // when this worker started, and how long its Python took to be ready
-	bootTook   int64
-
-	renamed  bool  // USR1 came while Python was booting: forward it once Python is ready
-	termAt   int64 // when TERM came, 0 for not yet
-	deadline int64 // when to quit at the latest, 0 for never
-	memory   memoryWatch
-	exit     int
+	deflating bool          // the message being received from Python is sent compressed
+	partAt    int64         // when streams are told to end, 0 for not at all
+	parting   time.Duration // how long streams then have
 }
 
 // Descriptors a worker starts with, in the order in which spawn hands them
@@ -186,10 +206,11 @@ func newWorker() (*worker, error) {
 		cfg:        cfg,
 		pid:        os.Getpid(),
 		scriptName: os.Getenv("SCRIPT_NAME"),
-		giveFD:     fdGive, takeFD: fdTake, wake: fdWake,
-		rbuf:      make([]byte, heldPressed),
-		alone:     cfg.workers < 2,
-		maxServed: cfg.maxRequests,
+		wake:       fdWake,
+		alone:      cfg.workers < 2,
+		life:       life{maxServed: cfg.maxRequests},
+		acceptor:   acceptor{giveFD: fdGive, takeFD: fdTake},
+		scratch:    scratch{rbuf: make([]byte, heldPressed)},
 	}
 	if cfg.maxRequests > 0 && cfg.maxRequestsJitter > 0 {
 		w.maxServed += int(uint64(time.Now().UnixNano()^int64(w.pid)*7919) % uint64(cfg.maxRequestsJitter+1))
