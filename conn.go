@@ -1081,8 +1081,10 @@ func (w *worker) reuse(t *turn) {
 	if t.state == waiting || len(w.idle) >= poolKeep || cap(t.req.fields) > fewFields {
 		return
 	}
+	fields, upper := t.req.fields, t.req.upper
+	*t = turn{status: t.status[:0]}
+	t.req.fields, t.req.upper = fields, upper
 	t.req.reset()
-	*t = turn{req: t.req, status: t.status[:0]}
 	w.idle = append(w.idle, t)
 }
 
