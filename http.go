@@ -1,55 +1,59 @@
 package main
 
-// HTTP/1.1 as pure functions: bytes to a request, a request to the environ of
-// PEP 3333, an application's answer to bytes. Nothing here knows a descriptor,
-// a clock or a log, and an ordinary request allocates nothing: what is parsed
-// is a slice of the caller's buffer, what is written is appended to another.
+// HTTP/1.1 requests as pure functions: bytes to a parsed head, and a chunked
+// body to its data. No function here uses a descriptor, a clock or a log, and
+// parsing an ordinary request allocates nothing: the parts of a request are
+// slices of the caller's buffer.
 //
-// What is accepted is narrower than what RFC 9112 lets a server repair. A
-// proxy in front may read a doubtful message in another way than we do, and
-// the difference is a second request that only one of the two sees.
+// The parser refuses many messages that RFC 9112 lets a server repair. A proxy
+// in front may read a doubtful message differently, and the difference is a
+// second request that only one of the two sees.
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"fmt"
+	"iter"
 	"math"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
 const (
-	// longestLine stands for limit_request_line 0: the line has no limit of its
-	// own then, but a client must not fill the memory with it.
+	// longestLine bounds the request line when limit_request_line is 0: without
+	// a bound, one client could fill the memory. No browser or proxy sends 1 MiB.
 	longestLine = 1 << 20
-	// Above these, settings act as these.
-	maxLineLimit   = 8190
+	// maxLineLimit caps limit_request_line, as Gunicorn does.
+	maxLineLimit = 8190
+	// maxFieldsLimit caps limit_request_fields, as Gunicorn does.
 	maxFieldsLimit = 32768
-	// defaultFieldSize counts for the bound of the whole head when
-	// limit_request_field_size is 0.
+	// defaultFieldSize stands in for limit_request_field_size 0 where the size
+	// of a whole head is bounded.
 	defaultFieldSize = 8190
-	// maxQuoted bounds how much of a bad line an error repeats: as much as a
-	// line within its limits can have.
+	// maxQuoted bounds how much of a bad line an error message repeats: the
+	// length of the longest line within limit_request_line.
 	maxQuoted = 8190
-	// maxServerName bounds the name in a TLS handshake, as RFC 1035 2.3.4 does.
+	// maxServerName bounds the server name in a TLS handshake (RFC 1035 2.3.4).
 	maxServerName = 255
-	// fewFields is how many fields are searched for duplicates one by one; the
-	// default limit is 100. appendRepeated takes care of more.
+	// fewFields is how many fields are compared one by one to find duplicates,
+	// a little more than the default limit of 100. appendRepeated handles longer
+	// lists with a map.
 	fewFields = 128
 	// maxChunkLine bounds the line before a chunk: 16 digits and room for a
 	// signature of 64 to 128 hex digits, the longest extension in use.
 	maxChunkLine = 256
-	// A size line of this length is free. What is longer counts against the
-	// allowance, which grows with the data: tiny chunks in long lines cost the
-	// server a thousand times what they carry, large signed ones do not.
-	freeChunkLine  = len("0123456789ABCDEF\r\n")
+	// freeChunkLine is the length up to which a chunk's size line costs no
+	// allowance: the longest size without an extension.
+	freeChunkLine = len("0123456789ABCDEF\r\n")
+	// chunkAllowance is how many bytes of size lines beyond freeChunkLine a body
+	// may have in addition to its data. Tiny chunks with long lines cost the
+	// server a thousand times what they carry; large signed chunks stay below
+	// one byte of line for each byte of data.
 	chunkAllowance = 16 << 10
 )
 
-// environByte maps a byte of a field name to that of its environ key, and
-// whatever is not a token character to zero.
+// environByte maps a byte of a field name to the byte of its environ key, and
+// every byte that is no token character to zero.
 var environByte = func() (t [256]byte) {
 	for c := 'a'; c <= 'z'; c++ {
 		t[c], t[c-'a'+'A'] = byte(c-'a'+'A'), byte(c-'a'+'A')
@@ -63,107 +67,56 @@ var environByte = func() (t [256]byte) {
 
 // field is one header field. Both slices belong to the buffer that was parsed.
 type field struct {
-	name  []byte // as received (blanks before the colon cut by strip_header_spaces)
-	value []byte // without the blanks around it
+	name  []byte // name as received; strip_header_spaces cuts blanks before the colon
+	value []byte // value without surrounding blanks
 }
 
 // request is one parsed head. Its slices belong to the buffer that was parsed;
-// reset empties it for the next without giving memory back.
+// reset empties the request for the next head and keeps the allocated memory.
 type request struct {
-	method        []byte // after casefold_http_method
-	target        []byte // exactly as received
-	path          []byte // undecoded path part of target
-	query         []byte // without the question mark
-	version       []byte // "HTTP/1.1"
-	minor         int    // 0 or 1 (what the response's framing goes by)
-	fields        []field
-	contentLength int64 // -1 when there is none
-	chunked       bool
-	expect        bool   // Expect: 100-continue, HTTP/1.1
-	keepAlive     bool   // what the client asks for
-	https         bool   // by secure_scheme_headers from a trusted peer
-	schemeGiven   bool   // such a header came; else the connection decides
-	scriptName    []byte // SCRIPT_NAME field of a trusted peer, nil when there is none
-	host          []byte // nil when there is none
-	authority     []byte // of a target in absolute form
+	method        []byte  // request method, after casefold_http_method
+	target        []byte  // request target exactly as received
+	path          []byte  // path part of the target, not decoded
+	query         []byte  // query part of the target, without the question mark
+	version       []byte  // protocol version as received, "HTTP/1.1"
+	minor         int     // minor version for the response's framing: 0 or 1
+	fields        []field // header fields that the application may see
+	contentLength int64   // value of Content-Length, -1 without the field
+	chunked       bool    // the body is chunked
+	expect        bool    // the client waits for 100 Continue (HTTP/1.1 only)
+	keepAlive     bool    // the client wants the connection to persist
+	https         bool    // a trusted peer's secure_scheme_headers say https
+	schemeGiven   bool    // https was set by a field, not by the connection
+	scriptName    []byte  // SCRIPT_NAME field of a trusted peer, nil without one
+	host          []byte  // value of Host, nil without the field
+	authority     []byte  // authority of a target in absolute form
 
-	line     int    // length of the request line with its CRLF, once judged
-	scanned  int    // bytes of buf that need no second look for a line's end
-	schemes  uint64 // set of lengths of the names in secure_scheme_headers
-	names    uint64 // set of hashes of the fields' environ keys
+	line     int    // length of the request line with its CRLF, 0 until parsed
+	scanned  int    // bytes of the buffer already searched for a line's end
+	schemes  uint64 // bit set of the lengths of names in secure_scheme_headers
+	names    uint64 // bit set of hashes of the fields' environ keys
 	repeated bool   // two fields may have the same environ key
 	upper    []byte // scratch: a field name in upper case
 	closes   bool   // a Connection field has the option close
-	persists bool   // or keep-alive
-	upgrades bool   // or upgrade
+	persists bool   // a Connection field has the option keep-alive
+	upgrades bool   // a Connection field has the option upgrade
 }
 
-// badRequest is a client's mistake: it becomes a reply, and a line in the log.
-type badRequest struct {
-	status  int    // 400, 403, 413, 414, 417, 426, 431, 501, 505
-	reason  string // of the status line
-	fields  string // that the answer has beside the usual, each with its CRLF
-	text    string // ERROR of the log line `Invalid request from ip=IP: ERROR`
-	message string // what the page says, before escaping
-	access  bool   // the request is understood so far that the access log has it
-	left    bool   // the client has closed, or is gone
-}
-
-func (e *badRequest) Error() string { return e.text }
-
-// endpoint is what a connection, not a request, adds to the environ.
-type endpoint struct {
-	unix       bool
-	serverName string // unix: path of the socket
-	serverPort string
-	remoteAddr string
-	remotePort string
-	https      bool     // TLS
-	facts      []byte   // marshal of what TLS adds to the environ
-	proxy      *proxied // nil without a PROXY header
-}
-
-// response is the head of an answer as the application gave it, in latin-1.
-type response struct {
-	status []byte // "200 OK"
-	fields []field
-}
-
-// exchange is what a response has to know of its request. keepAlive says that
-// client and server both allow it.
-type exchange struct {
-	version   []byte
-	minor     int
-	head      bool // method HEAD
-	keepAlive bool
-	server    string // the Server field; empty for the usual one
-	own       bool   // Server, Date and "Connection: close" of the application count (ASGI)
-}
-
-// framing is how the body goes after the head.
-type framing struct {
-	code      int
-	noBody    bool // HEAD, 1xx, 204, 304: what the application gives is dropped
-	chunked   bool
-	length    int64 // bytes that follow the head, -1 when only the end will tell
-	keepAlive bool
-	upgrade   bool // Connection: upgrade
-}
-
-// reset prepares for the next head.
+// reset prepares r for the next head.
 func (r *request) reset() {
 	*r = request{fields: r.fields[:0], upper: r.upper[:0], contentLength: -1}
 }
 
 // parse reads one head at the start of buf. n > 0 is the length of a complete
-// one; 0 without an error asks for more bytes. Then buf comes again, longer
-// and perhaps elsewhere, but with the same bytes in front: between calls r
-// keeps offsets only, so that a head that drips in is read once. The request
-// line is judged as soon as it is there, the fields when all are.
+// head; n == 0 without an error asks for more bytes. The caller then passes buf
+// again, longer and perhaps at another address, with the same bytes in front:
+// between calls r keeps only offsets, so that a head that arrives byte by byte
+// is scanned once. The request line is judged as soon as the line is complete,
+// the fields when the head is.
 //
-// trusted says that the peer is one of forwarded_allow_ips. With
-// casefold_http_method and permit_obsolete_folding buf is changed to what was
-// understood, which reads the same the next time.
+// trusted means that the peer is in forwarded_allow_ips. casefold_http_method
+// and permit_obsolete_folding rewrite parts of buf, so that a second parse of
+// buf gives the same request.
 func (r *request) parse(buf []byte, c *config, trusted bool) (n int, err *badRequest) {
 	judged := r.line > 0
 	if !judged {
@@ -200,7 +153,7 @@ func (r *request) parse(buf []byte, c *config, trusted bool) (n int, err *badReq
 	return end + 2, nil
 }
 
-// headBound is the most that the fields of one head can have.
+// headBound is the largest size of the fields of one head, in bytes.
 func (c *config) headBound() int {
 	size := c.limitRequestFieldSize
 	if size <= 0 {
@@ -216,8 +169,8 @@ func (c *config) fieldsLimit() int {
 	return min(c.limitRequestFields, maxFieldsLimit)
 }
 
-// findLine returns the length of the request line with its CRLF, 0 while it is
-// not there.
+// findLine returns the length of the request line with its CRLF, 0 while the
+// line is incomplete.
 func (r *request) findLine(buf []byte, c *config) (int, *badRequest) {
 	limit := longestLine
 	if c.limitRequestLine > 0 {
@@ -278,8 +231,8 @@ func upper(c byte) byte {
 	return c
 }
 
-// validMethod takes tokens, and of these only what looks like the registered
-// methods unless the unconventional is permitted.
+// validMethod accepts tokens that look like registered methods, and any token
+// if unconventional methods are permitted.
 func validMethod(m []byte, unconventional bool) bool {
 	if len(m) == 0 || !unconventional && (len(m) < 3 || len(m) > 20) {
 		return false
@@ -292,9 +245,10 @@ func validMethod(m []byte, unconventional bool) bool {
 	return true
 }
 
-// splitTarget checks the four forms of RFC 9112 3.2 against the method. The
-// parts are those of Python's urlsplit, which applications have always seen:
-// no fragment, and what looks like a scheme is none of the path of a CONNECT.
+// splitTarget checks the four forms of RFC 9112 3.2 against the method. Path
+// and query are split as Python's urlsplit does, because Gunicorn's
+// applications see urlsplit's parts: the fragment is dropped, and so is a
+// CONNECT target's host where the host looks like a URL scheme.
 func (r *request) splitTarget() bool {
 	t := r.target
 	for i := 0; i < len(t); {
@@ -304,8 +258,8 @@ func (r *request) splitTarget() bool {
 				c, size = wide, n
 			}
 		}
-		// What logs, as many an application does, gets no control characters:
-		// those from U+0080 on neither in UTF-8 nor as bytes of their own.
+		// Applications log targets, so a target must have no control characters:
+		// neither ASCII's nor those from U+0080 on, in UTF-8 or as single bytes.
 		if c <= ' ' || 0x7f <= c && c < 0xa0 {
 			return false
 		}
@@ -353,8 +307,8 @@ func (r *request) splitTarget() bool {
 	return true
 }
 
-// validAuthority takes host or host:port, the host as a name, an IPv4 or a
-// bracketed IPv6 address. User information has no place in a request.
+// validAuthority accepts host or host:port. The host is a name, an IPv4 address
+// or a bracketed IPv6 address. User information is refused (RFC 9110 4.2.4).
 func validAuthority(a []byte) bool {
 	host, port := a, []byte(nil)
 	if i := bytes.LastIndexByte(a, ':'); i >= 0 && a[len(a)-1] != ']' {
@@ -384,7 +338,7 @@ func isAlphanumeric(c byte) bool {
 	return '0' <= c && c <= '9' || 'A' <= upper(c) && upper(c) <= 'Z'
 }
 
-// isScheme takes what RFC 3986 3.1 calls a scheme.
+// isScheme reports whether s has the syntax of a URL scheme (RFC 3986 3.1).
 func isScheme(s []byte) bool {
 	for i, c := range s {
 		if !isAlphanumeric(c) && strings.IndexByte("+-.", c) < 0 || i == 0 && upper(c) < 'A' {
@@ -394,8 +348,8 @@ func isScheme(s []byte) bool {
 	return len(s) > 0
 }
 
-// foldEqual compares without regard to the case of ASCII letters, the only
-// ones that have one here.
+// foldEqual compares two texts, ignoring the case of ASCII letters. Field names
+// and options have no other letters.
 func foldEqual[T []byte | string](b []byte, s T) bool {
 	if len(b) != len(s) {
 		return false
@@ -424,8 +378,8 @@ func (r *request) parseVersion(unconventional bool) *badRequest {
 	return nil
 }
 
-// parseFields reads lines, each ended by CRLF. The fields of a trailer section
-// obey the same rules but mean nothing, and nobody is trusted with them.
+// parseFields reads field lines, each ended by CRLF. The fields of a trailer
+// section follow the same syntax, but change nothing about the request.
 func (r *request) parseFields(block []byte, c *config, trusted, trailer bool) *badRequest {
 	if trusted {
 		for name := range c.secureSchemeHeaders {
@@ -458,7 +412,7 @@ func (r *request) parseFields(block []byte, c *config, trusted, trailer bool) *b
 			}
 			end, f.value = unfold(block, colon+1)
 			if foldEqual(f.name, "CONTENT-LENGTH") {
-				return badField(f.name, true) // others may read its first line alone
+				return badField(f.name, true) // another parser may read its first line alone
 			}
 		}
 		block = block[end+2:]
@@ -480,8 +434,8 @@ func (r *request) parseFields(block []byte, c *config, trusted, trailer bool) *b
 	return nil
 }
 
-// nameLen returns the length of the field name that line begins with. A colon
-// follows at once, or after blanks if those may be stripped.
+// nameLen returns the length of the field name at the start of line. A colon
+// follows immediately, or after blanks if strip_header_spaces allows blanks.
 func nameLen(line []byte, strip bool) (int, *badRequest) {
 	n := 0
 	for n < len(line) && environByte[line[n]] != 0 {
@@ -516,9 +470,9 @@ func trimBlanks(b []byte) []byte {
 	return b
 }
 
-// unfold joins the value that begins at start with its continuation lines, a
-// space between two, and fills the room that is left with blanks. It returns
-// where the last line ends.
+// unfold joins the value that begins at start with its continuation lines by
+// single spaces, and pads the freed bytes with blanks. end is where the last
+// line ends.
 func unfold(block []byte, start int) (end int, value []byte) {
 	end = indexCRLF(block)
 	to := start + copy(block[start:], trimBlanks(block[start:end]))
@@ -534,8 +488,8 @@ func unfold(block []byte, start int) (end int, value []byte) {
 	return end, trimBlanks(block[start:to])
 }
 
-// validValue refuses control bytes other than TAB. Eight bytes at a time: the
-// values are most of what a request consists of.
+// validValue refuses control bytes other than TAB. The loop takes eight bytes
+// at a time because values are most of a request's bytes.
 func validValue(v []byte) bool {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	for len(v) >= 8 {
@@ -558,12 +512,13 @@ func validBytes(v []byte) bool {
 	return true
 }
 
-// apply does what a field asks for and says whether the application sees it.
+// apply carries out what a field asks of the server. keep reports whether the
+// application may see the field.
 func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, err *badRequest) {
 	switch len(f.name) {
 	case len("HOST"):
 		if foldEqual(f.name, "HOST") {
-			// RFC 9112 3.2: one, and well formed. Applications make links of it.
+			// RFC 9112 3.2 wants one well-formed Host. Applications build links from Host.
 			if r.host != nil || len(f.value) > 0 && !validAuthority(f.value) {
 				return false, badField(f.name, true)
 			}
@@ -585,7 +540,7 @@ func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, e
 			return false, badField(f.name, true)
 		}
 	}
-	// Few fields go further: those with a name that a map or a list may have.
+	// Only names that may be in secure_scheme_headers or forwarder_headers go on.
 	scheme := r.schemes>>(len(f.name)%64)&1 == 1
 	mapped := bytes.IndexByte(f.name, '_') >= 0
 	if !scheme && !mapped {
@@ -622,31 +577,46 @@ func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, e
 	return false, nil
 }
 
-// addOptions takes the options of one Connection field. The option close holds
-// wherever it stands (RFC 9112 9.3): a client or a proxy that has sent it takes
-// what comes after this response for nobody's.
+// addOptions adds the options of one Connection field. close wins wherever the
+// option stands (RFC 9112 9.3): a client or proxy that sent close does not
+// expect a second response on this connection.
 func (r *request) addOptions(list []byte) {
-	for rest, more := list, true; more; {
-		var option []byte
-		option, rest, more = bytes.Cut(rest, []byte(","))
-		option = trimBlanks(option)
+	for option := range elements(list) {
 		r.closes = r.closes || foldEqual(option, "CLOSE")
 		r.persists = r.persists || foldEqual(option, "KEEP-ALIVE")
 		r.upgrades = r.upgrades || foldEqual(option, "UPGRADE")
 	}
 }
 
-func (r *request) has(name string) bool {
-	for i := range r.fields {
-		if foldEqual(r.fields[i].name, name) {
+// elements yields the elements of a comma-separated list (RFC 9110 5.6.1),
+// empty elements included, without the blanks around each.
+func elements(list []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for rest, more := list, true; more; {
+			var e []byte
+			e, rest, more = bytes.Cut(rest, []byte(","))
+			if !yield(trimBlanks(e)) {
+				return
+			}
+		}
+	}
+}
+
+// hasField reports whether fields has a field of this name, given in upper case.
+func hasField(fields []field, name string) bool {
+	for i := range fields {
+		if foldEqual(fields[i].name, name) {
 			return true
 		}
 	}
 	return false
 }
 
-// noteName looks for an earlier field with the same environ key. The set of
-// hashes makes that rare, and long lists are left to appendRepeated.
+func (r *request) has(name string) bool { return hasField(r.fields, name) }
+
+// noteName sets repeated if an earlier field has the same environ key. Fields
+// are compared only when the hashes of two keys collide, and in long lists not
+// at all: appendRepeated sorts those out.
 func (r *request) noteName(name []byte) {
 	h := uint(len(name)) + 5*uint(environByte[name[0]]) +
 		11*uint(environByte[name[len(name)/2]]) + 23*uint(environByte[name[len(name)-1]])
@@ -660,7 +630,7 @@ func (r *request) noteName(name []byte) {
 	r.names |= bit
 }
 
-// sameKey says whether two field names give the same environ key.
+// sameKey reports whether two field names give the same environ key.
 func sameKey(a, b []byte) bool {
 	if len(a) != len(b) {
 		return false
@@ -673,7 +643,8 @@ func sameKey(a, b []byte) bool {
 	return true
 }
 
-// forbiddenTrailer names what would change a message that is being read.
+// forbiddenTrailer reports whether a field must not be a trailer, because the
+// field would change how the message itself is read (RFC 9110 6.5.1).
 func forbiddenTrailer(name []byte) bool {
 	for _, s := range [...]string{"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"} {
 		if foldEqual(name, s) {
@@ -683,11 +654,11 @@ func forbiddenTrailer(name []byte) bool {
 	return false
 }
 
-// frame decides where the body ends and whether the connection outlives it.
+// frame decides where the body ends and whether the connection persists after
+// the body.
 func (r *request) frame() *badRequest {
-	// A proxy takes a connection on which CONNECT was answered with 200 for a
-	// tunnel and passes on whatever a client sends. There must be no next
-	// request on it.
+	// After a 200 to CONNECT, a proxy treats the connection as a tunnel and
+	// passes on whatever a client sends. Those bytes must not become a request.
 	tunnel := string(r.method) == "CONNECT"
 	r.keepAlive = !r.closes && !tunnel && (r.minor > 0 || r.persists)
 	if r.host == nil && r.minor > 0 {
@@ -700,8 +671,8 @@ func (r *request) frame() *badRequest {
 	for _, f := range r.fields {
 		switch len(f.name) {
 		case len("UPGRADE"):
-			// Proxies that tunnel from the request on, as Varnish's pipe does,
-			// never see a refusal: what they pass on then is no request either.
+			// Some proxies (Varnish's pipe) tunnel from an Upgrade request on and
+			// ignore a refusal. The bytes they pass on must not become a request.
 			r.keepAlive = r.keepAlive && !foldEqual(f.name, "UPGRADE")
 		case len("CONTENT-LENGTH"):
 			if foldEqual(f.name, "CONTENT-LENGTH") {
@@ -731,7 +702,7 @@ func (r *request) frame() *badRequest {
 	return nil
 }
 
-// parseLength returns the number that ASCII digits alone write, or -1.
+// parseLength returns the value of a text of ASCII digits alone, or -1.
 func parseLength(v []byte) int64 {
 	if len(v) == 0 {
 		return -1
@@ -747,14 +718,11 @@ func parseLength(v []byte) int64 {
 	return n
 }
 
-// addCodings takes the codings of one Transfer-Encoding field. chunked comes
-// once and last. Those that may stand before it are not decoded, as ever; the
-// connection then ends with the body.
+// addCodings adds the codings of one Transfer-Encoding field. chunked comes
+// once and last. The other known codings are left to the application to decode,
+// as Gunicorn does; the connection then ends with the body.
 func (r *request) addCodings(f field) *badRequest {
-	for rest, more := f.value, true; more; {
-		var coding []byte
-		coding, rest, more = bytes.Cut(rest, []byte(","))
-		coding = trimBlanks(coding)
+	for coding := range elements(f.value) {
 		chunked := foldEqual(coding, "CHUNKED")
 		switch {
 		case chunked, foldEqual(coding, "IDENTITY"), foldEqual(coding, "GZIP"),
@@ -771,69 +739,6 @@ func (r *request) addCodings(f field) *badRequest {
 	return nil
 }
 
-// checkScriptName refuses a path outside of SCRIPT_NAME. scriptName is that of
-// the server's environment; a trusted peer's field replaces it.
-func (r *request) checkScriptName(scriptName string) *badRequest {
-	if r.scriptName != nil {
-		if !bytes.HasPrefix(r.path, r.scriptName) {
-			return badScriptName(r.path, r.scriptName)
-		}
-		return nil
-	}
-	if n := len(scriptName); len(r.path) < n || string(r.path[:n]) != scriptName {
-		return badScriptName(r.path, []byte(scriptName))
-	}
-	return nil
-}
-
-// appendPathInfo appends PATH_INFO in UTF-8.
-func (r *request) appendPathInfo(b []byte, scriptName string) []byte {
-	skip := len(scriptName)
-	if r.scriptName != nil {
-		skip = len(r.scriptName)
-	}
-	p := r.path[min(skip, len(r.path)):]
-	if bytes.IndexByte(p, '%') < 0 && isASCII(p) {
-		return append(b, p...)
-	}
-	for i := 0; i < len(p); i++ {
-		c := p[i]
-		switch {
-		case c >= utf8.RuneSelf:
-			// Python's unquote takes text: the byte is a character to it, whose
-			// UTF-8 then counts as bytes, each a character of the environ.
-			b = utf8.AppendRune(b, rune(0xc0|c>>6))
-			c = 0x80 | c&0x3f
-		case c == '%' && i+2 < len(p) && unhex(p[i+1]) >= 0 && unhex(p[i+2]) >= 0:
-			c = byte(unhex(p[i+1])<<4 | unhex(p[i+2]))
-			i += 2
-		}
-		b = utf8.AppendRune(b, rune(c))
-	}
-	return b
-}
-
-// appendUnquoted appends a path with its escapes undone.
-func appendUnquoted(b, p []byte) []byte {
-	for i := 0; i < len(p); i++ {
-		c := p[i]
-		if c == '%' && i+2 < len(p) && unhex(p[i+1]) >= 0 && unhex(p[i+2]) >= 0 {
-			c = byte(unhex(p[i+1])<<4 | unhex(p[i+2]))
-			i += 2
-		}
-		b = append(b, c)
-	}
-	return b
-}
-
-func (r *request) appendMarshalPath(b []byte, scriptName string) []byte {
-	b = append(b, 'u', 0, 0, 0, 0)
-	at := len(b)
-	b = r.appendPathInfo(b, scriptName)
-	binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at))
-	return b
-}
-
 // unhex returns the value of a hex digit, or -1.
 func unhex(c byte) int {
 	switch {
@@ -845,189 +750,8 @@ func unhex(c byte) int {
 	return -1
 }
 
-// appendEnviron appends the entries of a marshal dict that come from the
-// request and its connection, without the dict's begin and end. For
-// scriptName see checkScriptName, which has passed.
-func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte {
-	b, length := r.appendCommon(b, e, scriptName)
-	return r.appendOwn(b, e, scriptName, length)
-}
-
-// appendCommon appends those that a client's next request will probably have,
-// too. A Content-Length that it has left out is returned.
-func (r *request) appendCommon(b []byte, e *endpoint, scriptName string) (out, length []byte) {
-	b = appendMarshalText(appendMarshalText(b, "REQUEST_METHOD"), r.method)
-	b = appendMarshalText(appendMarshalText(b, "SERVER_PROTOCOL"), r.version)
-
-	b = appendMarshalText(b, "SCRIPT_NAME")
-	if r.scriptName != nil {
-		b = appendMarshalLatin(b, r.scriptName)
-	} else {
-		b = appendMarshalLatin(b, scriptName)
-	}
-
-	scheme, port := "http", "80"
-	if e.https && !r.schemeGiven || r.https {
-		scheme, port = "https", "443"
-	}
-	b = appendMarshalText(appendMarshalText(b, "wsgi.url_scheme"), scheme)
-	b = appendMarshalText(appendMarshalText(b, "REMOTE_ADDR"), e.remoteAddr)
-	if e.proxy != nil {
-		b = e.proxy.append(b)
-	}
-	if e.unix {
-		b = appendServerFromHost(b, r.host, e.serverName, port)
-	} else {
-		b = appendMarshalLatin(appendMarshalText(b, "SERVER_NAME"), e.serverName)
-		b = appendMarshalText(appendMarshalText(b, "SERVER_PORT"), e.serverPort)
-	}
-	b = append(b, e.facts...)
-	if r.repeated {
-		return r.appendRepeated(b), nil
-	}
-	for i := range r.fields {
-		f := &r.fields[i]
-		if length == nil && isContentLength(f.name) {
-			length = f.value
-			continue
-		}
-		b = appendMarshalLatin(appendEnvironKey(b, f.name), f.value)
-	}
-	return b, length
-}
-
-// appendOwn appends the others, and the length.
-func (r *request) appendOwn(b []byte, e *endpoint, scriptName string, length []byte) []byte {
-	b = appendMarshalLatin(appendMarshalText(b, "RAW_URI"), r.target)
-	b = appendMarshalLatin(appendMarshalText(b, "QUERY_STRING"), r.query)
-	b = r.appendMarshalPath(appendMarshalText(b, "PATH_INFO"), scriptName)
-	if e.remotePort != "" { // no unix socket's
-		b = appendMarshalText(appendMarshalText(b, "REMOTE_PORT"), e.remotePort)
-	}
-	if length != nil {
-		b = appendMarshalLatin(appendMarshalText(b, "CONTENT_LENGTH"), length)
-	}
-	return b
-}
-
-// appendOwnTuple appends the same as a tuple, None for what there is not:
-// wsgi.py knows the order.
-func (r *request) appendOwnTuple(b []byte, e *endpoint, scriptName string, length []byte) []byte {
-	b = appendMarshalLatin(appendMarshalTuple(b, 5), r.target)
-	b = r.appendMarshalPath(appendMarshalLatin(b, r.query), scriptName)
-	if e.remotePort != "" {
-		b = appendMarshalText(b, e.remotePort)
-	} else {
-		b = append(b, marshalNone)
-	}
-	if length != nil {
-		return appendMarshalLatin(b, length)
-	}
-	return append(b, marshalNone)
-}
-
-// appendTrailer appends the fields of a trailer section as a list of pairs.
-func appendTrailer(b []byte, fields []field) []byte {
-	b = appendMarshalList(b, len(fields))
-	for i := range fields {
-		b = appendMarshalTuple(b, 2)
-		b = appendMarshalText(b, upperName(fields[i].name))
-		b = appendMarshalLatin(b, fields[i].value)
-	}
-	return b
-}
-
-// appendServerFromHost makes up for a unix socket's want of a name and a port,
-// which are never empty (PEP 3333, environ Variables).
-func appendServerFromHost(b, host []byte, socket, scheme string) []byte {
-	name, port := host, []byte(nil)
-	from := max(0, bytes.IndexByte(host, ']')) // no colon of an IPv6 address
-	if i := bytes.IndexByte(host[from:], ':'); i >= 0 {
-		name, port = host[:from+i], host[from+i+1:]
-	}
-	b = appendMarshalText(b, "SERVER_NAME")
-	switch {
-	case len(name) > 0:
-		b = appendMarshalLatin(b, name)
-	case socket != "":
-		b = appendMarshalLatin(b, socket)
-	default: // it was inherited, and has no path
-		b = appendMarshalText(b, "localhost")
-	}
-	b = appendMarshalText(b, "SERVER_PORT")
-	if len(port) > 0 {
-		return appendMarshalLatin(b, port)
-	}
-	return appendMarshalText(b, scheme)
-}
-
-// appendEnvironKey appends the key that a field has in the environ.
-func appendEnvironKey(b, name []byte) []byte {
-	switch {
-	case len(name) == len("CONTENT-TYPE") && foldEqual(name, "CONTENT-TYPE"):
-		return appendMarshalText(b, "CONTENT_TYPE")
-	case isContentLength(name):
-		return appendMarshalText(b, "CONTENT_LENGTH")
-	}
-	b = binary.LittleEndian.AppendUint32(append(b, 'u'), uint32(len("HTTP_")+len(name)))
-	b = append(b, "HTTP_"...)
-	at := len(b)
-	b = append(b, name...)
-	for i, c := range b[at:] {
-		b[at+i] = environByte[c]
-	}
-	return b
-}
-
-func isContentLength(name []byte) bool {
-	return len(name) == len("CONTENT-LENGTH") && foldEqual(name, "CONTENT-LENGTH")
-}
-
-// appendRepeated appends fields some of which share a key: the values are
-// joined by commas where the first one stood.
-func (r *request) appendRepeated(b []byte) []byte {
-	next := make([]int, len(r.fields)) // field with the same key, 0 for none
-	last := make(map[string]int, len(r.fields))
-	first := make([]bool, len(r.fields))
-	for i := range r.fields {
-		key := string(appendEnvironKey(nil, r.fields[i].name))
-		j, ok := last[key]
-		if first[i] = !ok; ok {
-			next[j] = i
-		}
-		last[key] = i
-	}
-	for i := range r.fields {
-		if !first[i] {
-			continue
-		}
-		b = append(appendEnvironKey(b, r.fields[i].name), 'u', 0, 0, 0, 0)
-		at := len(b)
-		b = appendLatin(b, r.fields[i].value)
-		for j := next[i]; j > 0; j = next[j] {
-			b = appendLatin(append(b, ','), r.fields[j].value)
-		}
-		binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at))
-	}
-	return b
-}
-
-// The mistakes a client can make, with the texts that Gunicorn's users search
-// their logs for.
-
-func newBadRequest(status int, text, message string) *badRequest {
-	return &badRequest{status: status, reason: reasonPhrase(status), text: text, message: message}
-}
-
-// badText is for those whose page says what the log says.
-func badText(status int, text string) *badRequest {
-	return newBadRequest(status, text, text)
-}
-
-// leftEarly is for a client that does not complete its request.
-func leftEarly(status int, text string) *badRequest {
-	return &badRequest{status: status, reason: reasonPhrase(status), text: text, left: true}
-}
+// The texts of the mistakes below are Gunicorn's where Gunicorn has one, because
+// people search their logs for those.
 
 func badLine(line []byte) *badRequest {
 	text := "Invalid HTTP request line: " + repr(line)
@@ -1053,17 +777,15 @@ func badLimit(text string) *badRequest {
 }
 
 func badBodyLimit(limit int64) *badRequest {
-	err := badText(413, fmt.Sprintf("Request body is too large (> %d)", limit))
-	err.access = true
-	return err
+	return badText(413, fmt.Sprintf("Request body is too large (> %d)", limit)).logged()
 }
 
 func badHeaderLine(line []byte) *badRequest {
 	return badText(400, "Invalid HTTP Header: "+repr(line))
 }
 
-// badField is for a field that is well formed and cannot be taken. With access
-// the request is known apart from it.
+// badField refuses a field whose syntax is right and whose meaning is not. access
+// means that the rest of the request has been understood.
 func badField(name []byte, access bool) *badRequest {
 	err := badText(400, "Invalid HTTP Header: "+repr(upperName(name)))
 	err.access = access
@@ -1083,9 +805,7 @@ func badScheme() *badRequest {
 }
 
 func badHost() *badRequest {
-	err := badText(400, "No Host header in an HTTP/1.1 request")
-	err.access = true
-	return err
+	return badText(400, "No Host header in an HTTP/1.1 request").logged()
 }
 
 func badExpect(value []byte) *badRequest {
@@ -1097,94 +817,26 @@ func badCoding(value []byte) *badRequest {
 }
 
 func badScriptName(path, prefix []byte) *badRequest {
-	err := badText(500, "Configuration problem: Request path "+repr(path)+
-		" does not start with SCRIPT_NAME "+repr(prefix))
-	err.access = true
-	return err
+	return badText(500, "Configuration problem: Request path "+repr(path)+
+		" does not start with SCRIPT_NAME "+repr(prefix)).logged()
 }
 
-func reasonPhrase(status int) string {
-	switch status {
-	case 400:
-		return "Bad Request"
-	case 403:
-		return "Forbidden"
-	case 408:
-		return "Request Timeout"
-	case 413:
-		return "Content Too Large"
-	case 417:
-		return "Expectation Failed"
-	case 426:
-		return "Upgrade Required"
-	case 431:
-		return "Request Header Fields Too Large"
-	case 501:
-		return "Not Implemented"
-	case 502:
-		return "Bad Gateway"
-	case 503:
-		return "Service Unavailable"
-	case 504:
-		return "Gateway Timeout"
-	}
-	return "Internal Server Error"
-}
-
-func upperName(name []byte) []byte { return bytes.ToUpper(name) }
-
-// repr is Python's repr of the text whose latin-1 is v. No control byte gets
-// through.
+// repr is Python's repr of the text whose latin-1 is v, cut to maxQuoted bytes.
+// The result has no control characters.
 func repr(v []byte) string {
 	return pyRepr(string(appendLatin(nil, v[:min(len(v), maxQuoted)])))
 }
 
-// appendErrorPage appends the whole answer to a bad request, after which the
-// connection closes. It is latin-1, as the texts are.
-func appendErrorPage(b []byte, e *badRequest) []byte {
-	message := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;",
-		`"`, "&quot;", "'", "&#x27;").Replace(e.message)
-	page := []byte("<html>\n  <head>\n    <title>" + e.reason + "</title>\n  </head>\n" +
-		"  <body>\n    <h1><p>" + e.reason + "</p></h1>\n    " + message + "\n  </body>\n</html>\n")
-	if l, ok := latin(nil, page); ok {
-		page = l
-	}
-	b = fmt.Appendf(b, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: text/html\r\n"+
-		"Content-Length: %d\r\n%s\r\n", e.status, e.reason, len(page), e.fields)
-	return append(b, page...)
-}
-
-// latin turns text into the latin-1 that HTTP has for bytes. ASCII is text
-// itself; else it is appended to dst, which may be text[:0]. It fails on what
-// latin-1 has no byte for.
-func latin(dst, text []byte) ([]byte, bool) {
-	if isASCII(text) {
-		return text, true
-	}
-	for i := 0; i < len(text); i++ {
-		c := text[i]
-		if c >= utf8.RuneSelf {
-			i++
-			if c&^1 != 0xc2 || i == len(text) || text[i]&0xc0 != 0x80 {
-				return nil, false
-			}
-			c = c<<6 | text[i]&0x3f
-		}
-		dst = append(dst, c)
-	}
-	return dst, true
-}
-
-// chunkedDecoder takes a chunked body apart as it comes in, cut anywhere. Its
-// zero value is ready. It takes every byte up to the end of the body: a size
-// line or a trailer section that is not yet whole stays in partial.
+// chunkedDecoder decodes a chunked body that arrives in pieces cut anywhere.
+// The zero value is ready. The decoder consumes every byte of the body: a size
+// line or a trailer section that is not yet complete is kept in partial.
 type chunkedDecoder struct {
 	state   chunkState
-	left    int64   // bytes of this chunk still to come
-	data    int64   // bytes of all chunks so far
-	excess  int64   // bytes of size lines beyond freeChunkLine each
-	partial []byte  // at most maxChunkLine, or the bound of a head's fields
-	trailer []field // once done
+	left    int64   // bytes of the current chunk still to come
+	data    int64   // bytes of data in all chunks so far
+	excess  int64   // bytes of size lines beyond freeChunkLine in each
+	partial []byte  // incomplete line or trailer: at most maxChunkLine or headBound
+	trailer []field // fields of the trailer section, set at chunkDone
 }
 
 type chunkState uint8
@@ -1198,8 +850,8 @@ const (
 	chunkDone
 )
 
-// decode appends the data in `in` to dst and says how many bytes of in belong
-// to the body and whether it is complete.
+// decode appends the data in `in` to dst. n is how many bytes of in belong to
+// the body; done reports whether the body is complete.
 func (d *chunkedDecoder) decode(dst, in []byte, c *config) (out []byte, n int, done bool, err *badRequest) {
 	for n < len(in) && d.state != chunkDone && err == nil {
 		rest := in[n:]
@@ -1230,8 +882,7 @@ func (d *chunkedDecoder) decode(dst, in []byte, c *config) (out []byte, n int, d
 		n += used
 	}
 	if err != nil {
-		err.access = true
-		return dst, n, false, err
+		return dst, n, false, err.logged()
 	}
 	return dst, n, d.state == chunkDone, nil
 }
@@ -1240,7 +891,7 @@ func badTerminator(got []byte) *badRequest {
 	return badText(400, `Invalid chunk terminator is not '\r\n': `+repr(got))
 }
 
-// takeSize reads a size line, as far as it is there.
+// takeSize reads a size line, or keeps the part that has arrived.
 func (d *chunkedDecoder) takeSize(in []byte, c *config) (used int, err *badRequest) {
 	end := bytes.IndexByte(in, '\n')
 	used = end + 1
@@ -1275,8 +926,8 @@ func (d *chunkedDecoder) takeSize(in []byte, c *config) (used int, err *badReque
 	return used, nil
 }
 
-// parseChunkSize reads a line that ends in LF. Blanks may stand before an
-// extension and nowhere else.
+// parseChunkSize reads a line that ends in LF. Blanks are allowed only before
+// an extension.
 func parseChunkSize(line []byte) (int64, *badRequest) {
 	if !bytes.HasSuffix(line, []byte("\r\n")) {
 		return 0, badChunkSize(line)
@@ -1306,8 +957,8 @@ func badChunkSize(digits []byte) *badRequest {
 	return badText(400, "Invalid chunk size: "+repr(digits))
 }
 
-// takeTrailer gathers the trailer section. Its fields never become part of the
-// head: what has been decided by that stands (RFC 9110 6.5.1).
+// takeTrailer collects the trailer section. Trailer fields never become part of
+// the head, because the server has already acted on the head (RFC 9110 6.5.1).
 func (d *chunkedDecoder) takeTrailer(in []byte, c *config) (used int, err *badRequest) {
 	if len(d.partial) == 0 && bytes.HasPrefix(in, []byte("\r\n")) {
 		d.state = chunkDone
@@ -1339,199 +990,4 @@ func (d *chunkedDecoder) takeTrailer(in []byte, c *config) (used int, err *badRe
 		}
 	}
 	return used, nil
-}
-
-// appendHead appends the head of the answer and says how the body goes. After
-// an error, which is the application's, nothing of it may be used.
-func (p *response) appendHead(b []byte, x *exchange, date []byte) (out []byte, f framing, err error) {
-	if f, err = p.frame(x); err != nil {
-		return b, f, err
-	}
-	b = append(append(b, x.version...), ' ')
-	b = append(b, p.status...)
-	if len(p.status) == 3 {
-		b = append(b, ' ') // RFC 9112 4: the space stays without a reason
-	}
-	b = append(b, "\r\n"...)
-	if !x.own || !p.has("SERVER") {
-		b = append(b, cmp.Or(x.server, "Server: gunicorn")...)
-		b = append(b, "\r\n"...)
-	}
-	if !x.own || !p.has("DATE") {
-		b = append(b, "Date: "...)
-		b = append(b, date...)
-		b = append(b, "\r\n"...)
-	}
-	switch {
-	case f.upgrade:
-		b = append(b, "Connection: upgrade\r\n"...)
-	case f.keepAlive:
-		b = append(b, "Connection: keep-alive\r\n"...)
-	default:
-		b = append(b, "Connection: close\r\n"...)
-	}
-	if f.chunked {
-		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-	}
-	lengths := 0
-	for i := range p.fields {
-		switch name, value := p.fields[i].name, trimBlanks(p.fields[i].value); kindOf(name) {
-		case lengthField:
-			if lengths++; lengths == 1 && f.code >= 200 && f.code != 204 {
-				b = appendField(b, name, value)
-			}
-		case upgradeField:
-			if foldEqual(value, "WEBSOCKET") {
-				b = appendField(b, name, value)
-			}
-		case hopField:
-			if x.own && (len(name) == len("DATE") || len(name) == len("SERVER")) {
-				b = appendField(b, name, value)
-			}
-		case plainField:
-			b = appendField(b, name, value)
-		}
-	}
-	return append(b, "\r\n"...), f, nil
-}
-
-// has says whether a field is there, by its name in upper case.
-func (p *response) has(name string) bool {
-	for i := range p.fields {
-		if foldEqual(p.fields[i].name, name) {
-			return true
-		}
-	}
-	return false
-}
-
-// frame checks the answer and decides where its body ends.
-func (p *response) frame(x *exchange) (framing, error) {
-	f, closes := framing{length: -1}, false
-	if len(p.status) < 3 || len(p.status) > 3 && p.status[3] != ' ' || !validValue(p.status) {
-		return f, fmt.Errorf("invalid status: %q", p.status)
-	}
-	for i, c := range p.status[:3] {
-		if c < '0' || c > '9' || i == 0 && c == '0' {
-			return f, fmt.Errorf("invalid status: %q", p.status)
-		}
-		f.code = 10*f.code + int(c-'0')
-	}
-	for i := range p.fields {
-		name, value := p.fields[i].name, trimBlanks(p.fields[i].value)
-		if err := checkField(name, value); err != nil {
-			return f, err
-		}
-		switch kindOf(name) {
-		case lengthField:
-			n := parseLength(value)
-			if n < 0 || f.length >= 0 && n != f.length {
-				return f, fmt.Errorf("invalid Content-Length: %q", value)
-			}
-			f.length = n
-		case connectionField:
-			f.upgrade = f.upgrade || foldEqual(value, "UPGRADE")
-			closes = closes || x.own && foldEqual(value, "CLOSE")
-		}
-	}
-	f.noBody = x.head || f.code < 200 || f.code == 204 || f.code == 304
-	if f.noBody {
-		f.length = 0
-	}
-	f.chunked = f.length < 0 && x.minor > 0
-	// A client takes what follows an interim answer for the final one, so it
-	// must not be the answer to its next request.
-	f.keepAlive = x.keepAlive && !closes && (f.length >= 0 || f.chunked) && f.code >= 200
-	return f, nil
-}
-
-// checkField names the field at fault and keeps its value, which may be a
-// cookie, out of the log.
-func checkField(name, value []byte) error {
-	for _, c := range name {
-		if environByte[c] == 0 {
-			return fmt.Errorf("invalid header name: %q", name)
-		}
-	}
-	if len(name) == 0 {
-		return fmt.Errorf("invalid header name: %q", name)
-	}
-	if !validValue(value) {
-		return fmt.Errorf("invalid value of header %q", name)
-	}
-	return nil
-}
-
-type fieldKind uint8
-
-const (
-	plainField fieldKind = iota
-	lengthField
-	connectionField
-	upgradeField
-	hopField // the server's own affair, dropped
-)
-
-// kindOf says what an application's field is to the server.
-func kindOf(name []byte) fieldKind {
-	kind, s := plainField, ""
-	switch len(name) {
-	case 2:
-		kind, s = hopField, "TE"
-	case 4:
-		kind, s = hopField, "DATE"
-	case 6:
-		kind, s = hopField, "SERVER"
-	case 7:
-		kind, s = upgradeField, "UPGRADE"
-	case 8:
-		kind, s = hopField, "TRAILERS"
-	case 10:
-		kind, s = connectionField, "CONNECTION"
-		if upper(name[0]) == 'K' {
-			kind, s = hopField, "KEEP-ALIVE"
-		}
-	case 14:
-		kind, s = lengthField, "CONTENT-LENGTH"
-	case 17:
-		kind, s = hopField, "TRANSFER-ENCODING"
-	case 18:
-		kind, s = hopField, "PROXY-AUTHENTICATE"
-	case 19:
-		kind, s = hopField, "PROXY-AUTHORIZATION"
-	}
-	if kind != plainField && !foldEqual(name, s) {
-		kind = plainField
-	}
-	return kind
-}
-
-func appendField(b, name, value []byte) []byte {
-	b = append(append(b, name...), ": "...)
-	return append(append(b, value...), "\r\n"...)
-}
-
-// appendEarlyHints appends a 103 answer. Only HTTP/1.1 clients know it.
-func appendEarlyHints(b []byte, fields []field) ([]byte, error) {
-	out := append(b, "HTTP/1.1 103 Early Hints\r\n"...)
-	for i := range fields {
-		name, value := fields[i].name, trimBlanks(fields[i].value)
-		if err := checkField(name, value); err != nil {
-			return b, err
-		}
-		if kindOf(name) == plainField {
-			out = appendField(out, name, value)
-		}
-	}
-	return append(out, "\r\n"...), nil
-}
-
-// appendChunkSize appends the line before a chunk of n bytes.
-func appendChunkSize(b []byte, n int) []byte {
-	at := len(b)
-	b = strconv.AppendUint(b, uint64(n), 16)
-	for i := range b[at:] {
-		b[at+i] = upper(b[at+i])
-	}
-	return append(b, "\r\n"...)
 }

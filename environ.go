@@ -1,0 +1,254 @@
+package main
+
+// The environ of PEP 3333: a request and the facts of its connection, written
+// as the marshal of a Python dict. Pure functions, as in http.go.
+
+import (
+	"bytes"
+	"encoding/binary"
+	"unicode/utf8"
+)
+
+// endpoint is what the connection contributes to the environ of each request.
+type endpoint struct {
+	unix       bool   // the listener is a unix socket
+	serverName string // host of the listener, or path of the unix socket
+	serverPort string
+	remoteAddr string
+	remotePort string   // empty for a unix socket
+	https      bool     // the connection is TLS
+	facts      []byte   // marshal of the environ entries about TLS
+	proxy      *proxied // addresses of the PROXY header, nil without the header
+}
+
+// checkScriptName refuses a path outside of SCRIPT_NAME. The parameter is the
+// value from the server's environment; a trusted peer's field takes precedence.
+func (r *request) checkScriptName(scriptName string) *badRequest {
+	if r.scriptName != nil {
+		if !bytes.HasPrefix(r.path, r.scriptName) {
+			return badScriptName(r.path, r.scriptName)
+		}
+		return nil
+	}
+	if n := len(scriptName); len(r.path) < n || string(r.path[:n]) != scriptName {
+		return badScriptName(r.path, []byte(scriptName))
+	}
+	return nil
+}
+
+// appendPathInfo appends PATH_INFO in UTF-8.
+func (r *request) appendPathInfo(b []byte, scriptName string) []byte {
+	skip := len(scriptName)
+	if r.scriptName != nil {
+		skip = len(r.scriptName)
+	}
+	p := r.path[min(skip, len(r.path)):]
+	if bytes.IndexByte(p, '%') < 0 && isASCII(p) {
+		return append(b, p...)
+	}
+	for i := 0; i < len(p); i++ {
+		c := p[i]
+		switch {
+		case c >= utf8.RuneSelf:
+			// Gunicorn's path went through Python's unquote, which takes the byte
+			// for a latin-1 character and encodes the character in UTF-8. Each of
+			// the resulting bytes is a character of the environ.
+			b = utf8.AppendRune(b, rune(0xc0|c>>6))
+			c = 0x80 | c&0x3f
+		case c == '%' && i+2 < len(p) && unhex(p[i+1]) >= 0 && unhex(p[i+2]) >= 0:
+			c = byte(unhex(p[i+1])<<4 | unhex(p[i+2]))
+			i += 2
+		}
+		b = utf8.AppendRune(b, rune(c))
+	}
+	return b
+}
+
+// appendUnquoted appends a path after decoding its percent escapes.
+func appendUnquoted(b, p []byte) []byte {
+	for i := 0; i < len(p); i++ {
+		c := p[i]
+		if c == '%' && i+2 < len(p) && unhex(p[i+1]) >= 0 && unhex(p[i+2]) >= 0 {
+			c = byte(unhex(p[i+1])<<4 | unhex(p[i+2]))
+			i += 2
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
+func (r *request) appendMarshalPath(b []byte, scriptName string) []byte {
+	b = append(b, 'u', 0, 0, 0, 0)
+	at := len(b)
+	b = r.appendPathInfo(b, scriptName)
+	binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at))
+	return b
+}
+
+// appendEnviron appends the entries of a marshal dict that come from the
+// request and its connection, without the dict's begin and end. scriptName is
+// the one that checkScriptName has accepted.
+func (r *request) appendEnviron(b []byte, e *endpoint, scriptName string) []byte {
+	b, length := r.appendCommon(b, e, scriptName)
+	return r.appendOwn(b, e, scriptName, length)
+}
+
+// appendCommon appends the entries that the client's next request will probably
+// repeat. Content-Length is not appended but returned, as it usually changes.
+func (r *request) appendCommon(b []byte, e *endpoint, scriptName string) (out, length []byte) {
+	b = appendMarshalText(appendMarshalText(b, "REQUEST_METHOD"), r.method)
+	b = appendMarshalText(appendMarshalText(b, "SERVER_PROTOCOL"), r.version)
+
+	b = appendMarshalText(b, "SCRIPT_NAME")
+	if r.scriptName != nil {
+		b = appendMarshalLatin(b, r.scriptName)
+	} else {
+		b = appendMarshalLatin(b, scriptName)
+	}
+
+	scheme, port := "http", "80"
+	if e.https && !r.schemeGiven || r.https {
+		scheme, port = "https", "443"
+	}
+	b = appendMarshalText(appendMarshalText(b, "wsgi.url_scheme"), scheme)
+	b = appendMarshalText(appendMarshalText(b, "REMOTE_ADDR"), e.remoteAddr)
+	if e.proxy != nil {
+		b = e.proxy.append(b)
+	}
+	if e.unix {
+		b = appendServerFromHost(b, r.host, e.serverName, port)
+	} else {
+		b = appendMarshalLatin(appendMarshalText(b, "SERVER_NAME"), e.serverName)
+		b = appendMarshalText(appendMarshalText(b, "SERVER_PORT"), e.serverPort)
+	}
+	b = append(b, e.facts...)
+	if r.repeated {
+		return r.appendRepeated(b), nil
+	}
+	for i := range r.fields {
+		f := &r.fields[i]
+		if length == nil && isContentLength(f.name) {
+			length = f.value
+			continue
+		}
+		b = appendMarshalLatin(appendEnvironKey(b, f.name), f.value)
+	}
+	return b, length
+}
+
+// appendOwn appends the entries that differ from request to request, among them
+// the Content-Length that appendCommon returned.
+func (r *request) appendOwn(b []byte, e *endpoint, scriptName string, length []byte) []byte {
+	b = appendMarshalLatin(appendMarshalText(b, "RAW_URI"), r.target)
+	b = appendMarshalLatin(appendMarshalText(b, "QUERY_STRING"), r.query)
+	b = r.appendMarshalPath(appendMarshalText(b, "PATH_INFO"), scriptName)
+	if e.remotePort != "" { // empty for a unix socket
+		b = appendMarshalText(appendMarshalText(b, "REMOTE_PORT"), e.remotePort)
+	}
+	if length != nil {
+		b = appendMarshalLatin(appendMarshalText(b, "CONTENT_LENGTH"), length)
+	}
+	return b
+}
+
+// appendOwnTuple appends the entries of appendOwn as a tuple, None for a missing
+// entry. wsgi.py unpacks the tuple in the same order.
+func (r *request) appendOwnTuple(b []byte, e *endpoint, scriptName string, length []byte) []byte {
+	b = appendMarshalLatin(appendMarshalTuple(b, 5), r.target)
+	b = r.appendMarshalPath(appendMarshalLatin(b, r.query), scriptName)
+	if e.remotePort != "" {
+		b = appendMarshalText(b, e.remotePort)
+	} else {
+		b = append(b, marshalNone)
+	}
+	if length != nil {
+		return appendMarshalLatin(b, length)
+	}
+	return append(b, marshalNone)
+}
+
+// appendTrailer appends the fields of a trailer section as a list of pairs.
+func appendTrailer(b []byte, fields []field) []byte {
+	b = appendMarshalList(b, len(fields))
+	for i := range fields {
+		b = appendMarshalTuple(b, 2)
+		b = appendMarshalText(b, upperName(fields[i].name))
+		b = appendMarshalLatin(b, fields[i].value)
+	}
+	return b
+}
+
+// appendServerFromHost takes SERVER_NAME and SERVER_PORT of a unix socket from
+// the Host field: PEP 3333 (environ Variables) wants both, and not empty.
+func appendServerFromHost(b, host []byte, socket, scheme string) []byte {
+	name, port := host, []byte(nil)
+	from := max(0, bytes.IndexByte(host, ']')) // skip the colons of an IPv6 address
+	if i := bytes.IndexByte(host[from:], ':'); i >= 0 {
+		name, port = host[:from+i], host[from+i+1:]
+	}
+	b = appendMarshalText(b, "SERVER_NAME")
+	switch {
+	case len(name) > 0:
+		b = appendMarshalLatin(b, name)
+	case socket != "":
+		b = appendMarshalLatin(b, socket)
+	default: // an inherited socket without a path
+		b = appendMarshalText(b, "localhost")
+	}
+	b = appendMarshalText(b, "SERVER_PORT")
+	if len(port) > 0 {
+		return appendMarshalLatin(b, port)
+	}
+	return appendMarshalText(b, scheme)
+}
+
+// appendEnvironKey appends the environ key of a field name.
+func appendEnvironKey(b, name []byte) []byte {
+	switch {
+	case len(name) == len("CONTENT-TYPE") && foldEqual(name, "CONTENT-TYPE"):
+		return appendMarshalText(b, "CONTENT_TYPE")
+	case isContentLength(name):
+		return appendMarshalText(b, "CONTENT_LENGTH")
+	}
+	b = binary.LittleEndian.AppendUint32(append(b, 'u'), uint32(len("HTTP_")+len(name)))
+	b = append(b, "HTTP_"...)
+	at := len(b)
+	b = append(b, name...)
+	for i, c := range b[at:] {
+		b[at+i] = environByte[c]
+	}
+	return b
+}
+
+func isContentLength(name []byte) bool {
+	return len(name) == len("CONTENT-LENGTH") && foldEqual(name, "CONTENT-LENGTH")
+}
+
+// appendRepeated appends fields of which some share an environ key. Their values
+// are joined by commas, in the place of the first.
+func (r *request) appendRepeated(b []byte) []byte {
+	next := make([]int, len(r.fields)) // index of the next field with the same key, or 0
+	last := make(map[string]int, len(r.fields))
+	first := make([]bool, len(r.fields))
+	for i := range r.fields {
+		key := string(appendEnvironKey(nil, r.fields[i].name))
+		j, ok := last[key]
+		if first[i] = !ok; ok {
+			next[j] = i
+		}
+		last[key] = i
+	}
+	for i := range r.fields {
+		if !first[i] {
+			continue
+		}
+		b = append(appendEnvironKey(b, r.fields[i].name), 'u', 0, 0, 0, 0)
+		at := len(b)
+		b = appendLatin(b, r.fields[i].value)
+		for j := next[i]; j > 0; j = next[j] {
+			b = appendLatin(append(b, ','), r.fields[j].value)
+		}
+		binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at))
+	}
+	return b
+}
