@@ -1,20 +1,19 @@
 package main
 
 // WebSocket (RFC 6455) with permessage-deflate (RFC 7692), the server's side,
-// as pure functions: the handshake's fields, a client's bytes to events, a
-// message to frames. Nothing here knows a descriptor, a clock or a log.
+// as pure functions: the fields of a handshake, a client's bytes to events, a
+// message to frames. No function here uses a descriptor, a clock or a log.
 //
-// What a client sends is passed on as it arrives, unmasked where it lies: a
-// message is never whole in memory, however long it may be. The exception is a
-// compressed one. Go's inflater cannot wait for input, so that the compressed
-// bytes are gathered first, and what becomes of them comes out in pieces.
+// A client's bytes are passed on as they arrive, unmasked in place: a message
+// is never whole in memory, however long. The exception are compressed
+// messages. Go's inflater cannot wait for input, so the compressed bytes are
+// collected first, and the inflated bytes are reported in pieces.
 //
-// Nothing is kept from one message to the next (both sides use
-// no_context_takeover), and what inflates and deflates belongs to the worker:
-// a connection on which nothing happens costs one small struct.
+// No compression state is kept between messages (both sides use
+// no_context_takeover), and inflaters and deflaters belong to the worker: an
+// idle connection costs one small struct.
 
 import (
-	"bytes"
 	"compress/flate"
 	"crypto/sha1"
 	"encoding/base64"
@@ -25,7 +24,7 @@ import (
 	"unicode/utf8"
 )
 
-// Opcodes (RFC 6455 5.2). Those from opClose on are control frames.
+// Opcodes (RFC 6455 5.2). Opcodes from opClose on are of control frames.
 const (
 	opContinuation = 0x0
 	opText         = 0x1
@@ -35,46 +34,48 @@ const (
 	opPong         = 0xa
 )
 
-// The first byte's bits beside the opcode, and the second's beside the length.
+// Bits of a frame's first two bytes beside the opcode and the length.
 const (
-	wsFin    = 0x80
-	wsRSV1   = 0x40 // of a compressed message (RFC 7692 6)
-	wsRSV23  = 0x30
-	wsMasked = 0x80
+	wsFin    = 0x80 // first byte: the frame ends its message
+	wsRSV1   = 0x40 // first byte: the message is compressed (RFC 7692 6)
+	wsRSV23  = 0x30 // first byte: reserved bits, always zero
+	wsMasked = 0x80 // second byte: the payload is masked
 )
 
 const (
-	maxWSHead    = 2 + 8 + 4
-	maxWSControl = 125 // payload of a control frame (RFC 6455 5.5)
-	// maxProtocols is how many a client may offer: as values of one byte, those of a
-	// long head would take ten times its room.
+	maxWSHead    = 2 + 8 + 4 // longest head of a client's frame
+	maxWSControl = 125       // longest payload of a control frame (RFC 6455 5.5)
+	// maxProtocols bounds the subprotocols that a client may offer. Each takes a
+	// string header of 16 bytes, so that a long head of one-byte names would
+	// take ten times its size in memory.
 	maxProtocols = 128
-	// maxWSPiece is the most that one event has of a compressed message.
+	// maxWSPiece bounds how much of a compressed message one event reports.
 	maxWSPiece = 64 << 10
-	// A worker keeps as many inflaters for the next message. More are in use only
-	// while clients wait in the middle of messages.
+	// maxInflaters is how many idle inflaters a worker keeps. More are in use at
+	// a time only while slow clients are in the middle of compressed messages.
 	maxInflaters = 4
-	inflaterCost = 110 << 10 // of memory, each
-	// maxSparePacked is how long a buffer for compressed bytes may be to be
-	// worth keeping for the next message.
+	// inflaterCost is the memory of one inflater, as measured.
+	inflaterCost = 110 << 10
+	// maxSparePacked is the largest buffer for compressed bytes that is kept for
+	// the next message: most messages are shorter than 4 KiB.
 	maxSparePacked = 4 << 10
-	// idlePacked is how many bytes of a compressed message may say nothing.
+	// idlePacked is how many bytes of a compressed message may inflate to nothing.
 	idlePacked = 64 << 10
 )
 
-// wsGUID is what RFC 6455 1.3 has a server add to the key.
+// wsGUID is the constant that a server appends to the key (RFC 6455 1.3).
 const wsGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
-// wsHandshake is what a client's opening handshake asks for.
+// wsHandshake is the result of a client's opening handshake.
 type wsHandshake struct {
 	accept    [28]byte // value of Sec-WebSocket-Accept
-	protocols []string // offered, in the client's order
+	protocols []string // offered subprotocols, in the client's order
 	deflate   bool     // permessage-deflate is agreed on
-	window    bool     // with a window of 15 bits that the client has named
+	window    bool     // the client asked for server_max_window_bits=15
 }
 
-// websocketHandshake reads the opening handshake. Not asked, the request is
-// one for HTTP. RFC 6455 4.2.1 has the rules for the fields.
+// websocketHandshake reads the opening handshake by the rules of RFC 6455
+// 4.2.1. asked is false for a request that does not ask for a WebSocket.
 func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest) {
 	if string(r.method) != "GET" || r.minor == 0 || !r.upgrades || !r.listsWebsocket() {
 		return h, false, nil
@@ -97,8 +98,8 @@ func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest)
 	if string(version) != "13" {
 		return h, true, badWebsocketVersion(version)
 	}
-	// The bits that base64 leaves over may be anything: they are not zero in
-	// the very example of RFC 6455 4.1.
+	// The last base64 digit may have any spare bits, so the decoder is not
+	// strict: the example key of RFC 6455 4.1 has bits that are not zero.
 	var nonce [18]byte
 	if len(key) != 24 {
 		return h, true, badField([]byte("SEC-WEBSOCKET-KEY"), true)
@@ -106,7 +107,7 @@ func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest)
 	if n, err := base64.StdEncoding.Decode(nonce[:], key); n != 16 || err != nil {
 		return h, true, badField([]byte("SEC-WEBSOCKET-KEY"), true)
 	}
-	// A body would be read as frames by one side and as a body by the other.
+	// Refuse a body: a proxy could take for a body what we take for frames.
 	if r.contentLength > 0 {
 		return h, true, badField([]byte("CONTENT-LENGTH"), true)
 	}
@@ -130,16 +131,14 @@ func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest)
 	return h, true, nil
 }
 
-// listsWebsocket looks through all Upgrade fields.
+// listsWebsocket reports whether any Upgrade field lists the protocol websocket.
 func (r *request) listsWebsocket() bool {
 	for _, f := range r.fields {
 		if !foldEqual(f.name, "UPGRADE") {
 			continue
 		}
-		for rest, more := f.value, true; more; {
-			var protocol []byte
-			protocol, rest, more = bytes.Cut(rest, []byte(","))
-			if foldEqual(trimBlanks(protocol), "WEBSOCKET") {
+		for protocol := range elements(f.value) {
+			if foldEqual(protocol, "WEBSOCKET") {
 				return true
 			}
 		}
@@ -147,21 +146,18 @@ func (r *request) listsWebsocket() bool {
 	return false
 }
 
-// badWebsocketVersion tells the client what it may try (RFC 6455 4.4).
+// badWebsocketVersion refuses a version and names ours (RFC 6455 4.4).
 func badWebsocketVersion(version []byte) *badRequest {
-	bad := badText(426, "Unsupported WebSocket version: "+repr(version))
+	bad := badText(426, "Unsupported WebSocket version: "+repr(version)).logged()
 	bad.fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-	bad.access = true
 	return bad
 }
 
-// addProtocols takes one field. Empty elements of a list mean nothing (RFC
-// 9110 5.6.1.2).
+// addProtocols adds the subprotocols of one Sec-WebSocket-Protocol field. Empty
+// elements of the list are skipped (RFC 9110 5.6.1.2).
 func (h *wsHandshake) addProtocols(list []byte) bool {
-	for rest, more := list, true; more; {
-		var name []byte
-		name, rest, more = bytes.Cut(rest, []byte(","))
-		if name = trimBlanks(name); len(name) == 0 {
+	for name := range elements(list) {
+		if len(name) == 0 {
 			continue
 		}
 		if tokenLen(name) < len(name) || len(h.protocols) == maxProtocols {
@@ -181,19 +177,19 @@ func tokenLen(b []byte) int {
 	return n
 }
 
-// wsOffer is permessage-deflate as it is offered, parameter by parameter.
+// wsOffer is one offered extension.
 type wsOffer struct {
-	known        bool // it is permessage-deflate
-	declined     bool
-	serverTakes  bool // server_no_context_takeover was there
-	clientTakes  bool
-	serverWindow bool
-	clientWindow bool
+	known        bool // the extension is permessage-deflate
+	declined     bool // a parameter makes the offer unacceptable
+	serverTakes  bool // the offer has server_no_context_takeover
+	clientTakes  bool // the offer has client_no_context_takeover
+	serverWindow bool // the offer has server_max_window_bits
+	clientWindow bool // the offer has client_max_window_bits
 }
 
-// addOffers takes one Sec-WebSocket-Extensions field: a list of extensions,
-// each with parameters, of which the first that can be had is agreed on. What
-// does not have this form ends the handshake (RFC 6455 9.1).
+// addOffers reads one Sec-WebSocket-Extensions field, a list of extensions with
+// parameters, and accepts the first permessage-deflate that we can speak. A
+// syntax error ends the handshake (RFC 6455 9.1): addOffers then returns false.
 func (h *wsHandshake) addOffers(b []byte) bool {
 	for {
 		for len(b) > 0 && (isBlank(b[0]) || b[0] == ',') {
@@ -237,8 +233,8 @@ func skipBlanks(b []byte) []byte {
 	return b
 }
 
-// parameterValue takes `=value` in front of b, if it is there: value is nil if
-// not. Quoted or not, it is a token (RFC 6455 9.1).
+// parameterValue reads an optional `=value` at the start of b; value is nil
+// without one. A value, quoted or not, must be a token (RFC 6455 9.1).
 func parameterValue(b []byte) (value, rest []byte, ok bool) {
 	if len(b) == 0 || b[0] != '=' {
 		return nil, b, true
@@ -265,9 +261,9 @@ func parameterValue(b []byte) (value, rest []byte, ok bool) {
 	return nil, nil, false
 }
 
-// add takes one parameter. An offer with one that RFC 7692 7 does not have, has
-// in another form or has already had must be declined. So must one of a window
-// smaller than the only one compress/flate has.
+// add adds one parameter. A parameter that is unknown, malformed or repeated
+// makes the server decline the offer (RFC 7692 7), and so does a server window
+// smaller than 15 bits, because compress/flate has no other.
 func (o *wsOffer) add(name, value []byte) {
 	var seen *bool
 	ok := true
@@ -279,7 +275,7 @@ func (o *wsOffer) add(name, value []byte) {
 	case foldEqual(name, "SERVER_MAX_WINDOW_BITS"):
 		seen, ok = &o.serverWindow, string(value) == "15"
 	case foldEqual(name, "CLIENT_MAX_WINDOW_BITS"):
-		// A client that keeps less than we look back on is no trouble.
+		// The client may use a smaller window: our inflater handles any size.
 		seen, ok = &o.clientWindow, value == nil || isWindowBits(value)
 	}
 	if seen == nil || *seen || !ok {
@@ -289,15 +285,16 @@ func (o *wsOffer) add(name, value []byte) {
 	*seen = true
 }
 
-// isWindowBits takes 8 to 15, without a zero in front (RFC 7692 7.1.2.1).
+// isWindowBits reports whether v is 8 to 15 without a leading zero (RFC 7692
+// 7.1.2.1).
 func isWindowBits(v []byte) bool {
 	n := parseLength(v)
 	return n >= 8 && n <= 15 && v[0] != '0'
 }
 
-// appendExtension appends the value of Sec-WebSocket-Extensions for the answer,
-// or nothing. client_no_context_takeover needs no offer (RFC 7692 7.1.1.2), a
-// window that was named must be named again (7.1.2.1).
+// appendExtension appends the response's Sec-WebSocket-Extensions value, or
+// nothing without compression. client_no_context_takeover needs no offer (RFC
+// 7692 7.1.1.2); a requested server window must be confirmed (7.1.2.1).
 func (h *wsHandshake) appendExtension(b []byte) []byte {
 	if !h.deflate {
 		return b
@@ -309,8 +306,8 @@ func (h *wsHandshake) appendExtension(b []byte) []byte {
 	return b
 }
 
-// wsError is a client's mistake after the handshake: what the connection is
-// closed with.
+// wsError is a client's mistake after the handshake, by the code and the reason
+// of the close frame that answers the mistake.
 type wsError struct {
 	code uint16
 	text string
@@ -318,10 +315,10 @@ type wsError struct {
 
 func (e *wsError) Error() string { return e.text }
 
-// Codes of RFC 6455 7.4.1.
+// Close codes of RFC 6455 7.4.1.
 const (
 	wsProtocol    = 1002
-	wsNoCode      = 1005 // never sent: the close frame was empty
+	wsNoCode      = 1005 // stands for an empty close frame; never sent
 	wsInvalidData = 1007
 	wsTooBig      = 1009
 )
@@ -331,50 +328,49 @@ func wsMistake(text string) *wsError { return &wsError{wsProtocol, text} }
 type wsKind uint8
 
 const (
-	wsNone wsKind = iota // more bytes are needed, unless some were consumed
-	wsData               // a piece of a message
-	wsPing               // to be answered with a pong that has its payload
-	wsPong
-	wsClose // nothing comes after it
+	wsNone  wsKind = iota // no event; with no byte consumed, more input is needed
+	wsData                // a piece of a message
+	wsPing                // a ping, to be answered by a pong with the same payload
+	wsPong                // a pong
+	wsClose               // a close frame, the client's last
 )
 
 // wsEvent is what next has found. payload is valid until the next call for any
 // decoder with the same pool.
 type wsEvent struct {
 	kind    wsKind
-	text    bool // wsData: of a text message
-	first   bool // wsData: the message begins
-	last    bool // wsData: the message ends; payload may be empty then
-	code    uint16
-	payload []byte
-	reason  string
+	text    bool   // wsData: the message is text
+	last    bool   // wsData: the message ends with this piece, which may be empty
+	code    uint16 // wsClose: the close code, or wsNoCode
+	payload []byte // wsData, wsPing, wsPong
+	reason  string // wsClose: the close reason
 }
 
-// wsDecoder takes the frames of one client apart.
+// wsDecoder decodes the frames of one client.
 type wsDecoder struct {
-	limit   int64   // of one message, inflated
-	pool    *wsPool // of the worker
-	left    int64   // payload of this frame that has not come yet
-	total   int64   // of this message so far; begins anew when it is inflated
-	control []byte  // payload of a control frame that has come in part
-	packed  []byte  // compressed bytes of this message
-	flate   *wsInflater
+	limit   int64       // largest size of one message, inflated
+	pool    *wsPool     // buffers and inflaters of the worker
+	left    int64       // bytes of the current frame's payload still to come
+	total   int64       // bytes of the current message; restarts when inflating
+	control []byte      // payload so far of an incomplete control frame
+	packed  []byte      // compressed bytes of the current message
+	flate   *wsInflater // inflates the current message, nil until it is complete
 
-	head     [maxWSHead]byte
-	headed   uint8  // bytes of head that are there
-	opcode   uint8  // of this frame
-	mask     uint32 // its next byte is the lowest
-	fin      bool   // this frame ends its message
-	deflate  bool   // messages may be compressed
-	message  bool   // one has begun
-	text     bool   // it is text
-	squeezed bool   // it is compressed
-	fresh    bool   // none of it has been reported
-	ended    bool   // a close frame or a mistake: nothing matters any more
-	utf8     utf8State
+	head     [maxWSHead]byte // head of the current frame, perhaps incomplete
+	headed   uint8           // bytes in head
+	opcode   uint8           // opcode of the current frame
+	mask     uint32          // mask, rotated so that the next byte's is lowest
+	fin      bool            // the current frame ends its message
+	deflate  bool            // permessage-deflate is agreed on
+	message  bool            // a message has begun and not ended
+	text     bool            // the current message is text
+	squeezed bool            // the current message is compressed
+	ended    bool            // a close frame or a mistake came: ignore further input
+	utf8     utf8Checker     // checks the current message, if text
 }
 
-// newWSDecoder: limit is that of one message after decompression, 0 for none.
+// newWSDecoder makes a decoder; limit is the largest size of one message after
+// decompression, 0 for no limit.
 func newWSDecoder(limit int64, deflate bool, pool *wsPool) *wsDecoder {
 	if limit <= 0 {
 		limit = math.MaxInt64
@@ -382,12 +378,12 @@ func newWSDecoder(limit int64, deflate bool, pool *wsPool) *wsDecoder {
 	return &wsDecoder{limit: limit, deflate: deflate, pool: pool}
 }
 
-// next consumes n bytes at the front of in, which it changes, and reports at
-// most one event. It wants to be called with the rest, an empty one too, until
-// it consumes nothing and reports nothing.
+// next consumes n bytes at the front of in, unmasking them in place, and reports
+// at most one event. The caller passes the rest, even if empty, until next
+// consumes nothing and reports nothing.
 func (d *wsDecoder) next(in []byte) (n int, e wsEvent, bad *wsError) {
 	switch {
-	case d.ended: // RFC 6455 5.5.1, 7.1.7
+	case d.ended: // input after the end is ignored (RFC 6455 5.5.1, 7.1.7)
 		return len(in), e, nil
 	case d.flate != nil:
 		e, bad = d.inflate()
@@ -403,8 +399,8 @@ func (d *wsDecoder) next(in []byte) (n int, e wsEvent, bad *wsError) {
 	return n, e, bad
 }
 
-// release gives back what the decoder has, which is at its end. That of a
-// connection which ends otherwise may be released, too.
+// release returns the decoder's buffers to the pool and ends decoding. A second
+// call does nothing.
 func (d *wsDecoder) release() {
 	if d.flate != nil {
 		d.pool.giveInflater(d.flate)
@@ -412,7 +408,7 @@ func (d *wsDecoder) release() {
 	d.flate, d.packed, d.control, d.ended = nil, nil, nil, true
 }
 
-// held is the memory that it has of its own.
+// held is the memory that the decoder holds beyond the struct, in bytes.
 func (d *wsDecoder) held() int {
 	if d.flate != nil {
 		return cap(d.packed) + inflaterCost
@@ -448,8 +444,8 @@ func (d *wsDecoder) step(in []byte) (n int, e wsEvent, bad *wsError) {
 	return n, e, bad
 }
 
-// takeHead gathers the head of a frame and says whether it is whole. It is
-// judged as early as it can be.
+// takeHead collects the head of a frame; ok reports whether the head is
+// complete. The first two bytes are judged before the rest has arrived.
 func (d *wsDecoder) takeHead(in []byte) (n int, ok bool, bad *wsError) {
 	want := 2
 	for {
@@ -479,7 +475,7 @@ func (d *wsDecoder) takeHead(in []byte) (n int, ok bool, bad *wsError) {
 	return n, true, nil
 }
 
-// wsHeadLen is the length of a client's frame head by its second byte.
+// wsHeadLen is the length of a client's frame head, given its second byte.
 func wsHeadLen(second byte) int {
 	switch second &^ wsMasked {
 	case 126:
@@ -490,8 +486,8 @@ func wsHeadLen(second byte) int {
 	return 2 + 4
 }
 
-// frameLen reads the length in a head. The shortest form is the only one (RFC
-// 6455 5.2).
+// frameLen reads the payload length in a head. Only the shortest form of a
+// length is allowed (RFC 6455 5.2).
 func frameLen(head []byte) (int64, *wsError) {
 	switch head[1] &^ wsMasked {
 	case 126:
@@ -522,7 +518,7 @@ func (d *wsDecoder) checkHead(first, second byte) *wsError {
 	case first&wsRSV23 != 0:
 		return wsMistake("reserved bits are set")
 	case first&wsRSV1 != 0 && (!d.deflate || op != opText && op != opBinary):
-		return wsMistake("reserved bits are set") // RFC 7692 6.1: of the first frame only
+		return wsMistake("reserved bits are set") // only a message's first frame has RSV1 (RFC 7692 6.1)
 	case second&wsMasked == 0:
 		return wsMistake("frame is not masked")
 	case op >= opClose && first&wsFin == 0:
@@ -537,14 +533,14 @@ func (d *wsDecoder) checkHead(first, second byte) *wsError {
 	return nil
 }
 
-// begin enters a frame, the length of which is known.
+// begin starts a frame after its head has been read.
 func (d *wsDecoder) begin(first byte) *wsError {
 	if d.opcode = first & 0x0f; d.opcode >= opClose {
 		return nil
 	}
 	d.fin = first&wsFin != 0
 	if d.opcode != opContinuation {
-		d.message, d.fresh, d.total, d.utf8 = true, true, 0, utf8Whole
+		d.message, d.total, d.utf8 = true, 0, utf8Checker{}
 		d.text, d.squeezed = d.opcode == opText, first&wsRSV1 != 0
 		if d.squeezed && d.left > 0 {
 			d.packed = d.pool.takePacked()
@@ -552,8 +548,8 @@ func (d *wsDecoder) begin(first byte) *wsError {
 	}
 	limit := d.limit
 	if d.squeezed && limit < math.MaxInt64/2 {
-		// What cannot be compressed grows, with zlib's oddest settings by an
-		// eighth, and may be sent so.
+		// Incompressible data grows by compression, with zlib's least favourable
+		// settings by an eighth. Twice that, and room for a short message, pass.
 		limit += limit>>2 + 64
 	}
 	if d.left > limit-d.total {
@@ -565,24 +561,21 @@ func (d *wsDecoder) begin(first byte) *wsError {
 
 func wsOversize() *wsError { return &wsError{wsTooBig, "message is too big"} }
 
-// data reports a piece of a message that is not compressed, or no longer.
+// data reports a piece of a message, inflated if the message was compressed.
 func (d *wsDecoder) data(p []byte, last bool) (e wsEvent, bad *wsError) {
 	if d.text {
-		d.utf8 = d.utf8.through(p)
-		if d.utf8 == utf8Bad || last && d.utf8 != utf8Whole {
+		if !d.utf8.add(p) || last && !d.utf8.whole() {
 			return e, &wsError{wsInvalidData, "text is not UTF-8"}
 		}
 	}
 	if len(p) == 0 && !last {
 		return e, nil
 	}
-	e = wsEvent{kind: wsData, payload: p, text: d.text, first: d.fresh, last: last}
-	d.fresh = false
 	d.message = !last
-	return e, nil
+	return wsEvent{kind: wsData, payload: p, text: d.text, last: last}, nil
 }
 
-// takeControl reports a control frame when it is whole.
+// takeControl reports a control frame once the frame is complete.
 func (d *wsDecoder) takeControl(p []byte) (e wsEvent, bad *wsError) {
 	if d.left > 0 || len(d.control) > 0 {
 		d.control = append(d.control, p...)
@@ -619,22 +612,23 @@ func closeEvent(p []byte) (e wsEvent, bad *wsError) {
 	return wsEvent{kind: wsClose, code: code, reason: string(p[2:])}, nil
 }
 
-// validCloseCode says whether a close frame may have this code: those that
-// IANA has registered for it, and the ranges of RFC 6455 7.4.2 for libraries
-// and applications.
+// validCloseCode reports whether a close frame may have this code: a code that
+// IANA has registered for close frames, or a code from the ranges of RFC 6455
+// 7.4.2 for libraries and applications.
 func validCloseCode(code uint16) bool {
 	switch {
 	case code < 1000, code >= 5000:
 		return false
 	case code >= 3000:
 		return true
-	case code > 1014: // 1015 is what an API says after TLS has failed
+	case code > 1014: // 1015 reports a TLS failure to an application, never on the wire
 		return false
 	}
 	return code < 1004 || code > 1006
 }
 
-// inflate reports the next piece of a compressed message that is whole.
+// inflate reports the next piece of a compressed message. All of the message's
+// compressed bytes have arrived.
 func (d *wsDecoder) inflate() (e wsEvent, bad *wsError) {
 	p, last, err := d.flate.read()
 	if err != nil {
@@ -652,8 +646,8 @@ func (d *wsDecoder) inflate() (e wsEvent, bad *wsError) {
 	return e, nil
 }
 
-// unmask applies a mask (RFC 6455 5.3), of which the lowest byte is next, and
-// returns it as it goes on.
+// unmask applies a mask (RFC 6455 5.3) to p, beginning with the mask's lowest
+// byte, and returns the mask rotated for the bytes after p.
 func unmask(p []byte, mask uint32) uint32 {
 	wide := uint64(mask)<<32 | uint64(mask)
 	for len(p) >= 32 {
@@ -675,132 +669,51 @@ func unmask(p []byte, mask uint32) uint32 {
 	return mask
 }
 
-// utf8State is where in a character a text has been cut: a row of utf8Next, as
-// the shift that finds it. Its zero value is between two characters.
-type utf8State uint8
-
-// The rows: how many bytes of a character are to come, or what has begun it
-// where that narrows the next byte (RFC 3629 4).
-const (
-	utf8Whole utf8State = 6 * iota
-	utf8One
-	utf8Two
-	utf8Three
-	utf8E0 // overlong below A0
-	utf8ED // surrogates from A0 on
-	utf8F0 // overlong below 90
-	utf8F4 // beyond U+10FFFF from 90 on
-	utf8Bad
-	utf8Rows
-)
-
-// utf8Next has, for a byte, the state after it for each state before it, six
-// bits each. A load that depends on nothing and a shift for each byte are twice
-// as fast as utf8.Valid, or more, where a text is not all ASCII.
-var utf8Next = func() (t [256]uint64) {
-	for c := range t {
-		for s := utf8Whole; s < utf8Rows; s += utf8One {
-			t[c] |= uint64(s.after(byte(c))) << s
-		}
-	}
-	return t
-}()
-
-// after is the table's source: the state that c leads to. What no byte can make
-// good again is bad at once, not when the character is complete.
-func (s utf8State) after(c byte) utf8State {
-	within := func(low, high byte, next utf8State) utf8State {
-		if low <= c && c <= high {
-			return next
-		}
-		return utf8Bad
-	}
-	switch s {
-	case utf8Bad:
-		return utf8Bad
-	case utf8One:
-		return within(0x80, 0xbf, utf8Whole)
-	case utf8Two:
-		return within(0x80, 0xbf, utf8One)
-	case utf8Three:
-		return within(0x80, 0xbf, utf8Two)
-	case utf8E0:
-		return within(0xa0, 0xbf, utf8One)
-	case utf8ED:
-		return within(0x80, 0x9f, utf8One)
-	case utf8F0:
-		return within(0x90, 0xbf, utf8Two)
-	case utf8F4:
-		return within(0x80, 0x8f, utf8Two)
-	}
-	switch {
-	case c < 0x80:
-		return utf8Whole
-	case c == 0xe0:
-		return utf8E0
-	case c == 0xed:
-		return utf8ED
-	case c == 0xf0:
-		return utf8F0
-	case c == 0xf4:
-		return utf8F4
-	case c < 0xc2 || c > 0xf4: // C0 and C1 would be overlong
-		return utf8Bad
-	case c < 0xe0:
-		return utf8One
-	case c < 0xf0:
-		return utf8Two
-	}
-	return utf8Three
+// utf8Checker checks that a text which arrives in pieces is UTF-8. Its zero
+// value is ready.
+type utf8Checker struct {
+	cut  [utf8.UTFMax]byte // beginning of a character that the last piece has cut in two
+	have uint8             // bytes of cut
 }
 
-// through returns the state after p.
-func (s utf8State) through(p []byte) utf8State {
-	row := uint64(s) // its six low bits; a shift looks at no others
-	for len(p) >= 8 {
-		if row&63 == uint64(utf8Whole) {
-			n := asciiLen(p)
-			if p = p[n:]; len(p) < 8 {
-				break
+// whole reports whether the last piece ended with a complete character.
+func (u *utf8Checker) whole() bool { return u.have == 0 }
+
+// add reports whether the text is UTF-8 so far. A piece is refused as soon as no
+// further byte could make the text valid, not when the character is complete.
+func (u *utf8Checker) add(p []byte) bool {
+	for u.have > 0 && len(p) > 0 {
+		u.cut[u.have] = p[0]
+		u.have++
+		p = p[1:]
+		if b := u.cut[:u.have]; utf8.FullRune(b) {
+			if !utf8.Valid(b) {
+				return false
 			}
+			u.have = 0
 		}
-		row = utf8Next[p[0]] >> (row & 63)
-		row = utf8Next[p[1]] >> (row & 63)
-		row = utf8Next[p[2]] >> (row & 63)
-		row = utf8Next[p[3]] >> (row & 63)
-		row = utf8Next[p[4]] >> (row & 63)
-		row = utf8Next[p[5]] >> (row & 63)
-		row = utf8Next[p[6]] >> (row & 63)
-		row = utf8Next[p[7]] >> (row & 63)
-		p = p[8:]
 	}
-	for _, c := range p {
-		row = utf8Next[c] >> (row & 63)
-	}
-	return utf8State(row & 63)
-}
-
-// asciiLen returns the length of the ASCII in front of p, in words of eight.
-func asciiLen(p []byte) (n int) {
-	const tops = 0x8080808080808080
-	for ; len(p)-n >= 32; n += 32 {
-		q := p[n : n+32 : n+32]
-		if (binary.LittleEndian.Uint64(q)|binary.LittleEndian.Uint64(q[8:])|
-			binary.LittleEndian.Uint64(q[16:])|binary.LittleEndian.Uint64(q[24:]))&tops != 0 {
+	end := len(p)
+	for n := 1; n < utf8.UTFMax && n <= len(p); n++ {
+		if last := p[len(p)-n:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				end -= n
+			}
 			break
 		}
 	}
-	for ; len(p)-n >= 8 && binary.LittleEndian.Uint64(p[n:])&tops == 0; n += 8 {
+	if end < len(p) {
+		u.have = uint8(copy(u.cut[:], p[end:]))
 	}
-	return n
+	return utf8.Valid(p[:end])
 }
 
-// wsPool is what the connections of one worker share. Its zero value is ready.
+// wsPool is shared by the WebSockets of one worker. Its zero value is ready.
 type wsPool struct {
-	inflaters []*wsInflater
-	packed    []byte // spare, for a short message
-	deflater  *flate.Writer
-	out       wsBuffer // of deflater
+	inflaters []*wsInflater // idle inflaters
+	packed    []byte        // spare buffer for the compressed bytes of a message
+	deflater  *flate.Writer // the one deflater, nil before its first use
+	out       wsBuffer      // where deflater writes to
 }
 
 func (p *wsPool) takeInflater(packed []byte) *wsInflater {
@@ -834,26 +747,28 @@ func (p *wsPool) givePacked(b []byte) {
 	}
 }
 
-// wsTail is what a sender leaves out at the end of a message (RFC 7692 7.2.1),
-// an empty block, and another that says that it is the last: without it the
-// end of a message and the middle of one would look alike.
+// wsTail is the empty block that a sender removes from the end of a compressed
+// message (RFC 7692 7.2.1).
 const wsTail = "\x00\x00\xff\xff"
 
+// wsTailEnd restores wsTail and adds an empty block marked as the last, so that
+// the inflater can tell the end of a message from a pause in the middle.
 var wsTailEnd = []byte(wsTail + "\x01\x00\x00\xff\xff")
 
-// wsNothing is an empty message (RFC 7692 7.2.3.6). Some send less.
+// wsNothing is the compressed form of an empty message (RFC 7692 7.2.3.6). Some
+// clients send no bytes at all instead.
 var wsNothing = []byte{0}
 
-// wsPacked is a compressed message with the tail it was sent without. It gives
-// single bytes, so that the inflater takes none that it does not need.
+// wsPacked reads a compressed message and then wsTailEnd. As an io.ByteReader,
+// wsPacked lets the inflater take no more bytes than the inflater needs.
 type wsPacked struct {
 	b      []byte
-	at     int
-	end    int // how far it may be read by now
-	tailed bool
+	at     int  // bytes of b already read
+	end    int  // bytes of b that may be read so far
+	tailed bool // b is wsTailEnd
 }
 
-// more looks for something to read.
+// more makes sure that at least one byte can be read.
 func (p *wsPacked) more() error {
 	switch {
 	case p.at < p.end:
@@ -889,10 +804,10 @@ func (p *wsPacked) Read(b []byte) (int, error) {
 
 // wsInflater inflates one message at a time.
 type wsInflater struct {
-	r    io.ReadCloser
-	from wsPacked
-	made int64 // bytes that have come out
-	out  [maxWSPiece]byte
+	r    io.ReadCloser    // Go's inflater, reading from
+	from wsPacked         // the compressed message
+	made int64            // bytes inflated so far
+	out  [maxWSPiece]byte // the current piece
 }
 
 func (z *wsInflater) start(packed []byte) {
@@ -904,22 +819,22 @@ func (z *wsInflater) start(packed []byte) {
 
 func (z *wsInflater) rewind() { z.r.(flate.Resetter).Reset(&z.from, nil) }
 
-// read fills out, as far as there is something to fill it with.
+// read inflates up to one full out; last reports that the message is complete.
 func (z *wsInflater) read() (p []byte, last bool, err error) {
 	n := 0
 	for n < len(z.out) {
-		// The first bytes of a message may come to nothing, and after them eleven
-		// of twelve: that is what some pay for a flush after every byte. Megabytes
-		// of empty blocks would hold up the worker for seconds.
+		// Bound the input by the output: megabytes of empty blocks would keep the
+		// worker busy for seconds. Beyond idlePacked, 12 compressed bytes must give
+		// at least one; a sender that flushes after every byte needs that much.
 		z.from.end = int(min(int64(len(z.from.b)), idlePacked+12*z.made))
 		k, err := z.r.Read(z.out[n:])
 		n += k
 		z.made += int64(k)
 		switch {
 		case err == io.EOF && z.from.at == len(z.from.b):
-			return z.out[:n], true, nil // the tail has been read, or was not needed
+			return z.out[:n], true, nil // the tail has been read, or the data ended itself
 		case err == io.EOF:
-			z.rewind() // a block was marked as the last one (RFC 7692 7.2.3.4)
+			z.rewind() // a sender may mark any block as the last (RFC 7692 7.2.3.4)
 		case err != nil:
 			return nil, false, err
 		}
@@ -944,8 +859,8 @@ func appendWSHead(b []byte, opcode byte, fin, compressed bool, n int) []byte {
 	return binary.BigEndian.AppendUint64(append(b, opcode, 127), uint64(n))
 }
 
-// appendWSClose appends a close frame. 1005 stands for one that says nothing.
-// A reason that is too long is cut between two characters.
+// appendWSClose appends a close frame, an empty frame for wsNoCode. A reason that
+// is too long for a control frame is cut between two characters.
 func appendWSClose(b []byte, code uint16, reason string) []byte {
 	if code == wsNoCode {
 		return appendWSHead(b, opClose, true, false, 0)
@@ -960,7 +875,7 @@ func appendWSClose(b []byte, code uint16, reason string) []byte {
 	return append(binary.BigEndian.AppendUint16(b, code), reason...)
 }
 
-// wsBuffer is where a deflater writes to.
+// wsBuffer is the io.Writer of a deflater.
 type wsBuffer struct{ b []byte }
 
 func (w *wsBuffer) Write(p []byte) (int, error) {
@@ -968,14 +883,14 @@ func (w *wsBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// wsDeflater makes compressed frames of a message that is given in pieces. It
-// is but a few bytes: between two pieces nothing is kept for them, so that any
-// number of messages can be under way at a time. That costs little, as pieces
-// are long when there are many.
+// wsDeflater makes compressed frames of a message that is given in pieces. No
+// compression state is kept between pieces, so that any number of messages can
+// be in progress with one deflater. Compression suffers little: a message in
+// several pieces has long pieces.
 type wsDeflater struct {
 	pool   *wsPool
-	opcode byte // of the next frame
-	first  bool // which is the message's first
+	opcode byte // opcode of the next frame
+	first  bool // the next frame is the message's first
 }
 
 // begin begins a message.
@@ -987,8 +902,8 @@ func (z *wsDeflater) begin(b []byte, text bool) []byte {
 	return b
 }
 
-// piece appends a frame. The head can be told only after its payload, which
-// then makes room for it.
+// piece appends a frame. The length in the head is known only after compression,
+// so the payload is compressed first and then moved behind the head.
 func (z *wsDeflater) piece(b []byte, p []byte, last bool) []byte {
 	at := len(b)
 	b = z.pool.deflate(b, p)
@@ -1005,11 +920,11 @@ func (z *wsDeflater) piece(b []byte, p []byte, last bool) []byte {
 	return b
 }
 
-// deflate appends p compressed, up to a byte's end.
+// deflate appends in compressed, flushed to a byte boundary.
 func (p *wsPool) deflate(b, in []byte) []byte {
 	p.out.b = b
 	if p.deflater == nil {
-		p.deflater, _ = flate.NewWriter(&p.out, flate.BestSpeed) // fails for other levels only
+		p.deflater, _ = flate.NewWriter(&p.out, flate.BestSpeed) // an error means an invalid level
 	} else {
 		p.deflater.Reset(&p.out)
 	}

@@ -112,7 +112,7 @@ func (r *wsReader) feed(in []byte) {
 func (r *wsReader) take(e wsEvent) {
 	switch e.kind {
 	case wsData:
-		if e.first == r.open || r.open && e.text != r.text || len(e.payload) == 0 && !e.last {
+		if r.open && e.text != r.text || len(e.payload) == 0 && !e.last {
 			r.failf("piece %+v of a message that is open: %v", e, r.open)
 		}
 		r.pieces++
@@ -558,16 +558,17 @@ func TestUnmask(t *testing.T) {
 	}
 }
 
-// TestUTF8State compares with the library, over everything of three bytes that
+// TestUTF8Checker compares with the library, over everything of three bytes that
 // may matter, in pieces.
-func TestUTF8State(t *testing.T) {
+func TestUTF8Checker(t *testing.T) {
 	some := []byte{0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee, 0xef,
 		0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff}
 	n := len(some)
 	for i := range n * n * n * n {
 		p := []byte{some[i%n], some[i/n%n], some[i/n/n%n], some[i/n/n/n]}
 		for cut := range 4 {
-			if ok := utf8Whole.through(p[:cut]).through(p[cut:]) == utf8Whole; ok != utf8.Valid(p) {
+			var u utf8Checker
+			if ok := u.add(p[:cut]) && u.add(p[cut:]) && u.whole(); ok != utf8.Valid(p) {
 				t.Fatalf("%x cut at %d: %v", p, cut, ok)
 			}
 		}
@@ -580,7 +581,8 @@ func TestUTF8State(t *testing.T) {
 		for _, end := range []string{"", "\x80", "\x80\x80", "\x80\x80\x80", "\xa0\x80", "\x90\x80\x80"} {
 			hope = hope || utf8.Valid(append(p[:3:3], end...))
 		}
-		if ok := utf8Whole.through(p) != utf8Bad; ok != hope {
+		var u utf8Checker
+		if ok := u.add(p); ok != hope {
 			t.Fatalf("%x: %v", p, ok)
 		}
 	}
