@@ -1,16 +1,14 @@
 package main
 
-// Where the values of settings come from: the one path by which defaults,
-// environment, configuration file and flags become checked values. What can be
-// set is in the table of settings.go, what kinds of values there are in kind.go,
-// and how a command line is read in flag.go.
+// Where the values of settings come from: defaults, environment, configuration
+// file and command line, and how their text becomes checked values. The table of
+// settings is in settings.go, the kinds of values are in kind.go.
 
 import (
 	"cmp"
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"net/netip"
 	"os"
 	"reflect"
@@ -23,24 +21,27 @@ import (
 
 // config is one validated set of settings.
 type config struct {
-	given  map[string]any // checked values that sources gave, by name of the setting
-	values []any          // of each row of the table, given or by default
-	// The fields of settings repeat values as Go wants them; put alone fills them.
+	given  map[string]any // checked values from all sources, by name of the setting
+	values []any          // checked value of each row of the table, given or default
 
 	positional    string // the application named on the command line
-	help, version bool   // --help and --version: nothing else was read
+	help, version bool   // --help or --version was given; no setting was read
 
 	// Facts for workers, which the caller of loadConfig adds.
 	startDir   string
 	argv       []string
-	credential *syscall.Credential // what workers switch to, nil for no change
-	// said has what a configuration file says in other ways than by settings, and
-	// what could not be sent as the value of a setting (said in wsgi.py).
+	credential *syscall.Credential // user and groups of the workers, nil for ours
+
+	// said holds what a configuration file says other than by settings, and values
+	// of settings that marshal cannot express (said in wsgi.py).
 	said      map[string]any
 	logs      bool     // Python makes the logs
-	logLevel  logLevel // what the loggers of that Python want to have
-	logAccess bool     // those loggers want the access log
-	counted   bool     // hooks look at requests, and at their number on a connection
+	logLevel  logLevel // lowest level that Python's loggers accept
+	logAccess bool     // Python's loggers accept access records
+	counted   bool     // a hook sees requests, and their number on the connection
+
+	// The fields below are the values of settings in Go's types; put alone fills
+	// them, by the table's field functions.
 
 	// Config File, Server Socket
 	configFile, wsgiApp string
@@ -55,7 +56,7 @@ type config struct {
 	timeout, requestTimeout, gracefulTimeout time.Duration
 	keepalive, wsPingInterval, wsPingTimeout time.Duration
 	wsPerMessageDeflate                      string
-	python                                   string // "" look for one
+	python                                   string // "" to search for an interpreter
 
 	// Security, Slow Clients
 	limitRequestLine, limitRequestFields, limitRequestFieldSize int
@@ -91,13 +92,13 @@ type config struct {
 	accesslog, accessLogFormat, errorlog, loglevel string
 	captureOutput, enableStdioInheritance          bool
 	accessLogJSON, accessOffSyslog                 bool
-	loggerClass                                    string // "" for a class that was given as an object
+	loggerClass                                    string // "" if given as a class object
 	logconfig, logconfigJSON                       string
 	syslog, backlogMetric                          bool
 	syslogAddr, syslogPrefix, syslogFacility       string
 	metrics                                        string
 	statsdHost, statsdPrefix, dogstatsdTags        string
-	syslogTo, statsdTo                             string // addresses that resolveLogs has found
+	syslogTo, statsdTo                             string // addresses found by resolveLogs
 
 	// SSL, Process Naming
 	certfile, keyfile, caCerts, ciphers string
@@ -106,7 +107,7 @@ type config struct {
 	procName, defaultProcName           string
 }
 
-// trustList is a set of peers: every one, or those inside the networks.
+// trustList is a set of peers: all peers, or the peers inside some networks.
 type trustList struct {
 	all  bool
 	nets []netip.Prefix
@@ -126,7 +127,8 @@ func (t trustList) has(addr netip.Addr) bool {
 	return false
 }
 
-// startError ends the program with a status; all of its text goes to standard error.
+// startError ends the program with an exit status, after its text is printed on
+// standard error.
 type startError struct {
 	status int
 	text   string
@@ -134,36 +136,35 @@ type startError struct {
 
 func (e *startError) Error() string { return e.text }
 
-// settingError reports a wrong value of any source but a configuration file.
+// settingError reports a wrong value from any source except a configuration file.
 func settingError(err error) error {
 	return &startError{exitFailure, fmt.Sprintf("\nError: %v\n", err)}
 }
 
-// bootError reports a value that turns out wrong when the arbiter starts.
+// bootError reports a value that only the start of the arbiter proves wrong.
 func bootError(err error) error {
 	return &startError{exitFailure, fmt.Sprintf("\nError: %v\n\n", err)}
 }
 
-// plainSentence is the text of an error as a part of another line.
+// plainSentence is the text of an error, for use within another line.
 func plainSentence(err error) string {
 	return strings.TrimSuffix(strings.TrimPrefix(err.Error(), "gunicorn: "), "\n")
 }
 
-// sentence is a start-up error in our own words, where Gunicorn has none or shows a
-// traceback.
+// sentence is a start-up error in our own words, for cases in which Gunicorn has
+// no message or prints a traceback.
 func sentence(format string, args ...any) error {
 	return &startError{exitFailure, "gunicorn: " + fmt.Sprintf(format, args...) + "\n"}
 }
 
 // loadConfig reads every source, weakest first: defaults, environment,
-// configuration file, GUNICORN_CMD_ARGS, command line. args is argv without
-// the program's name, env the environment and dir the directory we were
-// started in. eval runs a configuration file, PATH or python:MODULE, and
-// returns what read_config does; an error of eval is returned unchanged. The
-// settings that eval gets are the early ones and the defaults of the rest.
+// configuration file, GUNICORN_CMD_ARGS, command line. args is argv without the
+// program's name, env the environment, and dir the directory at the start. eval
+// runs a configuration file, PATH or python:MODULE, and returns the result of
+// read_config; its settings are the early settings and the defaults of the rest.
 //
-// Any other error is a *startError. Each value that a source gives must be right,
-// also where a stronger source has another value.
+// An error of eval is returned unchanged; any other error is a *startError. Each
+// value is checked, even if a stronger source overrides the value.
 func loadConfig(args, env []string, dir string, eval func(c *config, spec string) (map[string]any, error)) (*config, error) {
 	line, err := parseFlags(args)
 	if err != nil {
@@ -226,7 +227,7 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	return c, c.checkBoot()
 }
 
-// checkBoot checks what Gunicorn does not check before its arbiter starts.
+// checkBoot makes the checks that Gunicorn makes when its arbiter starts.
 func (c *config) checkBoot() error {
 	for _, s := range c.bind {
 		if _, err := parseBind(s); err != nil {
@@ -256,8 +257,8 @@ func (c *config) checkBoot() error {
 	return c.checkTLS()
 }
 
-// fill stores the values of the sources, of which the last to name a setting
-// counts, and the defaults of all other settings.
+// fill stores the values of the sources, and the defaults of settings that no
+// source gives. The last source that gives a setting counts.
 func (c *config) fill(at *start, sources ...map[string]any) error {
 	c.given, c.values = map[string]any{}, make([]any, len(settings))
 	for _, source := range sources {
@@ -268,11 +269,12 @@ func (c *config) fill(at *start, sources ...map[string]any) error {
 			c.put(i, v)
 		}
 	}
-	// Defaults come last: some depend on what was given.
+	// Defaults come last because some depend on other settings.
 	return c.putDefaults(at, func(*setting) bool { return true })
 }
 
-// putDefaults stores the defaults of rows that nobody has given a value.
+// putDefaults stores the defaults of the rows that which accepts and that no
+// source has given.
 func (c *config) putDefaults(at *start, which func(r *setting) bool) error {
 	for i := range settings {
 		r := &settings[i]
@@ -302,7 +304,7 @@ func (c *config) defaultOf(r *setting, at *start) (any, error) {
 	return r.check(v, at)
 }
 
-// check gives the value of any source its one form.
+// check validates a value from any source and returns its canonical form.
 func (r *setting) check(v any, at *start) (any, error) {
 	v, err := r.kind.value(v, at)
 	if err == nil && !validText(v) {
@@ -311,7 +313,8 @@ func (r *setting) check(v any, at *start) (any, error) {
 	return v, err
 }
 
-// put stores a checked value.
+// put stores a checked value. It returns false if the value does not fit the
+// setting's field, which may happen when another process sent the value.
 func (c *config) put(i int, v any) bool {
 	c.values[i] = v
 	if settings[i].field == nil {
@@ -339,7 +342,7 @@ func validText(v any) bool {
 	return true
 }
 
-// parse turns what a user would type into a value to check.
+// parse turns text, as a user types it, into a value for check.
 func (r *setting) parse(text string) (any, error) {
 	switch {
 	case r.kind.text != nil:
@@ -376,8 +379,8 @@ func fromEnvironment(at *start) (map[string]any, error) {
 	return values, nil
 }
 
-// fromFile finds the configuration file, has it run, and takes the variables
-// that are settings.
+// fromFile finds the configuration file, runs the file by eval, and returns the
+// checked values of the variables that are settings.
 func (c *config) fromFile(spec string, at *start, eval func(*config, string) (map[string]any, error)) (map[string]any, error) {
 	module := strings.HasPrefix(spec, "python:")
 	if spec == "" {
@@ -395,14 +398,14 @@ func (c *config) fromFile(spec string, at *start, eval func(*config, string) (ma
 	if err != nil {
 		return nil, err
 	}
-	if err := c.hear(globals[saidKey]); err != nil {
+	if err := c.keepSaid(globals[saidKey]); err != nil {
 		return nil, err
 	}
 	values := map[string]any{}
 	for i := range settings {
 		r := &settings[i]
 		v, ok := globals[r.name]
-		// A class of these packages counts as its name does.
+		// A class object of these packages counts like the class's name.
 		if bases := c.bases(r.name); len(bases) > 0 && (strings.HasPrefix(bases[0], "gunicorn.") || strings.HasPrefix(bases[0], "uvicorn")) {
 			v = bases[0]
 		}
@@ -417,8 +420,8 @@ func (c *config) fromFile(spec string, at *start, eval func(*config, string) (ma
 	return values, nil
 }
 
-// meant tells a value for a setting that is ours from a variable of a file that
-// has the setting's name by chance.
+// meant reports whether a variable of a configuration file is meant for a setting
+// that Gunicorn does not have, or has the setting's name by chance.
 func (r *setting) meant(v any) bool {
 	switch v.(type) {
 	case string, bool:
@@ -430,8 +433,8 @@ func (r *setting) meant(v any) bool {
 	return false
 }
 
-// fromFlags are the values of command lines, weakest first: of early settings,
-// or of the others.
+// fromFlags returns the checked values of command lines, given weakest first:
+// either of the early settings or of the others.
 func fromFlags(lines []*flagValues, at *start, early bool) (map[string]any, error) {
 	values := map[string]any{}
 	for _, line := range lines {
@@ -450,7 +453,7 @@ func fromFlags(lines []*flagValues, at *start, early bool) (map[string]any, erro
 	return values, nil
 }
 
-// checkSupported refuses what would be ignored in silence.
+// checkSupported refuses settings that would otherwise be ignored silently.
 func (c *config) checkSupported(at *start) error {
 	for i := range settings {
 		r := &settings[i]
@@ -472,123 +475,11 @@ func (c *config) checkSupported(at *start) error {
 	return nil
 }
 
-// foreignClass says what is wrong with a worker class that is not made here:
-// which class was meant, what kind of workers the class is for, or nothing better.
-func (c *config) foreignClass(r *setting) error {
-	name, why := c.workerClass, ""
-	names := c.bases(r.name)
-	if name != "" {
-		if meant := nearest(name, r.accepts); meant != "" {
-			return sentence("%s: %s is not a worker class; did you mean %s?", r.name, pyRepr(name), meant)
-		}
-		names = append([]string{name}, names...)
-	}
-	for i, name := range names {
-		what := familyOf(name).what
-		switch {
-		case what == "":
-			continue
-		case i == 0:
-			why = name + " is a class of workers for " + what + "; "
-		default:
-			why = names[0] + " is derived from a class of workers for " + what + "; "
-		}
-		break
-	}
-	switch {
-	case why != "" || len(names) == 0:
-	case !strings.ContainsAny(names[0], ".:"): // the name of a class of Python would have one
-		return sentence("%s: %s is not a worker class; %s", r.name, pyRepr(name), r.unsupported)
-	default:
-		why = printable(names[0]) + " is a class of its own, and workers are not made in Python; "
-	}
-	return sentence("%s: not supported by this server: %s%s", r.name, why, r.unsupported)
-}
-
-// nearest is the one of names that a misspelled name probably means, or "": one
-// that goes on after the name with a dot, or that differs from the name in one
-// place, by at most two letters. Another first letter is no misspelling: wsgi does
-// not mean asgi.
-func nearest(name string, names []string) (best string) {
-	fewest := 3
-	for _, other := range names {
-		a, b := strings.ToLower(name), strings.ToLower(other)
-		if strings.HasPrefix(b, a+".") {
-			return other
-		}
-		replaced := len(a) == len(b) && a[0] != b[0]
-		for a != "" && b != "" && a[0] == b[0] {
-			a, b = a[1:], b[1:]
-		}
-		for a != "" && b != "" && a[len(a)-1] == b[len(b)-1] {
-			a, b = a[:len(a)-1], b[:len(b)-1]
-		}
-		if n := max(len(a), len(b)); n < fewest && !replaced {
-			best, fewest = other, n
-		}
-	}
-	return best
-}
-
-// familyOf finds the family of a class; it has no name for any other class.
-func familyOf(class string) family {
-	class = strings.TrimPrefix(class, "egg:gunicorn#")
-	for _, f := range families {
-		for _, name := range append(strings.Fields(f.classes), f.name) {
-			if class == name || strings.HasSuffix(name, ".") && strings.HasPrefix(class, name) {
-				return f
-			}
-		}
-	}
-	return family{}
-}
-
-// family is the kind of workers that there will be: several threads make gthread
-// of sync.
-func (c *config) family() string {
-	name := familyOf(c.workerClass).name
-	if name == familySync && c.threads > 1 {
-		return familyThread
-	}
-	return name
-}
-
-// className is the worker class as the log has it.
-func (c *config) className() string {
-	if name := c.family(); familyOf(c.workerClass).name != name {
-		return name
-	}
-	return c.workerClass
-}
-
-// concurrency is how many requests a worker runs at once.
-func (c *config) concurrency() int {
-	switch c.family() {
-	case familyThread:
-		return max(1, min(c.threads, lanesMax-1))
-	case familyGevent, familyEventlet:
-		if c.workerConnections > 0 {
-			return min(c.workerConnections, lanesMax-1)
-		}
-		return lanesMax - 1
-	case familyASGI:
-		return math.MaxInt32 // as many as there are connections
-	}
-	return 1
-}
-
-// warnOfThreads tells of a combination that keeps no connection.
-func (c *config) warnOfThreads(log *errorLog) {
-	if c.family() == familyThread && c.keepalive > 0 && c.workerConnections > 0 && c.workerConnections <= c.threads {
-		log.warningf("No keepalived connections can be handled. Check the number of worker connections and threads.")
-	}
-}
-
-// saidKey is where read_config puts what is not a setting.
+// saidKey is the key under which read_config returns all that is not a setting.
 const saidKey = "gunicorn"
 
-// hear keeps what the configuration file has said otherwise than by settings.
-func (c *config) hear(v any) error {
+// keepSaid stores what the configuration file says other than by settings.
+func (c *config) keepSaid(v any) error {
 	c.said, _ = v.(map[string]any)
 	name, ok := c.said["server"].(string)
 	if ok && strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
@@ -597,15 +488,15 @@ func (c *config) hear(v any) error {
 	return nil
 }
 
-// bases are the names of the class that the configuration file gives for a
-// setting as an object, and of those it is derived from.
+// bases returns the names of a class that the configuration file gives as an
+// object for a setting, followed by the names of its base classes.
 func (c *config) bases(name string) []string {
 	classes, _ := c.said["classes"].(map[string]any)
 	list, _ := stringsOf(classes[name])
 	return list
 }
 
-// serverField is the Server field of responses where it is not the usual one.
+// serverField is the Server field of responses, or "" for the default.
 func (c *config) serverField() string {
 	if name, ok := c.said["server"].(string); ok {
 		return "Server: " + name
@@ -613,7 +504,7 @@ func (c *config) serverField() string {
 	return ""
 }
 
-// empty reports whether a value turns nothing on.
+// empty reports whether a value leaves its setting turned off.
 func empty(v any) bool {
 	switch v := v.(type) {
 	case []any:
@@ -632,7 +523,7 @@ func (c *config) app() string {
 	return c.wsgiApp
 }
 
-// name is what the titles of the processes say.
+// name is the server's name in the titles of its processes.
 func (c *config) name() string {
 	if c.procName != "" {
 		return c.procName
@@ -640,7 +531,7 @@ func (c *config) name() string {
 	return c.defaultProcName
 }
 
-// change takes settings that a hook has set, checked like any others.
+// change stores settings that a hook has set, after the usual checks.
 func (c *config) change(changed map[string]any) error {
 	at := &start{dir: c.startDir, env: os.Environ(), app: c.positional}
 	for i := range settings {
@@ -662,8 +553,8 @@ func (c *config) change(changed map[string]any) error {
 	return c.checkBoot()
 }
 
-// encode writes a marshal dict of every setting by name, and what else a
-// worker and its Python want to know.
+// encode returns a marshal dict of every setting by name, and of the other facts
+// that a worker and its Python need.
 func (c *config) encode() []byte {
 	b := []byte{marshalDict}
 	for _, e := range (dict{
@@ -677,13 +568,13 @@ func (c *config) encode() []byte {
 	for i, v := range c.values {
 		b = appendMarshalText(b, settings[i].name)
 		if d, ok := v.(dict); ok && settings[i].kind == anyDict && len(d) > 0 {
-			// Not all of such a dictionary can be expressed: wsgi.py has written
-			// the value, or reads the file again.
+			// Marshal cannot express every value of such a dictionary: wsgi.py has
+			// stored the value in said, or reads the file again.
 			b = appendMarshal(b, c.said[settings[i].name])
 			continue
 		}
 		if v == autoWorkers && settings[i].kind == workerCount {
-			v = int64(c.workers) // one count for all, and a number for Python
+			v = int64(c.workers) // Python expects a number, and the CPUs may change
 		}
 		switch v := v.(type) {
 		case callable:
@@ -703,7 +594,7 @@ func (c *config) encode() []byte {
 	return append(b, marshalDictEnd)
 }
 
-// decodeConfig reads what encode wrote. A dict loses its order.
+// decodeConfig reads the result of encode. A dict loses its order.
 func decodeConfig(b []byte) (*config, error) {
 	v, err := unmarshal(b)
 	if err != nil {
@@ -755,7 +646,7 @@ func (c *config) each(f func(name, value string)) {
 	}
 }
 
-// print writes what --print-config shows.
+// print writes the output of --print-config.
 func (c *config) print(w io.Writer) {
 	width := 0
 	for i := range settings {
@@ -764,54 +655,311 @@ func (c *config) print(w io.Writer) {
 	c.each(func(name, value string) { fmt.Fprintf(w, "%-*s = %s\n", width, name, value) })
 }
 
-// printHelp writes what --help shows: every flag, and no setting without one.
-func printHelp(w io.Writer) {
-	fmt.Fprint(w, "usage: gunicorn [OPTIONS] [APP_MODULE]\n\noptions:\n")
-	for _, o := range options {
-		printFlag(w, strings.Join(o.flags, ", "), o.usage)
-	}
-	section := ""
-	for i := range settings {
-		r := &settings[i]
-		if r.flags == nil {
-			continue
-		}
-		if r.section != section {
-			section = r.section
-			fmt.Fprintf(w, "\n%s:\n", section)
-		}
-		argument := ""
-		switch {
-		case r.kind.optional:
-			argument = " [" + r.meta + "]"
-		case r.meta != "":
-			argument = " " + r.meta
-		}
-		usage := r.usage + " [" + r.def + "]"
-		if r.unsupported != "" && r.accepts == nil {
-			usage = "(not supported) " + r.unsupported
-		}
-		printFlag(w, strings.Join(r.flags, argument+", ")+argument, usage)
-	}
+// Command line --------------------------------------------------------------
+//
+// The command line is read as Python's argparse does, because scripts depend on
+// argparse's habits: options and positionals in any order, arguments attached
+// or separate, short flags joined, prefixes of long flags, and the messages.
+
+// options are the flags that are not settings. Parsing stops at an option that
+// has a field. --man has none, because runCommand handles --man itself.
+var options = []option{
+	{[]string{"-h", "--help"}, "show this help and exit", func(c *config) *bool { return &c.help }},
+	{[]string{"-v", "--version"}, "show the version and exit", func(c *config) *bool { return &c.version }},
+	{[]string{"--man"}, "show the source of the manual and exit", nil},
 }
 
-// printFlag writes flags in one column and their usage in another.
-func printFlag(w io.Writer, flags, usage string) {
-	const column, width = 24, 78
-	line := "  " + flags
-	if len(line) > column-2 {
-		fmt.Fprintln(w, line)
-		line = ""
-	}
-	line += strings.Repeat(" ", column-len(line))
-	for i, word := range strings.Split(usage, " ") {
-		if i > 0 && len(line)+1+len(word) > width {
-			fmt.Fprintln(w, line)
-			line = strings.Repeat(" ", column)
-		} else if i > 0 {
-			line += " "
+type option struct {
+	flags []string
+	usage string
+	field func(c *config) *bool
+}
+
+func usageError(format string, args ...any) error {
+	return &startError{exitUsage, "usage: gunicorn [OPTIONS] [APP_MODULE]\ngunicorn: error: " + fmt.Sprintf(format, args...) + "\n"}
+}
+
+// flagValues is the content of one command line.
+type flagValues struct {
+	app    string         // first positional argument
+	stop   *option        // option at which parsing stopped, nil for none
+	values map[string]any // values by name of the setting, parsed but not checked
+}
+
+// stopped returns settings that hold nothing but the option stop.
+func (f *flagValues) stopped() *config {
+	c := &config{}
+	*f.stop.field(c) = true
+	return c
+}
+
+func (f *flagValues) configFile() string {
+	spec, _ := f.values["config"].(string)
+	return strip(spec)
+}
+
+// word is one argument of a command line after recognise has classified it.
+type word struct {
+	text   string
+	isFlag bool    // the word is a flag, known or not
+	end    bool    // the word is the first --
+	flag   string  // full name of the flag, "" if unknown
+	joined *string // argument in the same word, nil without one
+}
+
+// flagParser parses one command line. As with argparse, only the first group of
+// positionals counts; positionals after a later flag are errors.
+type flagParser struct {
+	flags map[string]flagRow
+	order []string // keys of flags, in the order of the table
+	words []word
+	out   *flagValues
+}
+
+// flagRow is the setting or the option that a flag belongs to.
+type flagRow struct {
+	names string   // all flags of the setting or option, for messages
+	row   *setting // nil for an option
+	stop  *option  // nil for a setting
+}
+
+func parseFlags(args []string) (*flagValues, error) {
+	p := &flagParser{flags: map[string]flagRow{}, out: &flagValues{values: map[string]any{}}}
+	add := func(flags []string, r flagRow) {
+		r.names = strings.Join(flags, "/")
+		for _, f := range flags {
+			p.flags[f] = r
+			p.order = append(p.order, f)
 		}
-		line += word
 	}
-	fmt.Fprintln(w, line)
+	for i := range options {
+		if options[i].field != nil {
+			add(options[i].flags, flagRow{stop: &options[i]})
+		}
+	}
+	for i := range settings {
+		add(settings[i].flags, flagRow{row: &settings[i]})
+	}
+	if err := p.recognise(args); err != nil {
+		return nil, err
+	}
+	return p.out, p.parse()
+}
+
+func (p *flagParser) known(flag string) bool { return p.flags[flag].names != "" }
+
+// recognise decides which arguments are flags, before any flag is evaluated.
+func (p *flagParser) recognise(args []string) error {
+	for i, arg := range args {
+		if !utf8.ValidString(arg) {
+			return sentence("%q is not valid UTF-8", arg)
+		}
+		if arg == "--" {
+			p.words = append(p.words, word{text: arg, end: true})
+			for _, rest := range args[i+1:] {
+				p.words = append(p.words, word{text: rest})
+			}
+			return nil
+		}
+		w, err := p.flagOf(arg)
+		if err != nil {
+			return err
+		}
+		p.words = append(p.words, w)
+	}
+	return nil
+}
+
+func (p *flagParser) flagOf(arg string) (word, error) {
+	w := word{text: arg, isFlag: true}
+	if len(arg) < 2 || arg[0] != '-' {
+		w.isFlag = false
+		return w, nil
+	}
+	name, value, hasValue := strings.Cut(arg, "=")
+	if p.known(arg) {
+		w.flag = arg
+		return w, nil
+	}
+	if hasValue {
+		w.joined = &value
+	}
+	if p.known(name) {
+		w.flag = name
+		return w, nil
+	}
+	if arg[1] != '-' {
+		if p.known(arg[:2]) {
+			rest := arg[2:]
+			w.flag, w.joined = arg[:2], &rest
+			return w, nil
+		}
+	} else {
+		var matches []string
+		for _, f := range p.order {
+			if strings.HasPrefix(f, name) {
+				matches = append(matches, f)
+			}
+		}
+		if len(matches) > 1 {
+			return w, usageError("ambiguous option: %s could match %s", arg, strings.Join(matches, ", "))
+		}
+		if len(matches) == 1 {
+			w.flag = matches[0]
+			return w, nil
+		}
+	}
+	w.isFlag = !negativeNumber(arg) && !strings.Contains(arg, " ")
+	w.joined = nil
+	return w, nil
+}
+
+// negativeNumber reports whether an argument is a number such as -5, not a flag.
+func negativeNumber(s string) bool {
+	whole, fraction, dot := strings.Cut(s[1:], ".")
+	if dot && fraction == "" || !dot && whole == "" {
+		return false
+	}
+	return strings.Trim(whole+fraction, "0123456789") == ""
+}
+
+func (p *flagParser) parse() error {
+	var unknown []string
+	seen := false
+	for i := 0; i < len(p.words) && p.out.stop == nil; {
+		switch {
+		case p.words[i].isFlag && p.words[i].flag == "":
+			unknown = append(unknown, p.words[i].text)
+			i++
+		case p.words[i].isFlag:
+			next, err := p.flag(i)
+			if err != nil {
+				return err
+			}
+			i = next
+		default:
+			var group []string
+			first := ""
+			for found := false; i < len(p.words) && !p.words[i].isFlag; i++ {
+				if group = append(group, p.words[i].text); !p.words[i].end && !found {
+					first, found = p.words[i].text, true
+				}
+			}
+			if !seen {
+				p.out.app, seen = first, true
+			} else {
+				unknown = append(unknown, group...)
+			}
+		}
+	}
+	if unknown != nil && p.out.stop == nil {
+		return usageError("unrecognized arguments: %s", strings.Join(unknown, " "))
+	}
+	return nil
+}
+
+// flag evaluates the flag at word i, the short flags joined to it, and its
+// argument. It returns the index of the next word.
+func (p *flagParser) flag(i int) (int, error) {
+	name, joined := p.words[i].flag, p.words[i].joined
+	i++
+	var alone []string
+	for joined != nil && p.takesNone(name) {
+		if *joined == "" || name[1] == '-' || !p.known("-"+(*joined)[:1]) {
+			return 0, usageError("argument %s: ignored explicit argument %s", p.flags[name].names, pyRepr(*joined))
+		}
+		alone = append(alone, name)
+		name = "-" + (*joined)[:1]
+		if rest := (*joined)[1:]; rest != "" {
+			joined = &rest
+		} else {
+			joined = nil
+		}
+	}
+	if joined == nil && !p.takesNone(name) {
+		switch r := p.flags[name].row; {
+		case i < len(p.words) && !p.words[i].isFlag && !p.words[i].end:
+			joined = &p.words[i].text
+			i++
+		case !r.kind.optional:
+			return 0, usageError("argument %s: expected one argument", p.flags[name].names)
+		}
+	}
+	for _, f := range alone {
+		if err := p.take(f, nil); err != nil || p.out.stop != nil {
+			return i, err
+		}
+	}
+	return i, p.take(name, joined)
+}
+
+func (p *flagParser) takesNone(flag string) bool {
+	r := p.flags[flag].row
+	return r == nil || r.kind.alone != nil && !r.kind.optional
+}
+
+// take stores the value of one flag.
+func (p *flagParser) take(flag string, arg *string) error {
+	r := p.flags[flag].row
+	if p.out.stop = p.flags[flag].stop; p.out.stop != nil {
+		return nil
+	}
+	if arg == nil {
+		p.out.values[r.name] = r.kind.alone
+		return nil
+	}
+	var v any = *arg
+	if r.kind.text != nil {
+		var err error
+		if v, err = r.kind.text(*arg); err != nil {
+			return usageError("argument %s: %v", p.flags[flag].names, err)
+		}
+	}
+	if r.kind.repeats {
+		before, _ := p.out.values[r.name].([]any)
+		v = append(before, v)
+	}
+	p.out.values[r.name] = v
+	return nil
+}
+
+// splitShell splits text into words as a POSIX shell does: quotes and
+// backslashes, no expansion.
+func splitShell(text string) ([]string, error) {
+	var words []string
+	var w []byte
+	in, quote := false, byte(0)
+	for i := 0; i < len(text); i++ {
+		ch := text[i]
+		switch {
+		case quote == 0 && strings.IndexByte(" \t\r\n", ch) >= 0:
+			if in {
+				words = append(words, string(w))
+			}
+			w, in = w[:0], false
+			continue
+		case ch == '\\' && quote != '\'':
+			if i++; i == len(text) {
+				return nil, said("No escaped character")
+			}
+			if quote != 0 && text[i] != '"' && text[i] != '\\' {
+				w = append(w, ch)
+			}
+			w = append(w, text[i])
+		case ch == quote:
+			quote = 0
+		case quote == 0 && (ch == '\'' || ch == '"'):
+			quote = ch
+		default:
+			w = append(w, ch)
+		}
+		in = true
+	}
+	if quote != 0 {
+		return nil, said("No closing quotation")
+	}
+	if in {
+		words = append(words, string(w))
+	}
+	return words, nil
 }

@@ -19,7 +19,8 @@
 //	handover.go   connections that go to siblings, and pumps
 //	memory.go     what is held for all of them, and who gives way
 //	tls.go        its TLS; cert.go certificates and the list of ciphers,
-//	http.go       HTTP/1.1, bytes to a request and a response to bytes
+//	http.go       HTTP/1.1 requests, bytes to values; response.go responses, values
+//	              to bytes; environ.go what an application sees of a request
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol
 //	lane.go       requests on their way to Python; frames
@@ -30,13 +31,12 @@
 //	scoreboard.go what arbiter and worker tell each other in shared memory
 //	status.go     what it is doing, for --status; metrics.go for --metrics
 //	settings.go   the table of settings; kind.go their types; config.go where
-//	              values come from, flag.go the flags
-//	identity.go   users and groups, the way into the background
-//	cgroup.go     CPUs and memory that may be used, limits, kills for want of memory
+//	              values come from, the command line among them
 //	reload.go     files that --reload watches
-//	log.go        error and access log; accessjson.go, remote.go those for
-//	              syslog and statsd, logger.go those that are made in Python
-//	sys.go        system calls
+//	log.go        the error log; access.go the access log, remote.go syslog and
+//	              statsd, logger.go logs that are made in Python
+//	sys.go        system calls; users, groups and the way into the background;
+//	              control groups and limits
 //
 // The Python half is in python/:
 //

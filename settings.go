@@ -2,11 +2,15 @@ package main
 
 // The table of settings: one row for each, under the title of its section. A
 // row is all that flags, environment, configuration file, --help and
-// --print-config know of a setting. Everything else about a setting is in
-// gunicorn.1, which config_test.go compares with the table. How a value comes
-// about is in config.go, and what kinds of values there are in kind.go.
+// --print-config know of a setting. The description of a setting is in
+// gunicorn.1, which config_test.go compares with the table. config.go reads the
+// sources of values, kind.go has the kinds of values. Below the table are the
+// classes of workers and --help.
 
 import (
+	"fmt"
+	"io"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -30,39 +34,34 @@ type setting struct {
 	env     string                   // variable that replaces the default
 	envText func(text string) string // what the variable's text means, as a user would type it
 
-	// early settings decide how the configuration file is read: their flags are
-	// looked at before the file, too.
-	early bool
-	// ours are settings that Gunicorn does not know, so that another variable of
-	// a file may have the name by chance; see meant.
-	ours bool
-	// flagOnly settings mean nothing in a configuration file.
-	flagOnly bool
+	early    bool // the setting decides how the configuration file is read, so its flags are read before the file
+	ours     bool // Gunicorn does not have the setting, so a file's variable may have the name by chance (see meant)
+	flagOnly bool // the setting is ignored in a configuration file
 
-	// unsupported says what to do instead. Any value is then refused but the
-	// default, an empty value, or a value that accepts lists.
+	// unsupported says what to do instead of using the setting. Every value is
+	// then refused, except the default, an empty value, and the values in accepts.
 	unsupported string
 	accepts     []string
 
-	field func(c *config) any // where the checked value goes; nil: nothing in Go reads the value
+	field func(c *config) any // pointer to the value's field; nil if only Python reads the value
 
-	// What flatten finds out: the title above the row, and the parts of form.
-	section string
-	flags   []string
-	meta    string // argument of the flags
+	// flatten fills in the fields below.
+	section string   // title above the row
+	flags   []string // flags in form
+	meta    string   // argument of the flags in form
 }
 
-// none is the default of a setting that has none.
+// none is the default of a setting without a value.
 const none = "None"
 
-// start is what defaults and relative paths depend on.
+// start holds the facts that defaults and relative paths depend on.
 type start struct {
-	dir string
-	env []string
-	app string // the application named on the command line
+	dir string   // directory in which the server was started
+	env []string // environment at the start
+	app string   // application named on the command line
 }
 
-// lookup finds a variable in the environment we were started with.
+// lookup finds a variable in the environment at the start.
 func (s *start) lookup(name string) (string, bool) {
 	for _, e := range s.env {
 		if key, value, ok := strings.Cut(e, "="); ok && key == name {
@@ -475,14 +474,14 @@ func controlPath(s *start) string {
 	return home + "/.gunicorn/gunicorn.ctl"
 }
 
-// family is a kind of workers under all the names that its classes have.
+// family is a group of worker classes that work alike.
 type family struct {
 	name    string
-	classes string // a word that ends in a dot is the beginning of names
-	what    string // what such workers are for
+	classes string // names of the classes; a name that ends in a dot is a prefix
+	what    string // purpose of such workers, for messages
 }
 
-// families are the worker classes that people use most.
+// families are Gunicorn's and uvicorn's worker classes.
 var families = [...]family{
 	{familySync, "gunicorn.workers.sync.", "one request at a time"},
 	{familyThread, "gunicorn.workers.gthread.", "threads"},
@@ -492,7 +491,7 @@ var families = [...]family{
 	{familyASGI, "gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
 }
 
-// The families that this server has.
+// Families that this server supports.
 const (
 	familySync     = "sync"
 	familyThread   = "gthread"
@@ -501,7 +500,7 @@ const (
 	familyASGI     = "asgi"
 )
 
-// ownClasses are the names of the classes of these families.
+// ownClasses are the names of all worker classes that this server accepts.
 var ownClasses = []string{
 	familySync, "egg:gunicorn#sync", "gunicorn.workers.sync.SyncWorker",
 	familyThread, "egg:gunicorn#gthread", "gunicorn.workers.gthread.ThreadWorker",
@@ -512,4 +511,167 @@ var ownClasses = []string{
 	familyASGI, "egg:gunicorn#asgi", "gunicorn.workers.gasgi.ASGIWorker",
 	"uvicorn.workers.UvicornWorker", "uvicorn.workers.UvicornH11Worker",
 	"uvicorn_worker.UvicornWorker", "uvicorn_worker.UvicornH11Worker",
+}
+
+// foreignClass is the error for a worker class that this server does not have:
+// a misspelled name, a class of a known family, or a class of the user's own.
+func (c *config) foreignClass(r *setting) error {
+	name, why := c.workerClass, ""
+	names := c.bases(r.name)
+	if name != "" {
+		if meant := nearest(name, r.accepts); meant != "" {
+			return sentence("%s: %s is not a worker class; did you mean %s?", r.name, pyRepr(name), meant)
+		}
+		names = append([]string{name}, names...)
+	}
+	for i, name := range names {
+		what := familyOf(name).what
+		switch {
+		case what == "":
+			continue
+		case i == 0:
+			why = name + " is a class of workers for " + what + "; "
+		default:
+			why = names[0] + " is derived from a class of workers for " + what + "; "
+		}
+		break
+	}
+	switch {
+	case why != "" || len(names) == 0:
+	case !strings.ContainsAny(names[0], ".:"): // names of Python classes have a dot or a colon
+		return sentence("%s: %s is not a worker class; %s", r.name, pyRepr(name), r.unsupported)
+	default:
+		why = printable(names[0]) + " is a class of its own, and workers are not made in Python; "
+	}
+	return sentence("%s: not supported by this server: %s%s", r.name, why, r.unsupported)
+}
+
+// nearest returns the name out of names that a misspelled name probably means, or
+// "". A candidate continues the misspelled name after a dot, or differs in one
+// place by at most two letters. A different first letter is no misspelling: wsgi
+// does not mean asgi.
+func nearest(name string, names []string) (best string) {
+	fewest := 3
+	for _, other := range names {
+		a, b := strings.ToLower(name), strings.ToLower(other)
+		if strings.HasPrefix(b, a+".") {
+			return other
+		}
+		replaced := len(a) == len(b) && a[0] != b[0]
+		for a != "" && b != "" && a[0] == b[0] {
+			a, b = a[1:], b[1:]
+		}
+		for a != "" && b != "" && a[len(a)-1] == b[len(b)-1] {
+			a, b = a[:len(a)-1], b[:len(b)-1]
+		}
+		if n := max(len(a), len(b)); n < fewest && !replaced {
+			best, fewest = other, n
+		}
+	}
+	return best
+}
+
+// familyOf returns the family of a class, or a family without a name.
+func familyOf(class string) family {
+	class = strings.TrimPrefix(class, "egg:gunicorn#")
+	for _, f := range families {
+		for _, name := range append(strings.Fields(f.classes), f.name) {
+			if class == name || strings.HasSuffix(name, ".") && strings.HasPrefix(class, name) {
+				return f
+			}
+		}
+	}
+	return family{}
+}
+
+// family is the name of the workers' family. sync with several threads is gthread.
+func (c *config) family() string {
+	name := familyOf(c.workerClass).name
+	if name == familySync && c.threads > 1 {
+		return familyThread
+	}
+	return name
+}
+
+// className is the worker class for the log.
+func (c *config) className() string {
+	if name := c.family(); familyOf(c.workerClass).name != name {
+		return name
+	}
+	return c.workerClass
+}
+
+// concurrency is how many requests a worker runs at once.
+func (c *config) concurrency() int {
+	switch c.family() {
+	case familyThread:
+		return max(1, min(c.threads, lanesMax-1))
+	case familyGevent, familyEventlet:
+		if c.workerConnections > 0 {
+			return min(c.workerConnections, lanesMax-1)
+		}
+		return lanesMax - 1
+	case familyASGI:
+		return math.MaxInt32 // as many as there are connections
+	}
+	return 1
+}
+
+// warnOfThreads tells of a combination that keeps no connection.
+func (c *config) warnOfThreads(log *errorLog) {
+	if c.family() == familyThread && c.keepalive > 0 && c.workerConnections > 0 && c.workerConnections <= c.threads {
+		log.warningf("No keepalived connections can be handled. Check the number of worker connections and threads.")
+	}
+}
+
+// printHelp writes the output of --help: every flag, by section.
+func printHelp(w io.Writer) {
+	fmt.Fprint(w, "usage: gunicorn [OPTIONS] [APP_MODULE]\n\noptions:\n")
+	for _, o := range options {
+		printFlag(w, strings.Join(o.flags, ", "), o.usage)
+	}
+	section := ""
+	for i := range settings {
+		r := &settings[i]
+		if r.flags == nil {
+			continue
+		}
+		if r.section != section {
+			section = r.section
+			fmt.Fprintf(w, "\n%s:\n", section)
+		}
+		argument := ""
+		switch {
+		case r.kind.optional:
+			argument = " [" + r.meta + "]"
+		case r.meta != "":
+			argument = " " + r.meta
+		}
+		usage := r.usage + " [" + r.def + "]"
+		if r.unsupported != "" && r.accepts == nil {
+			usage = "(not supported) " + r.unsupported
+		}
+		printFlag(w, strings.Join(r.flags, argument+", ")+argument, usage)
+	}
+}
+
+// printFlag writes flags in one column and their usage in a second.
+func printFlag(w io.Writer, flags, usage string) {
+	const column, width = 24, 78
+	line := "  " + flags
+	if len(line) > column-2 {
+		fmt.Fprintln(w, line)
+		line = ""
+	}
+	line += strings.Repeat(" ", column-len(line))
+	for i, word := range strings.Split(usage, " ") {
+		if i > 0 && len(line)+1+len(word) > width {
+			fmt.Fprintln(w, line)
+			line = strings.Repeat(" ", column)
+		} else if i > 0 {
+			line += " "
+		}
+		line += word
+	}
+	fmt.Fprintln(w, line)
 }

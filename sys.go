@@ -9,8 +9,18 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
 	"net/netip"
 	"os"
+	"os/user"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -338,4 +348,449 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 	}
 	return netip.AddrPort{}
+}
+
+// Users and groups ----------------------------------------------------------
+//
+// The user and the groups that workers switch to, and the way of the arbiter
+// into the background.
+
+// noGroup is the group of a user whom the system does not know.
+const noGroup = 65534
+
+// credentialOf is what workers switch to, nil when they stay who we are. The
+// groups are complete: whatever else we are a member of, they are not.
+func credentialOf(c *config) (*syscall.Credential, error) {
+	uid, gid := os.Geteuid(), os.Getegid()
+	if (c.user == uid || c.user == 0) && (c.group == gid || c.group == 0) {
+		return nil, nil
+	}
+	for _, id := range []struct {
+		name  string
+		value int
+	}{{"user", c.user}, {"group", c.group}} {
+		if id.value < 0 || int64(id.value) >= math.MaxUint32 { // the last one means none
+			return nil, fmt.Errorf("%s: %d is out of range", id.name, id.value)
+		}
+	}
+	if uid != 0 {
+		return nil, fmt.Errorf("user %d, group %d: only root can run workers as somebody else, and this is user %d, group %d",
+			c.user, c.group, uid, gid)
+	}
+	known, err := user.LookupId(strconv.Itoa(c.user))
+	var unknown user.UnknownUserIdError
+	if err != nil && !errors.As(err, &unknown) {
+		return nil, fmt.Errorf("user %d: %w", c.user, err)
+	}
+	cred := &syscall.Credential{Uid: uint32(c.user), Gid: uint32(c.group)}
+	if c.group == 0 && c.user != 0 {
+		// The group that nobody has named is ours, and the last that a
+		// worker should keep.
+		cred.Gid = noGroup
+		if known != nil {
+			n, err := strconv.ParseUint(known.Gid, 10, 32)
+			if err != nil {
+				return nil, fmt.Errorf("group of user %d: %w", c.user, err)
+			}
+			cred.Gid = uint32(n)
+		}
+	}
+	cred.Groups = []uint32{cred.Gid}
+	if !c.initgroups || known == nil {
+		return cred, nil
+	}
+	names, err := known.GroupIds()
+	if err != nil {
+		return nil, fmt.Errorf("groups of user %d: %w", c.user, err)
+	}
+	for _, name := range names {
+		n, err := strconv.ParseUint(name, 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("groups of user %d: %w", c.user, err)
+		}
+		// initgroups(3) takes the named group for the user's first.
+		if name != known.Gid && !slices.Contains(cred.Groups, uint32(n)) {
+			cred.Groups = append(cred.Groups, uint32(n))
+		}
+	}
+	return cred, nil
+}
+
+// checkCredential says what a process has that is not in cred: the kernel's
+// word that the switch was complete.
+func checkCredential(cred *syscall.Credential) error {
+	uid, gid := int(cred.Uid), int(cred.Gid)
+	if r, e, s := unix.Getresuid(); r != uid || e != uid || s != uid {
+		return fmt.Errorf("identity: this process should be user %d and is %d, %d, %d", uid, r, e, s)
+	}
+	if r, e, s := unix.Getresgid(); r != gid || e != gid || s != gid {
+		return fmt.Errorf("identity: this process should be group %d and is %d, %d, %d", gid, r, e, s)
+	}
+	groups, err := unix.Getgroups()
+	if err != nil {
+		return os.NewSyscallError("getgroups", err)
+	}
+	for _, g := range groups {
+		if !slices.Contains(cred.Groups, uint32(g)) {
+			return fmt.Errorf("identity: this process is still in group %d", g)
+		}
+	}
+	return nil
+}
+
+// withRightsOf runs f with the rights that cred has to files. Only this thread
+// is changed, and back again.
+func withRightsOf(cred *syscall.Credential, f func() error) error {
+	if cred == nil {
+		return f()
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := unix.Getgroups()
+	if err != nil {
+		return os.NewSyscallError("getgroups", err)
+	}
+	groups := make([]uint32, len(own))
+	for i, g := range own {
+		groups[i] = uint32(g)
+	}
+	if err := setThreadGroups(cred.Groups); err != nil {
+		return err
+	}
+	gid, _ := unix.SetfsgidRetGid(int(cred.Gid))
+	uid, _ := unix.SetfsuidRetUid(int(cred.Uid))
+	err = f()
+	_, _ = unix.SetfsuidRetUid(uid)
+	_, _ = unix.SetfsgidRetGid(gid)
+	return errors.Join(err, setThreadGroups(groups))
+}
+
+// setThreadGroups is setgroups(2) for this thread alone.
+func setThreadGroups(groups []uint32) error {
+	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
+	if errno != 0 {
+		return os.NewSyscallError("setgroups", errno)
+	}
+	return nil
+}
+
+// credentialList is a credential among the settings of a worker.
+func credentialList(cred *syscall.Credential) any {
+	if cred == nil {
+		return nil
+	}
+	var groups []any
+	for _, g := range cred.Groups {
+		groups = append(groups, int64(g))
+	}
+	return []any{int64(cred.Uid), int64(cred.Gid), groups}
+}
+
+// credentialFrom reads what credentialList wrote.
+func credentialFrom(v any) *syscall.Credential {
+	list, _ := v.([]any)
+	if len(list) != 3 {
+		return nil
+	}
+	id := func(v any) uint32 { n, _ := v.(int64); return uint32(n) }
+	cred := &syscall.Credential{Uid: id(list[0]), Gid: id(list[1])}
+	groups, _ := list[2].([]any)
+	for _, g := range groups {
+		cred.Groups = append(cred.Groups, id(g))
+	}
+	return cred
+}
+
+// daemonStep tells the binary that it is on its way into the background, and
+// how far it has come.
+const daemonStep = "GUNICORN_DAEMON_STEP"
+
+// daemonize starts this program once more, as the leader of a session without
+// a terminal. That one starts the arbiter, which cannot get a terminal because
+// it leads nothing, and ends. A Go program cannot fork, so each reads the
+// settings anew.
+func daemonize(c *config) error {
+	if os.Getenv("NOTIFY_SOCKET") != "" {
+		fmt.Fprintln(os.Stderr, "Warning: you shouldn't specify `daemon = True` when launching by systemd with `Type = notify`")
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("daemon: /dev/null: %w", err)
+	}
+	defer unix.Close(null)
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null)}
+	if c.enableStdioInheritance {
+		for fd := unix.Stdout; fd <= unix.Stderr; fd++ {
+			if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err != nil {
+				files[fd] = uintptr(fd)
+			}
+		}
+	}
+	pid, err := executeSelf(c.startDir, "1", files, true)
+	if err == nil && exitStatus(waitFor(pid)) != 0 {
+		err = errors.New("the process in between has failed")
+	}
+	if err != nil {
+		return fmt.Errorf("daemon: %w", err)
+	}
+	return nil
+}
+
+// daemonStage is the part of a process that daemonize has led to: the first
+// starts the second and ends, the second is the arbiter.
+func daemonStage() (daemon bool) {
+	step := os.Getenv(daemonStep)
+	os.Unsetenv(daemonStep)
+	switch step {
+	case "1":
+		if _, err := executeSelf("", "2", []uintptr{0, 1, 2}, false); err != nil {
+			fatalf("daemon: %v", err)
+		}
+		os.Exit(0)
+	case "2":
+		// Executed as /proc/self/exe, the process would be called exe.
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(cString("gunicorn")), 0, 0, 0)
+		unix.Umask(0o022)
+		return true
+	}
+	return false
+}
+
+func executeSelf(dir, step string, files []uintptr, session bool) (int, error) {
+	return syscall.ForkExec("/proc/self/exe", os.Args, &syscall.ProcAttr{
+		Dir:   dir,
+		Env:   append(os.Environ(), daemonStep+"="+step),
+		Files: files,
+		Sys:   &syscall.SysProcAttr{Setsid: session},
+	})
+}
+
+// Control groups and limits -------------------------------------------------
+//
+// Control groups (cgroups(7)) say how much CPU time and memory this process may
+// use, and count the processes killed for want of memory: cpu.max, memory.max
+// and memory.events in version 2; cpu.cfs_quota_us, memory.limit_in_bytes and
+// memory.oom_control in version 1. getrlimit(2) says how many files a process
+// may open and how many processes a user may have.
+
+// cgroupDirs are the directories of our group and those above it, nearest
+// first: of version 2 with "" for a controller, or of a controller of version
+// 1. Everything is looked for below root, which is "" but for tests.
+func cgroupDirs(root, controller string) (dirs []string) {
+	own := ""
+	for line := range strings.Lines(readText(root + "/proc/self/cgroup")) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) == 3 && slices.Contains(strings.Split(f[1], ","), controller) {
+			own = f[2]
+		}
+	}
+	if own == "" {
+		return nil
+	}
+	for line := range strings.Lines(readText(root + "/proc/self/mountinfo")) {
+		before, after, _ := strings.Cut(line, " - ")
+		f, g := strings.Fields(before), strings.Fields(after)
+		if len(f) < 5 || len(g) < 3 {
+			continue
+		}
+		if controller == "" && g[0] != "cgroup2" ||
+			controller != "" && (g[0] != "cgroup" || !slices.Contains(strings.Split(g[2], ","), controller)) {
+			continue
+		}
+		// The mount may show a part of the tree only, as in a container.
+		below, ok := strings.CutPrefix(own, strings.TrimSuffix(f[3], "/"))
+		if !ok || strings.HasPrefix(own, "/..") {
+			below = ""
+		}
+		for dir := path.Clean("/" + below); ; dir = path.Dir(dir) {
+			dirs = append(dirs, filepath.Join(root, f[4], dir))
+			if dir == "/" {
+				return dirs
+			}
+		}
+	}
+	return nil
+}
+
+// readText is a small file's text, "" when there is none.
+func readText(name string) string {
+	b, _ := os.ReadFile(name)
+	return string(b)
+}
+
+// quotaCPUs is how many CPUs the groups allow, in the whole: a part of one
+// counts as one. It is 0 when they set no limit.
+func quotaCPUs(root string) (cpus int) {
+	limit := func(quota, period string) {
+		q, err := strconv.ParseInt(quota, 10, 64)
+		p, err2 := strconv.ParseInt(period, 10, 64)
+		if err != nil || err2 != nil || q <= 0 || p <= 0 {
+			return // max, or -1
+		}
+		n := int((q + p - 1) / p)
+		if cpus == 0 || n < cpus {
+			cpus = n
+		}
+	}
+	for _, dir := range cgroupDirs(root, "") {
+		if f := strings.Fields(readText(dir + "/cpu.max")); len(f) == 2 {
+			limit(f[0], f[1])
+		}
+	}
+	for _, dir := range cgroupDirs(root, "cpu") {
+		limit(strings.TrimSpace(readText(dir+"/cpu.cfs_quota_us")), strings.TrimSpace(readText(dir+"/cpu.cfs_period_us")))
+	}
+	return cpus
+}
+
+// memoryLimit is how many bytes the groups allow, 0 when they set no limit.
+func memoryLimit(root string) (least int64) {
+	for _, place := range []struct{ controller, file string }{{"", "/memory.max"}, {"memory", "/memory.limit_in_bytes"}} {
+		for _, dir := range cgroupDirs(root, place.controller) {
+			n, err := strconv.ParseInt(strings.TrimSpace(readText(dir+place.file)), 10, 64)
+			if err == nil && n > 0 && (least == 0 || n < least) { // max is none; version 1 says none by a huge one
+				least = n
+			}
+		}
+	}
+	return least
+}
+
+// usableCPUs is how many CPUs this process can keep busy.
+func usableCPUs() int {
+	n := 1
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err == nil {
+		n = max(n, set.Count())
+	}
+	if quota := quotaCPUs(""); quota > 0 {
+		n = min(n, quota)
+	}
+	return n
+}
+
+// memoryWatch follows how many processes of our group the kernel has killed for
+// want of memory.
+type memoryWatch struct {
+	file           string // "" where nothing is said
+	before, latest int    // at the last two looks
+}
+
+func watchMemory(root string) memoryWatch {
+	for _, place := range []struct{ controller, file string }{{"", "/memory.events"}, {"memory", "/memory.oom_control"}} {
+		if dirs := cgroupDirs(root, place.controller); len(dirs) > 0 {
+			m := memoryWatch{file: dirs[0] + place.file}
+			if m.latest = m.kills(); m.latest >= 0 {
+				m.before = m.latest
+				return m
+			}
+		}
+	}
+	return memoryWatch{}
+}
+
+// kills is the count now, -1 if there is none.
+func (m *memoryWatch) kills() int {
+	for line := range strings.Lines(readText(m.file)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "oom_kill" {
+			if n, err := strconv.Atoi(f[1]); err == nil {
+				return n
+			}
+		}
+	}
+	return -1
+}
+
+// look is to be called once a second. Two looks are kept, because a large
+// process takes a while to end after it has been counted.
+func (m *memoryWatch) look() {
+	if m.file != "" {
+		m.before, m.latest = m.latest, m.kills()
+	}
+}
+
+// fate says how a process ended, and whether for want of memory. The kernel
+// does not say whom it has counted, but a process that was killed while the
+// count grew hardly was another.
+func (m *memoryWatch) fate(s unix.WaitStatus) (text string, memory bool) {
+	switch {
+	case m.file == "" || !s.Signaled() || s.Signal() != unix.SIGKILL:
+		return fate(s), false
+	case m.kills() > m.before:
+		return "was sent SIGKILL! It was out of memory.", true
+	}
+	return "was sent SIGKILL!", false
+}
+
+// What a worker takes at least.
+const (
+	ownFiles   = 16 // descriptors of its own beside those that it inherits
+	leastFiles = 16 // for clients
+	ownTasks   = 8  // threads of a worker and of a Python that has one
+)
+
+// checkLimits says when the limits are too low for workers to serve: they would
+// start, or be started again and again, and answer nobody. The runtime has raised
+// the limit of open files as far as it goes.
+func checkLimits(c *config) error {
+	var files, tasks unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	need := uint64(fdListeners + len(c.bind) + ownFiles + descriptorsApart + leastFiles)
+	if files.Cur < need {
+		return fmt.Errorf("limit of open files (ulimit -n): %d is too low; a worker needs %d", files.Cur, need)
+	}
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &tasks); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	uid := os.Getuid()
+	if c.credential != nil {
+		uid = int(c.credential.Uid)
+	}
+	most := c.workers * ownTasks
+	if c.family() == familyThread {
+		most += c.workers * c.concurrency()
+	}
+	if uid == 0 || tasks.Cur >= 1<<20 {
+		return nil // no limit, or none that a server would notice
+	}
+	has := tasksOf(uid)
+	if need = uint64(has + most); tasks.Cur < need && need <= tasks.Max {
+		tasks.Cur = tasks.Max
+		return os.NewSyscallError("setrlimit", unix.Setrlimit(unix.RLIMIT_NPROC, &tasks))
+	}
+	if tasks.Cur < need {
+		return fmt.Errorf("limit of processes (ulimit -u): %d is too low; user %d has %d threads, and the workers need %d more", tasks.Cur, uid, has, most)
+	}
+	return nil
+}
+
+// tasksOf is how many threads a user has, which is what that limit is about.
+func tasksOf(uid int) (n int) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*/task")
+	for _, dir := range dirs {
+		var st unix.Stat_t
+		if unix.Stat(dir, &st) == nil && int(st.Uid) == uid {
+			tasks, _ := os.ReadDir(dir)
+			n += len(tasks)
+		}
+	}
+	return n
+}
+
+const (
+	leastPythonFiles = 64   // open files with which a Python can import an application and serve it
+	usualFiles       = 1024 // what most systems let a process open, and select(2) can take
+)
+
+// allowFiles raises a Python's limit of open files to what is usual where the limit is too
+// low for any application. Otherwise the application has the limit that the server was
+// started with.
+func allowFiles(pid int) {
+	var limit unix.Rlimit
+	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit) == nil && limit.Cur < leastPythonFiles {
+		limit.Cur = min(limit.Max, usualFiles)
+		_ = unix.Prlimit(pid, unix.RLIMIT_NOFILE, &limit, nil)
+	}
 }
