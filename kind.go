@@ -1,13 +1,12 @@
 package main
 
-// Kinds: what the values of settings can be. The first half of the file turns
-// flag text, and values of every type that a configuration file can hold, into
-// the one form of each kind; the error texts are those that Python and
-// Gunicorn's own checks give, because people search for them. The second half
-// prints values as Python does.
+// Kinds are the types of settings. The first half of the file turns the text of
+// flags, and values of any Python type from a configuration file, into the
+// canonical form of each kind. Error texts are Python's and Gunicorn's own,
+// because people search for them. The second half prints values as Python does.
 //
-// A value that has been checked is nil, a bool, an int64, a string, a []any of
-// strings, a dict, or a callable.
+// A checked value is nil, a bool, an int64, a string, a []any of strings, a dict,
+// an address, or a callable.
 
 import (
 	"encoding/binary"
@@ -26,26 +25,26 @@ import (
 	"unicode/utf8"
 )
 
-// kind is what the settings of one type have in common.
+// kind is a type of settings.
 type kind struct {
-	alone    any    // what the flag means without an argument; nil: it needs one
-	optional bool   // the flag works alone and with an argument
-	repeats  bool   // each flag of one source adds to the list
-	want     string // what a value should have been, for a sentence
+	alone    any    // value of a flag without an argument; nil if the flag needs one
+	optional bool   // the flag may have an argument although alone is set
+	repeats  bool   // a repeated flag adds to a list
+	want     string // description of valid values, for an error message
 
-	// text reads what flags, the environment and defaults say; nil keeps the text
-	// as the value. An error of text is one of usage.
+	// text converts the text of flags, environment variables and defaults; nil
+	// keeps the text. An error of text is a usage error.
 	text func(s string) (any, error)
 
-	// value checks what any source gave and returns its one form.
+	// value checks a value from any source and returns its canonical form.
 	value func(v any, at *start) (any, error)
 
-	// store replaces the function store for fields that want something else.
+	// store replaces the function store for kinds with other fields.
 	store func(field, v any) bool
 }
 
-// store puts a checked value into the field of a config. It reports whether the
-// two fit, as a config may come from another process.
+// store puts a checked value into the field of a config. It returns false if the
+// types differ, which may happen when another process sent the value.
 func store(field, v any) bool {
 	ok := false
 	switch f := field.(type) {
@@ -83,31 +82,32 @@ func store(field, v any) bool {
 			*f = int(n)
 		case *int64:
 			*f = n
-		case *time.Duration: // a number that no duration can be, as sys.maxsize, means the longest
+		case *time.Duration: // a number too large for a duration, like sys.maxsize, means the longest
 			*f = time.Duration(min(n, math.MaxInt64/int64(time.Second))) * time.Second
 		}
 	}
 	return ok
 }
 
-// dict is a Python dict in its own order. An unsorted map would print
-// differently each time.
+// dict is a Python dict with its order. A Go map would print differently each
+// time.
 type dict []item
 
 type item struct{ key, value any }
 
-// callable is a function or a class of a configuration file. It stays in
-// Python; its name and the number of its positional parameters come here.
+// callable describes a function or a class of a configuration file. The object
+// itself stays in Python.
 type callable struct {
 	name   string
-	params int64
+	params int64 // number of positional parameters
 }
 
-// object is any other Python value, which no setting accepts.
+// object describes a Python value of any other type. No setting accepts objects.
 type object struct{ class, repr string }
 
-// fromPython finds the types that marshal cannot express in what read_config
-// gave: a map there is always a description, never a user's dict.
+// fromPython restores dicts, callables and objects in a value of read_config,
+// which describes these types by maps because marshal cannot express them. A
+// user's dict never arrives as a map.
 func fromPython(v any) any {
 	switch v := v.(type) {
 	case []any:
@@ -135,14 +135,14 @@ func fromPython(v any) any {
 	return v
 }
 
-// said is an error in the words of Python or Gunicorn, whatever their style.
+// said is an error in the words of Python or Gunicorn.
 func said(format string, args ...any) error { return pyError(fmt.Sprintf(format, args...)) }
 
 type pyError string
 
 func (e pyError) Error() string { return string(e) }
 
-// textKind is a string, or nothing.
+// textKind is a string, or None.
 var textKind = &kind{value: checkText}
 
 func checkText(v any, _ *start) (any, error) {
@@ -157,7 +157,7 @@ func checkText(v any, _ *start) (any, error) {
 
 func notString(v any) error { return said("Not a string: %s", pyStr(v)) }
 
-// strip cuts the white space that Python's str.strip does.
+// strip cuts the white space that Python's str.strip cuts.
 func strip(s string) string {
 	return strings.TrimFunc(s, func(r rune) bool {
 		return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f
@@ -171,7 +171,7 @@ var posInt = &kind{
 	value: checkPosInt,
 }
 
-// workerCount is a posInt, or auto.
+// workerCount is a posInt or auto.
 var workerCount = &kind{
 	want: "zero, a positive whole number or auto",
 	text: func(s string) (any, error) {
@@ -190,7 +190,7 @@ var workerCount = &kind{
 
 const autoWorkers = "auto"
 
-// decimal reads the argument of a flag that takes a number.
+// decimal reads a flag's argument as a decimal number.
 func decimal(s string) (any, error) {
 	n, err := pyInt(s, 10)
 	if err != nil {
@@ -199,14 +199,15 @@ func decimal(s string) (any, error) {
 	return n, nil
 }
 
-// lateInt is a posInt whose flag leaves the reading to the check, which knows
-// 0x and its like.
+// lateInt is a posInt whose flag also takes 0x, 0o and 0b prefixes: the text is
+// converted by checkPosInt.
 var lateInt = &kind{value: checkPosInt}
 
-// modeInt is a posInt whose flag takes octal numbers too, as chmod does.
+// modeInt is a posInt for file modes, whose flag also takes octal numbers like
+// chmod's.
 var modeInt = bounded(0, 0o7777, "Value must be a mode, at most 0o7777: %d", func(s string) (any, error) {
 	base := 0
-	if len(s) > 1 && s[0] == '0' && strings.Trim(s, "0123456789") == "" { // 022, not 0o22 or 22
+	if len(s) > 1 && s[0] == '0' && strings.Trim(s, "0123456789") == "" { // octal like 022, not 0o22 or 22
 		base = 8
 	}
 	n, err := pyInt(s, base)
@@ -216,10 +217,10 @@ var modeInt = bounded(0, 0o7777, "Value must be a mode, at most 0o7777: %d", fun
 	return n, nil
 })
 
-// frameSize is what RFC 9113 allows as SETTINGS_MAX_FRAME_SIZE.
+// frameSize is a posInt within the range of SETTINGS_MAX_FRAME_SIZE (RFC 9113).
 var frameSize = bounded(16384, 16777215, "http2_max_frame_size must be between 16384 and 16777215, got %d", decimal)
 
-// bounded is a posInt within bounds; wrong is the error for any other.
+// bounded makes a posInt from least to most; wrong is the error for other numbers.
 func bounded(least, most int64, wrong string, text func(s string) (any, error)) *kind {
 	return &kind{text: text, value: func(v any, at *start) (any, error) {
 		v, err := checkPosInt(v, at)
@@ -257,8 +258,8 @@ func checkPosInt(v any, _ *start) (any, error) {
 	return n, nil
 }
 
-// pyInt reads a whole number as Python's int(s, base) does; base is 0, 8 or
-// 10. Python has no largest number; what is too large here becomes ours.
+// pyInt reads a whole number as Python's int(s, base) does; base is 0, 8 or 10.
+// Python's numbers are unlimited; a number beyond int64 becomes the nearest int64.
 func pyInt(s string, base int) (int64, error) {
 	s = strip(s)
 	digits := strings.TrimLeft(s, "+-")
@@ -297,7 +298,7 @@ var statsdAddr = &kind{
 	},
 }
 
-// boolean is on or off; its flag turns it on.
+// boolean is on or off; its flag turns the setting on.
 var boolean = &kind{alone: true, value: checkBool}
 
 func checkBool(v any, _ *start) (any, error) {
@@ -318,15 +319,15 @@ func checkBool(v any, _ *start) (any, error) {
 
 func badCast(v any) error { return said("Invalid type for casting: %s", pyStr(v)) }
 
-// onUnlessFalse is a boolean that its flag turns off, and that is on when
-// nobody says anything.
+// onUnlessFalse is a boolean whose default is on, and whose flag turns the
+// setting off.
 var onUnlessFalse = &kind{
 	alone: false,
 	value: checkBool,
 	store: func(field, v any) bool { return store(field, v != any(false)) },
 }
 
-// list is any number of strings.
+// list is a list of strings.
 var list = &kind{repeats: true, value: checkList}
 
 func checkList(v any, _ *start) (any, error) {
@@ -364,8 +365,8 @@ func checkList(v any, _ *start) (any, error) {
 	return strs, nil
 }
 
-// existingFiles is a list of files that exist, and of patterns, which need
-// not match any yet.
+// existingFiles is a list of existing files and of patterns. A pattern need not
+// match a file yet.
 var existingFiles = &kind{
 	repeats: true,
 	value: func(v any, at *start) (any, error) {
@@ -396,7 +397,7 @@ func stringsOf(v any) ([]string, bool) {
 	return strs, ok
 }
 
-// words is a list written as one string with commas.
+// words is a list of strings, written as one string with commas.
 var words = &kind{value: checkWords}
 
 func checkWords(v any, at *start) (any, error) {
@@ -415,7 +416,7 @@ func checkWords(v any, at *start) (any, error) {
 	return strs, nil
 }
 
-// networks is words that are IP addresses or networks, or * for every peer.
+// networks is a words of IP addresses, networks, or * for every peer.
 var networks = &kind{
 	value: func(v any, at *start) (any, error) {
 		v, err := checkWords(v, at)
@@ -445,8 +446,8 @@ func trust(v any) (t trustList, err error) {
 	return t, nil
 }
 
-// parseNetwork reads an address, or a network with the length of its prefix
-// or, for IPv4, its mask.
+// parseNetwork reads an address, or a network with a prefix length or, for IPv4,
+// a mask.
 func parseNetwork(s string) (netip.Prefix, error) {
 	text, mask, masked := strings.Cut(s, "/")
 	addr, err := netip.ParseAddr(text)
@@ -461,7 +462,7 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	if n.Masked() != n {
 		return netip.Prefix{}, fmt.Errorf("%s has host bits set", n)
 	}
-	if addr.Is4In6() && size >= 96 { // has looks peers up as IPv4
+	if addr.Is4In6() && size >= 96 { // trustList.has compares such peers as IPv4
 		n = netip.PrefixFrom(addr.Unmap(), size-96)
 	}
 	return n, nil
@@ -480,7 +481,7 @@ func prefixLen(mask string, most int) (int, error) {
 		return 0, strconv.ErrSyntax
 	}
 	m := binary.BigEndian.Uint32(addr.AsSlice())
-	for _, m := range []uint32{m, ^m} { // ones where the network is, or the host
+	for _, m := range []uint32{m, ^m} { // a netmask, or a hostmask as Python also accepts
 		if n := bits.LeadingZeros32(^m); m<<n == 0 {
 			return n, nil
 		}
@@ -488,9 +489,9 @@ func prefixLen(mask string, most int) (int, error) {
 	return 0, strconv.ErrSyntax
 }
 
-// choice is one word of a few, in any case. Each name may have other
-// spellings behind bars; the first name is what None means. wrong is the error
-// for another word, with %s for it, and notText the one for another type.
+// choice is one of several words, in any case. A name may list more spellings
+// after bars; the first name stands for None. wrong is the error for any other
+// word, with %s for the word, and notText the error for a value of another type.
 func choice(wrong, notText string, names ...string) *kind {
 	canonical := func(text string) string {
 		for _, name := range names {
@@ -529,7 +530,7 @@ func choice(wrong, notText string, names ...string) *kind {
 	}
 }
 
-// alone makes a choice whose flag may stand alone and then means v.
+// alone changes a choice so that its flag may stand alone and then means v.
 func alone(v string, k *kind) *kind {
 	k.alone, k.optional = v, true
 	return k
@@ -538,8 +539,8 @@ func alone(v string, k *kind) *kind {
 var proxyMode = alone("auto", choice("proxy_protocol must be: off, v1, v2, or auto",
 	"proxy_protocol must be string or bool", "off|false|0|none", "v1", "v2", "auto|true|1"))
 
-// byteSize is a number of bytes: 1000000, or 512M, where K, M and G are powers
-// of 1024, as they are for other limits of processes.
+// byteSize is a number of bytes, such as 1000000 or 512M. K, M, G and T are powers
+// of 1024, as in ulimit and systemd.
 var byteSize = &kind{
 	want: "a number of bytes, as 512M",
 	value: func(v any, at *start) (any, error) {
@@ -562,12 +563,12 @@ var byteSize = &kind{
 	},
 }
 
-// http2Cleartext is checked although every value but off is refused: as with
-// Gunicorn, a misspelled value is reported as such.
+// http2Cleartext is checked although every value but off is refused later: as in
+// Gunicorn, the error for a misspelled value says that the value is misspelled.
 var http2Cleartext = choice("http2_cleartext must be: off, prior-knowledge, upgrade, or both", "",
 	"off|false", "prior-knowledge|true", "upgrade", "both")
 
-// statusFormat is what --status prints.
+// statusFormat is the format of --status.
 var statusFormat = alone("table", choice("status must be: table or json", "", "off", "table", "json"))
 
 // class is a Python class or the name of one.
@@ -580,8 +581,8 @@ var class = &kind{
 	},
 }
 
-// hook is a function of a configuration file, or the dotted name of one, that
-// takes from least to most positional parameters.
+// hook is a function of a configuration file, or a function's dotted name. The
+// function takes from least to most positional parameters.
 func hook(least, most int64) *kind {
 	return &kind{
 		text: func(s string) (any, error) { return callable{s, most}, nil }, // of a default
@@ -637,7 +638,8 @@ var anyDict = &kind{
 	},
 }
 
-// directory is one that exists; a relative one counts from where we started.
+// directory is an existing directory; a relative path counts from the directory
+// in which the server was started.
 var directory = &kind{
 	value: func(v any, at *start) (any, error) {
 		if v == nil {
@@ -655,7 +657,8 @@ var directory = &kind{
 	},
 }
 
-// path makes name absolute against the directory we started in.
+// path makes name absolute, relative to the directory in which the server was
+// started.
 func (s *start) path(name string) string {
 	if filepath.IsAbs(name) {
 		return filepath.Clean(name)
@@ -663,7 +666,7 @@ func (s *start) path(name string) string {
 	return filepath.Join(s.dir, name)
 }
 
-// userID and groupID are numbers, or names that the system knows.
+// userID is a user, by number or by name.
 var userID = identity("user", os.Geteuid, func(name string) (string, error) {
 	u, err := user.Lookup(name)
 	if err != nil {
@@ -672,6 +675,7 @@ var userID = identity("user", os.Geteuid, func(name string) (string, error) {
 	return u.Uid, nil
 })
 
+// groupID is a group, by number or by name.
 var groupID = identity("group", os.Getegid, func(name string) (string, error) {
 	g, err := user.LookupGroup(name)
 	if err != nil {
@@ -703,7 +707,7 @@ func identity(what string, own func() int, lookup func(string) (string, error)) 
 	}}
 }
 
-// anything is not checked, as nobody reads it.
+// anything is not checked, because no code reads the value.
 var anything = &kind{
 	value: func(v any, _ *start) (any, error) {
 		if s, ok := v.(string); ok {
@@ -783,7 +787,8 @@ func pyFloat(f float64) string {
 	return s
 }
 
-// pyQuote quotes s, preferring single quotes, and escapes what plain refuses.
+// pyQuote quotes s, preferring single quotes, and escapes characters that plain
+// refuses.
 func pyQuote(s string, plain func(rune) bool) string {
 	quote := '\''
 	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
