@@ -1,11 +1,10 @@
 package main
 
-// What TLS needs to know beyond the settings: certificates, their key, the
-// authorities that clients' certificates come from, and the keys of session
-// tickets. The arbiter reads the files, because workers may be a user who must
-// not, looks once a second whether they have changed, and puts what is good
-// into memory that it shares with the workers. So a renewed certificate needs
-// no reload, and a session goes on in another worker.
+// Certificates, their private key, the authorities for clients' certificates, and
+// the keys of session tickets. The arbiter reads the files, because the workers'
+// user may lack permission, checks once a second whether the files have changed,
+// and publishes valid content in memory shared with the workers. A renewed
+// certificate therefore needs no reload, and a session resumes in any worker.
 
 import (
 	"bytes"
@@ -28,16 +27,16 @@ import (
 )
 
 const (
-	ticketLife  = 8 * time.Hour // of the key for new session tickets
-	ticketsKept = 3             // keys with which tickets are still accepted
+	ticketLife  = 8 * time.Hour // time until a new key encrypts new session tickets
+	ticketsKept = 3             // keys whose tickets are accepted; three times ticketLife is a day
 	certFileMax = 1 << 20       // bytes of one file; a system's bundle of authorities has 200 KB
-	vaultMax    = 4 << 20
+	vaultMax    = 4 << 20       // bytes of one keyring: three files and the ticket keys
 )
 
 // usesTLS says whether listeners speak TLS.
 func (c *config) usesTLS() bool { return c.certfile != "" || c.keyfile != "" }
 
-// checkTLS looks at what can be known without the files.
+// checkTLS checks the settings for TLS, without reading the files.
 func (c *config) checkTLS() error {
 	if !c.usesTLS() {
 		return nil
@@ -56,20 +55,20 @@ func (c *config) checkTLS() error {
 	return nil
 }
 
-// warnOfVersion says that ssl_version has no say.
+// warnOfVersion warns that ssl_version is ignored.
 func (c *config) warnOfVersion(log *errorLog) {
 	if v, given := c.given["ssl_version"]; c.usesTLS() && given && v != int64(2) && v != nil {
 		log.warningf("ssl_version is ignored: TLS 1.3 and 1.2 are spoken")
 	}
 }
 
-// keyring is the content of the files, and the ticket keys, newest first.
+// keyring is everything secret or renewable that TLS needs.
 type keyring struct {
-	cert, key, ca []byte // PEM
-	tickets       [][32]byte
+	cert, key, ca []byte     // content of the files, in PEM
+	tickets       [][32]byte // keys of session tickets, newest first
 }
 
-// readKeyring reads the files that the settings name, and checks them.
+// readKeyring reads and checks the files named by the settings.
 func readKeyring(c *config) (*keyring, error) {
 	k := &keyring{}
 	for _, f := range []struct {
@@ -92,7 +91,7 @@ func readKeyring(c *config) (*keyring, error) {
 	return k, err
 }
 
-// inDir is where a path leads from the directory that the application runs in.
+// inDir makes a path absolute, relative to the directory of the application.
 func (c *config) inDir(path string) string {
 	if filepath.IsAbs(path) {
 		return path
@@ -103,7 +102,7 @@ func (c *config) inDir(path string) string {
 func readCertFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, errors.Unwrap(err) // the path is the caller's to say
+		return nil, errors.Unwrap(err) // the caller's message names the path
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, certFileMax+1))
@@ -111,12 +110,12 @@ func readCertFile(path string) ([]byte, error) {
 	case err != nil:
 		return nil, errors.Unwrap(err)
 	case len(b) > certFileMax:
-		return nil, fmt.Errorf("it is longer than %d bytes", certFileMax)
+		return nil, fmt.Errorf("the file is longer than %d bytes", certFileMax)
 	}
 	return b, nil
 }
 
-// tls makes what handshakes want of a keyring; its errors are sentences.
+// tls makes the configuration of handshakes from a keyring. Errors are sentences.
 func (k *keyring) tls(c *config) (*tls.Config, error) {
 	ids, err := selectSuites(c.ciphers)
 	if err != nil {
@@ -131,8 +130,9 @@ func (k *keyring) tls(c *config) (*tls.Config, error) {
 		MinVersion:   tls.VersionTLS12,
 		CipherSuites: ids,
 		NextProtos:   []string{"http/1.1"},
-		// Records as long as they may be: ramping up the length for the sake
-		// of the first bytes costs every small response more than it gains.
+		// Use full records from the start. Short first records would show the
+		// beginning of a page earlier, but cost every small response more than
+		// they gain.
 		DynamicRecordSizingDisabled: true,
 		GetConfigForClient:          checkServerName,
 	}
@@ -152,8 +152,8 @@ func (k *keyring) tls(c *config) (*tls.Config, error) {
 	return t, nil
 }
 
-// checkServerName ends a handshake for a server whose name is none that Host
-// may have (RFC 6066 3): applications find the name in their environ.
+// checkServerName refuses a handshake whose server name (RFC 6066 3) could not be
+// a Host: applications find the name in their environ.
 func checkServerName(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if name := hello.ServerName; name != "" && (len(name) > maxServerName || !validAuthority([]byte(name))) {
 		return nil, fmt.Errorf("%.*q is not the name of a server", maxServerName, name)
@@ -161,8 +161,8 @@ func checkServerName(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	return nil, nil
 }
 
-// pair is the certificate with its key. Go says what is wrong with one in
-// words for programmers, so the usual mistakes are looked for first.
+// pair loads the certificate and its key. Go's errors are worded for programmers,
+// so the usual mistakes of operators are checked first.
 func (k *keyring) pair(c *config) (pair tls.Certificate, err error) {
 	setting, path := "keyfile", c.keyfile
 	if path == "" {
@@ -192,7 +192,7 @@ func (k *keyring) pair(c *config) (pair tls.Certificate, err error) {
 	return pair, nil
 }
 
-// hasPEM says whether there is a block whose type ends in kind.
+// hasPEM reports whether b has a PEM block whose type ends in kind.
 func hasPEM(b []byte, kind string) bool {
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
 		if strings.HasSuffix(block.Type, kind) {
@@ -240,32 +240,33 @@ func decodeKeyring(b []byte) (*keyring, error) {
 
 // Shared memory ---------------------------------------------------------------
 
-// vault is where workers find the newest keyring: a number, and two places of
-// which the one that the number is even or odd for holds it. The other one is
-// written next, so nobody reads what is being written.
+// vault publishes the newest keyring to the workers, in shared memory: a number,
+// and two places for a keyring. The number's parity selects the current place.
+// The next keyring is written to the other place before the number changes, so
+// that workers never read a half-written keyring.
 type vault struct {
 	fd     int
-	shared int // the same without the right to write, for workers
+	shared int // read-only descriptor of the same memory, for workers
 	cfg    *config
-	number uint64
-	ring   *keyring
-	known  [3]stamp // of the files as they were read, or found broken
-	seen   [3]stamp // at the last look
-	looked int64
-	turned int64 // when the newest ticket key was made
+	number uint64   // number of the current keyring
+	ring   *keyring // the current keyring
+	known  [3]stamp // stamps of the files when they were last read, valid or not
+	seen   [3]stamp // stamps of the files at the last check
+	looked int64    // time of the last check
+	turned int64    // time when the newest ticket key was made
 }
 
-const vaultHead = 4096 // before the two places
+const vaultHead = 4096 // offset of the first place, after the number
 
-// stamp tells one content of a file from another.
+// stamp identifies a version of a file's content.
 type stamp struct {
 	dev, ino    uint64
 	size, mtime int64
 }
 
-// openVault reads the files for the first time. During a reload old is that of
-// the settings before, whose tickets stay good unless other clients are trusted
-// now.
+// openVault reads the files for the first time. During a reload, old is the vault
+// of the previous settings: its tickets stay valid unless the authorities for
+// clients' certificates have changed.
 func openVault(c *config, old *vault) (v *vault, err error) {
 	if !c.usesTLS() {
 		return nil, nil
@@ -284,7 +285,7 @@ func openVault(c *config, old *vault) (v *vault, err error) {
 	if v.fd, err = memfd("certificates", nil); err != nil {
 		return nil, err
 	}
-	// Whoever is another user must not open it by way of /proc.
+	// Keep other users from opening the memory by way of /proc.
 	if err := unix.Fchmod(v.fd, 0o600); err != nil {
 		return nil, os.NewSyscallError("fchmod", err)
 	}
@@ -295,7 +296,7 @@ func openVault(c *config, old *vault) (v *vault, err error) {
 	return v, v.publish()
 }
 
-// passed is the descriptor for a worker to inherit, or a filler.
+// passed is the descriptor that a worker inherits, filler without a vault.
 func (v *vault) passed(filler int) uintptr {
 	if v == nil {
 		return uintptr(filler)
@@ -321,7 +322,7 @@ func (v *vault) look() (s [3]stamp) {
 	return s
 }
 
-// turn makes a new key for tickets.
+// turn makes a new key for session tickets.
 func (v *vault) turn() error {
 	var key [32]byte
 	if _, err := rand.Read(key[:]); err != nil {
@@ -350,9 +351,9 @@ func (v *vault) publish() error {
 	return nil
 }
 
-// keep looks whether the files have changed, once a second, and reads them when
-// a change is a second old: certificate and key are seldom written at one time.
-// A pair that is no good is said once, and the old one stays.
+// keep checks once a second whether the files have changed, and reads changed
+// files a second later: certificate and key are seldom written at the same time.
+// Invalid files are reported once, and the old keyring stays in use.
 func (v *vault) keep(log *errorLog) {
 	now := monotonic()
 	if v == nil || v.fd < 0 || now-v.looked < int64(time.Second) {
@@ -392,8 +393,8 @@ func (v *vault) keep(log *errorLog) {
 	}
 }
 
-// readVault is a worker's look: nil if there is nothing newer than number. What
-// changes while it is read is read once more.
+// readVault returns the current keyring, or nil if its number is still number. A
+// keyring that is replaced during the read is read again.
 func readVault(fd int, number uint64) (*keyring, uint64, error) {
 	for {
 		newest, err := vaultWord(fd, 0)
@@ -434,16 +435,16 @@ func vaultWord(fd int, at int64) (uint64, error) {
 
 // Ciphers -------------------------------------------------------------------
 //
-// The setting ciphers: what a list in OpenSSL's language (openssl-ciphers(1))
-// leaves of the suites that are offered. Those are few: forward secrecy and
-// authenticated encryption are not for a list to choose. The suites of TLS 1.3
-// are always on, as OpenSSL's list does not reach them either.
+// The setting ciphers is a list in OpenSSL's language (openssl-ciphers(1)), which
+// selects from the suites that this server offers for TLS 1.2. All of them have
+// forward secrecy and authenticated encryption. The suites of TLS 1.3 are always
+// on; OpenSSL's list does not affect them either.
 
-// suite is one of TLS 1.2 that can be negotiated here.
+// suite is a cipher suite of TLS 1.2 that this server offers.
 type suite struct {
 	id    uint16
-	name  string // OpenSSL's
-	words string // the words of its language that mean this suite among others
+	name  string // OpenSSL's name
+	words string // words of OpenSSL's language that select this suite among others
 }
 
 var suites = []suite{
@@ -455,22 +456,22 @@ var suites = []suite{
 	{tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305", "aRSA CHACHA20"},
 }
 
-// allSuites are words that mean every one of them.
+// allSuites are the words that select every suite.
 var allSuites = strings.Fields("ALL DEFAULT HIGH TLSv1.2 ECDHE EECDH kECDHE kEECDH ECDH")
 
-// otherWords belong to the language and mean suites that are not offered.
+// otherWords are words of the language that select only suites not offered here.
 var otherWords = strings.Fields(`COMPLEMENTOFALL COMPLEMENTOFDEFAULT MEDIUM LOW EXP EXPORT EXPORT40 EXPORT56
 	aNULL eNULL NULL kRSA RSA kECDH DH DHE EDH kDHE kEDH kDH kDHr kDHd ADH AECDH aDH aDSS DSS DES 3DES RC4 RC2 IDEA SEED
 	CAMELLIA CAMELLIA128 CAMELLIA256 ARIA ARIA128 ARIA256 ARIAGCM AESCCM AESCCM8 CBC MD5 SHA SHA1 SHA256 SHA384
 	SSLv2 SSLv3 TLSv1 TLSv1.0 TLSv1.1 PSK kPSK kECDHEPSK kDHEPSK kRSAPSK aPSK SRP kSRP aSRP KRB5 kKRB5 aKRB5
 	aGOST aGOST01 kGOST GOST94 GOST89MAC GOST aECDH kECDHr kECDHe FZA kFZA aFZA eFZA`)
 
-// nameParts make up the names of suites that OpenSSL has or had.
+// nameParts are the parts of the names of all suites that OpenSSL has or had.
 var nameParts = strings.Fields(`EXP EXP1024 ECDHE ECDH DHE EDH DH ADH AECDH RSA ECDSA DSS PSK SRP KRB5 NULL AES128 AES256
 	GCM CCM CCM8 CBC CBC3 RC4 RC2 DES DES3 IDEA SEED CAMELLIA128 CAMELLIA256 ARIA ARIA128 ARIA256 CHACHA20 POLY1305
 	MD5 SHA SHA256 SHA384 AES 128 256 3DES EDE`)
 
-// selectSuites reads a list: nil for none given.
+// selectSuites returns the suites that a list selects; "" selects all.
 func selectSuites(list string) ([]uint16, error) {
 	if list == "" {
 		list = "ALL"
@@ -478,7 +479,7 @@ func selectSuites(list string) ([]uint16, error) {
 	chosen, killed := map[uint16]bool{}, map[uint16]bool{}
 	for _, item := range strings.FieldsFunc(list, func(r rune) bool { return r == ':' || r == ',' || r == ' ' || r == ';' }) {
 		if item == "@STRENGTH" || strings.HasPrefix(item, "@SECLEVEL=") {
-			continue // order is not for the list to say, and no suite here is weak
+			continue // Go orders the suites itself, and no suite here is weak
 		}
 		op, words := item[0], item[1:]
 		if op != '!' && op != '-' && op != '+' {
@@ -519,7 +520,7 @@ func suiteNames() string {
 	return strings.Join(names, ", ")
 }
 
-// suitesOf are the suites that all of some words, joined by plus, mean.
+// suitesOf returns the suites that every one of some words, joined by plus, selects.
 func suitesOf(words string) (met []uint16, err error) {
 	for _, s := range suites {
 		met = append(met, s.id)
@@ -541,7 +542,7 @@ func suitesOf(words string) (met []uint16, err error) {
 	return met, nil
 }
 
-// isSuiteName says whether a word is built as the name of a suite.
+// isSuiteName reports whether a word looks like the name of a suite.
 func isSuiteName(word string) bool {
 	if strings.HasPrefix(word, "TLS_") {
 		return slices.ContainsFunc(append(tls.CipherSuites(), tls.InsecureCipherSuites()...), func(s *tls.CipherSuite) bool {
@@ -559,5 +560,5 @@ func cipherName(id uint16) string {
 			return s.name
 		}
 	}
-	return tls.CipherSuiteName(id) // of TLS 1.3, where OpenSSL uses these
+	return tls.CipherSuiteName(id) // a suite of TLS 1.3, for which OpenSSL uses the same name
 }

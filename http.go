@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// longestLine bounds the request line when limit_request_line is 0: without
-	// a bound, one client could fill the memory. No browser or proxy sends 1 MiB.
+	// longestLine bounds the request line when limit_request_line is 0, because
+	// one client could fill the memory: 128 times the largest limit.
 	longestLine = 1 << 20
 	// maxLineLimit caps limit_request_line, as Gunicorn does.
 	maxLineLimit = 8190

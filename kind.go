@@ -540,7 +540,7 @@ var proxyMode = alone("auto", choice("proxy_protocol must be: off, v1, v2, or au
 	"proxy_protocol must be string or bool", "off|false|0|none", "v1", "v2", "auto|true|1"))
 
 // byteSize is a number of bytes, such as 1000000 or 512M. K, M, G and T are powers
-// of 1024, as in ulimit and systemd.
+// of 1024, as in systemd.
 var byteSize = &kind{
 	want: "a number of bytes, as 512M",
 	value: func(v any, at *start) (any, error) {

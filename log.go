@@ -25,7 +25,7 @@ import (
 
 const (
 	// errorWait is how long one record of the error log waits for a slow reader:
-	// a terminal or journald catches up in less, and a client hardly notices.
+	// long enough for a busy terminal, too short for a client to notice.
 	errorWait = 100 * time.Millisecond
 	// pipeAtomic is PIPE_BUF: writes up to this length do not mix with those of
 	// other processes on the same pipe.

@@ -1,18 +1,20 @@
 package main
 
-// TLS on a client's connection. crypto/tls wants a connection that it can read
-// and write as it likes; the one that it gets here never blocks the loop. The
-// handshake, whose arithmetic takes a thousand times as long as a record's, runs
-// in a goroutine, which sleeps on a channel while its client has to say
-// something: no thread waits for a slow one, and the loop, which watches the
-// socket as always, wakes it. From then on the connection is the loop's alone.
-// A read that finds nothing fails for the time being, which crypto/tls takes
-// from errors that are Temporary; a write never fails for want of room, as
-// what the socket does not take waits in conn.out, whose length holds back
-// the plaintext.
+// TLS on a client's connection. crypto/tls expects a net.Conn whose Read and
+// Write block; the net.Conn here (secure) never blocks the loop.
 //
-// Keys cannot be handed over, so such a connection ends in the worker that it
-// began in.
+// A handshake computes a thousand times as long as a record, so each handshake
+// runs in a goroutine of its own. While the client has to send, the goroutine
+// sleeps on a channel; the loop watches the socket and wakes the goroutine. No
+// thread waits for a slow client.
+//
+// After the handshake only the loop touches the connection. A Read without input
+// returns a Temporary error, after which crypto/tls can go on later. A Write
+// always succeeds: bytes that the socket does not take wait in conn.out, and the
+// loop encrypts no more while conn.out is long.
+//
+// Keys cannot be handed over, so a TLS connection ends in the worker in which it
+// began.
 
 import (
 	"bytes"
@@ -34,52 +36,54 @@ import (
 )
 
 const (
-	handshakeLimit = 10 * time.Second // from the first byte to the last
-	handshakesMax  = 512              // of one worker at a time
-	handshakeMax   = 64 << 10         // of a client: a long chain of certificates has a tenth of that
-	handshakeCost  = 64 << 10         // of memory, while it lasts
-	secureCost     = 8 << 10          // of memory from then on, beside what a record takes
-	sealedMax      = 256 << 10        // waiting in out: no more is read, which might cause answers
-	filePiece      = 64 << 10         // of a file, encrypted at once
+	handshakeLimit = 10 * time.Second // longest handshake, from the client's first byte to the last
+	handshakesMax  = 512              // handshakes in progress in one worker; 512 * handshakeCost is 32 MiB
+	handshakeMax   = 64 << 10         // bytes a client may send in a handshake; a long certificate chain has 6 KiB
+	handshakeCost  = 64 << 10         // memory of a handshake in progress, with its goroutine's stack
+	secureCost     = 8 << 10          // memory of an established connection, without record buffers
+	sealedMax      = 256 << 10        // bytes in conn.out above which no record is read, as records may need replies
+	filePiece      = 64 << 10         // bytes of a file that are encrypted at a time: four records
 )
 
-// terminator is what a worker has of TLS.
+// terminator is the TLS state of a worker.
 type terminator struct {
-	config *tls.Config // of new connections
-	number uint64      // of the keyring that it was made of
-	failed bool        // a keyring could not be used, and that was said
+	config *tls.Config // configuration for new connections
+	number uint64      // number of the keyring behind config
+	failed bool        // the newest keyring is unusable, and the log says so
 
-	running []*conn       // whose handshakes do, oldest first
-	queue   []*conn       // wait for a place among them
-	ended   chan *secure  // on their way back to the loop
-	wake    int           // eventfd: there are some
-	turns   chan struct{} // held while a handshake computes
-	alone   bool          // there is one processor, so the loop must yield it
+	running []*conn       // connections whose handshakes are in progress, oldest first
+	queue   []*conn       // connections that wait until fewer handshakes are running
+	ended   chan *secure  // finished handshakes, to be collected by the loop
+	wake    int           // eventfd that tells the loop to look at ended
+	turns   chan struct{} // semaphore held while a handshake computes
+	alone   bool          // there is only one processor, so the loop must yield to handshakes
 }
 
-// secure is the TLS of one connection.
+// secure is the TLS state of one connection, and the net.Conn that crypto/tls
+// uses.
 type secure struct {
 	w     *worker
 	c     *conn
 	fd    int
 	tls   *tls.Conn
-	early []byte // what was read before TLS began
-	eof   bool   // the socket has ended, whatever TLS said
-	dry   bool   // it has nothing until an event says so
-	took  int    // bytes of the handshake
-	room  int    // crypto/tls's for a record, as seen from reads
+	early []byte // bytes read before the handshake started
+	eof   bool   // the socket has ended, perhaps without a close_notify
+	dry   bool   // the socket has no input until the next event
+	took  int    // bytes read by the handshake
+	room  int    // size of crypto/tls's record buffer, as seen from its reads
 
-	// A goroutine has it between start and the end of the handshake.
+	// While shaking is true, the handshake's goroutine owns the fields of this
+	// struct, except the atomic ones and the channel.
 	shaking bool
-	heard   bool          // a byte of the client
-	ready   chan struct{} // the socket may be so again
-	waits   atomic.Bool   // for that
-	over    atomic.Bool   // time is up
-	out     []byte        // for the client
-	err     error         // how it ended
+	heard   bool          // the client has sent at least one byte
+	ready   chan struct{} // signalled when the socket may be readable
+	waits   atomic.Bool   // the goroutine is blocked on ready
+	over    atomic.Bool   // the handshake must end: its time is up
+	out     []byte        // handshake bytes that the socket has not taken
+	err     error         // result of the handshake
 }
 
-// openTLS makes the terminator, nil without TLS.
+// openTLS makes the terminator, or none without TLS.
 func (w *worker) openTLS() (err error) {
 	if !w.cfg.usesTLS() {
 		return nil
@@ -87,7 +91,7 @@ func (w *worker) openTLS() (err error) {
 	processors := runtime.GOMAXPROCS(0)
 	t := &terminator{
 		ended: make(chan *secure, handshakesMax),
-		turns: make(chan struct{}, max(1, processors-1)), // and one for the loop
+		turns: make(chan struct{}, max(1, processors-1)), // leaves one processor to the loop
 		alone: processors == 1,
 	}
 	if t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
@@ -104,7 +108,7 @@ func (w *worker) openTLS() (err error) {
 	return w.listen(t.wake, unix.EPOLLIN, ownerFunc((*worker).handshakesEnded))
 }
 
-// renew takes the newest keyring for what connects from now on.
+// renew makes the newest keyring the one for new connections.
 func (w *worker) renew() {
 	t := w.tls
 	k, number, err := readVault(fdVault, t.number)
@@ -125,9 +129,9 @@ func (w *worker) renew() {
 	t.config, t.number, t.failed = fresh, number, false
 }
 
-// stay is what becomes of a secure connection in a worker that others replace:
-// it has a moment for the request that its client may be sending just now, and
-// the answer says that it is the last.
+// stay shortens the life of an idle secure connection in a worker that is being
+// replaced. A request that the client is just sending is still served; its
+// response says that the connection closes.
 func (w *worker) stay(c *conn) {
 	if len(c.in) == 0 {
 		c.hasten(w.now + int64(lingerIdle))
@@ -147,9 +151,9 @@ func (w *worker) greet(c *conn, events uint32) {
 	}
 }
 
-// readHello reads the client's first record. Until that is whole there is no
-// handshake: who sends a byte costs no more than with half a head, and takes
-// nobody's place.
+// readHello reads the client's first record. The handshake starts only when the
+// record is complete: a client that sends a single byte costs no more than a
+// client with half a request head, and takes no place among the handshakes.
 func (w *worker) readHello(c *conn) {
 	for !wholeRecord(c.in) {
 		if !w.readHead(c) {
@@ -162,8 +166,8 @@ func (w *worker) readHello(c *conn) {
 	w.shake(c)
 }
 
-// wholeRecord says whether b begins with a record of a handshake (RFC 8446 5.1), or
-// with what will never be one.
+// wholeRecord reports whether b begins with a complete handshake record (RFC 8446
+// 5.1), or with bytes that cannot become one.
 func wholeRecord(b []byte) bool {
 	if len(b) < 5 {
 		return len(b) > 0 && b[0] != 22
@@ -172,8 +176,8 @@ func wholeRecord(b []byte) bool {
 	return len(b) >= 5+n || b[0] != 22 || n > 1<<14
 }
 
-// shake starts the handshake, when there is a place for it. What has been read
-// of it by now is in c.in.
+// shake starts the handshake of c, or queues c while too many are in progress.
+// The bytes in c.in are the handshake's first.
 func (w *worker) shake(c *conn) {
 	t := w.tls
 	w.lag(c)
@@ -197,14 +201,14 @@ func (w *worker) shake(c *conn) {
 	go s.run(t)
 }
 
-// forgetLeft takes those out of the queue that are gone: nobody gets to its end while
-// there are newer ones.
+// forgetLeft removes closed connections from the queue. startQueued takes the
+// newest first and might never reach the closed ones.
 func (t *terminator) forgetLeft() {
 	t.queue = slices.DeleteFunc(t.queue, func(c *conn) bool { return c.gone })
 }
 
-// makeRoom ends up to n handshakes that have waited for their clients for long
-// enough while others want their places. One that waits for a processor stays.
+// makeRoom ends up to n handshakes whose clients have been silent for longer than
+// placePatience, oldest first. A handshake that waits for a processor is spared.
 func (t *terminator) makeRoom(now int64, n int) {
 	for _, c := range t.running {
 		if n == 0 || now-c.shaken < int64(placePatience) {
@@ -217,10 +221,9 @@ func (t *terminator) makeRoom(now int64, n int) {
 	}
 }
 
-// fill starts those that have waited for a place, the newest first: behind a crowd of
-// clients that only begin handshakes, first come first served would have everybody
-// wait for as long as the crowd.
-func (w *worker) fill() {
+// startQueued starts queued handshakes, the newest first. In the order of arrival,
+// everybody would wait behind a crowd of clients that never finish a handshake.
+func (w *worker) startQueued() {
 	t := w.tls
 	for len(t.queue) > 0 && len(t.running) < handshakesMax {
 		last := len(t.queue) - 1
@@ -232,7 +235,7 @@ func (w *worker) fill() {
 	}
 }
 
-// run is the goroutine.
+// run is the goroutine of one handshake.
 func (s *secure) run(t *terminator) {
 	t.turns <- struct{}{}
 	s.err = s.tls.Handshake()
@@ -241,26 +244,26 @@ func (s *secure) run(t *terminator) {
 	_, _ = rawWrite(t.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
-// poke lets the goroutine look at its socket.
+// poke wakes the goroutine to look at its socket.
 func (s *secure) poke() {
 	select {
 	case s.ready <- struct{}{}:
-	default: // it will look in any case
+	default: // an earlier poke is still pending
 	}
 }
 
-// giveUp ends a handshake at its next step. It still owns the descriptor until
-// it has come back.
+// giveUp makes a handshake fail at its next step. The goroutine owns the
+// descriptor until the loop has collected the result.
 func (s *secure) giveUp() {
 	s.over.Store(true)
 	s.poke()
 }
 
-// shakes says whether the handshake's goroutine has the connection.
+// shakes reports whether a handshake's goroutine owns the connection.
 func (c *conn) shakes() bool { return c.state == handshaking && c.secure != nil }
 
-// held is about the memory that it has of its own. That of a handshake which has been
-// given up comes back soon.
+// held estimates the memory of the connection's TLS. A handshake that has been
+// given up counts as zero, because its memory is about to be freed.
 func (s *secure) held() int {
 	switch {
 	case !s.shaking:
@@ -271,7 +274,7 @@ func (s *secure) held() int {
 	return handshakeCost
 }
 
-// handshakesEnded takes back what handshakes have become.
+// handshakesEnded collects finished handshakes.
 func (w *worker) handshakesEnded(int, uint32) {
 	var b [8]byte
 	_, _ = rawRead(w.tls.wake, b[:])
@@ -280,13 +283,14 @@ func (w *worker) handshakesEnded(int, uint32) {
 		case s := <-w.tls.ended:
 			w.handshaken(s)
 		default:
-			w.fill()
+			w.startQueued()
 			return
 		}
 	}
 }
 
-// handshaken goes on with a connection: with its first request, or its end.
+// handshaken continues a connection after its handshake: with the first request,
+// or by ending the connection.
 func (w *worker) handshaken(s *secure) {
 	c, t := s.c, w.tls
 	i := slices.Index(t.running, c)
@@ -311,8 +315,8 @@ func (w *worker) handshaken(s *secure) {
 	w.advance(c)
 }
 
-// refuseTLS ends a connection that did not become secure. The client gets an
-// alert if the protocol has one for the case.
+// refuseTLS ends a connection whose handshake failed, after the alert that
+// crypto/tls may have written.
 func (w *worker) refuseTLS(c *conn, s *secure) {
 	var record tls.RecordHeaderError
 	text := s.err.Error()
@@ -336,16 +340,16 @@ func (w *worker) refuseTLS(c *conn, s *secure) {
 	w.drained(c)
 }
 
-// looksLikeHTTP says whether five bytes are the beginning of a request line.
+// looksLikeHTTP reports whether the bytes may be the start of a request line.
 func looksLikeHTTP(b []byte) bool {
 	return !slices.ContainsFunc(b, func(c byte) bool { return (c < 'A' || c > 'Z') && c != ' ' && c != '/' })
 }
 
 // Facts ---------------------------------------------------------------------
 
-// appendFacts adds what is known of the connection to an environ, by the names
-// that Apache's mod_ssl gave them. No header field of a client can have such a
-// key.
+// appendFacts appends environ entries about a TLS connection, under the names of
+// Apache's mod_ssl. A client cannot forge them, because the keys of header fields
+// begin with HTTP_.
 func appendFacts(b []byte, state tls.ConnectionState) []byte {
 	add := func(key, value string) { b = appendMarshalLatin(appendMarshalText(b, key), value) }
 	add("HTTPS", "on")
@@ -360,7 +364,7 @@ func appendFacts(b []byte, state tls.ConnectionState) []byte {
 		return b
 	}
 	cert := state.PeerCertificates[0]
-	add("SSL_CLIENT_VERIFY", "SUCCESS") // or there would be no connection
+	add("SSL_CLIENT_VERIFY", "SUCCESS") // an unverified certificate fails the handshake
 	add("SSL_CLIENT_S_DN", certName(cert.Subject.String()))
 	add("SSL_CLIENT_S_DN_CN", certName(cert.Subject.CommonName))
 	add("SSL_CLIENT_I_DN", certName(cert.Issuer.String()))
@@ -371,7 +375,8 @@ func appendFacts(b []byte, state tls.ConnectionState) []byte {
 	return b
 }
 
-// certName escapes what would break a line that the application writes.
+// certName escapes unprintable characters, which could forge lines in the
+// application's logs.
 func certName(s string) string { return string(appendEscaped(nil, s, inName)) }
 
 func certTime(t time.Time) string { return t.UTC().Format("Jan _2 15:04:05 2006 GMT") }
@@ -382,8 +387,8 @@ func certPEM(cert *x509.Certificate) string {
 
 // Records -------------------------------------------------------------------
 
-// read reads from the client: the one place where bytes come in. It is as
-// rawRead, whatever the connection is.
+// read reads from the client, decrypting if the connection is secure. Results
+// are those of rawRead.
 func (c *conn) read(b []byte) (int, syscall.Errno) {
 	if c.secure != nil {
 		return c.secure.open(b)
@@ -391,8 +396,8 @@ func (c *conn) read(b []byte) (int, syscall.Errno) {
 	return rawRead(c.fd, b)
 }
 
-// open reads plaintext. Records that are in memory come first, so it has to be
-// called until it says EAGAIN: no event will tell of them.
+// open reads plaintext. Records may be buffered in memory, for which no event
+// will come, so the caller must go on until EAGAIN.
 func (s *secure) open(b []byte) (int, syscall.Errno) {
 	if len(s.c.out)-s.c.outAt > sealedMax {
 		return 0, unix.EAGAIN // drain asks again
@@ -412,7 +417,7 @@ func (s *secure) open(b []byte) (int, syscall.Errno) {
 	return 0, 0
 }
 
-// certificate is the client's, empty if it has shown none.
+// certificate returns the client's certificate in DER, nil if there is none.
 func (e *endpoint) certificate() []byte {
 	i := bytes.Index(e.facts, []byte("-----BEGIN"))
 	if i < 0 {
@@ -425,7 +430,7 @@ func (e *endpoint) certificate() []byte {
 	return block.Bytes
 }
 
-// seal writes plaintext.
+// seal encrypts and writes pieces of plaintext.
 func (w *worker) seal(c *conn, pieces ...[]byte) {
 	for _, b := range pieces {
 		if len(b) == 0 {
@@ -441,7 +446,7 @@ func (w *worker) seal(c *conn, pieces ...[]byte) {
 	}
 }
 
-// sealFile writes the next piece of the file: it cannot be sent past us.
+// sealFile encrypts and writes the next piece of c.file, in place of sendfile(2).
 func (w *worker) sealFile(c *conn) (int, error) {
 	if len(c.out) > c.outAt {
 		return 0, unix.EAGAIN
@@ -456,8 +461,8 @@ func (w *worker) sealFile(c *conn) (int, error) {
 	return n, err
 }
 
-// sayEnd sends close_notify, once: what came before is all there was. It is
-// false if there is no TLS to say it in.
+// sayEnd sends close_notify, which tells the client that nothing was cut off. It
+// returns false for a connection without TLS.
 func (s *secure) sayEnd() bool {
 	if s != nil {
 		_ = s.tls.CloseWrite()
@@ -467,7 +472,8 @@ func (s *secure) sayEnd() bool {
 
 // The connection beneath ----------------------------------------------------
 
-// errWouldBlock is what reading nothing is outside of a handshake.
+// errWouldBlock is the error of Read without input after the handshake. crypto/tls
+// lets its caller retry after an error that is Temporary.
 var errWouldBlock net.Error = wouldBlock{}
 
 type wouldBlock struct{}
@@ -483,7 +489,7 @@ var (
 	errHandshakeLong = errors.New("the TLS handshake is too long")
 )
 
-// Read is crypto/tls's.
+// Read gives crypto/tls bytes of the client.
 func (s *secure) Read(b []byte) (int, error) {
 	if len(s.early) > 0 {
 		n := copy(b, s.early)
@@ -522,13 +528,14 @@ func (s *secure) Read(b []byte) (int, error) {
 				s.room = len(b)
 				s.w.weigh(s.c)
 			}
-			s.dry = n < len(b) && !s.shaking && s.c.watched && !s.c.ending // as receive has it
+			s.dry = n < len(b) && !s.shaking && s.c.watched && !s.c.ending // the rule of receive
 			return n, nil
 		}
 	}
 }
 
-// await sleeps until there may be more to read. Others compute meanwhile.
+// await sleeps until the socket may be readable, and lets other handshakes compute
+// meanwhile.
 func (s *secure) await() error {
 	t := s.w.tls
 	s.waits.Store(true)
@@ -542,7 +549,8 @@ func (s *secure) await() error {
 	return nil
 }
 
-// Write takes everything.
+// Write writes b, or keeps the bytes that the socket does not take. Write never
+// blocks.
 func (s *secure) Write(b []byte) (int, error) {
 	if s.shaking {
 		s.out = append(s.out, b...)
@@ -562,7 +570,7 @@ func (s *secure) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// flush writes what a handshake has to say, as far as the socket takes it.
+// flush writes the handshake's pending bytes, as far as the socket takes them.
 func (s *secure) flush() error {
 	for len(s.out) > 0 {
 		n, errno := rawWrite(s.fd, s.out)
@@ -577,7 +585,7 @@ func (s *secure) flush() error {
 	return nil
 }
 
-// The rest of a net.Conn. Limits in time are the loop's.
+// The methods below complete net.Conn. Deadlines are kept by the loop instead.
 
 func (s *secure) Close() error { return nil }
 

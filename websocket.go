@@ -54,10 +54,10 @@ const (
 	// maxInflaters is how many idle inflaters a worker keeps. More are in use at
 	// a time only while slow clients are in the middle of compressed messages.
 	maxInflaters = 4
-	// inflaterCost is the memory of one inflater, as measured.
+	// inflaterCost is the memory of one inflater: a piece, and flate's window and tables.
 	inflaterCost = 110 << 10
-	// maxSparePacked is the largest buffer for compressed bytes that is kept for
-	// the next message: most messages are shorter than 4 KiB.
+	// maxSparePacked is the largest buffer for compressed bytes that a worker keeps
+	// for the next message. Chat-sized messages, the usual ones, fit.
 	maxSparePacked = 4 << 10
 	// idlePacked is how many bytes of a compressed message may inflate to nothing.
 	idlePacked = 64 << 10
