@@ -1,18 +1,18 @@
 package main
 
-// Where a class or a configuration of Python's logging module makes the logs
-// (logger_class, logconfig and its like), one Python makes them for the whole
-// server: the arbiter and the workers send it their records, and it gives each
-// to the logger that the operator has configured (package.py, keep_log). Its
-// own socket is the only queue. Nobody waits for it: when the queue is full, a
-// record of the error log goes where it would go without all this, and one of
-// the access log is dropped and counted.
+// Logs made in Python. If logger_class or logconfig and its like configure
+// Python's logging module, one Python process (the logger) writes the logs of the
+// whole server. The arbiter and the workers send their records to the logger's
+// socket, and the logger passes each to the configured Python logger (package.py,
+// keep_log). The socket is the only queue, and no sender waits: if the queue is
+// full, a record of the error log is written as if there were no logger, and a
+// record of the access log is dropped and counted.
 //
-// As root it opens the files of the logs and no more: then it has the rights of the
-// workers, as what it reads are clients' words.
+// As root the logger only opens the files of the logs. Then it takes the workers'
+// user, because the text of the records comes from clients.
 //
-// It ends when every process that has the sending end has: so nothing that a
-// worker had to say is lost.
+// The logger ends after the last process that holds the sending end, so that no
+// worker's record is lost.
 
 import (
 	"errors"
@@ -27,32 +27,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recorder sends records to the Python that makes the logs.
+// recorder sends records to the logger.
 type recorder struct {
 	fd     int
-	spared atomic.Int64 // until then: it was too busy for a record of late
+	spared atomic.Int64 // time until which the logger gets no error records, after its queue was full
 }
 
-// logger is that Python, as the arbiter sees it.
+// logger is the Python process that writes the logs, as the arbiter sees it.
 type logger struct {
-	pid       int      // 0 while there is none
-	give      int      // records go in here
-	take      int      // and come out here: kept, so that they outlive that Python
-	rotated   bool     // its files are to be opened again, and it was too busy to be told
-	files     []string // that it writes to, if it has other rights than the arbiter
-	notBefore int64
+	pid       int      // process ID, 0 while no logger runs
+	give      int      // sending end of the logger's socket
+	take      int      // receiving end, kept open so that records outlive a logger that dies
+	rotated   bool     // the files must be reopened, and the request did not fit into the queue
+	files     []string // files that the logger writes to as another user than the arbiter
+	notBefore int64    // earliest time for starting the next logger
 }
 
 const (
-	loggerWait = 30 * time.Second // for modules to be imported and handlers to connect
-	loggerEnd  = 2 * time.Second  // for the last records to be written
-	loggerRest = 2 * time.Second  // after it was too busy: what tells of that must not wait there
+	loggerWait = 30 * time.Second // longest start of a logger: imports, and connections of its handlers
+	loggerEnd  = 2 * time.Second  // time for the last records when the arbiter ends
+	loggerRest = 2 * time.Second  // pause after a full queue, in which the warning itself is not queued
 )
 
 // ownLoggers are the values of logger_class that need no Python.
 var ownLoggers = []string{"", "simple", "gunicorn.glogging.Logger", "gunicorn.instrument.statsd.Statsd"}
 
-// logsInPython says whether Python makes the logs.
+// logsInPython reports whether Python writes the logs.
 func (c *config) logsInPython() bool {
 	if c.logconfig != "" || c.logconfigJSON != "" || c.said["loggers"] == true {
 		return true
@@ -66,8 +66,8 @@ func (c *config) logsInPython() bool {
 	return !slices.Contains(ownLoggers, c.loggerClass)
 }
 
-// openLogger starts the Python that makes the logs of c, and waits until it has
-// read their configuration.
+// openLogger starts the logger of c, and waits until the logger has read the
+// configuration of the logs.
 func openLogger(c *generation) (l *logger, err error) {
 	l = &logger{}
 	if l.give, l.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
@@ -107,8 +107,7 @@ func (l *logger) start(c *generation, answer int) error {
 	return err
 }
 
-// readLogger reads what the new Python says of its loggers, or of what is
-// wrong with them.
+// readLogger reads the new logger's report: levels and files, or an error.
 func (c *config) readLogger(l *logger, fd int) error {
 	var out []byte
 	b := make([]byte, 64<<10)
@@ -149,7 +148,7 @@ func (c *config) readLogger(l *logger, fd int) error {
 	return nil
 }
 
-// died says whether the dead child is this one.
+// died reports whether the dead child pid was the logger.
 func (l *logger) died(pid int) bool {
 	if l == nil || pid != l.pid {
 		return false
@@ -159,7 +158,7 @@ func (l *logger) died(pid int) bool {
 	return true
 }
 
-// keep starts another Python after one has died. Nobody waits for its answer.
+// keep starts another logger after one has died, without waiting for its report.
 func (l *logger) keep(c *generation) error {
 	if l == nil || l.give < 0 {
 		return nil
@@ -179,7 +178,7 @@ func (l *logger) keep(c *generation) error {
 	return l.start(c, nobody)
 }
 
-// passed is the sending end, for a worker to inherit, or a filler.
+// passed is the sending end that a worker inherits, filler without a logger.
 func (l *logger) passed(filler int) uintptr {
 	if l == nil {
 		return uintptr(filler)
@@ -187,7 +186,8 @@ func (l *logger) passed(filler int) uintptr {
 	return uintptr(l.give)
 }
 
-// close lets the Python go once the workers that still speak to it have ended.
+// close closes the arbiter's ends. The logger ends once the workers have closed
+// theirs.
 func (l *logger) close() {
 	if l != nil && l.give >= 0 {
 		unix.Close(l.give)
@@ -196,8 +196,8 @@ func (l *logger) close() {
 	}
 }
 
-// finish waits until the last records are written: what the arbiter leaves
-// behind when it ends is killed.
+// finish waits until the logger has written the last records and ended. When the
+// arbiter ends, the kernel kills its remaining children.
 func (l *logger) finish() {
 	l.close()
 	if l == nil {
@@ -212,7 +212,7 @@ func (l *logger) finish() {
 	}
 }
 
-// send is false when the record could not be sent at once.
+// send sends a message, and returns false if there is no room for the message.
 func (r *recorder) send(message []byte) (bool, error) {
 	for {
 		err := unix.Sendto(r.fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
@@ -229,7 +229,7 @@ func appendRecord(b []byte, n, level, pid int) []byte {
 	return appendMarshalInt(appendMarshalInt(appendMarshalTuple(b, n), int64(level)), int64(pid))
 }
 
-// record sends one of the error log.
+// record sends a record of the error log.
 func (r *recorder) record(level logLevel, pid int, text string) bool {
 	if r.spared.Load() > monotonic() {
 		return false
@@ -239,8 +239,8 @@ func (r *recorder) record(level logLevel, pid int, text string) bool {
 	return ok
 }
 
-// renew makes the files that have been renamed. The Python that makes the logs has
-// the rights of the workers, to whom their directory may be closed.
+// renew creates the log files anew after a rotation has renamed them. The logger
+// itself, as the workers' user, may lack permission in the directory.
 func (l *logger) renew(cred *syscall.Credential) error {
 	for _, name := range l.files {
 		s, err := openSink(name, -1)
@@ -255,15 +255,16 @@ func (l *logger) renew(cred *syscall.Credential) error {
 	return nil
 }
 
-// reopen has the files opened again by their names, after what was sent before.
+// reopen asks the logger to reopen its files by their names, after the records
+// sent so far.
 func (l *logger) reopen() {
 	r := recorder{fd: l.give}
 	ok, _ := r.send(appendRecord(nil, 2, -1, os.Getpid()))
 	l.rotated = !ok
 }
 
-// access sends one of the access log: everything that a line may be made of,
-// or, when that is too long for a message, the line.
+// access sends a record of the access log: all parts of which a format may make a
+// line, or the finished line if the parts are too long for one message.
 func (r *recorder) access(a *accessLog, e *accessEntry) bool {
 	b := appendRecord(a.scratch[:0], 7, 0, e.pid)
 	b = append(b, marshalDict)
@@ -297,8 +298,8 @@ func (r *recorder) access(a *accessLog, e *accessEntry) bool {
 	return ok
 }
 
-// inPython makes both logs send their records instead of writing them. access
-// is nil where none was asked for; a configuration asks for one.
+// inPython makes both logs send their records to the logger. access is nil if
+// accesslog is not set, but Python's loggers may want access records nevertheless.
 func (c *config) inPython(log *errorLog, access *accessLog, r *recorder) (*accessLog, error) {
 	log.python, log.level = r, c.logLevel
 	if access == nil {

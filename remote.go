@@ -1,8 +1,8 @@
 package main
 
-// Logs and metrics that other processes receive: records for syslog, metrics for
-// statsd, the datagrams that carry both, and what Python has to say to either. A
-// receiver that is away, slow or stuck holds up nobody.
+// Logs and metrics for other processes: records for syslog, metrics for statsd,
+// the datagrams that carry both, and records and metrics from Python. A receiver
+// that is absent, slow or stuck delays nothing.
 
 import (
 	"bytes"
@@ -29,52 +29,52 @@ import (
 //
 //	<PRIORITY>gunicorn.NAME.error: [PID] MESSAGE NUL
 //
-// They go out as datagrams, or over a stream that a goroutine of its own
-// writes, from a queue with an end. A daemon that is away, slow or stuck costs
-// records, which are counted, and never holds up whoever logs.
+// Records are sent as datagrams, or through a bounded queue over a stream, which
+// a goroutine writes. If the daemon is absent, slow or stuck, records are lost and
+// counted.
 
 const (
-	syslogPending = 256 << 10              // bytes that wait for a stream; further records are lost
-	syslogPause   = time.Second            // between attempts to connect, and between complaints
-	syslogLimit   = 5 * time.Second        // for one attempt to connect or write
-	syslogLast    = 200 * time.Millisecond // for what is queued when the process ends
+	syslogPending = 256 << 10              // bytes queued for a stream; further records are lost
+	syslogPause   = time.Second            // time between attempts to connect, and between complaints
+	syslogLimit   = 5 * time.Second        // longest attempt to connect or to write
+	syslogLast    = 200 * time.Millisecond // time for the queued records when the process ends
 )
 
-// facilities by name, as syslog.h numbers them.
+// facilities are the numbers of syslog.h, by name.
 var facilities = map[string]int{
 	"kern": 0, "user": 1, "mail": 2, "daemon": 3, "auth": 4, "security": 4, "syslog": 5, "lpr": 6, "news": 7,
 	"uucp": 8, "cron": 9, "authpriv": 10, "ftp": 11,
 	"local0": 16, "local1": 17, "local2": 18, "local3": 19, "local4": 20, "local5": 21, "local6": 22, "local7": 23,
 }
 
-// severities are syslog's, by level.
+// severities are syslog's severities, by level.
 var severities = [...]int{levelDebug: 7, levelInfo: 6, levelWarning: 4, levelError: 3, levelCritical: 2}
 
-// syslog sends records. A nil syslog is one that is turned off. Any goroutine
-// may use it.
+// syslog sends records. A nil syslog is turned off. Any goroutine may use it.
 type syslog struct {
-	where    string // for people
+	where    string // address for messages
 	facility int
 	tag      string // gunicorn.NAME.
 	pid      []byte // : [PID] and a blank
 
-	// report says to the operator what is wrong. It comes back here.
+	// report writes a complaint to the error log, which sends the complaint to
+	// this syslog as well.
 	report func(format string, args ...any)
 
 	mu     sync.Mutex
-	out    *datagrams // nil for a stream
-	queue  []byte     // for the stream: whole records
-	wake   chan struct{}
-	lost   int   // records since the last complaint
-	failed bool  // since the last record that went out
-	quiet  int64 // no complaints until then
+	out    *datagrams    // nil for a stream
+	queue  []byte        // whole records that wait for the stream
+	wake   chan struct{} // signalled when the stream's queue has records
+	lost   int           // records lost since the last complaint
+	failed bool          // the last attempt to send failed
+	quiet  int64         // time before which no complaint is made
 
-	idle   atomic.Bool // all that was queued is written
-	closed atomic.Bool
+	idle   atomic.Bool // the stream has written all queued records
+	closed atomic.Bool // the stream's goroutine must end
 }
 
-// openSyslog returns nil when the settings want none. Nothing is sent yet, so
-// a daemon that is away is no error.
+// openSyslog returns nil if the settings want no syslog. Nothing is sent yet, so
+// an absent daemon is no error.
 func openSyslog(c *config) (*syslog, error) {
 	if !c.syslog {
 		return nil, nil
@@ -105,8 +105,8 @@ func openSyslog(c *config) (*syslog, error) {
 	return s, nil
 }
 
-// unixKind finds out of which kind the socket at a path is. One that is not
-// there yet is taken for the usual kind.
+// unixKind returns the network of the socket at a path, unix or unixgram. A socket
+// that does not exist yet is assumed to be unixgram, the usual type.
 func unixKind(path string) string {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -132,8 +132,8 @@ func (s *syslog) error(level logLevel, format string, args ...any) {
 	s.complain(complaint)
 }
 
-// text sends a record that was made elsewhere, of the log called "error" or
-// "access".
+// text sends a finished record of the log named "error" or "access"; now is false
+// for a record that may wait for flush.
 func (s *syslog) text(level logLevel, log string, text []byte, now bool) {
 	if s == nil {
 		return
@@ -144,7 +144,7 @@ func (s *syslog) text(level logLevel, log string, text []byte, now bool) {
 	s.complain(complaint)
 }
 
-// access gathers a record of the access log for flush.
+// access collects a record of the access log for flush.
 func (s *syslog) access(line []byte) { s.text(levelInfo, "access", line, false) }
 
 func (s *syslog) flush() {
@@ -160,7 +160,7 @@ func (s *syslog) flush() {
 	s.complain(complaint)
 }
 
-// begin returns the buffer with what comes before a record's text.
+// begin returns the buffer after appending the start of a record.
 func (s *syslog) begin(level logLevel, log string) []byte {
 	b := s.queue
 	if s.out != nil {
@@ -172,7 +172,7 @@ func (s *syslog) begin(level logLevel, log string) []byte {
 	return append(b, s.pid...)
 }
 
-// end completes the record that b ends with.
+// end completes the record at the end of b, and sends datagrams if now.
 func (s *syslog) end(b []byte, now bool) (complaint string) {
 	b = append(b, 0)
 	if s.out != nil {
@@ -188,7 +188,7 @@ func (s *syslog) end(b []byte, now bool) (complaint string) {
 		return ""
 	}
 	if len(b) > syslogPending {
-		return s.outcome(1, errSyslogSlow) // s.queue is as it was
+		return s.outcome(1, errSyslogSlow) // s.queue keeps its old length
 	}
 	s.queue = b
 	s.idle.Store(false)
@@ -201,8 +201,8 @@ func (s *syslog) end(b []byte, now bool) (complaint string) {
 
 var errSyslogSlow = errors.New("it does not take them")
 
-// outcome counts what was lost, and returns what is to be said: once that
-// records are being lost, and later how many were.
+// outcome counts lost records and returns a complaint, if one is due: first that
+// records may be lost, and after recovery how many were.
 func (s *syslog) outcome(lost int, err error) (complaint string) {
 	s.lost += lost
 	now := monotonic()
@@ -211,7 +211,7 @@ func (s *syslog) outcome(lost int, err error) (complaint string) {
 		s.failed = true
 		var errno syscall.Errno
 		if errors.As(err, &errno) {
-			err = errno // without what net says around it
+			err = errno // omit the words that package net adds
 		} else if errors.Is(err, net.ErrClosed) {
 			err = errors.New("it has closed the connection")
 		}
@@ -233,7 +233,7 @@ func (s *syslog) complain(text string) {
 	}
 }
 
-// stream connects, and writes what is queued.
+// stream is the goroutine that connects to the daemon and writes queued records.
 func (s *syslog) stream(network, addr string) {
 	var conn net.Conn
 	var batch []byte // being written
@@ -261,13 +261,13 @@ func (s *syslog) stream(network, addr string) {
 			n, err = conn.Write(batch)
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) && conn != nil {
-			err = nil // slow, and the queue has its own end
+			err = nil // the daemon is slow, and the queue is bounded
 		} else if err != nil {
 			if conn != nil {
 				conn.Close()
 				conn = nil
 			}
-			n = 1 + bytes.LastIndexByte(batch[:n], 0) // what was cut is sent again, whole
+			n = 1 + bytes.LastIndexByte(batch[:n], 0) // a record that was cut is sent again whole
 		}
 		batch = batch[:copy(batch, batch[n:])]
 		if err != nil || n > 0 {
@@ -282,7 +282,7 @@ func (s *syslog) stream(network, addr string) {
 	}
 }
 
-// take returns what is queued, and leaves an empty buffer for more.
+// take returns the queued records, and makes empty the new queue.
 func (s *syslog) take(empty []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -292,14 +292,14 @@ func (s *syslog) take(empty []byte) []byte {
 	return batch
 }
 
-// hangUp closes a connection when the daemon does: the first write after that
-// would succeed, and the records be lost.
+// hangUp closes a connection once the daemon has closed its end. Otherwise the
+// next write would succeed and its records would be lost.
 func hangUp(conn net.Conn) {
 	_, _ = io.Copy(io.Discard, conn)
 	conn.Close()
 }
 
-// close gives a stream a moment for what is queued.
+// close sends the remaining records; a stream has syslogLast to do so.
 func (s *syslog) close() {
 	switch {
 	case s == nil:
@@ -318,8 +318,8 @@ func (s *syslog) close() {
 	}
 }
 
-// parseSyslogAddr reads syslog_addr. The network is udp, tcp, unixgram, or
-// unix for a socket of either kind; then host is a path.
+// parseSyslogAddr reads syslog_addr. The network is udp, tcp, unixgram, or unix for
+// a unix socket of either type. host is a path for unix sockets.
 func parseSyslogAddr(s string) (network, host string, port int, err error) {
 	if path, ok := strings.CutPrefix(s, "unix://"); ok {
 		path, kind, _ := strings.Cut(path, "#")
@@ -348,7 +348,7 @@ func parseSyslogAddr(s string) (network, host string, port int, err error) {
 	return network, strings.ToLower(host), port, nil
 }
 
-// checkSyslog checks what only matters when there is a syslog.
+// checkSyslog checks the settings for syslog if syslog is turned on.
 func (c *config) checkSyslog() error {
 	if !c.syslog {
 		return nil
@@ -362,25 +362,25 @@ func (c *config) checkSyslog() error {
 
 // Statsd --------------------------------------------------------------------
 //
-// Metrics for statsd: one datagram each. A datagram costs more than anything
-// else that a short request does, so those of requests wait for a moment and
-// go out together; what a log counts is sent at once.
+// Metrics for statsd, one in each datagram. Sending a datagram costs more than
+// anything else in a short request, so metrics of requests wait a moment and are
+// sent together. Counts of log records are sent at once.
 
-// statsd sends metrics. A nil statsd is one that is turned off. Any goroutine
-// may use it.
+// statsd sends metrics. A nil statsd is turned off. Any goroutine may use it.
 type statsd struct {
 	mu     sync.Mutex
 	out    *datagrams
 	prefix string
-	tags   string // what each datagram ends with
-	due    int64  // when those of requests must go, 0 without any
+	tags   string // end of each datagram
+	due    int64  // time by which waiting metrics must be sent, 0 without any
 }
 
-// statsdWait is how long the metrics of a request may wait.
+// statsdWait is how long metrics of requests may wait: too short to be seen in
+// statsd's intervals of seconds, long enough to fill a batch under load.
 const statsdWait = 10 * time.Millisecond
 
-// openStatsd returns nil when the settings, or a host that nobody knows, leave
-// no address.
+// openStatsd returns nil without an address, either because the settings want no
+// statsd or because its host could not be resolved.
 func openStatsd(c *config) (*statsd, error) {
 	if c.statsdTo == "" {
 		return nil, nil
@@ -400,7 +400,7 @@ func openStatsd(c *config) (*statsd, error) {
 	return s, nil
 }
 
-// request is called once for each request.
+// request queues the metrics of one request.
 func (s *statsd) request(status []byte, took time.Duration, now int64) {
 	if s == nil {
 		return
@@ -423,20 +423,20 @@ func (s *statsd) request(status []byte, took time.Duration, now int64) {
 	s.end(append(b, ":1|c|@1.0"...))
 }
 
-// appendMillis appends milliseconds as Python prints a float of them.
+// appendMillis appends a duration in milliseconds, as Python prints a float.
 func appendMillis(b []byte, d time.Duration) []byte {
 	micros := d.Microseconds()
 	b = append(strconv.AppendInt(b, micros/1000, 10), '.')
 	dot := len(b)
 	b = strconv.AppendInt(b, 1000+micros%1000, 10)
-	b = append(b[:dot], b[dot+1:]...) // without the 1 that kept the zeros
+	b = append(b[:dot], b[dot+1:]...) // drop the leading 1 that kept the zeros
 	for len(b) > dot+1 && b[len(b)-1] == '0' {
 		b = b[:len(b)-1]
 	}
 	return b
 }
 
-// logged counts a record of the error log, whatever the log's own level.
+// logged counts a record of the error log, even if the log's level hides it.
 func (s *statsd) logged(level logLevel) {
 	switch level {
 	case levelWarning:
@@ -459,7 +459,7 @@ func (s *statsd) send(metric string) {
 	_, _ = s.out.flush()
 }
 
-// dueAt is when flush has to be called, 0 with nothing to send.
+// dueAt is the time at which to call flush, 0 if no metrics wait.
 func (s *statsd) dueAt() int64 {
 	if s == nil {
 		return 0
@@ -469,7 +469,7 @@ func (s *statsd) dueAt() int64 {
 	return s.due
 }
 
-// flush sends what request has gathered.
+// flush sends the metrics of requests.
 func (s *statsd) flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -479,7 +479,7 @@ func (s *statsd) flush() {
 
 func (s *statsd) begin() []byte { return append(s.out.buf, s.prefix...) }
 
-// end completes the metric that b ends with.
+// end completes the metric at the end of b.
 func (s *statsd) end(b []byte) {
 	s.out.buf = append(b, s.tags...)
 	_, _ = s.out.end()
@@ -494,49 +494,49 @@ func (s *statsd) close() {
 
 // Datagrams -----------------------------------------------------------------
 //
-// Datagrams for syslog and statsd. Nobody answers them and nobody waits for
-// them: those that the kernel has no room for are lost.
+// Datagrams for syslog and statsd. There are no replies, and sending never waits:
+// datagrams for which the kernel has no room are lost.
 
 const (
-	datagramBatch = 64       // sent by one system call; the kernel cuts no message into more
-	datagramMax   = 60 << 10 // bytes of the longest: more does not fit into UDP
+	datagramBatch = 64       // datagrams sent by one system call; also UDP_SEGMENT's limit
+	datagramMax   = 60 << 10 // bytes of the longest datagram; UDP's own limit is 64 KiB
 )
 
-// datagrams are messages to one address: the caller appends to buf, says where
-// each message ends, and sends many by one system call. The socket is not
-// connected, so a receiver that comes back needs no attention.
+// datagrams sends messages to one address. The caller appends a message to buf and
+// calls end; flush sends up to datagramBatch messages by one system call. The
+// socket is not connected, so that a receiver may come back without our help.
 type datagrams struct {
 	fd   int
 	buf  []byte
-	n    int // messages in buf
-	ends [datagramBatch]int
+	n    int                // messages in buf
+	ends [datagramBatch]int // offsets in buf at which messages end
 
-	name unix.RawSockaddrAny
+	name unix.RawSockaddrAny // address of the receiver
 	iov  [datagramBatch]unix.Iovec
 	msgs [datagramBatch]mmsghdr
 
-	// segments is the kernel's word that it cuts a message into datagrams of
-	// one size (UDP_SEGMENT in udp(7)), which costs a sixth of sending each. It
-	// is for those whose order means nothing.
+	// segments means that the kernel may cut one message into datagrams of equal
+	// size (UDP_SEGMENT in udp(7)), which costs a sixth of sending each datagram.
+	// Grouping by size changes the order, so syslog does not use segments.
 	segments bool
 	cuts     [datagramBatch]segment
 }
 
-// segment is the control message that says at what size to cut.
+// segment is the control message for UDP_SEGMENT.
 type segment struct {
 	hdr  unix.Cmsghdr
-	size uint16
+	size uint16 // bytes of each datagram
 	_    [6]byte
 }
 
-// mmsghdr is the kernel's: Go pads it as C does.
+// mmsghdr is struct mmsghdr of sendmmsg(2). Go pads the struct as C does.
 type mmsghdr struct {
 	hdr unix.Msghdr
 	len uint32
 }
 
-// openDatagrams makes a socket for an address: IP:PORT for the network udp,
-// otherwise a path.
+// openDatagrams makes a socket for an address, which is IP:PORT for the network
+// udp and otherwise a path.
 func openDatagrams(network, addr string) (*datagrams, error) {
 	d := &datagrams{}
 	size, err := rawAddress(&d.name, network, addr)
@@ -554,7 +554,7 @@ func openDatagrams(network, addr string) (*datagrams, error) {
 	return d, nil
 }
 
-// rawAddress fills in what the kernel wants to see, and returns its size.
+// rawAddress writes an address in the kernel's form and returns its size.
 func rawAddress(raw *unix.RawSockaddrAny, network, addr string) (size uint32, err error) {
 	if network != "udp" {
 		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(raw))
@@ -583,8 +583,8 @@ func rawAddress(raw *unix.RawSockaddrAny, network, addr string) (size uint32, er
 	return unix.SizeofSockaddrInet6, nil
 }
 
-// end says that what was appended to buf since the last time is a message,
-// and sends if that makes a batch.
+// end makes one message of the bytes appended to buf since the last call, and
+// sends a full batch.
 func (d *datagrams) end() (lost int, err error) {
 	start := 0
 	if d.n > 0 {
@@ -600,7 +600,7 @@ func (d *datagrams) end() (lost int, err error) {
 	return 0, nil
 }
 
-// flush sends all messages, and returns how many were lost and why.
+// flush sends all messages. It returns how many were lost, and why.
 func (d *datagrams) flush() (lost int, err error) {
 	n := d.n
 	groups := d.group()
@@ -609,7 +609,7 @@ func (d *datagrams) flush() (lost int, err error) {
 		m, errno := rawSendmmsg(d.fd, d.msgs[sent:groups])
 		if errno != 0 {
 			if errno != unix.EAGAIN {
-				d.segments = false // not to this receiver, perhaps
+				d.segments = false // the route to this receiver may not support them
 			}
 			return n - sent, errno
 		}
@@ -618,8 +618,8 @@ func (d *datagrams) flush() (lost int, err error) {
 	return 0, nil
 }
 
-// group makes the kernel's messages, and returns how many there are: one for
-// each of ours, or for all of one size.
+// group prepares msgs and returns their number: one for each of our messages, or
+// with segments one for all messages of the same size.
 func (d *datagrams) group() (groups int) {
 	var done [datagramBatch]bool
 	for i, at := 0, 0; i < d.n; i++ {
@@ -662,7 +662,7 @@ func (d *datagrams) message(i int) []byte {
 	return d.buf[d.ends[i-1]:d.ends[i]]
 }
 
-// unordered lets the kernel have datagrams of one size together.
+// unordered allows messages of the same size to be sent together, out of order.
 func (d *datagrams) unordered() {
 	d.segments = d.name.Addr.Family != unix.AF_UNIX &&
 		unix.SetsockoptInt(d.fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 0) == nil
@@ -670,7 +670,7 @@ func (d *datagrams) unordered() {
 
 func (d *datagrams) close() { unix.Close(d.fd) }
 
-// rawSendmmsg sends the messages that there is room for now, one at least.
+// rawSendmmsg sends as many messages as the kernel has room for, at least one.
 func rawSendmmsg(fd int, msgs []mmsghdr) (int, syscall.Errno) {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
@@ -684,9 +684,9 @@ func rawSendmmsg(fd int, msgs []mmsghdr) (int, syscall.Errno) {
 	}
 }
 
-// resolveLogs looks up where syslog and statsd are, once, for the arbiter and
-// its workers: later nothing may wait for a name. Without its metrics a server
-// does its work, so what is wrong there is only a warning.
+// resolveLogs resolves the hosts of syslog and statsd, once, for the arbiter and
+// its workers, so that no name server can delay them later. A statsd host that
+// cannot be resolved is only a warning, because the server works without metrics.
 func (c *config) resolveLogs() (warning, err error) {
 	if c.syslog {
 		network, host, port, err := parseSyslogAddr(c.syslogAddr)
@@ -716,7 +716,7 @@ func (c *config) resolveLogs() (warning, err error) {
 	return nil, nil
 }
 
-// splitTarget splits what resolveLogs has found.
+// splitTarget splits syslogTo or statsdTo.
 func splitTarget(to string) (network, addr string) {
 	network, addr, _ = strings.Cut(to, " ")
 	return network, addr
@@ -735,20 +735,21 @@ func lookupHost(host string, port int) (string, error) {
 
 // From Python ---------------------------------------------------------------
 //
-// What Python has for syslog and statsd goes through its worker: there is one
-// connection for both, and neither a daemon nor a name server can hold up the
-// application. A message is a letter, then
+// Python's records for syslog and metrics for statsd go through the worker, over
+// one socket. So neither a daemon nor a name server can delay the application. A
+// message is a letter, followed by
 //
 //	e, a  a level's digit and a record of gunicorn.error or gunicorn.access
 //	m     a metric, NAME:VALUE|TYPE
 
-// relayAtOnce bounds what one turn of the loop takes.
+// relayAtOnce bounds the messages that one turn of the loop passes on, so that
+// clients do not wait: 64 take well below a millisecond.
 const relayAtOnce = 64
 
-// relays says whether Python has anything to relay.
+// relays reports whether messages from Python have a receiver.
 func (w *worker) relays() bool { return w.log.syslog != nil || w.log.statsd != nil }
 
-// relay passes on what Python has sent.
+// relay passes on messages that Python has sent.
 func (w *worker) relay() {
 	if !w.relays() {
 		return
