@@ -1,9 +1,9 @@
 package main
 
-// --metrics: what the scoreboard says, in the text form of Prometheus. It is
-// served by a process of its own, which has the workers' user, two descriptors to
-// read the scoreboard by, and no other: the arbiter never touches a client, and
-// a worker does not see the others' pages.
+// --metrics: the scoreboard in the text format of Prometheus, served by a process
+// of its own. The arbiter must never talk to a client, and a worker cannot read
+// the pages of other workers. The metrics process runs as the workers' user; of
+// the arbiter's descriptors it has only read access to the scoreboard.
 
 import (
 	"fmt"
@@ -18,22 +18,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// metricsTitle begins the process's name, as workerTitle does a worker's.
+// metricsTitle begins the name of the metrics process in the process list, and
+// tells the binary which process to be.
 const metricsTitle = "gunicorn: metrics ["
 
-// Limits of one that asks.
+// Limits for clients of the metrics process.
 const (
-	metricsTime    = 2 * time.Second // for all of it
-	metricsHead    = 8 << 10         // bytes of a request
-	metricsClients = 64              // at once: whoever has been there for longest makes way for one more
+	metricsTime    = 2 * time.Second // longest time for one request and its response
+	metricsHead    = 8 << 10         // bytes of a request's head
+	metricsClients = 64              // connections at a time; one more closes the oldest
 )
 
-// Descriptors of the process.
+// Descriptors of the metrics process.
 const (
-	fdMetricsLifeline = 3 + iota // EOF means the arbiter is gone
-	fdMetricsScores
-	fdMetricsPages
-	fdMetricsListener
+	fdMetricsLifeline = 3 + iota // read end of a pipe; EOF means the arbiter has ended
+	fdMetricsScores              // the scoreboard's first page, read-only
+	fdMetricsPages               // the workers' pages, read-only
+	fdMetricsListener            // the listener
 )
 
 // metrics is the arbiter's hold on it.
@@ -45,8 +46,8 @@ type metrics struct {
 	said      string // the last error
 }
 
-// set follows the setting, at the start and at each reload. What cannot be
-// bound leaves everything as it was.
+// set applies the setting metrics, at the start and at each reload. If the new
+// address cannot be bound, the old listener stays.
 func (m *metrics) set(a *arbiter, c *config) error {
 	if c.metrics == m.text {
 		return nil
@@ -76,8 +77,8 @@ func (m *metrics) close(a *arbiter) {
 	m.text, m.listener, m.pid = "", nil, 0
 }
 
-// keep starts the process, again if it has died. An arbiter that another has
-// started leaves the address to that, until it is gone.
+// keep starts the metrics process, or restarts a dead one. An arbiter that was
+// started by another arbiter waits until its parent has released the address.
 func (m *metrics) keep(a *arbiter) {
 	if a.passed.parent > 0 || monotonic() < m.notBefore {
 		return
@@ -112,7 +113,7 @@ func (m *metrics) start(a *arbiter) (err error) {
 	return err
 }
 
-// died says whether the dead child is this one.
+// died reports whether the dead child pid was the metrics process.
 func (m *metrics) died(pid int) bool {
 	if pid != m.pid {
 		return false
@@ -121,7 +122,7 @@ func (m *metrics) died(pid int) bool {
 	return true
 }
 
-// runMetrics is the whole life of the process.
+// runMetrics is the main function of the metrics process.
 func runMetrics() int {
 	for fd := fdMetricsLifeline; fd <= fdMetricsListener; fd++ {
 		unix.CloseOnExec(fd)
@@ -142,7 +143,7 @@ func runMetrics() int {
 	}
 	f.Close()
 	addr, _ := parseBind(os.Args[1])
-	var clients [metricsClients]net.Conn // a ring; to close one that has been served does nothing
+	var clients [metricsClients]net.Conn // the newest connections, as a ring; closing a connection twice is harmless
 	for i := 0; ; i = (i + 1) % metricsClients {
 		c, err := l.Accept()
 		if err != nil {
@@ -160,9 +161,9 @@ func runMetrics() int {
 	}
 }
 
-// metricsHost says whether a client may mean this address by that host. A page of
-// a stranger can make a browser ask here, and read the answer, under a name which
-// the stranger's name server has then led to this address (DNS rebinding).
+// metricsHost reports whether a request's host may stand for this address. The
+// check defeats DNS rebinding: a hostile web page makes a browser request its own
+// host name, after the host's name server has changed that name to this address.
 func metricsHost(host []byte, addr address) bool {
 	name := string(host)
 	if h, _, err := net.SplitHostPort(name); err == nil {
@@ -173,7 +174,7 @@ func metricsHost(host []byte, addr address) bool {
 	return err == nil || name == "" || name == "localhost" || name == addr.host || addr.network == "unix"
 }
 
-// serveMetrics answers one request and leaves.
+// serveMetrics answers one request.
 func serveMetrics(c net.Conn, addr address) {
 	_ = c.SetDeadline(time.Now().Add(metricsTime))
 	status, body := "200 OK", ""
@@ -186,7 +187,7 @@ func serveMetrics(c net.Conn, addr address) {
 	case bad != nil:
 		status = fmt.Sprintf("%d %s", bad.status, bad.reason)
 	case r == nil:
-		return // it has left
+		return // the client has left
 	case !metricsHost(r.host, addr) || !metricsHost(r.authority, addr):
 		status = "421 Misdirected Request"
 	case string(r.method) != "GET" && string(r.method) != "HEAD":
@@ -212,7 +213,8 @@ func serveMetrics(c net.Conn, addr address) {
 	_, _ = c.Write([]byte(head + body))
 }
 
-// readMetricsRequest reads a head; a body is of no interest.
+// readMetricsRequest reads the head of a request, and ignores a body. The request
+// is nil without an error if the client has left.
 func readMetricsRequest(c net.Conn) (*request, *badRequest) {
 	cfg := &config{limitRequestLine: 4094, limitRequestFields: 100, limitRequestFieldSize: 8190}
 	r := &request{}
@@ -231,7 +233,7 @@ func readMetricsRequest(c net.Conn) (*request, *badRequest) {
 	return nil, newBadRequest(431, "", "")
 }
 
-// prometheus is the reading in the text format 0.0.4.
+// prometheus appends the reading in Prometheus's text format 0.0.4.
 func (r *reading) prometheus(b []byte) []byte {
 	family := func(name, kind, help string) {
 		b = fmt.Appendf(b, "# HELP gunicorn_%s %s\n# TYPE gunicorn_%s %s\n", name, help, name, kind)
@@ -243,7 +245,7 @@ func (r *reading) prometheus(b []byte) []byte {
 	family("info", "gauge", "The server.")
 	b = fmt.Appendf(b, "gunicorn_info{version=%q} 1\n", version)
 	one("start_time_seconds", "gauge", "When the arbiter started, as Unix time.", seconds3(r.started))
-	one("workers_wanted", "gauge", "Workers that there should be.", r.target)
+	one("workers_wanted", "gauge", "Number of workers wanted.", r.target)
 	states := map[string]int{}
 	var lanes, busy, waiting, open int
 	var memory [2]int64
@@ -253,30 +255,30 @@ func (r *reading) prometheus(b []byte) []byte {
 		memory[0] += residentBytes(w.pid)
 		memory[1] += residentBytes(w.python)
 	}
-	family("workers", "gauge", "Workers by what they do.")
+	family("workers", "gauge", "Workers by state.")
 	for _, state := range []string{"booting", "idle", "busy", "stopping"} {
 		b = fmt.Appendf(b, "gunicorn_workers{state=%q} %d\n", state, states[state])
 	}
-	family("worker_ends_total", "counter", "Workers that have ended, by the cause.")
+	family("worker_ends_total", "counter", "Workers that have ended, by cause.")
 	for i, n := range r.restarts {
 		b = fmt.Appendf(b, "gunicorn_worker_ends_total{cause=%q} %d\n", causeNames[i], n)
 	}
-	one("lanes", "gauge", "Requests that the application can run at once.", lanes)
-	one("lanes_busy", "gauge", "Requests that it runs.", busy)
-	one("requests_waiting", "gauge", "Requests that wait for it.", waiting)
-	one("connections", "gauge", "Connections that are open.", open)
-	one("connections_accepted_total", "counter", "Connections that have been accepted.", r.total.connections.Load())
-	family("requests_total", "counter", "Answers, by the class of their status.")
+	one("lanes", "gauge", "Requests that the application can run at a time.", lanes)
+	one("lanes_busy", "gauge", "Requests running in the application.", busy)
+	one("requests_waiting", "gauge", "Requests waiting for the application.", waiting)
+	one("connections", "gauge", "Open connections.", open)
+	one("connections_accepted_total", "counter", "Connections accepted.", r.total.connections.Load())
+	family("requests_total", "counter", "Responses, by class of status.")
 	for class := 1; class < len(r.total.answers); class++ {
 		b = fmt.Appendf(b, "gunicorn_requests_total{status=\"%dxx\"} %d\n", class, r.total.answers[class].Load())
 	}
-	one("request_failures_total", "counter", "Answers of 500 and above, and those that broke off.", r.total.failures.Load())
+	one("request_failures_total", "counter", "Responses with status 500 or above, and responses cut off.", r.total.failures.Load())
 	one("response_bytes_total", "counter", "Bytes of response bodies.", r.total.bytes.Load())
-	family("request_duration_seconds", "histogram", "From the application's lane to the end of its answer.")
+	family("request_duration_seconds", "histogram", "Time from the start of a request in the application to the end of its response.")
 	b = r.total.duration.prometheus(b, "request_duration_seconds")
-	family("queue_wait_seconds", "histogram", "From a complete request to the application's lane.")
+	family("queue_wait_seconds", "histogram", "Time from the arrival of a request to its start in the application.")
 	b = r.total.wait.prometheus(b, "queue_wait_seconds")
-	family("resident_memory_bytes", "gauge", "Memory of all workers and of their Pythons; what they share counts for each.")
+	family("resident_memory_bytes", "gauge", "Resident memory of all workers and of their Pythons; shared memory counts for each.")
 	b = fmt.Appendf(b, "gunicorn_resident_memory_bytes{process=\"worker\"} %d\n", memory[0])
 	return fmt.Appendf(b, "gunicorn_resident_memory_bytes{process=\"python\"} %d\n", memory[1])
 }

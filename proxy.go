@@ -1,9 +1,9 @@
 package main
 
-// The PROXY protocol, versions 1 and 2, as pure functions: what a proxy says,
-// in front of everything else on a connection, of the client that it speaks
-// for. The grammar is that of HAProxy's proxy-protocol.txt, read strictly: what
-// two receivers could understand in two ways is refused.
+// The PROXY protocol, versions 1 and 2, as pure functions. A proxy sends a header
+// as the first bytes of a connection, with the addresses of the client for which
+// the proxy speaks. The grammar is HAProxy's proxy-protocol.txt, read strictly:
+// headers that two receivers could understand differently are refused.
 
 import (
 	"bytes"
@@ -13,13 +13,15 @@ import (
 )
 
 const (
-	// maxProxyLine is the longest line of version 1, its CRLF included.
+	// maxProxyLine is the longest line of version 1, including its CRLF.
 	maxProxyLine = 107
-	// maxProxyHeader bounds a header of version 2, whose length could say 64 KB.
-	// Addresses take 36 bytes; the rest are what cloud providers and TLS
-	// terminators add, for which nginx has the same room.
+	// maxProxyHeader bounds a header of version 2, whose length field allows 64
+	// KiB. Addresses take 36 bytes; cloud providers and TLS terminators add more,
+	// for which nginx has the same bound.
 	maxProxyHeader = 4096
-	proxyFixed     = 16 // signature, version and command, family, length
+	// proxyFixed is the length of a version 2 header before its addresses:
+	// signature, version and command, family, length.
+	proxyFixed = 16
 )
 
 const (
@@ -27,26 +29,26 @@ const (
 	proxySignature = "\r\n\r\n\x00\r\nQUIT\n"
 )
 
-// proxyHeader is what a PROXY header says. A proxy that speaks for itself, or
-// does not know its client, gives no addresses.
+// proxyHeader is a parsed PROXY header. The addresses are invalid if the proxy
+// speaks for itself or does not know its client.
 type proxyHeader struct {
 	protocol string         // TCP4, TCP6, UNKNOWN, LOCAL, UNSPEC
-	client   netip.AddrPort // not valid without addresses
-	server   netip.AddrPort // which the client has connected to
+	client   netip.AddrPort // address of the client
+	server   netip.AddrPort // address to which the client connected
 }
 
-// proxyForm is how a connection begins.
+// proxyForm classifies the first bytes of a connection.
 type proxyForm uint8
 
 const (
-	proxyNone proxyForm = iota // with something else
-	proxyOpen                  // with what may become a header
-	proxyV1
-	proxyV2
+	proxyNone proxyForm = iota // no PROXY header
+	proxyOpen                  // perhaps the beginning of a PROXY header
+	proxyV1                    // a header of version 1
+	proxyV2                    // a header of version 2
 )
 
-// proxyFormOf looks at the first bytes of a connection. mode is that of
-// proxy_protocol, and not off.
+// proxyFormOf classifies the first bytes of a connection. mode is the setting
+// proxy_protocol, but not off.
 func proxyFormOf(b []byte, mode string) proxyForm {
 	form := proxyNone
 	for _, f := range [...]struct {
@@ -66,8 +68,8 @@ func proxyFormOf(b []byte, mode string) proxyForm {
 	return form
 }
 
-// parseProxy reads a header of the form that b begins with. n is its length, 0
-// without an error while more of it has to come.
+// parseProxy reads a header of the given form at the start of b. n is the
+// header's length, 0 without an error while the header is incomplete.
 func parseProxy(b []byte, form proxyForm) (h proxyHeader, n int, err *badRequest) {
 	if form == proxyV1 {
 		return parseProxyLine(b)
@@ -75,8 +77,8 @@ func parseProxy(b []byte, form proxyForm) (h proxyHeader, n int, err *badRequest
 	return parseProxyBinary(b)
 }
 
-// parseProxyLine reads PROXY TCP4 CLIENT SERVER PORT PORT, or PROXY UNKNOWN
-// and anything.
+// parseProxyLine reads PROXY TCP4 CLIENT SERVER PORT PORT, the same with TCP6, or
+// PROXY UNKNOWN and any other words.
 func parseProxyLine(b []byte) (h proxyHeader, n int, err *badRequest) {
 	if len(b) > maxProxyLine {
 		b = b[:maxProxyLine]
@@ -95,7 +97,7 @@ func parseProxyLine(b []byte) (h proxyHeader, n int, err *badRequest) {
 	h.protocol = string(words[1])
 	switch h.protocol {
 	case "UNKNOWN":
-		// What follows is to be ignored, whatever it is.
+		// The protocol wants the other words ignored.
 		return h, end + 1, nil
 	case "TCP4", "TCP6":
 	default:
@@ -114,7 +116,7 @@ func parseProxyLine(b []byte) (h proxyHeader, n int, err *badRequest) {
 	return h, end + 1, nil
 }
 
-// proxyEnd reads one end of the connection that a line describes.
+// proxyEnd reads the address of one end of the proxied connection.
 func proxyEnd(line, address, port []byte, protocol string) (netip.AddrPort, bool, *badRequest) {
 	addr, err := netip.ParseAddr(string(address))
 	if err != nil || addr.Is4() != (protocol == "TCP4") || addr.Zone() != "" {
@@ -127,8 +129,8 @@ func proxyEnd(line, address, port []byte, protocol string) (netip.AddrPort, bool
 	return netip.AddrPortFrom(addr, uint16(n)), true, nil
 }
 
-// parseProxyBinary reads a header of version 2. What follows the addresses
-// (TLVs) is skipped.
+// parseProxyBinary reads a header of version 2. Fields after the addresses (TLVs)
+// are skipped.
 func parseProxyBinary(b []byte) (h proxyHeader, n int, err *badRequest) {
 	if len(b) < proxyFixed {
 		return h, 0, nil
@@ -145,7 +147,7 @@ func parseProxyBinary(b []byte) (h proxyHeader, n int, err *badRequest) {
 	case n > maxProxyHeader:
 		return h, 0, badProxyHeader("too long: ", n)
 	case command == 0:
-		h.protocol = "LOCAL" // whatever the rest says
+		h.protocol = "LOCAL" // the proxy speaks for itself: family and addresses are ignored
 	case transport > 1 || transport == 0 && family != 0:
 		return h, 0, badProxyHeader("transport ", int(transport))
 	case family > 2:
@@ -185,15 +187,14 @@ func forbiddenProxy(addr string) *badRequest {
 	return newBadRequest(403, "Proxy request from "+repr([]byte(addr))+" not allowed", "Request forbidden")
 }
 
-// proxied is what a PROXY header leaves in an endpoint beside the client's
-// address, in the words of the environ.
+// proxied is a PROXY header's part of the environ, beside the client's address.
 type proxied struct {
 	protocol   string // PROXY_PROTOCOL
 	addr, port string // PROXY_ADDR, PROXY_PORT: empty without addresses
 }
 
-// introduce makes the connection that of the client a proxy speaks for. A
-// header without addresses leaves the socket's.
+// introduce replaces the peer's address by the client's address in a PROXY
+// header. A header without addresses leaves the proxy's own address.
 func (e *endpoint) introduce(h proxyHeader) {
 	e.proxy = &proxied{protocol: h.protocol}
 	if h.client.IsValid() {
@@ -202,7 +203,7 @@ func (e *endpoint) introduce(h proxyHeader) {
 	}
 }
 
-// append appends the entries of the environ.
+// append appends the header's entries of the environ.
 func (p *proxied) append(b []byte) []byte {
 	b = appendMarshalText(appendMarshalText(b, "PROXY_PROTOCOL"), p.protocol)
 	if p.port != "" {

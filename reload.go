@@ -1,18 +1,19 @@
 package main
 
-// With reload a worker watches the files that its application consists of, and
-// leaves when one changes. Python says which files those are (reload.py); they
-// are watched here, beside the worker's loop and not in it: a pattern over a
-// large tree, or a file on a network, takes its time. One goroutine owns all
-// state; lists of files come to it over a channel, and the first change leaves
-// it over another, with a byte on a pipe to wake the loop.
+// With the setting reload, a worker watches the files of its application and ends
+// when a file changes. Python reports the files (debug.py); a goroutine beside
+// the worker's loop watches them, because expanding a pattern over a large tree or
+// checking a file on a network takes time. The goroutine owns all state. Lists of
+// files arrive over one channel, the first change is sent over another, and a
+// byte on a pipe wakes the loop.
 //
-// inotify watches directories, where editors rename things, but only events of
-// the files in question count: a log written beside the application would
-// restart it for ever, by its own lines about that.
+// inotify watches directories, because editors replace files by renaming. Only
+// events of watched files count: otherwise a log written beside the application
+// would cause endless restarts, each of which writes to the log.
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"os"
 	"path/filepath"
@@ -23,48 +24,49 @@ import (
 )
 
 const (
-	reloadCheck = time.Second            // from one look at all files to the next, at least
-	reloadQuiet = 100 * time.Millisecond // without a change: an editor, or git, has finished
-	reloadLimit = time.Second            // from the first change: it may never finish
-	reloadFiles = 1 << 16                // are watched at most
-	reloadLists = 64                     // wait for the watching goroutine at most
+	reloadCheck = time.Second            // least time between two checks of all files
+	reloadQuiet = 100 * time.Millisecond // time without a change after which an editor or git has finished
+	reloadLimit = time.Second            // longest wait for such a quiet time, as a program may write for ever
+	reloadFiles = 1 << 16                // most files that are watched
+	reloadLists = 64                     // most lists that wait for the goroutine
 )
 
-// Stamps that are no time of modification.
+// Stamps that are not modification times.
 const (
-	stampUnknown = -1 - iota // not looked at yet
-	stampAbsent
+	stampUnknown = -1 - iota // the file has not been checked yet
+	stampAbsent              // the file does not exist
 )
 
-// watched is a file, and the stamp of what Python has read of it.
+// watched is a file that Python has loaded.
 type watched struct {
-	path  string // absolute
-	stamp int64  // time of modification in nanoseconds, or one of the above
+	path  string // absolute path
+	stamp int64  // modification time of the loaded content in nanoseconds, or stampUnknown
 }
 
-// watchedFile is what is known of a watched file.
+// watchedFile is the last known state of a watched file.
 type watchedFile struct {
-	stamp int64
-	extra bool // looked at each time, even with inotify: it may be behind a link
+	stamp int64 // modification time in nanoseconds, stampUnknown or stampAbsent
+	extra bool  // the file is checked every time, even with inotify, as a link may hide changes
 }
 
+// reloader watches files. Its second group of fields belongs to the goroutine.
 type reloader struct {
-	at       *start   // names count from there
-	extra    []string // names and patterns
-	reported chan []watched
-	changed  chan string // the file for which the worker has to leave
-	wakeW    int
-	taken    int // files that the loop has passed on
+	at       *start         // directory to which the names in extra are relative
+	extra    []string       // reload_extra_files: names and patterns
+	reported chan []watched // lists of files from Python
+	changed  chan string    // the first file that has changed
+	wakeW    int            // pipe that wakes the loop
+	taken    int            // number of files that the loop has reported
 
 	files   map[string]watchedFile
-	inotify int // -1: not available
-	polling bool
-	dirs    map[int32][]string // by watch; one directory may have several names
-	watches map[string]bool    // directories
+	inotify int                // descriptor of inotify, -1 if not available
+	polling bool               // all files are checked once a second
+	dirs    map[int32][]string // names of a watched directory, by inotify's number
+	watches map[string]bool    // names of all watched directories
 }
 
-// startReload begins to watch and returns the descriptor that has something to
-// read when a file has changed.
+// startReload starts the goroutine. wake becomes readable when a file has
+// changed.
 func (w *worker) startReload() (wake int, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
@@ -87,7 +89,7 @@ func (w *worker) startReload() (wake int, err error) {
 	return p[0], nil
 }
 
-// watchFiles takes a list that Python reports.
+// watchFiles handles Python's frame with a list of files.
 func (w *worker) watchFiles(r *marshalReader) error {
 	if !w.python.ready || w.reload == nil {
 		return errOutOfStep
@@ -108,14 +110,14 @@ func (w *worker) watchFiles(r *marshalReader) error {
 	return nil
 }
 
-// fileChanged makes way for a worker with the new code.
+// fileChanged retires the worker, so that a new worker loads the new code.
 func (w *worker) fileChanged(wake int, _ uint32) {
 	w.forget(wake)
 	w.log.infof("Worker reloading: %s modified", <-w.reload.changed)
 	w.retire()
 }
 
-// warnOfPatterns tells of those that match nothing, which may be a mistake.
+// warnOfPatterns warns of patterns in reload_extra_files that match no file.
 func (c *config) warnOfPatterns(log *errorLog) {
 	at := &start{dir: c.startDir}
 	for _, name := range c.reloadExtraFiles {
@@ -125,8 +127,8 @@ func (c *config) warnOfPatterns(log *errorLog) {
 	}
 }
 
-// report passes on a list that Python gave; it belongs to the loop. False says
-// that the files will not be watched.
+// report passes a list from the loop to the goroutine. It returns false if there
+// are too many files or lists; the list is then not watched.
 func (r *reloader) report(list []watched) bool {
 	if r.taken += len(list); r.taken > reloadFiles {
 		return false
@@ -139,7 +141,7 @@ func (r *reloader) report(list []watched) bool {
 	}
 }
 
-// watch runs until a file has changed and what else is changing has settled.
+// watch is the goroutine. It ends when a file has changed and no more changes come.
 func (r *reloader) watch() {
 	var events chan []byte
 	if r.inotify >= 0 {
@@ -155,14 +157,14 @@ func (r *reloader) watch() {
 		select {
 		case list := <-r.reported:
 			for _, f := range list {
-				name = either(name, r.add(f.path, f.stamp, false))
+				name = cmp.Or(name, r.add(f.path, f.stamp, false))
 			}
 		case b := <-events:
 			name = r.events(b)
 		case <-check.C:
 			began := time.Now()
 			name = r.look(r.polling)
-			// However large the tree is, it does not keep a processor busy.
+			// Use at most a tenth of a processor, however large the tree is.
 			check.Reset(max(reloadCheck, 10*time.Since(began)))
 		case <-quiet:
 			r.changed <- first
@@ -179,15 +181,7 @@ func (r *reloader) watch() {
 	}
 }
 
-func either(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
-// look looks at every file, or at the extra ones alone, and returns one that
-// has changed.
+// look checks the extra files, or all files, and returns a file that has changed.
 func (r *reloader) look(all bool) (changed string) {
 	for _, name := range r.extra {
 		paths := []string{r.at.path(name)}
@@ -195,18 +189,18 @@ func (r *reloader) look(all bool) (changed string) {
 			paths = expand(paths[0])
 		}
 		for _, path := range paths {
-			changed = either(changed, r.add(path, stampUnknown, true))
+			changed = cmp.Or(changed, r.add(path, stampUnknown, true))
 		}
 	}
 	for path, f := range r.files {
 		if all || f.extra {
-			changed = either(changed, r.compare(path, f))
+			changed = cmp.Or(changed, r.compare(path, f))
 		}
 	}
 	return changed
 }
 
-// compare returns path if the file is not as it was.
+// compare updates the stamp of a file, and returns path if the file has changed.
 func (r *reloader) compare(path string, f watchedFile) string {
 	now := stampOf(path)
 	if now == f.stamp {
@@ -221,9 +215,9 @@ func (r *reloader) compare(path string, f watchedFile) string {
 	return path
 }
 
-// add watches one more file. It has changed already if its stamp is not the
-// one that Python saw, as when somebody saves twice: the second time while the
-// code of the first is being loaded.
+// add watches one more file, and returns its path if the file has changed since
+// Python loaded the file: somebody may save again while the first version is
+// being loaded.
 func (r *reloader) add(path string, stamp int64, extra bool) string {
 	path = filepath.Clean(path)
 	if _, known := r.files[path]; known || len(r.files) >= reloadFiles {
@@ -232,7 +226,7 @@ func (r *reloader) add(path string, stamp int64, extra bool) string {
 	f := watchedFile{stamp: stamp, extra: extra}
 	r.files[path] = f
 	r.watchDir(filepath.Dir(path))
-	// A link's target is what people edit.
+	// Watch a link's target as well, because people edit the target.
 	if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSymlink != 0 {
 		if target, err := filepath.EvalSymlinks(path); err == nil && target != path {
 			r.add(target, stampUnknown, extra)
@@ -241,7 +235,7 @@ func (r *reloader) add(path string, stamp int64, extra bool) string {
 	return r.compare(path, f)
 }
 
-// stampOf is the time of the file's last modification.
+// stampOf is the modification time of a file, or stampAbsent.
 func stampOf(path string) int64 {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -252,12 +246,12 @@ func stampOf(path string) int64 {
 
 // Inotify -------------------------------------------------------------------
 
-// IN_ATTRIB is what touch(1) makes.
+// inotifyEvents are the events of a watched directory. IN_ATTRIB is touch(1)'s.
 const inotifyEvents = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVED_FROM |
 	unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 
-// watchDir asks for the events of one directory. When there are no more
-// watches to be had everything is polled.
+// watchDir asks inotify for the events of a directory. When the kernel has no more
+// watches, all files are polled instead.
 func (r *reloader) watchDir(dir string) {
 	if r.inotify < 0 || r.watches[dir] {
 		return
@@ -272,7 +266,7 @@ func (r *reloader) watchDir(dir string) {
 	}
 }
 
-// readInotify passes on what the kernel says.
+// readInotify passes the kernel's events to the goroutine.
 func readInotify(fd int, events chan<- []byte) {
 	b := make([]byte, 64<<10)
 	for {
@@ -287,7 +281,7 @@ func readInotify(fd int, events chan<- []byte) {
 	}
 }
 
-// events returns a file in question that one of the events is about.
+// events returns a watched file that has changed according to the events.
 func (r *reloader) events(b []byte) (changed string) {
 	for len(b) >= unix.SizeofInotifyEvent {
 		wd := int32(binary.NativeEndian.Uint32(b))
@@ -299,7 +293,7 @@ func (r *reloader) events(b []byte) (changed string) {
 		name := string(bytes.TrimRight(b[unix.SizeofInotifyEvent:end], "\x00"))
 		b = b[end:]
 		if mask&(unix.IN_Q_OVERFLOW|unix.IN_MOVE_SELF|unix.IN_DELETE_SELF|unix.IN_UNMOUNT) != 0 {
-			changed = either(changed, r.look(true))
+			changed = cmp.Or(changed, r.look(true))
 		}
 		if mask&unix.IN_IGNORED != 0 {
 			for _, dir := range r.dirs[wd] {
@@ -315,9 +309,9 @@ func (r *reloader) events(b []byte) (changed string) {
 			}
 			differs := r.compare(path, f)
 			if mask&unix.IN_ATTRIB == 0 {
-				differs = path // even if the clock is too coarse to tell
+				differs = path // the content has changed even if the stamp, whose clock is coarse, has not
 			}
-			changed = either(changed, differs)
+			changed = cmp.Or(changed, differs)
 		}
 	}
 	return changed
@@ -325,13 +319,12 @@ func (r *reloader) events(b []byte) (changed string) {
 
 // Patterns ------------------------------------------------------------------
 
-// isPattern says whether a name stands for any number of files.
+// isPattern reports whether a name is a pattern.
 func isPattern(name string) bool { return strings.ContainsAny(name, "*?[") }
 
-// expand lists the files that match an absolute pattern, as Python's glob does:
-// ** is any number of directories, and a leading dot is matched by none but
-// itself. Directories that are links are not searched by **, because they may
-// lead in a circle.
+// expand lists the files that match an absolute pattern, by the rules of Python's
+// glob: ** matches any number of directories, and only a dot matches a leading
+// dot. ** does not follow links to directories, which may lead in a circle.
 func expand(pattern string) []string {
 	paths := []string{"/"}
 	parts := strings.Split(strings.Trim(filepath.Clean(pattern), "/"), "/")
@@ -371,7 +364,7 @@ func appendMatches(paths []string, dir, part string) []string {
 	return paths
 }
 
-// appendTree lists dir and the directories below it, and the files too.
+// appendTree lists dir and the directories below, and with files also the files.
 func appendTree(paths []string, dir string, files bool) []string {
 	paths = append(paths, dir)
 	entries, _ := os.ReadDir(dir)
@@ -387,8 +380,8 @@ func appendTree(paths []string, dir string, files bool) []string {
 	return paths
 }
 
-// goPattern writes a component of a pattern as filepath.Match has it. In
-// Python's a backslash means itself, and so does a bracket that is not closed.
+// goPattern converts one component of a pattern to the syntax of filepath.Match.
+// In Python's glob, a backslash and an unclosed bracket stand for themselves.
 func goPattern(part string) string {
 	var b strings.Builder
 	for i := 0; i < len(part); i++ {
@@ -396,7 +389,7 @@ func goPattern(part string) string {
 		case '\\':
 			b.WriteString(`\\`)
 		case '[':
-			// A ] in the first place is a member of the set.
+			// As the first member of a set, ] does not end the set.
 			start := i + 1
 			if strings.HasPrefix(part[start:], "!") {
 				start++

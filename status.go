@@ -1,8 +1,8 @@
 package main
 
-// What a server is doing, for people and for machines: gunicorn --status reads
-// the scoreboard of one that runs, through /proc, and so asks the kernel alone
-// whether it may.
+// The state of a server, for people and for programs. gunicorn --status reads the
+// scoreboard of a running server through /proc, so that the kernel decides
+// whether the user may.
 
 import (
 	"bytes"
@@ -20,33 +20,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reading is the scoreboard at one moment.
+// reading is a consistent copy of the scoreboard.
 type reading struct {
-	pid      int
-	started  time.Time
-	target   int
-	serving  int
-	ended    *counters
-	restarts [causes]uint64
+	pid      int            // process ID of the arbiter
+	started  time.Time      // start of the arbiter
+	target   int            // number of workers wanted
+	serving  int            // number of workers that serve
+	ended    *counters      // sums of the workers that have ended
+	restarts [causes]uint64 // workers that have ended, by cause
 	workers  []workerReading
-	total    *counters // with those of workers that have ended
+	total    *counters // sums of all workers, including ended ones
 }
 
+// workerReading is the state of one worker.
 type workerReading struct {
-	pid, python, age           int
-	state                      string
-	started                    time.Time
-	silent                     time.Duration // since the last heartbeat
-	lanes, busy, waiting, open int
-	counters                   *counters
-	running                    string
-	since                      time.Duration
+	pid, python, age int           // process IDs of worker and Python, serial number
+	state            string        // booting, idle, busy or stopping
+	started          time.Time     // start of the worker
+	silent           time.Duration // time since the last heartbeat
+	lanes, busy      int           // lanes to the application, and lanes in use
+	waiting, open    int           // requests that wait for a lane, open connections
+	counters         *counters
+	running          string        // request line of the longest running request, or ""
+	since            time.Duration // time for which that request has been running
 }
 
-// readTries bounds the wait for a moment at which no worker ends.
+// readTries bounds the attempts at a copy during which no worker ends. Attempts
+// are a millisecond apart, so the reader gives up after a tenth of a second.
 const readTries = 100
 
-// openScoreboard opens one of the files of a running arbiter's.
+// openScoreboard opens a memory file of a running arbiter.
 func openScoreboard(pid int, file string) (fd int, err error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	names, err := os.ReadDir(dir)
@@ -67,9 +70,10 @@ func openScoreboard(pid int, file string) (fd int, err error) {
 	return -1, fmt.Errorf("process %d is not an arbiter of this program", pid)
 }
 
-// readScoreboard takes a copy in which every counter of a worker is in one
-// place: its page, or with those of the ended. How many pages are in use the
-// arbiter says: the file may have been made longer by somebody else.
+// readScoreboard copies the scoreboard so that the counters of each worker appear
+// once, either in the worker's page or in the sums of ended workers. The number
+// of pages comes from the arbiter's page, because the length of the file is not
+// reliable: any process that has the file open may lengthen it.
 func readScoreboard(fd, pages int) (*reading, error) {
 	for range readTries {
 		b, err := readFile(fd, pageSize)
@@ -79,8 +83,8 @@ func readScoreboard(fd, pages int) (*reading, error) {
 		if len(b) < pageSize {
 			return nil, errors.New("the scoreboard is not complete")
 		}
-		// The copies are aligned as the pages are: allocations of this size
-		// begin a page.
+		// Atomic access needs aligned copies. Go aligns allocations of this size to
+		// pages.
 		first := (*board)(unsafe.Pointer(&b[0]))
 		if first.layout.Load() != boardLayout {
 			return nil, errors.New("the scoreboard is that of another version of this program")
@@ -148,7 +152,7 @@ func sum(list []atomic.Uint64) (n uint64) {
 	return n
 }
 
-// residentBytes is the memory of a process that is in use now, 0 if it is gone.
+// residentBytes is the resident memory of a process, 0 if there is no process.
 func residentBytes(pid int) int64 {
 	if pid <= 0 {
 		return 0
@@ -161,7 +165,7 @@ func residentBytes(pid int) int64 {
 	return pages * int64(os.Getpagesize())
 }
 
-// printStatus is gunicorn --status.
+// printStatus carries out gunicorn --status.
 func printStatus(c *config, out io.Writer) error {
 	path := c.pidfile
 	if path == "" {
@@ -196,7 +200,7 @@ func printStatus(c *config, out io.Writer) error {
 	return err
 }
 
-// table is the status for people.
+// table writes the status for people.
 func (r *reading) table(out io.Writer) error {
 	fmt.Fprintf(out, "Arbiter %d, up %v: %d of %d workers serve\n", r.pid, uptime(r.started), r.serving, r.target)
 	fmt.Fprintf(out, "Requests: %d", sum(r.total.answers[:]))
@@ -230,7 +234,7 @@ func (r *reading) table(out io.Writer) error {
 
 func uptime(since time.Time) time.Duration { return time.Since(since).Round(time.Second) }
 
-// size is bytes in the unit that fits.
+// size formats a number of bytes with a decimal prefix.
 func size(n uint64) string {
 	const units = "kMGT"
 	if n < 1000 {
@@ -243,7 +247,7 @@ func size(n uint64) string {
 	return strconv.FormatFloat(f, 'f', 1, 64) + units[i:i+1]
 }
 
-// json is the status for machines.
+// json appends the status for programs.
 func (r *reading) json(b []byte) []byte {
 	b = fmt.Appendf(b, `{"pid":%d,"started":%s,"workers_wanted":%d,"workers_serving":%d,`, r.pid, seconds3(r.started), r.target, r.serving)
 	b = r.total.json(b)
@@ -271,7 +275,7 @@ func (r *reading) json(b []byte) []byte {
 	return append(b, "]}"...)
 }
 
-// seconds3 is a moment as Unix time.
+// seconds3 formats a time as Unix time with milliseconds.
 func seconds3(t time.Time) string {
 	return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64)
 }
@@ -288,7 +292,7 @@ func (c *counters) json(b []byte) []byte {
 	return c.wait.json(b)
 }
 
-// json has the sum and the mean, in seconds; buckets are for metrics.
+// json appends the sum in seconds and the count; only metrics show the buckets.
 func (h *histogram) json(b []byte) []byte {
 	total, n := time.Duration(h.sum.Load()).Seconds(), sum(h.counts[:])
 	return fmt.Appendf(b, `{"seconds":%.6f,"count":%d}`, total, n)
