@@ -1,11 +1,12 @@
 package main
 
-// System calls that golang.org/x/sys/unix has no form of that fits: each
-// wrapper makes one call and says what it does about EINTR and EAGAIN.
+// The system: system calls for which golang.org/x/sys/unix has no suitable form,
+// the clock, users and groups, control groups and limits. Each wrapper makes one
+// call and says what it does about EINTR and EAGAIN.
 //
-// The ones called for every request are raw: they never block, so the Go
-// scheduler need not be told, and telling it costs more than the call. The
-// one place where a worker may sleep is epollWait.
+// Calls made for every request are raw: they never block, so the Go scheduler
+// need not be told, and telling the scheduler costs more than the call. A worker's
+// loop sleeps only in epollWait.
 
 import (
 	"encoding/binary"
@@ -29,12 +30,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rawRead reads what is there: n > 0 bytes, 0 at end of file, or an error
-// (EAGAIN when nothing is there yet). It works on sockets and pipes.
+// rawRead reads the available bytes of a socket or a pipe: n > 0 bytes, 0 at end
+// of file, or an error (EAGAIN if there is no input yet).
 func rawRead(fd int, b []byte) (int, syscall.Errno) { return rawTransfer(unix.SYS_READ, fd, b) }
 
-// rawWrite writes what fits now. MSG_NOSIGNAL is not needed: the runtime
-// ignores SIGPIPE for descriptors above 2.
+// rawWrite writes as much as fits now. MSG_NOSIGNAL is not needed, because the
+// runtime ignores SIGPIPE for descriptors above 2.
 func rawWrite(fd int, b []byte) (int, syscall.Errno) { return rawTransfer(unix.SYS_WRITE, fd, b) }
 
 func rawTransfer(call uintptr, fd int, b []byte) (int, syscall.Errno) {
@@ -49,7 +50,7 @@ func rawTransfer(call uintptr, fd int, b []byte) (int, syscall.Errno) {
 	}
 }
 
-// rawWritev writes two pieces by one call, as much as fits now.
+// rawWritev writes two pieces by one call, as much of them as fits now.
 func rawWritev(fd int, a, b []byte) (int, syscall.Errno) {
 	iov := [2]unix.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
 	iov[0].SetLen(len(a))
@@ -65,8 +66,8 @@ func rawWritev(fd int, a, b []byte) (int, syscall.Errno) {
 	}
 }
 
-// rawSend sends one message of two pieces. The usual one has no second, and then
-// the simpler call does.
+// rawSend sends one message of two pieces. Usually b is empty, and the cheaper
+// sendto(2) is enough.
 func rawSend(fd int, a, b []byte) (errno syscall.Errno) {
 	iov := [2]unix.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
 	iov[0].SetLen(len(a))
@@ -87,7 +88,7 @@ func rawSend(fd int, a, b []byte) (errno syscall.Errno) {
 	}
 }
 
-// unsent is how many bytes a socket still has that its peer has not taken.
+// unsent is the number of bytes in a socket that its peer has not received yet.
 func unsent(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	if err != nil {
@@ -96,7 +97,7 @@ func unsent(fd int) int {
 	return n
 }
 
-// unread is how many bytes a socket has for us.
+// unread is the number of bytes in a socket that we have not read yet.
 func unread(fd int) int {
 	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 	if err != nil {
@@ -105,8 +106,8 @@ func unread(fd int) int {
 	return n
 }
 
-// rawAccept takes one connection, non-blocking and close-on-exec. The address
-// is left in sa.
+// rawAccept accepts one connection, non-blocking and close-on-exec, and stores the
+// client's address in sa.
 func rawAccept(fd int, sa *unix.RawSockaddrAny) (int, syscall.Errno) {
 	for {
 		size := uint32(unix.SizeofSockaddrAny)
@@ -115,20 +116,20 @@ func rawAccept(fd int, sa *unix.RawSockaddrAny) (int, syscall.Errno) {
 		if errno == 0 {
 			return int(nfd), 0
 		}
-		// A client that left while it waited is no reason to stop.
+		// ECONNABORTED means that this client has left; the next one may be waiting.
 		if errno != unix.EINTR && errno != unix.ECONNABORTED {
 			return -1, errno
 		}
 	}
 }
 
-// shortWait is how long a worker waits for the next event without telling the
-// scheduler. Under load something comes sooner, and a sleep that the scheduler
-// knows of costs two more futex calls and a wake-up of another thread.
+// shortWait is how long a worker waits for an event without telling the
+// scheduler. Under load, events come sooner than this, and a wait known to the
+// scheduler costs two more futex calls and wakes another thread.
 const shortWait = time.Millisecond
 
-// epollWait waits for events, at most d, and returns how many there are; a
-// signal ends the wait with none. The first shortWait of it is raw.
+// epollWait waits for events, at most d, and returns their number. A signal ends
+// the wait with 0. The scheduler is not told of the first shortWait.
 func epollWait(ep int, events []unix.EpollEvent, d time.Duration) int {
 	first := min(d, shortWait)
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
@@ -147,8 +148,7 @@ func epollWait(ep int, events []unix.EpollEvent, d time.Duration) int {
 	return int(n)
 }
 
-// epollAdd, epollMod and epollDel keep data in the event: the descriptor and
-// a word of the caller's.
+// epollAdd watches fd. Events of fd carry the descriptor and a word of the caller.
 func epollAdd(ep, fd int, events uint32, word int32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: word}))
 }
@@ -161,10 +161,10 @@ func epollDel(ep, fd int) {
 	_ = unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, fd, nil)
 }
 
-// rawRecvmsg reads from a unix socket and takes one passed descriptor, which
-// the kernel makes close-on-exec; passed is -1 without one, and -2 if it is lost,
-// because there was no room for it or several came. A datagram that is longer than
-// b is EMSGSIZE.
+// rawRecvmsg reads from a unix socket and receives at most one descriptor, made
+// close-on-exec. passed is -1 without a descriptor, and -2 if descriptors were
+// lost, because the process may open no more files or several were sent. A
+// datagram longer than b is an error, EMSGSIZE.
 func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 	var control [cmsgOneFD]byte
 	iov := unix.Iovec{Base: unsafe.SliceData(b)}
@@ -172,7 +172,7 @@ func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 	msg := unix.Msghdr{Iov: &iov, Control: &control[0]}
 	msg.SetIovlen(1)
 	for {
-		msg.SetControllen(unix.CmsgLen(4)) // CMSG_SPACE would let two in
+		msg.SetControllen(unix.CmsgLen(4)) // CMSG_SPACE would have room for two descriptors
 		r, _, e := unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&msg)), unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 		if e == unix.EINTR {
 			continue
@@ -197,10 +197,10 @@ func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 	}
 }
 
-// cmsgOneFD is room for one descriptor on every architecture: CMSG_SPACE(4).
+// cmsgOneFD is CMSG_SPACE(4), the room for one descriptor, on every architecture.
 const cmsgOneFD = 24
 
-// memfd makes an anonymous file in memory that holds b, its offset at 0.
+// memfd makes an anonymous file in memory with the content b and offset 0.
 func memfd(name string, b []byte) (int, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
@@ -217,15 +217,14 @@ func memfd(name string, b []byte) (int, error) {
 	return fd, nil
 }
 
-// seal makes a memfd read-only for whoever has it, for ever.
+// seal makes a memfd read-only for every process and for good.
 func seal(fd int) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,
 		unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
 	return os.NewSyscallError("fcntl", err)
 }
 
-// readFile reads a memfd or other regular file from its start, at most limit
-// bytes of it.
+// readFile reads at most limit bytes from the start of a memfd or a regular file.
 func readFile(fd int, limit int) ([]byte, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -268,14 +267,15 @@ func selectRead(fd int, d time.Duration) (bool, error) {
 	return n > 0, os.NewSyscallError("select", err)
 }
 
-// readable says whether fd has something to read or accept now.
+// readable reports whether fd has bytes to read or connections to accept.
 func readable(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	n, err := unix.Poll(p, 0)
 	return err == nil && n > 0
 }
 
-// rawTCPInfo is what the kernel knows of a TCP connection (tcp(7), TCP_INFO).
+// rawTCPInfo stores the kernel's information about a TCP connection in info
+// (tcp(7), TCP_INFO).
 func rawTCPInfo(fd int, info *unix.TCPInfo) syscall.Errno {
 	size := uint32(unsafe.Sizeof(*info))
 	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.IPPROTO_TCP, unix.TCP_INFO,
@@ -283,14 +283,15 @@ func rawTCPInfo(fd int, info *unix.TCPInfo) syscall.Errno {
 	return errno
 }
 
-// ended says whether a socket has nothing to read any more but its end.
+// ended reports whether the peer of a socket has shut down and all its bytes have
+// been read.
 func ended(fd int) bool {
 	var b [1]byte
 	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return n == 0 && err == nil
 }
 
-// reapAny takes one dead child: 0 when there is none.
+// reapAny reaps one dead child; pid is 0 if there is none.
 func reapAny() (pid int, status unix.WaitStatus) {
 	for {
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
@@ -304,25 +305,26 @@ func reapAny() (pid int, status unix.WaitStatus) {
 	}
 }
 
-// monotonic is CLOCK_MONOTONIC, which no one can set, without the pauses in which
-// this process did not run: nanoseconds. The system call is made once; after that
-// the runtime reads the clock without one.
+// monotonic is the time in nanoseconds for limits in this process: CLOCK_MONOTONIC,
+// which cannot be set, minus the pauses noticed by wake.
 func monotonic() int64 { return sharedTime() - paused.Load() }
 
-// sharedTime is the same in every process.
+// sharedTime is CLOCK_MONOTONIC in nanoseconds, the same in every process. The
+// runtime reads the clock without a system call.
 func sharedTime() int64 { return clockBase + int64(time.Since(clockStart)) }
 
-// paused is how long this process did not run, as far as it has noticed.
+// paused is the total time for which this process was stopped, in nanoseconds.
 var paused atomic.Int64
 
-// tickLate is how late a loop that looks at the clock once a second may be on a
-// busy machine.
+// tickLate is how late a loop with ticks of one second may be on a busy machine.
+// Anything later counts as a pause.
 const tickLate = time.Second
 
-// wake is the time, for a loop that looks at the clock at least once a second and
-// did so at the time last. When much more has passed, the process was stopped, and
-// most likely everything with it: a container that is frozen, a virtual machine, a
-// laptop with its lid closed. Such time counts for no limit.
+// wake returns the time for a loop that calls wake at least once a second; last is
+// the result of the previous call. If far more than a second has passed, the
+// process was stopped, and most likely its peers as well: by a frozen container,
+// a suspended virtual machine, or a laptop's closed lid. Such a pause is added to
+// paused, and so counts towards no limit.
 func wake(last int64) int64 {
 	now := monotonic()
 	if late := now - last - int64(time.Second); late > int64(tickLate) {
@@ -338,8 +340,8 @@ var clockStart, clockBase = func() (time.Time, int64) {
 	return time.Now(), ts.Nano()
 }()
 
-// addrPort is the address of a TCP socket, without its zone; it is not valid for a
-// socket of another family.
+// addrPort is the address of a TCP socket, without a zone. The result is invalid
+// for a socket of another family.
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
@@ -355,11 +357,11 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 // The user and the groups that workers switch to, and the way of the arbiter
 // into the background.
 
-// noGroup is the group of a user whom the system does not know.
+// noGroup (nogroup) is the group of a user that the system does not know.
 const noGroup = 65534
 
-// credentialOf is what workers switch to, nil when they stay who we are. The
-// groups are complete: whatever else we are a member of, they are not.
+// credentialOf is the user and the groups that workers switch to, nil if workers
+// keep ours. The list of groups is complete: workers lose all our other groups.
 func credentialOf(c *config) (*syscall.Credential, error) {
 	uid, gid := os.Geteuid(), os.Getegid()
 	if (c.user == uid || c.user == 0) && (c.group == gid || c.group == 0) {
@@ -369,7 +371,7 @@ func credentialOf(c *config) (*syscall.Credential, error) {
 		name  string
 		value int
 	}{{"user", c.user}, {"group", c.group}} {
-		if id.value < 0 || int64(id.value) >= math.MaxUint32 { // the last one means none
+		if id.value < 0 || int64(id.value) >= math.MaxUint32 { // (uint32)-1 means no ID
 			return nil, fmt.Errorf("%s: %d is out of range", id.name, id.value)
 		}
 	}
@@ -384,8 +386,7 @@ func credentialOf(c *config) (*syscall.Credential, error) {
 	}
 	cred := &syscall.Credential{Uid: uint32(c.user), Gid: uint32(c.group)}
 	if c.group == 0 && c.user != 0 {
-		// The group that nobody has named is ours, and the last that a
-		// worker should keep.
+		// No group is set, so c.group is root's. Workers must not keep root's group.
 		cred.Gid = noGroup
 		if known != nil {
 			n, err := strconv.ParseUint(known.Gid, 10, 32)
@@ -408,7 +409,7 @@ func credentialOf(c *config) (*syscall.Credential, error) {
 		if err != nil {
 			return nil, fmt.Errorf("groups of user %d: %w", c.user, err)
 		}
-		// initgroups(3) takes the named group for the user's first.
+		// Like initgroups(3), use the configured group in place of the user's own.
 		if name != known.Gid && !slices.Contains(cred.Groups, uint32(n)) {
 			cred.Groups = append(cred.Groups, uint32(n))
 		}
@@ -416,8 +417,8 @@ func credentialOf(c *config) (*syscall.Credential, error) {
 	return cred, nil
 }
 
-// checkCredential says what a process has that is not in cred: the kernel's
-// word that the switch was complete.
+// checkCredential checks that this process has the users and groups of cred and no
+// others, so that an incomplete switch cannot go unnoticed.
 func checkCredential(cred *syscall.Credential) error {
 	uid, gid := int(cred.Uid), int(cred.Gid)
 	if r, e, s := unix.Getresuid(); r != uid || e != uid || s != uid {
@@ -438,8 +439,8 @@ func checkCredential(cred *syscall.Credential) error {
 	return nil
 }
 
-// withRightsOf runs f with the rights that cred has to files. Only this thread
-// is changed, and back again.
+// withRightsOf runs f with cred's access to files. Only the current thread changes
+// its user and groups, and changes back after f.
 func withRightsOf(cred *syscall.Credential, f func() error) error {
 	if cred == nil {
 		return f()
@@ -465,7 +466,7 @@ func withRightsOf(cred *syscall.Credential, f func() error) error {
 	return errors.Join(err, setThreadGroups(groups))
 }
 
-// setThreadGroups is setgroups(2) for this thread alone.
+// setThreadGroups is setgroups(2) for the current thread alone.
 func setThreadGroups(groups []uint32) error {
 	_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
 	if errno != 0 {
@@ -474,7 +475,7 @@ func setThreadGroups(groups []uint32) error {
 	return nil
 }
 
-// credentialList is a credential among the settings of a worker.
+// credentialList converts a credential for marshal.
 func credentialList(cred *syscall.Credential) any {
 	if cred == nil {
 		return nil
@@ -486,7 +487,7 @@ func credentialList(cred *syscall.Credential) any {
 	return []any{int64(cred.Uid), int64(cred.Gid), groups}
 }
 
-// credentialFrom reads what credentialList wrote.
+// credentialFrom reads the result of credentialList.
 func credentialFrom(v any) *syscall.Credential {
 	list, _ := v.([]any)
 	if len(list) != 3 {
@@ -501,14 +502,14 @@ func credentialFrom(v any) *syscall.Credential {
 	return cred
 }
 
-// daemonStep tells the binary that it is on its way into the background, and
-// how far it has come.
+// daemonStep is the environment variable that tells a process which step of
+// daemonize to carry out.
 const daemonStep = "GUNICORN_DAEMON_STEP"
 
-// daemonize starts this program once more, as the leader of a session without
-// a terminal. That one starts the arbiter, which cannot get a terminal because
-// it leads nothing, and ends. A Go program cannot fork, so each reads the
-// settings anew.
+// daemonize starts step 1, a process of this program that leads a session without
+// a terminal. Step 1 starts step 2, the arbiter, and ends; the arbiter can never
+// acquire a terminal, because it leads no session. A Go program cannot fork, so
+// each step reads the settings again.
 func daemonize(c *config) error {
 	if os.Getenv("NOTIFY_SOCKET") != "" {
 		fmt.Fprintln(os.Stderr, "Warning: you shouldn't specify `daemon = True` when launching by systemd with `Type = notify`")
@@ -536,8 +537,8 @@ func daemonize(c *config) error {
 	return nil
 }
 
-// daemonStage is the part of a process that daemonize has led to: the first
-// starts the second and ends, the second is the arbiter.
+// daemonStage carries out this process's step of daemonize. It returns true in
+// step 2, the arbiter in the background.
 func daemonStage() (daemon bool) {
 	step := os.Getenv(daemonStep)
 	os.Unsetenv(daemonStep)
@@ -573,9 +574,9 @@ func executeSelf(dir, step string, files []uintptr, session bool) (int, error) {
 // memory.oom_control in version 1. getrlimit(2) says how many files a process
 // may open and how many processes a user may have.
 
-// cgroupDirs are the directories of our group and those above it, nearest
-// first: of version 2 with "" for a controller, or of a controller of version
-// 1. Everything is looked for below root, which is "" but for tests.
+// cgroupDirs returns the directories of our control group and its ancestors,
+// nearest first: of version 2 if controller is "", else of a controller of version
+// 1. Tests pass a root directory; otherwise root is "".
 func cgroupDirs(root, controller string) (dirs []string) {
 	own := ""
 	for line := range strings.Lines(readText(root + "/proc/self/cgroup")) {
@@ -597,7 +598,7 @@ func cgroupDirs(root, controller string) (dirs []string) {
 			controller != "" && (g[0] != "cgroup" || !slices.Contains(strings.Split(g[2], ","), controller)) {
 			continue
 		}
-		// The mount may show a part of the tree only, as in a container.
+		// The mount may show only a part of the tree, as in a container.
 		below, ok := strings.CutPrefix(own, strings.TrimSuffix(f[3], "/"))
 		if !ok || strings.HasPrefix(own, "/..") {
 			below = ""
@@ -612,20 +613,20 @@ func cgroupDirs(root, controller string) (dirs []string) {
 	return nil
 }
 
-// readText is a small file's text, "" when there is none.
+// readText is the text of a small file, "" if the file cannot be read.
 func readText(name string) string {
 	b, _ := os.ReadFile(name)
 	return string(b)
 }
 
-// quotaCPUs is how many CPUs the groups allow, in the whole: a part of one
-// counts as one. It is 0 when they set no limit.
+// quotaCPUs is the number of CPUs that the control groups allow, rounded up, or 0
+// without a limit.
 func quotaCPUs(root string) (cpus int) {
 	limit := func(quota, period string) {
 		q, err := strconv.ParseInt(quota, 10, 64)
 		p, err2 := strconv.ParseInt(period, 10, 64)
 		if err != nil || err2 != nil || q <= 0 || p <= 0 {
-			return // max, or -1
+			return // "max" or "-1": no limit
 		}
 		n := int((q + p - 1) / p)
 		if cpus == 0 || n < cpus {
@@ -643,12 +644,13 @@ func quotaCPUs(root string) (cpus int) {
 	return cpus
 }
 
-// memoryLimit is how many bytes the groups allow, 0 when they set no limit.
+// memoryLimit is the memory that the control groups allow in bytes, 0 without a
+// limit.
 func memoryLimit(root string) (least int64) {
 	for _, place := range []struct{ controller, file string }{{"", "/memory.max"}, {"memory", "/memory.limit_in_bytes"}} {
 		for _, dir := range cgroupDirs(root, place.controller) {
 			n, err := strconv.ParseInt(strings.TrimSpace(readText(dir+place.file)), 10, 64)
-			if err == nil && n > 0 && (least == 0 || n < least) { // max is none; version 1 says none by a huge one
+			if err == nil && n > 0 && (least == 0 || n < least) { // "max" is no number; version 1 writes a huge number for no limit
 				least = n
 			}
 		}
@@ -656,7 +658,7 @@ func memoryLimit(root string) (least int64) {
 	return least
 }
 
-// usableCPUs is how many CPUs this process can keep busy.
+// usableCPUs is the number of CPUs that this process can keep busy.
 func usableCPUs() int {
 	n := 1
 	var set unix.CPUSet
@@ -669,11 +671,12 @@ func usableCPUs() int {
 	return n
 }
 
-// memoryWatch follows how many processes of our group the kernel has killed for
-// want of memory.
+// memoryWatch follows the number of processes in our control group that the
+// kernel has killed for want of memory.
 type memoryWatch struct {
-	file           string // "" where nothing is said
-	before, latest int    // at the last two looks
+	file   string // file with the number, "" if the system has none
+	before int    // number at the second to last look
+	latest int    // number at the last look
 }
 
 func watchMemory(root string) memoryWatch {
@@ -689,7 +692,7 @@ func watchMemory(root string) memoryWatch {
 	return memoryWatch{}
 }
 
-// kills is the count now, -1 if there is none.
+// kills is the current number, -1 if the file cannot be read.
 func (m *memoryWatch) kills() int {
 	for line := range strings.Lines(readText(m.file)) {
 		if f := strings.Fields(line); len(f) == 2 && f[0] == "oom_kill" {
@@ -701,17 +704,17 @@ func (m *memoryWatch) kills() int {
 	return -1
 }
 
-// look is to be called once a second. Two looks are kept, because a large
-// process takes a while to end after it has been counted.
+// look reads the number; the caller calls look once a second. Two numbers are
+// kept because a large process takes a while to end after being counted.
 func (m *memoryWatch) look() {
 	if m.file != "" {
 		m.before, m.latest = m.latest, m.kills()
 	}
 }
 
-// fate says how a process ended, and whether for want of memory. The kernel
-// does not say whom it has counted, but a process that was killed while the
-// count grew hardly was another.
+// fate describes how a process ended; memory reports whether for want of memory.
+// The kernel does not say which process was counted, but if the number grew when
+// our process was killed, our process was almost certainly the victim.
 func (m *memoryWatch) fate(s unix.WaitStatus) (text string, memory bool) {
 	switch {
 	case m.file == "" || !s.Signaled() || s.Signal() != unix.SIGKILL:
@@ -722,16 +725,16 @@ func (m *memoryWatch) fate(s unix.WaitStatus) (text string, memory bool) {
 	return "was sent SIGKILL!", false
 }
 
-// What a worker takes at least.
+// Least resources with which a worker can serve.
 const (
-	ownFiles   = 16 // descriptors of its own beside those that it inherits
-	leastFiles = 16 // for clients
-	ownTasks   = 8  // threads of a worker and of a Python that has one
+	ownFiles   = 16 // descriptors that a worker opens for itself
+	leastFiles = 16 // descriptors for clients
+	ownTasks   = 8  // threads of a worker and of its Python, with one thread in the application
 )
 
-// checkLimits says when the limits are too low for workers to serve: they would
-// start, or be started again and again, and answer nobody. The runtime has raised
-// the limit of open files as far as it goes.
+// checkLimits refuses limits under which workers would start, perhaps again and
+// again, but serve nobody. Go's runtime has already raised the soft limit of open
+// files to the hard limit.
 func checkLimits(c *config) error {
 	var files, tasks unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
@@ -753,7 +756,7 @@ func checkLimits(c *config) error {
 		most += c.workers * c.concurrency()
 	}
 	if uid == 0 || tasks.Cur >= 1<<20 {
-		return nil // no limit, or none that a server would notice
+		return nil // root has no limit, and a million threads are enough
 	}
 	has := tasksOf(uid)
 	if need = uint64(has + most); tasks.Cur < need && need <= tasks.Max {
@@ -766,7 +769,7 @@ func checkLimits(c *config) error {
 	return nil
 }
 
-// tasksOf is how many threads a user has, which is what that limit is about.
+// tasksOf is the number of threads of a user, which RLIMIT_NPROC limits.
 func tasksOf(uid int) (n int) {
 	dirs, _ := filepath.Glob("/proc/[0-9]*/task")
 	for _, dir := range dirs {
@@ -780,13 +783,13 @@ func tasksOf(uid int) (n int) {
 }
 
 const (
-	leastPythonFiles = 64   // open files with which a Python can import an application and serve it
-	usualFiles       = 1024 // what most systems let a process open, and select(2) can take
+	leastPythonFiles = 64   // open files with which a Python can import and serve an application
+	usualFiles       = 1024 // usual soft limit of open files, and the most that select(2) can handle
 )
 
-// allowFiles raises a Python's limit of open files to what is usual where the limit is too
-// low for any application. Otherwise the application has the limit that the server was
-// started with.
+// allowFiles raises a Python's soft limit of open files to the usual limit if the limit is too
+// low for any application. Otherwise the application keeps the limit with which the server was
+// started.
 func allowFiles(pid int) {
 	var limit unix.Rlimit
 	if unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit) == nil && limit.Cur < leastPythonFiles {
