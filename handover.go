@@ -137,7 +137,7 @@ const (
 	pumpAhead = 64 << 10 // waiting for the client: no more is read for it
 )
 
-// pump is the plain side.
+// pump is the plain side of a client's connection.
 type pump struct {
 	conn  *conn // the client's
 	fd    int
@@ -164,7 +164,8 @@ func (w *worker) lend(c *conn) bool {
 	return true
 }
 
-// join makes c a pump to fd, where some bytes of the client go first.
+// join connects c to the plain socket fd. ahead are the client's first bytes for
+// the plain socket.
 func (w *worker) join(c *conn, fd int, ahead []byte) {
 	p := &pump{fd: fd, conn: c}
 	if err := w.listen(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET, p); err != nil {
@@ -184,14 +185,14 @@ func (w *worker) join(c *conn, fd int, ahead []byte) {
 	w.move(c)
 }
 
-// ready handles an event on the plain side.
+// ready handles an event on the plain socket.
 func (p *pump) ready(w *worker, _ int, _ uint32) {
 	if p.conn.pump == p {
 		w.move(p.conn)
 	}
 }
 
-// move takes both directions as far as they go.
+// move copies in both directions until neither makes progress.
 func (w *worker) move(c *conn) {
 	for !c.gone && c.state == pumping {
 		in := w.moveIn(c)
@@ -201,13 +202,14 @@ func (w *worker) move(c *conn) {
 	}
 }
 
-// moveIn takes a piece from the client.
+// moveIn copies a piece from the client to the plain socket, and reports whether
+// anything moved.
 func (w *worker) moveIn(c *conn) bool {
 	p := c.pump
 	if len(p.out) > p.outAt {
 		n, errno := rawWrite(p.fd, p.out[p.outAt:])
 		if errno != 0 {
-			return false // room comes as an event, and its end from the other direction
+			return false // an event tells of room; moveOut notices a closed socket
 		}
 		p.outAt += n
 		return true
@@ -231,8 +233,9 @@ func (w *worker) moveIn(c *conn) bool {
 	return true
 }
 
-// moveOut takes a piece for the client, or the end of it all. An end that is not
-// orderly has closed the other side altogether, and must not look like one here.
+// moveOut copies a piece from the plain socket to the client, or ends the pump. A
+// sibling that has died has closed its socket in both directions; the client must
+// then not see an orderly end of the response.
 func (w *worker) moveOut(c *conn) bool {
 	if len(c.out)-c.outAt > pumpAhead {
 		return false
@@ -245,7 +248,7 @@ func (w *worker) moveOut(c *conn) bool {
 	case errno == unix.EAGAIN:
 		return false
 	case taken && n == 0 && c.lane() != nil:
-		w.part(c) // the application has closed it, and its request is not over
+		w.part(c) // the application has closed its socket, and its request goes on
 		c.enter(open)
 	case !taken && (errno != 0 || n == 0 && hungUp(c.pump.fd)):
 		w.lost(c)
@@ -258,7 +261,7 @@ func (w *worker) moveOut(c *conn) bool {
 	return n > 0
 }
 
-// part ends the plain side.
+// part ends the pump and leaves the client's connection.
 func (w *worker) part(c *conn) {
 	if p := c.pump; p != nil {
 		w.pumps--
@@ -268,8 +271,8 @@ func (w *worker) part(c *conn) {
 	}
 }
 
-// hungUp says whether the other end of a socket is closed, and not only done
-// with sending.
+// hungUp reports whether the other end of a socket is closed in both directions,
+// not merely shut down for sending.
 func hungUp(fd int) bool {
 	p := []unix.PollFd{{Fd: int32(fd)}}
 	n, err := unix.Poll(p, 0)

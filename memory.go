@@ -1,10 +1,11 @@
 package main
 
-// What a worker holds in memory for its clients is counted in one place, the pool, and
-// bounded there. Buffers for heads, bodies and responses are the pool's own; what
-// parsers, inflaters and crypto/tls keep for a connection is weighed and added. When
-// the sum passes the limit, connections end until it is well below: those first
-// that hold most, and longest, while the worker waits for their clients.
+// The memory that a worker holds for its clients is counted and bounded in one
+// place, the pool. Buffers for heads, bodies and responses come from the pool; the
+// memory that parsers, inflaters and crypto/tls keep for a connection is estimated
+// and added. When the sum exceeds the limit, connections are ended until the sum is
+// well below: first connections that wait for their client, those with the most
+// memory, held for the longest time, before others.
 
 import (
 	"cmp"
@@ -14,18 +15,24 @@ import (
 )
 
 const (
-	// All connections of a worker hold no more than this, nor more than a part
-	// of the memory that the control group allows: Python has to live there, too.
-	heldTotal  = 128 << 20
-	heldPart   = 4
-	heldLeast  = 4 << 20  // however little is allowed
-	heldModest = 32 << 10 // a head, a body and a response of usual sizes
-	// A client that is slow for longer than these seconds is just slow: a long
-	// download must not become the first to go.
+	// heldTotal is the most memory that the connections of one worker may hold.
+	heldTotal = 128 << 20
+	// heldPart limits the connections of all workers to a quarter of the memory
+	// that the control group allows: Python and the workers need the rest.
+	heldPart = 4
+	// heldLeast is the least limit, however little the control group allows:
+	// below, ordinary requests would be refused.
+	heldLeast = 4 << 20
+	// heldModest is the memory of an ordinary request: a head, a body and a
+	// response of usual sizes.
+	heldModest = 32 << 10
+	// slowMost bounds the seconds of slowness that count against a connection, so
+	// that a long download does not become the first to be ended.
 	slowMost = 8
 )
 
-// heldLimit is what one of so many workers may hold.
+// heldLimit is the memory that the connections of one worker may hold, given the
+// number of workers.
 func heldLimit(root string, workers int) int {
 	limit := int64(heldTotal)
 	if n := memoryLimit(root); n > 0 {
@@ -34,14 +41,14 @@ func heldLimit(root string, workers int) int {
 	return int(max(limit, heldLeast))
 }
 
-// weigh brings the account up to date with what c holds beside the pool's buffers.
+// weigh updates the pool's sum with the memory that c holds beside pool buffers.
 func (w *worker) weigh(c *conn) {
 	n := c.beside()
 	w.pool.out += n - c.weight
 	c.weight = n
 }
 
-// beside is the memory of parsers and of TLS.
+// beside estimates the memory of c's parsers and TLS, which is not from the pool.
 func (c *conn) beside() (n int) {
 	if c.secure != nil {
 		n += c.secure.held()
@@ -63,7 +70,7 @@ func (c *conn) beside() (n int) {
 	return n
 }
 
-// held is all that is held for c.
+// held estimates all memory that is held for c.
 func (c *conn) held() int {
 	n := c.weight + cap(c.in) + cap(c.out)
 	if t := c.turn; t != nil {
@@ -78,8 +85,8 @@ func (c *conn) held() int {
 	return n
 }
 
-// modest is 1 for a connection for which no more is held than an ordinary request needs,
-// and 0 for others. The modest ones give way last: that they go helps nobody much.
+// modest is 1 for a connection that holds no more than an ordinary request, else
+// 0. Modest connections are ended last, because ending them frees little.
 func (c *conn) modest() int {
 	if c.held() <= heldModest {
 		return 1
@@ -87,12 +94,12 @@ func (c *conn) modest() int {
 	return 0
 }
 
-// Whose turn it is to give way.
+// Ranks of connections; a lower rank is ended first.
 const (
-	awaited = iota // the client has to send or to take something
-	queued         // its request waits for a lane
-	applied        // the application has it
-	staying        // it would not help: a lane's memory comes back when its request ends
+	awaited = iota // the worker waits for the client to send or to receive
+	queued         // the request waits for a lane
+	applied        // the request is in the application
+	staying        // never ended: a lane's memory is freed only when its request ends
 )
 
 func (w *worker) rank(c *conn) int {
@@ -108,7 +115,8 @@ func (w *worker) rank(c *conn) int {
 	return staying
 }
 
-// age is called once a second.
+// age counts the seconds for which the worker has been waiting for c's client.
+// The caller calls age once a second.
 func (w *worker) age(c *conn) {
 	if w.rank(c) != awaited || c.held() == 0 {
 		c.slow = 0
@@ -117,8 +125,9 @@ func (w *worker) age(c *conn) {
 	}
 }
 
-// relieve ends connections when all together hold more than they may, and a
-// sixteenth more than that, so that it is not called for each byte.
+// relieve ends connections if all together hold more than the limit. It frees a
+// sixteenth of the limit in addition, so that the next byte does not bring
+// relieve back.
 func (w *worker) relieve() {
 	over := w.pool.out - w.pool.limit
 	if over <= 0 {
@@ -150,8 +159,8 @@ func (w *worker) relieve() {
 	}
 }
 
-// yield ends a connection for the sake of others: with an answer where there can
-// be one.
+// yield ends a connection to free its memory, with a response where one is still
+// possible.
 func (w *worker) yield(c *conn) {
 	t, bad := c.turn, newBadRequest(503, "", "")
 	switch {
@@ -179,30 +188,29 @@ func (w *worker) yield(c *conn) {
 	}
 	if t := c.turn; t != nil && t.state == draining {
 		c.reset()
-		w.lost(c) // it does not even take the answer
+		w.lost(c) // the client does not even receive the response
 	}
 }
 
-// pool keeps buffers of a few sizes for reuse, and the account of all that is held
-// for clients (memory.go).
+// pool keeps buffers for reuse, and counts the memory held for clients.
 type pool struct {
-	free  [poolClasses][][]byte
-	out   int // bytes held, with what is weighed
-	limit int // that out is brought back to
+	free  [poolClasses][][]byte // spare buffers, by class of size
+	out   int                   // bytes held: buffers in use, and the weights of connections
+	limit int                   // bytes of out above which relieve ends connections
 }
 
 const (
-	poolSmallest = 512
-	poolClasses  = 13 // up to poolLongest; longer ones are not kept
-	poolLongest  = poolSmallest << (poolClasses - 1)
-	poolLarge    = 8  // 128 KB
-	poolKeep     = 64 // of each size, and no more of it than this part of the limit
-	poolKeepPart = 32
+	poolSmallest = 512                               // smallest size of a buffer
+	poolClasses  = 13                                // classes of sizes, each twice the one before
+	poolLongest  = poolSmallest << (poolClasses - 1) // 2 MiB; longer buffers are not kept
+	poolLarge    = 8                                 // first class that trim shrinks: 128 KiB
+	poolKeep     = 64                                // most spare buffers of a class
+	poolKeepPart = 32                                // the spare buffers of a class hold at most this part of limit
 )
 
-// class is the index of the smallest size that holds n. Sizes double up to the longest
-// that is kept; from there on they are whole megabytes, as half of a large buffer would
-// be a lot of nothing.
+// poolClass is the class and the size of the smallest buffer for n bytes. Sizes
+// double up to poolLongest; above they are whole megabytes, because doubling would
+// waste up to half of a large buffer.
 func poolClass(n int) (class, size int) {
 	if n > poolLongest {
 		return poolClasses, (n + 1<<20 - 1) &^ (1<<20 - 1)
@@ -213,7 +221,7 @@ func poolClass(n int) (class, size int) {
 	return class, size
 }
 
-// get returns an empty buffer with room for n bytes at least.
+// get returns an empty buffer with room for at least n bytes.
 func (p *pool) get(n int) []byte {
 	class, size := poolClass(n)
 	p.out += size
@@ -227,6 +235,7 @@ func (p *pool) get(n int) []byte {
 	return make([]byte, 0, size)
 }
 
+// put takes a buffer back.
 func (p *pool) put(b []byte) {
 	if cap(b) == 0 {
 		return
@@ -238,8 +247,8 @@ func (p *pool) put(b []byte) {
 	}
 }
 
-// extend appends what was read to b: in a buffer that is no larger than it must
-// be, as the next byte may be long in coming.
+// extend appends read to b, in the smallest buffer that fits: the client may be
+// slow to send more.
 func (p *pool) extend(b, read []byte) []byte {
 	if len(read) == 0 {
 		return b
@@ -252,7 +261,8 @@ func (p *pool) extend(b, read []byte) []byte {
 	return append(b, read...)
 }
 
-// fit returns rest, a part of b, in a buffer of its size: none if it is empty.
+// fit returns rest, a part of b, in the smallest buffer that fits, or nil if rest
+// is empty.
 func (p *pool) fit(b, rest []byte) []byte {
 	if _, size := poolClass(len(rest)); len(rest) > 0 && size == cap(b) {
 		return b[:copy(b, rest)]
@@ -262,16 +272,16 @@ func (p *pool) fit(b, rest []byte) []byte {
 	return rest
 }
 
-// grow returns b's content in a buffer with room for n bytes more, twice as
-// large at least, or by a quarter when that is much.
+// grow returns b's content in a buffer with room for n more bytes. The buffer is
+// at least twice as large, or a quarter larger beyond poolLongest.
 func (p *pool) grow(b []byte, n int) []byte {
 	bigger := append(p.get(max(cap(b)+max(min(cap(b), poolLongest), cap(b)/4), len(b)+n)), b...)
 	p.put(b)
 	return bigger
 }
 
-// trim lets go of one large buffer of each size, so that what a burst needed
-// does not stay for ever.
+// trim frees one large spare buffer of each class, so that the memory of a burst
+// is returned over time.
 func (p *pool) trim() {
 	for class := poolLarge; class < poolClasses; class++ {
 		if n := len(p.free[class]); n > 0 {

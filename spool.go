@@ -1,9 +1,9 @@
 package main
 
-// The spool: files that take what does not fit into memory while a client is
-// slow, so that no application waits with it. A request goes to Python when its
-// body is complete, and Python is done with a response once it is made. The
-// files have no names, so nothing is left of them when a worker ends.
+// The spool: files for bodies that do not fit into memory while a client is slow,
+// so that no application has to wait for a client. A request goes to Python when
+// its body is complete, and Python is free as soon as it has produced a response.
+// The files have no names, so that none are left when a worker ends.
 
 import (
 	"fmt"
@@ -15,18 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spool is one worker's.
+// spool is the spool of one worker.
 type spool struct {
-	dir    string // "" for none
-	limit  int64  // bytes in all files
-	used   int64
-	silent int64 // about disks, until then
+	dir    string // directory of the files, "" for no spool
+	limit  int64  // most bytes in all files
+	used   int64  // bytes in all files
+	silent int64  // time before which no further warning about the spool is logged
 }
 
-// spooled is a part of a request's body: bytes from at to end are for Python.
+// spooled is the spooled part of a request's body.
 type spooled struct {
-	file    int
-	at, end int64
+	file int
+	at   int64 // offset of the next byte for Python
+	end  int64 // size of the file
 }
 
 func (s *spooled) left() int64 {
@@ -36,8 +37,8 @@ func (s *spooled) left() int64 {
 	return s.end - s.at
 }
 
-// newSpool is for lanes that one request holds: streams of ASGI wait for nobody
-// but their own client.
+// newSpool makes the spool of a worker. ASGI needs none: a stream that waits for
+// its client keeps no other stream waiting.
 func newSpool(c *config) spool {
 	if c.spoolDir == "" || c.family() == familyASGI {
 		return spool{}
@@ -49,7 +50,8 @@ func newSpool(c *config) spool {
 	return s
 }
 
-// spoolPath is where workers find the directory, whose own is chdir.
+// spoolPath is the absolute path of the directory; a relative spool_dir counts
+// from chdir.
 func (c *config) spoolPath() string {
 	if filepath.IsAbs(c.spoolDir) {
 		return c.spoolDir
@@ -57,15 +59,15 @@ func (c *config) spoolPath() string {
 	return filepath.Join(c.chdir, c.spoolDir)
 }
 
-// checkSpool makes a file there as workers will: nothing else tells of a file
-// system that cannot be written to, or of access control lists.
+// checkSpool makes a file in the directory as workers will do. No other check
+// finds read-only file systems and access control lists.
 func (c *config) checkSpool() error {
 	if c.spoolDir == "" {
 		return nil
 	}
 	cred, err := credentialOf(c)
 	if err != nil {
-		return nil // the start says so itself
+		return nil // the start reports this error itself
 	}
 	err = withRightsOf(cred, func() error {
 		fd, err := openSpoolFile(c.spoolPath())
@@ -83,14 +85,14 @@ func (c *config) checkSpool() error {
 // openSpoolFile makes a file without a name.
 func openSpoolFile(dir string) (int, error) {
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == unix.EOPNOTSUPP || err == unix.EISDIR { // by the file system, or by an old kernel
+	if err == unix.EOPNOTSUPP || err == unix.EISDIR { // the file system or the kernel does not know O_TMPFILE
 		return openNamedFile(dir)
 	}
 	return fd, err
 }
 
-// openNamedFile makes one that has had a name, where the file system knows no
-// others.
+// openNamedFile makes a file and removes its name, for file systems without
+// O_TMPFILE.
 func openNamedFile(dir string) (int, error) {
 	name := filepath.Join(dir, fmt.Sprintf(".gunicorn-%d-%d", os.Getpid(), monotonic()))
 	fd, err := unix.Open(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
@@ -104,7 +106,8 @@ func openNamedFile(dir string) (int, error) {
 	return fd, nil
 }
 
-// openSpool is a file for a body, -1 if there cannot be one.
+// openSpool opens a file for a body. It returns -1 if there is no spool, no room
+// or no descriptor.
 func (w *worker) openSpool() int {
 	s := &w.spool
 	if s.dir == "" || !w.roomForFiles() {
@@ -123,7 +126,8 @@ func (w *worker) openSpool() int {
 	return fd
 }
 
-// writeSpool appends b to a file of that size, and returns how much of b is there.
+// writeSpool appends b to a file of the given size, and returns the number of
+// bytes written.
 func (w *worker) writeSpool(file int, size int64, b []byte) (n int) {
 	s := &w.spool
 	for n < len(b) {
@@ -142,7 +146,8 @@ func (w *worker) writeSpool(file int, size int64, b []byte) (n int) {
 	return n
 }
 
-// spoolFails tells, once in a while, why clients keep applications waiting.
+// spoolFails warns, at most once a minute, that applications wait for slow clients
+// because the spool cannot take their bodies.
 func (w *worker) spoolFails(err error) {
 	if w.spool.silent > w.now {
 		return
@@ -161,8 +166,8 @@ func (w *worker) closeSpool(file int, size int64) {
 	w.spool.used -= size
 }
 
-// spill moves what has come of a request's body to the disk: false when there
-// is no room for all of it, and the application has to take the rest as it comes.
+// spill moves the received part of a request's body to the spool. It returns false
+// if the spool has no room; the application then has to read the body as it comes.
 func (w *worker) spill(t *turn) bool {
 	if t.spooled == nil {
 		file := w.openSpool()
@@ -186,7 +191,7 @@ func (w *worker) spill(t *turn) bool {
 	return len(t.body) == 0
 }
 
-// overflows says whether no more of a body is to be read into memory.
+// overflows reports whether a body has filled its share of memory.
 func (w *worker) overflows(t *turn) bool {
 	if t.spooled != nil {
 		return len(t.body) >= heldPressed
@@ -194,8 +199,8 @@ func (w *worker) overflows(t *turn) bool {
 	return len(t.body) >= w.holdable()
 }
 
-// unspool is the next piece of a body for Python, in w.rbuf; what cannot be read
-// breaks the body.
+// unspool returns the next piece of a spooled body for Python, in w.rbuf. A read
+// error breaks the body.
 func (w *worker) unspool(t *turn, most int) []byte {
 	s := t.spooled
 	for {
@@ -216,7 +221,7 @@ func (w *worker) unspool(t *turn, most int) []byte {
 	}
 }
 
-// dropSpooled forgets what is spooled of a request's body.
+// dropSpooled closes the spooled part of a request's body.
 func (w *worker) dropSpooled(t *turn) {
 	if s := t.spooled; s != nil {
 		w.closeSpool(s.file, s.end)
@@ -224,15 +229,16 @@ func (w *worker) dropSpooled(t *turn) {
 	}
 }
 
-// spoolReply lets the response go on in a file, behind what is in memory.
+// spoolReply opens a file for the part of a response that follows the part in
+// memory.
 func (w *worker) spoolReply(c *conn) {
 	if file := w.openSpool(); file >= 0 {
 		c.file, c.fileAt, c.fileEnd, c.filed = file, 0, 0, true
 	}
 }
 
-// sendBehind puts what comes while a file is sent behind it: into it as long as
-// the spool has room, and then into memory.
+// sendBehind queues pieces of a response behind c.file: in the file while the spool
+// has room, and then in memory.
 func (w *worker) sendBehind(c *conn, pieces ...[]byte) {
 	for _, b := range pieces {
 		if c.filed && len(c.rest) == 0 {
