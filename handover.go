@@ -130,25 +130,29 @@ func (w *worker) trusts(fd int) bool {
 // Pumps ----------------------------------------------------------------------
 
 const (
-	// A request that is lent costs its connection, and the client a handshake: it
-	// waits here for as long as that is the lesser evil.
+	// lendAfter is how long a request waits before a sibling serves the request.
+	// Lending ends the connection and costs the client a new handshake, so a wait
+	// that a user hardly notices comes first.
 	lendAfter = 500 * time.Millisecond
-	pumpPiece = 16 << 10 // moved at once: a record's worth
-	pumpAhead = 64 << 10 // waiting for the client: no more is read for it
+	// pumpPiece is the most that is copied at a time: one TLS record.
+	pumpPiece = 16 << 10
+	// pumpAhead is how many bytes may wait for the client before the pump stops
+	// reading from the plain socket: four records.
+	pumpAhead = 64 << 10
 )
 
 // pump is the plain side of a client's connection.
 type pump struct {
-	conn  *conn // the client's
-	fd    int
-	out   []byte // from the client, waiting for room
-	outAt int
-	ended bool // the client sends no more, and that was passed on
+	conn  *conn  // the client's connection
+	fd    int    // our end of the plain socket
+	out   []byte // bytes of the client that the plain socket has not taken
+	outAt int    // bytes of out already written
+	ended bool   // the client has shut down, and so has our end
 }
 
-// lend has a sibling serve the request that c has, over a pump. The sibling's
-// answer is the last on the connection: here nobody could tell where the next
-// request begins.
+// lend has a sibling serve the request of c, over a pump. The response is the
+// last on the connection, because this worker cannot tell where a next request
+// would begin.
 func (w *worker) lend(c *conn) bool {
 	near, far, err := socketpair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK)
 	if err != nil {
