@@ -25,13 +25,11 @@ type endpoint struct {
 // value from the server's environment; a trusted peer's field takes precedence.
 func (r *request) checkScriptName(scriptName string) *badRequest {
 	if r.scriptName != nil {
-		if !bytes.HasPrefix(r.path, r.scriptName) {
-			return badScriptName(r.path, r.scriptName)
-		}
-		return nil
+		scriptName = string(r.scriptName)
 	}
 	if n := len(scriptName); len(r.path) < n || string(r.path[:n]) != scriptName {
-		return badScriptName(r.path, []byte(scriptName))
+		return badText(500, "Configuration problem: Request path "+repr(r.path)+
+			" does not start with SCRIPT_NAME "+repr([]byte(scriptName))).logged()
 	}
 	return nil
 }
@@ -172,7 +170,7 @@ func appendTrailer(b []byte, fields []field) []byte {
 	b = appendMarshalList(b, len(fields))
 	for i := range fields {
 		b = appendMarshalTuple(b, 2)
-		b = appendMarshalText(b, upperName(fields[i].name))
+		b = appendMarshalText(b, bytes.ToUpper(fields[i].name))
 		b = appendMarshalLatin(b, fields[i].value)
 	}
 	return b

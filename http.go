@@ -207,11 +207,11 @@ func (r *request) parseLine(line []byte, c *config) *badRequest {
 	i := bytes.IndexByte(line, ' ')
 	j := bytes.IndexByte(line[i+1:], ' ')
 	if i < 0 || j < 0 {
-		return badLine(line)
+		return badLine("Invalid Request Line", "Invalid HTTP request line: ", repr(line))
 	}
 	r.method, r.target, r.version = line[:i:i], line[i+1:i+1+j], line[i+j+2:]
 	if !validMethod(r.method, c.permitUnconventionalHTTPMethod) {
-		return badMethod(r.method)
+		return badLine("Invalid Method", "Invalid HTTP method: ", repr(r.method))
 	}
 	if c.casefoldHTTPMethod {
 		for i, ch := range r.method {
@@ -219,7 +219,7 @@ func (r *request) parseLine(line []byte, c *config) *badRequest {
 		}
 	}
 	if !r.splitTarget() {
-		return badLine(line)
+		return badLine("Invalid Request Line", "Invalid HTTP request line: ", repr(line))
 	}
 	return r.parseVersion(c.permitUnconventionalHTTPVersion)
 }
@@ -366,10 +366,10 @@ func (r *request) parseVersion(unconventional bool) *badRequest {
 	v := r.version
 	if len(v) != 8 || string(v[:5]) != "HTTP/" || v[6] != '.' ||
 		v[5] < '0' || v[5] > '9' || v[7] < '0' || v[7] > '9' {
-		return badVersion(repr(v))
+		return badLine("Invalid HTTP Version", "Invalid HTTP Version: ", repr(v))
 	}
 	if v[5] != '1' && !unconventional {
-		return badVersion("(" + string(v[5]) + ", " + string(v[7]) + ")")
+		return badLine("Invalid HTTP Version", "Invalid HTTP Version: ", "("+string(v[5])+", "+string(v[7])+")")
 	}
 	r.minor = 0
 	if v[5] > '1' || v[5] == '1' && v[7] > '0' {
@@ -403,12 +403,12 @@ func (r *request) parseFields(block []byte, c *config, trusted, trailer bool) *b
 			colon++
 		}
 		if trailer && forbiddenTrailer(f.name) {
-			return badName(upperName(f.name))
+			return badName(bytes.ToUpper(f.name))
 		}
 		f.value = trimBlanks(line[colon+1:])
 		if end+2 < len(block) && isBlank(block[end+2]) {
 			if !c.permitObsoleteFolding {
-				return badFolding(f.name)
+				return badText(400, "Obsolete line folding is unacceptable: "+repr(bytes.ToUpper(f.name)))
 			}
 			end, f.value = unfold(block, colon+1)
 			if foldEqual(f.name, "CONTENT-LENGTH") {
@@ -446,7 +446,7 @@ func nameLen(line []byte, strip bool) (int, *badRequest) {
 	}
 	colon := bytes.IndexByte(line, ':')
 	if colon <= 0 {
-		return 0, badHeaderLine(line)
+		return 0, badText(400, "Invalid HTTP Header: "+repr(line))
 	}
 	name := line[:colon]
 	if strip {
@@ -527,7 +527,7 @@ func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, e
 	case len("EXPECT"):
 		if !trailer && foldEqual(f.name, "EXPECT") {
 			if !foldEqual(f.value, "100-CONTINUE") {
-				return false, badExpect(f.value)
+				return false, badText(417, "Unable to comply with expectation: "+repr(f.value))
 			}
 			r.expect = r.minor > 0
 		}
@@ -553,7 +553,7 @@ func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, e
 	if want, ok := c.secureSchemeHeaders[string(r.upper)]; ok && scheme {
 		https := string(f.value) == want
 		if r.schemeGiven && https != r.https {
-			return false, badScheme()
+			return false, badText(400, "Contradictory scheme headers")
 		}
 		r.schemeGiven, r.https = true, https
 	}
@@ -662,7 +662,8 @@ func (r *request) frame() *badRequest {
 	tunnel := string(r.method) == "CONNECT"
 	r.keepAlive = !r.closes && !tunnel && (r.minor > 0 || r.persists)
 	if r.host == nil && r.minor > 0 {
-		return badHost() // RFC 9112 3.2; an empty one is a Host
+		// RFC 9112 3.2 wants a Host field, which may be empty.
+		return badText(400, "No Host header in an HTTP/1.1 request").logged()
 	}
 	if r.authority != nil && r.host != nil && !foldEqual(r.host, r.authority) {
 		return badField([]byte("HOST"), true)
@@ -728,7 +729,7 @@ func (r *request) addCodings(f field) *badRequest {
 		case chunked, foldEqual(coding, "IDENTITY"), foldEqual(coding, "GZIP"),
 			foldEqual(coding, "DEFLATE"), foldEqual(coding, "COMPRESS"):
 		default:
-			return badCoding(f.value)
+			return badText(501, "Unsupported transfer coding: "+repr(f.value))
 		}
 		if r.chunked {
 			return badField(f.name, true)
@@ -753,23 +754,14 @@ func unhex(c byte) int {
 // The texts of the mistakes below are Gunicorn's where Gunicorn has one, because
 // people search their logs for those.
 
-func badLine(line []byte) *badRequest {
-	text := "Invalid HTTP request line: " + repr(line)
-	return newBadRequest(400, text, "Invalid Request Line '"+text+"'")
+// badLine refuses a request line, by the title of the page and the text of the log.
+func badLine(title, text, quoted string) *badRequest {
+	text += quoted
+	return newBadRequest(400, text, title+" '"+text+"'")
 }
 
 func badLineLimit(n, limit int) *badRequest {
 	return badText(400, fmt.Sprintf("Request Line is too large (%d > %d)", n, limit))
-}
-
-func badMethod(method []byte) *badRequest {
-	text := "Invalid HTTP method: " + repr(method)
-	return newBadRequest(400, text, "Invalid Method '"+text+"'")
-}
-
-func badVersion(version string) *badRequest {
-	text := "Invalid HTTP Version: " + version
-	return newBadRequest(400, text, "Invalid HTTP Version '"+text+"'")
 }
 
 func badLimit(text string) *badRequest {
@@ -780,45 +772,16 @@ func badBodyLimit(limit int64) *badRequest {
 	return badText(413, fmt.Sprintf("Request body is too large (> %d)", limit)).logged()
 }
 
-func badHeaderLine(line []byte) *badRequest {
-	return badText(400, "Invalid HTTP Header: "+repr(line))
-}
-
 // badField refuses a field whose syntax is right and whose meaning is not. access
 // means that the rest of the request has been understood.
 func badField(name []byte, access bool) *badRequest {
-	err := badText(400, "Invalid HTTP Header: "+repr(upperName(name)))
+	err := badText(400, "Invalid HTTP Header: "+repr(bytes.ToUpper(name)))
 	err.access = access
 	return err
 }
 
 func badName(name []byte) *badRequest {
 	return badText(400, "Invalid HTTP header name: "+repr(name))
-}
-
-func badFolding(name []byte) *badRequest {
-	return badText(400, "Obsolete line folding is unacceptable: "+repr(upperName(name)))
-}
-
-func badScheme() *badRequest {
-	return badText(400, "Contradictory scheme headers")
-}
-
-func badHost() *badRequest {
-	return badText(400, "No Host header in an HTTP/1.1 request").logged()
-}
-
-func badExpect(value []byte) *badRequest {
-	return badText(417, "Unable to comply with expectation: "+repr(value))
-}
-
-func badCoding(value []byte) *badRequest {
-	return badText(501, "Unsupported transfer coding: "+repr(value))
-}
-
-func badScriptName(path, prefix []byte) *badRequest {
-	return badText(500, "Configuration problem: Request path "+repr(path)+
-		" does not start with SCRIPT_NAME "+repr(prefix)).logged()
 }
 
 // repr is Python's repr of the text whose latin-1 is v, cut to maxQuoted bytes.
@@ -869,12 +832,12 @@ func (d *chunkedDecoder) decode(dst, in []byte, c *config) (out []byte, n int, d
 		case chunkCR:
 			d.state = chunkLF
 			if rest[0] != '\r' {
-				err = badTerminator(rest[:1])
+				err = badText(400, terminatorText+repr(rest[:1]))
 			}
 		case chunkLF:
 			d.state = chunkSize
 			if rest[0] != '\n' {
-				err = badTerminator([]byte{'\r', rest[0]})
+				err = badText(400, terminatorText+repr([]byte{'\r', rest[0]}))
 			}
 		case chunkTrailer:
 			used, err = d.takeTrailer(rest, c)
@@ -887,9 +850,7 @@ func (d *chunkedDecoder) decode(dst, in []byte, c *config) (out []byte, n int, d
 	return dst, n, d.state == chunkDone, nil
 }
 
-func badTerminator(got []byte) *badRequest {
-	return badText(400, `Invalid chunk terminator is not '\r\n': `+repr(got))
-}
+const terminatorText = `Invalid chunk terminator is not '\r\n': `
 
 // takeSize reads a size line, or keeps the part that has arrived.
 func (d *chunkedDecoder) takeSize(in []byte, c *config) (used int, err *badRequest) {

@@ -5,7 +5,6 @@ package main
 // a page.
 
 import (
-	"bytes"
 	"cmp"
 	"fmt"
 	"strconv"
@@ -255,8 +254,6 @@ func (e *badRequest) logged() *badRequest {
 	e.access = true
 	return e
 }
-
-func upperName(name []byte) []byte { return bytes.ToUpper(name) }
 
 // reasonPhrases are those of the statuses that the server itself sends.
 var reasonPhrases = map[int]string{
