@@ -33,7 +33,7 @@ const (
 	vaultMax    = 4 << 20       // bytes of one keyring: three files and the ticket keys
 )
 
-// usesTLS says whether listeners speak TLS.
+// usesTLS reports whether listeners speak TLS.
 func (c *config) usesTLS() bool { return c.certfile != "" || c.keyfile != "" }
 
 // checkTLS checks the settings for TLS, without reading the files.
@@ -194,17 +194,18 @@ func (k *keyring) pair(c *config) (pair tls.Certificate, err error) {
 
 // hasPEM reports whether b has a PEM block whose type ends in kind.
 func hasPEM(b []byte, kind string) bool {
-	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if strings.HasSuffix(block.Type, kind) {
-			return true
-		}
-	}
-	return false
+	return anyPEM(b, func(block *pem.Block) bool { return strings.HasSuffix(block.Type, kind) })
 }
 
 func encryptedPEM(b []byte) bool {
+	return anyPEM(b, func(block *pem.Block) bool {
+		return block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED")
+	})
+}
+
+func anyPEM(b []byte, meets func(block *pem.Block) bool) bool {
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED") {
+		if meets(block) {
 			return true
 		}
 	}
@@ -489,14 +490,14 @@ func selectSuites(list string) ([]uint16, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, id := range met {
+		for _, s := range met {
 			switch {
 			case op == '!':
-				killed[id] = true
+				killed[s.id] = true
 			case op == '-':
-				delete(chosen, id)
+				delete(chosen, s.id)
 			case op == 0:
-				chosen[id] = true
+				chosen[s.id] = true
 			}
 		}
 	}
@@ -521,23 +522,17 @@ func suiteNames() string {
 }
 
 // suitesOf returns the suites that every one of some words, joined by plus, selects.
-func suitesOf(words string) (met []uint16, err error) {
-	for _, s := range suites {
-		met = append(met, s.id)
-	}
+func suitesOf(words string) (met []suite, err error) {
+	met = slices.Clone(suites)
 	for word := range strings.SplitSeq(words, "+") {
-		known := slices.Contains(allSuites, word) || slices.Contains(otherWords, word) || isSuiteName(word)
-		met = slices.DeleteFunc(met, func(id uint16) bool {
-			s := suites[slices.IndexFunc(suites, func(s suite) bool { return s.id == id })]
-			return word != s.name && word != tls.CipherSuiteName(s.id) && !slices.Contains(allSuites, word) &&
-				!slices.Contains(strings.Fields(s.words), word)
-		})
-		for _, s := range suites {
-			known = known || slices.Contains(strings.Fields(s.words), word)
+		selects := func(s suite) bool {
+			return word == s.name || word == tls.CipherSuiteName(s.id) || slices.Contains(allSuites, word) ||
+				slices.Contains(strings.Fields(s.words), word)
 		}
-		if !known {
+		if !slices.ContainsFunc(suites, selects) && !slices.Contains(otherWords, word) && !isSuiteName(word) {
 			return nil, fmt.Errorf("%q is no word of a list of ciphers", word)
 		}
+		met = slices.DeleteFunc(met, func(s suite) bool { return !selects(s) })
 	}
 	return met, nil
 }

@@ -585,7 +585,7 @@ var class = &kind{
 // function takes from least to most positional parameters.
 func hook(least, most int64) *kind {
 	return &kind{
-		text: func(s string) (any, error) { return callable{s, most}, nil }, // of a default
+		text: func(s string) (any, error) { return callable{s, most}, nil }, // the text is a default's
 		value: func(v any, _ *start) (any, error) {
 			switch v := v.(type) {
 			case string:
@@ -603,7 +603,7 @@ func hook(least, most int64) *kind {
 
 // stringDict is a dict of strings.
 var stringDict = &kind{
-	text: func(s string) (any, error) { // of a default
+	text: func(s string) (any, error) { // the text is a default's
 		d := dict{}
 		for _, e := range strings.Split(s, ",") {
 			key, value, _ := strings.Cut(e, "=")
@@ -612,30 +612,31 @@ var stringDict = &kind{
 		return d, nil
 	},
 	value: func(v any, at *start) (any, error) {
-		d, ok := v.(dict)
-		if !ok {
-			return nil, said("Value is not a dictionary: %s ", pyStr(v))
+		if _, err := checkDict(v, at); err != nil {
+			return nil, err
 		}
-		for _, e := range d {
+		for _, e := range v.(dict) {
 			for _, part := range []any{e.key, e.value} {
 				if _, ok := part.(string); !ok {
 					return nil, notString(part)
 				}
 			}
 		}
-		return d, nil
+		return v, nil
 	},
 }
 
-// anyDict is a dict of anything.
+// anyDict is a dict of any Python values.
 var anyDict = &kind{
-	text: func(string) (any, error) { return dict{}, nil }, // of a default
-	value: func(v any, at *start) (any, error) {
-		if d, ok := v.(dict); ok {
-			return d, nil
-		}
+	text:  func(string) (any, error) { return dict{}, nil }, // the text is a default's
+	value: checkDict,
+}
+
+func checkDict(v any, _ *start) (any, error) {
+	if _, ok := v.(dict); !ok {
 		return nil, said("Value is not a dictionary: %s ", pyStr(v))
-	},
+	}
+	return v, nil
 }
 
 // directory is an existing directory; a relative path counts from the directory

@@ -192,11 +192,16 @@ func (s *syslog) end(b []byte, now bool) (complaint string) {
 	}
 	s.queue = b
 	s.idle.Store(false)
+	nudge(s.wake)
+	return ""
+}
+
+// nudge wakes the goroutine that waits on c, unless an earlier nudge is pending.
+func nudge(c chan struct{}) {
 	select {
-	case s.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
-	return ""
 }
 
 var errSyslogSlow = errors.New("it does not take them")
@@ -311,10 +316,7 @@ func (s *syslog) close() {
 			time.Sleep(time.Millisecond)
 		}
 		s.closed.Store(true)
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		nudge(s.wake)
 	}
 }
 

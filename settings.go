@@ -397,8 +397,8 @@ var sections = []section{
 	}},
 }
 
-// refused are the settings that are known only to be refused, under what to do
-// instead.
+// refused are the settings that this server recognises only to refuse them. The
+// title of each section says what to do instead.
 var refused = []section{
 	{"name the application as MODULE:OBJECT", []setting{
 		{name: "paste", form: "--paste, --paster STRING", kind: textKind, def: none},
@@ -436,11 +436,11 @@ var refused = []section{
 	}},
 }
 
-// onEveryHost is what PORT means.
+// onEveryHost turns the variable PORT into an address.
 func onEveryHost(port string) string { return "0.0.0.0:" + port }
 
-// noLimitForASGI is why worker_connections has no default with asgi, where a
-// connection may be a WebSocket that stays for hours.
+// noLimitForASGI gives worker_connections no limit by default with asgi, because
+// a connection may be a WebSocket that stays for hours.
 func noLimitForASGI(c *config) string {
 	if familyOf(c.workerClass).name == familyASGI {
 		return "0"
@@ -448,7 +448,7 @@ func noLimitForASGI(c *config) string {
 	return ""
 }
 
-// truthy is what SENDFILE means.
+// truthy turns the variable SENDFILE into a boolean, as Gunicorn does.
 func truthy(text string) string {
 	switch strings.ToLower(text) {
 	case "y", "1", "yes", "true":

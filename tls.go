@@ -246,10 +246,7 @@ func (s *secure) run(t *terminator) {
 
 // poke wakes the goroutine to look at its socket.
 func (s *secure) poke() {
-	select {
-	case s.ready <- struct{}{}:
-	default: // an earlier poke is still pending
-	}
+	nudge(s.ready)
 }
 
 // giveUp makes a handshake fail at its next step. The goroutine owns the
