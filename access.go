@@ -31,7 +31,7 @@ type accessEntry struct {
 	status     []byte        // status of the response, "200 OK"
 	fields     []field       // fields of the response
 	bytes      int64         // bytes of the response's body, without framing
-	duration   time.Duration // from the head's arrival to the response's end
+	duration   time.Duration // from the start of the request in the application to the response's end
 	pid        int           // process ID of the worker
 }
 

@@ -273,14 +273,14 @@ func openVault(c *config, old *vault) (v *vault, err error) {
 		return nil, nil
 	}
 	v = &vault{cfg: c, turned: monotonic(), looked: monotonic()}
-	v.known = v.look()
+	v.known = v.stamps()
 	v.seen = v.known
 	if v.ring, err = readKeyring(c); err != nil {
 		return nil, err
 	}
 	if old != nil && old.cfg.certReqs == c.certReqs && bytes.Equal(old.ring.ca, v.ring.ca) {
 		v.ring.tickets, v.turned = old.ring.tickets, old.turned
-	} else if err := v.turn(); err != nil {
+	} else if err := v.newTicketKey(); err != nil {
 		return nil, err
 	}
 	if v.fd, err = memfd("certificates", nil); err != nil {
@@ -313,7 +313,8 @@ func (v *vault) close() {
 	}
 }
 
-func (v *vault) look() (s [3]stamp) {
+// stamps returns the stamps of the three files; the stamp of a missing file is zero.
+func (v *vault) stamps() (s [3]stamp) {
 	for i, path := range []string{v.cfg.certfile, v.cfg.keyfile, v.cfg.caCerts} {
 		var st unix.Stat_t
 		if path != "" && unix.Stat(v.cfg.inDir(path), &st) == nil {
@@ -323,8 +324,8 @@ func (v *vault) look() (s [3]stamp) {
 	return s
 }
 
-// turn makes a new key for session tickets.
-func (v *vault) turn() error {
+// newTicketKey makes a new key for session tickets.
+func (v *vault) newTicketKey() error {
 	var key [32]byte
 	if _, err := rand.Read(key[:]); err != nil {
 		return err
@@ -361,7 +362,7 @@ func (v *vault) keep(log *errorLog) {
 		return
 	}
 	v.looked = now
-	seen := v.look()
+	seen := v.stamps()
 	settled := seen == v.seen
 	v.seen = seen
 	changed := settled && seen != v.known
@@ -384,7 +385,7 @@ func (v *vault) keep(log *errorLog) {
 		log.infof("TLS: the files of the certificate have changed and are in use.")
 	}
 	if due {
-		if err := v.turn(); err != nil {
+		if err := v.newTicketKey(); err != nil {
 			log.errorf("TLS: %v", err)
 			return
 		}

@@ -163,7 +163,7 @@ func (r *reloader) watch() {
 			name = r.events(b)
 		case <-check.C:
 			began := time.Now()
-			name = r.look(r.polling)
+			name = r.checkFiles(r.polling)
 			// Use at most a tenth of a processor, however large the tree is.
 			check.Reset(max(reloadCheck, 10*time.Since(began)))
 		case <-quiet:
@@ -181,8 +181,8 @@ func (r *reloader) watch() {
 	}
 }
 
-// look checks the extra files, or all files, and returns a file that has changed.
-func (r *reloader) look(all bool) (changed string) {
+// checkFiles checks the extra files, or all files, and returns a file that has changed.
+func (r *reloader) checkFiles(all bool) (changed string) {
 	for _, name := range r.extra {
 		paths := []string{r.at.path(name)}
 		if isPattern(name) {
@@ -293,7 +293,7 @@ func (r *reloader) events(b []byte) (changed string) {
 		name := string(bytes.TrimRight(b[unix.SizeofInotifyEvent:end], "\x00"))
 		b = b[end:]
 		if mask&(unix.IN_Q_OVERFLOW|unix.IN_MOVE_SELF|unix.IN_DELETE_SELF|unix.IN_UNMOUNT) != 0 {
-			changed = cmp.Or(changed, r.look(true))
+			changed = cmp.Or(changed, r.checkFiles(true))
 		}
 		if mask&unix.IN_IGNORED != 0 {
 			for _, dir := range r.dirs[wd] {

@@ -90,7 +90,7 @@ func openSyslog(c *config) (*syslog, error) {
 		pid:      fmt.Appendf(nil, ": [%d] ", os.Getpid()),
 		report:   func(string, ...any) {},
 	}
-	network, addr := splitTarget(c.syslogTo)
+	network, addr := splitAddress(c.syslogTo)
 	if network == "unix" {
 		network = unixKind(addr)
 	}
@@ -387,7 +387,7 @@ func openStatsd(c *config) (*statsd, error) {
 	if c.statsdTo == "" {
 		return nil, nil
 	}
-	out, err := openDatagrams(splitTarget(c.statsdTo))
+	out, err := openDatagrams(splitAddress(c.statsdTo))
 	if err != nil {
 		return nil, err
 	}
@@ -718,8 +718,8 @@ func (c *config) resolveLogs() (warning, err error) {
 	return nil, nil
 }
 
-// splitTarget splits syslogTo or statsdTo.
-func splitTarget(to string) (network, addr string) {
+// splitAddress splits syslogTo or statsdTo.
+func splitAddress(to string) (network, addr string) {
 	network, addr, _ = strings.Cut(to, " ")
 	return network, addr
 }

@@ -89,17 +89,13 @@ func rawSend(fd int, a, b []byte) (errno syscall.Errno) {
 }
 
 // unsent is the number of bytes in a socket that its peer has not received yet.
-func unsent(fd int) int {
-	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-	if err != nil {
-		return 0
-	}
-	return n
-}
+func unsent(fd int) int { return queuedBytes(fd, unix.SIOCOUTQ) }
 
 // unread is the number of bytes in a socket that we have not read yet.
-func unread(fd int) int {
-	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+func unread(fd int) int { return queuedBytes(fd, unix.TIOCINQ) }
+
+func queuedBytes(fd int, request uint) int {
+	n, err := unix.IoctlGetInt(fd, request)
 	if err != nil {
 		return 0
 	}

@@ -39,7 +39,7 @@ const (
 	handshakeLimit = 10 * time.Second // longest handshake, from the client's first byte to the last
 	handshakesMax  = 512              // handshakes in progress in one worker; 512 * handshakeCost is 32 MiB
 	handshakeMax   = 64 << 10         // bytes a client may send in a handshake; a long certificate chain has 6 KiB
-	handshakeCost  = 64 << 10         // memory of a handshake in progress, with its goroutine's stack
+	handshakeCost  = 64 << 10         // memory of a handshake in progress
 	secureCost     = 8 << 10          // memory of an established connection, without record buffers
 	sealedMax      = 256 << 10        // bytes in conn.out above which no record is read, as records may need replies
 	filePiece      = 64 << 10         // bytes of a file that are encrypted at a time: four records

@@ -469,7 +469,7 @@ func (d *wsDecoder) takeHead(in []byte) (n int, ok bool, bad *wsError) {
 	if d.left, bad = frameLen(d.head[:want-4]); bad != nil {
 		return n, false, bad
 	}
-	if bad = d.begin(d.head[0]); bad != nil {
+	if bad = d.beginFrame(d.head[0]); bad != nil {
 		return n, false, bad
 	}
 	return n, true, nil
@@ -533,8 +533,8 @@ func (d *wsDecoder) checkHead(first, second byte) *wsError {
 	return nil
 }
 
-// begin starts a frame after its head has been read.
-func (d *wsDecoder) begin(first byte) *wsError {
+// beginFrame starts a frame after its head has been read.
+func (d *wsDecoder) beginFrame(first byte) *wsError {
 	if d.opcode = first & 0x0f; d.opcode >= opClose {
 		return nil
 	}
