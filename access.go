@@ -519,13 +519,6 @@ func (a *accessLog) environ(name string, e *accessEntry) bool {
 	return false
 }
 
-func (a *accessLog) passed(other int) uintptr {
-	if a == nil {
-		return uintptr(other)
-	}
-	return a.out.passed(other)
-}
-
 // object appends e as a JSON object. The manual names the keys, and other
 // programs read them: neither the keys nor their order may change.
 func (a *accessLog) object(e *accessEntry) {

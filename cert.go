@@ -297,7 +297,7 @@ func openVault(c *config, old *vault) (v *vault, err error) {
 	return v, v.publish()
 }
 
-// passed is the descriptor that a worker inherits, filler without a vault.
+// passed is the descriptor for a worker to inherit, or a filler.
 func (v *vault) passed(filler int) uintptr {
 	if v == nil {
 		return uintptr(filler)

@@ -400,7 +400,7 @@ func (s *sink) capture() error {
 	return nil
 }
 
-// passed is the descriptor for inheritSink, or other if inheritSink needs none.
+// passed is the descriptor for inheritSink, or another if that needs none.
 func (s *sink) passed(other int) uintptr {
 	if s.path == "" {
 		return uintptr(other)
@@ -408,7 +408,14 @@ func (s *sink) passed(other int) uintptr {
 	return uintptr(s.fd)
 }
 
-// close closes the descriptor, unless a standard one.
+func (a *accessLog) passed(other int) uintptr {
+	if a == nil {
+		return uintptr(other)
+	}
+	return a.out.passed(other)
+}
+
+// close leaves the standard descriptors to others.
 func (s *sink) close() {
 	if s.fd > unix.Stderr {
 		unix.Close(s.fd)

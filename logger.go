@@ -33,14 +33,14 @@ type recorder struct {
 	spared atomic.Int64 // time until which the logger gets no error records, after its queue was full
 }
 
-// logger is the Python process that writes the logs, as the arbiter sees it.
+// logger is that Python, as the arbiter sees it.
 type logger struct {
-	pid       int      // process ID, 0 while no logger runs
-	give      int      // sending end of the logger's socket
-	take      int      // receiving end, kept open so that records outlive a logger that dies
-	rotated   bool     // the files must be reopened, and the request did not fit into the queue
-	files     []string // files that the logger writes to as another user than the arbiter
-	notBefore int64    // earliest time for starting the next logger
+	pid       int      // 0 while there is none
+	give      int      // records go in here
+	take      int      // and come out here: kept, so that they outlive that Python
+	rotated   bool     // its files are to be opened again, and it was too busy to be told
+	files     []string // that it writes to, if it has other rights than the arbiter
+	notBefore int64
 }
 
 const (
@@ -66,8 +66,8 @@ func (c *config) logsInPython() bool {
 	return !slices.Contains(ownLoggers, c.loggerClass)
 }
 
-// openLogger starts the logger of c, and waits until the logger has read the
-// configuration of the logs.
+// openLogger starts the Python that makes the logs of c, and waits until it has
+// read their configuration.
 func openLogger(c *generation) (l *logger, err error) {
 	l = &logger{}
 	if l.give, l.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
@@ -107,7 +107,8 @@ func (l *logger) start(c *generation, answer int) error {
 	return err
 }
 
-// readLogger reads the new logger's report: levels and files, or an error.
+// readLogger reads what the new Python says of its loggers, or of what is
+// wrong with them.
 func (c *config) readLogger(l *logger, fd int) error {
 	var out []byte
 	b := make([]byte, 64<<10)
@@ -148,7 +149,7 @@ func (c *config) readLogger(l *logger, fd int) error {
 	return nil
 }
 
-// died reports whether the dead child pid was the logger.
+// died says whether the dead child is this one.
 func (l *logger) died(pid int) bool {
 	if l == nil || pid != l.pid {
 		return false
@@ -158,7 +159,7 @@ func (l *logger) died(pid int) bool {
 	return true
 }
 
-// keep starts another logger after one has died, without waiting for its report.
+// keep starts another Python after one has died. Nobody waits for its answer.
 func (l *logger) keep(c *generation) error {
 	if l == nil || l.give < 0 {
 		return nil
@@ -178,7 +179,7 @@ func (l *logger) keep(c *generation) error {
 	return l.start(c, nobody)
 }
 
-// passed is the sending end that a worker inherits, filler without a logger.
+// passed is the sending end, for a worker to inherit, or a filler.
 func (l *logger) passed(filler int) uintptr {
 	if l == nil {
 		return uintptr(filler)
@@ -186,8 +187,7 @@ func (l *logger) passed(filler int) uintptr {
 	return uintptr(l.give)
 }
 
-// close closes the arbiter's ends. The logger ends once the workers have closed
-// theirs.
+// close lets the Python go once the workers that still speak to it have ended.
 func (l *logger) close() {
 	if l != nil && l.give >= 0 {
 		unix.Close(l.give)

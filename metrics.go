@@ -46,8 +46,8 @@ type metrics struct {
 	said      string // the last error
 }
 
-// set applies the setting metrics, at the start and at each reload. If the new
-// address cannot be bound, the old listener stays.
+// set follows the setting, at the start and at each reload. What cannot be
+// bound leaves everything as it was.
 func (m *metrics) set(a *arbiter, c *config) error {
 	if c.metrics == m.text {
 		return nil
@@ -77,8 +77,8 @@ func (m *metrics) close(a *arbiter) {
 	m.text, m.listener, m.pid = "", nil, 0
 }
 
-// keep starts the metrics process, or restarts a dead one. An arbiter that was
-// started by another arbiter waits until its parent has released the address.
+// keep starts the process, again if it has died. An arbiter that another has
+// started leaves the address to that, until it is gone.
 func (m *metrics) keep(a *arbiter) {
 	if a.passed.parent > 0 || monotonic() < m.notBefore {
 		return
@@ -113,7 +113,7 @@ func (m *metrics) start(a *arbiter) (err error) {
 	return err
 }
 
-// died reports whether the dead child pid was the metrics process.
+// died says whether the dead child is this one.
 func (m *metrics) died(pid int) bool {
 	if pid != m.pid {
 		return false
@@ -122,7 +122,7 @@ func (m *metrics) died(pid int) bool {
 	return true
 }
 
-// runMetrics is the main function of the metrics process.
+// runMetrics is the whole life of the process.
 func runMetrics() int {
 	for fd := fdMetricsLifeline; fd <= fdMetricsListener; fd++ {
 		unix.CloseOnExec(fd)

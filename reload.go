@@ -89,7 +89,7 @@ func (w *worker) startReload() (wake int, err error) {
 	return p[0], nil
 }
 
-// watchFiles handles Python's frame with a list of files.
+// watchFiles takes a list that Python reports.
 func (w *worker) watchFiles(r *marshalReader) error {
 	if !w.python.ready || w.reload == nil {
 		return errOutOfStep
