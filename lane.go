@@ -893,7 +893,12 @@ func (l *lane) flush() {
 	if len(l.out) == 0 || l.python.closed || l.lost {
 		return
 	}
-	n, _ := rawWrite(l.wire, l.out)
+	n, errno := rawWrite(l.wire, l.out)
+	if errno != 0 && errno != unix.EAGAIN {
+		// Python does not read this wire any more: it would be ready for ever.
+		l.out = nil
+		return
+	}
 	l.out = append(l.out[:0], l.out[n:]...)
 	if len(l.out) == 0 {
 		l.out = nil

@@ -409,15 +409,17 @@ def ask(wire, number, kind, into):
     be interrupted, by a timeout of the application's in a greenlet: then the answer
     is still to come, and is the next to be read."""
     with wire.asking:
-        if wire.asked != number:
+        if wire.asked not in (0, number):
+            # Its answer comes first, and alone: receive reads on to where the buffer
+            # ends, and what follows there would be lost.
+            receive(wire, bytearray())
+            wire.asked = 0
+        if not wire.asked:
+            wire.asked = number  # before it is sent: who is interrupted there has asked all the same
             send_all(wire, HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", len(into)))
-            wire.asked = number
-        while True:
-            of, meta, got, flags, payload = receive(wire, into)
-            if of == number:
-                break  # and not of a request that is over
+        of, meta, got, flags, payload = receive(wire, into)
         wire.asked = 0
-        if got != kind:
+        if of != number or got != kind:
             os._exit(1)
         return meta, flags, payload
 
