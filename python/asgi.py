@@ -657,7 +657,11 @@ def single_callable(app):
 class Server:
     """The lane of all streams."""
 
+    held, caught = False, None  # as in Wire (wsgi.py)
+    let_go = bridge["Wire"].let_go
+
     def __init__(self, settings, app, log, files):
+        bridge["Guarded"].wire, bridge["Guarded"].log = self, log
         self.settings, self.app, self.log, self.files = settings, single_callable(app), bridge["logger"] or log, files
         self.queue = bridge["socket"](bridge["AF_UNIX"], bridge["SOCK_SEQPACKET"], 0, QUEUE)
         self.wire = bridge["socket"](bridge["AF_UNIX"], bridge["SOCK_STREAM"], 0, WIRE)
@@ -839,6 +843,11 @@ class Server:
             stream.task = self.loop.create_task(stream.run(scope))
 
     def on_wire(self):
+        self.held = True
+        self.hear_all()
+        self.let_go(False)
+
+    def hear_all(self):
         try:
             data = self.wire.recv(1 << 16, MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
@@ -916,6 +925,13 @@ class Server:
             self.write()
 
     def write(self):
+        held, self.held = self.held, True
+        self.write_all()
+        self.held = held
+        if self.caught:
+            self.let_go(held)
+
+    def write_all(self):
         out = self.out
         try:
             while out:
