@@ -1,5 +1,6 @@
 """The Python half of gunicorn: loads the application, calls it, speaks frames.
-It runs configuration files too, which are Python.
+It runs configuration files too, which are Python. The other files here are modules
+of the package _gunicorn, as this is: those that need them import them.
 
 It is embedded in the binary and run by each worker as a child process. It
 knows no HTTP and makes no policy: requests arrive parsed, responses leave as
@@ -1403,6 +1404,8 @@ class Finder:
     settings = None  # with them, __config__ can be imported
 
     def find_spec(self, name, path=None, target=None):
+        if name.startswith("_gunicorn."):
+            return type(sys.__spec__)(name, self)
         config = name == "__config__" and self.settings
         if not config and name != "gunicorn" and not name.startswith("gunicorn."):
             return None
@@ -1422,21 +1425,20 @@ class Finder:
     def create_module(self, spec):
         if spec.name == "__config__":
             return config_module(self.settings)
-        return package()[spec.name]
+        return None if spec.name.startswith("_gunicorn.") else package()[spec.name]
 
     def exec_module(self, module):
-        pass
+        if module.__name__.startswith("_gunicorn."):
+            exec(load(module.__name__[len("_gunicorn."):] + ".py"), module.__dict__)
 
 
 finder = Finder()
-modules = {}
 
 
 def package():
     """The modules of package.py by name."""
-    if not modules:
-        exec(load("package.py"), {"__name__": "__gunicorn_package__", "bridge": globals(), "MODULES": modules})
-    return modules
+    from _gunicorn.package import MODULES
+    return MODULES
 
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -1545,26 +1547,22 @@ def serve():
                 os.close(fd)
     patch(settings)
     app, files = open_app(settings, log)
-    (Lane if settings["family"] != "asgi" else asgi()["Server"])(settings, app, log, files).serve()
-
-
-def asgi():
-    """What asgi.py defines."""
-    names = {"__name__": "__gunicorn_asgi__", "bridge": globals()}
-    exec(load("asgi.py"), names)
-    return names
+    if settings["family"] == "asgi":
+        from _gunicorn.asgi import Server
+        Server(settings, app, log, files).serve()
+    else:
+        Lane(settings, app, log, files).serve()
 
 
 def open_app(settings, log):
     """The application and, with reload, the files that it consists of."""
-    debug = files = None
+    files = None
     if settings["reload"] or settings["spew"]:
-        debug = {"__name__": "__gunicorn__"}
-        exec(load("debug.py"), debug)
+        from _gunicorn import debug
     if settings["reload"]:
-        files = debug["Files"]()
+        files = debug.Files()
     if settings["spew"]:
-        debug["spew"]()
+        debug.spew()
     try:
         return load_app(settings["app"]), files
     except BaseException as e:
@@ -1572,7 +1570,7 @@ def open_app(settings, log):
             refuse(e, log)
         log.exception(e)
         files.missed(e)
-        return debug["failed_app"](e, settings["family"] == "asgi"), files
+        return debug.failed_app(e, settings["family"] == "asgi"), files
 
 
 def refuse(error, log):
@@ -1623,11 +1621,10 @@ def config():
     if spare > PAGE:
         os.close(spare)
     # The arbiter closes the control socket when it wants no more of this.
-    hooks = {"__name__": "__gunicorn_hooks__"}
-    exec(load("hooks.py"), hooks)
-    mold = hooks["Mold"](globals(), module)
+    from _gunicorn import hooks
+    mold = hooks.Mold(module)
     worker = mold.run()
-    hooks["serve"](globals(), mold, worker)
+    hooks.serve(mold, worker)
 
 
 def log():
