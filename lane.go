@@ -216,7 +216,8 @@ func readFrame(b []byte) frame {
 // compiled it. Compiling takes 10 ms and 2 MB, so it is done once and not by
 // each worker's Python, unless that is another by now. Only what is wanted is
 // read: a large block that is freed again changes how malloc treats the
-// application's. The application finds a __main__ that is empty.
+// application's. wsgi.py is the module _gunicorn.wsgi, and imports the others by a
+// finder of its own.
 const bootstrap = `import marshal, os, sys
 def load(name):
     size = int.from_bytes(os.pread(3, 4, 0), 'little')
@@ -226,12 +227,15 @@ def load(name):
         return marshal.loads(os.pread(3, n, 4 + size + at))
     at, n = index[name]
     return compile(os.pread(3, n, 4 + size + at), '<gunicorn ' + name + '>', 'exec')
-exec(load('wsgi.py'), {'__name__': '__gunicorn__', 'load': load})`
+package, main = type(sys)('_gunicorn'), type(sys)('_gunicorn.wsgi')
+package.__path__, package.wsgi, main.load = [], main, load
+sys.modules['_gunicorn'], sys.modules['_gunicorn.wsgi'] = package, main
+exec(load('wsgi.py'), main.__dict__)`
 
 // sources is a marshal dict of the Python files by name.
 func sources() []byte {
 	files := map[string]any{}
-	for _, name := range []string{"wsgi.py", "asgi.py", "hooks.py", "package.py", "debug.py"} {
+	for _, name := range []string{"wsgi.py", "asgi.py", "hooks.py", "facade.py", "package.py", "debug.py"} {
 		text, err := pythonFiles.ReadFile("python/" + name)
 		if err != nil {
 			panic(err) // embed has seen to it
@@ -893,7 +897,12 @@ func (l *lane) flush() {
 	if len(l.out) == 0 || l.python.closed || l.lost {
 		return
 	}
-	n, _ := rawWrite(l.wire, l.out)
+	n, errno := rawWrite(l.wire, l.out)
+	if errno != 0 && errno != unix.EAGAIN {
+		// Python does not read this wire any more: it would be ready for ever.
+		l.out = nil
+		return
+	}
 	l.out = append(l.out[:0], l.out[n:]...)
 	if len(l.out) == 0 {
 		l.out = nil

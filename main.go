@@ -43,6 +43,7 @@
 //	wsgi.py       loads a WSGI application and calls it; asgi.py an ASGI one
 //	hooks.py      the configuration file, its hooks, the forks of mold.go
 //	package.py    the gunicorn package that Python code may import
+//	facade.py     the cfg, worker, request and response that these two show
 //	debug.py      what --reload and --spew need
 //
 // The tests in test/ drive the binary and know nothing of the source; those that

@@ -24,13 +24,10 @@ import sys
 from collections import deque
 from time import monotonic
 
-HEADER, QUEUE_MAX, QUEUE, WIRE = bridge["HEADER"], bridge["QUEUE_MAX"], bridge["QUEUE"], bridge["WIRE"]
-MSG_DONTWAIT, SCM_RIGHTS, SOL_SOCKET = bridge["MSG_DONTWAIT"], bridge["SCM_RIGHTS"], bridge["SOL_SOCKET"]
-REQUEST, INDIRECT, BODY, ASK = bridge["REQUEST"], bridge["INDIRECT"], bridge["BODY"], bridge["ASK"]
-RESPONSE, BLOCK, FILE, FAILED = bridge["RESPONSE"], bridge["BLOCK"], bridge["FILE"], bridge["FAILED"]
-READ, HINTS, WATCH, HERE, READY = bridge["READ"], bridge["HINTS"], bridge["WATCH"], bridge["HERE"], bridge["READY"]
-RETIRE = bridge["RETIRE"]
-LAST, MORE, BROKEN, QUIET, STACKS = bridge["LAST"], bridge["MORE"], bridge["BROKEN"], bridge["QUIET"], bridge["STACKS"]
+from _gunicorn import wsgi
+from _gunicorn.wsgi import (
+    ASK, BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HERE, HINTS, INDIRECT, LAST, META_MAX, MORE, MSG_DONTWAIT, QUEUE,
+    QUEUE_MAX, QUIET, READ, READY, REQUEST, RESPONSE, RETIRE, SCM_RIGHTS, SOL_SOCKET, STACKS, WATCH, WIRE, meta_of)
 
 # Kinds that only streams have (asgi.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
@@ -49,7 +46,7 @@ SMALL = 16384       # what is copied rather than written as a piece of its own
 STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus}
 
 pack, unpack, SIZE = HEADER.pack, HEADER.unpack_from, HEADER.size
-loads, meta_of, META_MAX = marshal.loads, bridge["meta_of"], bridge["META_MAX"]
+loads = marshal.loads
 
 
 class ClientGone(OSError):
@@ -657,13 +654,17 @@ def single_callable(app):
 class Server:
     """The lane of all streams."""
 
+    held, caught = False, None  # as in Wire (wsgi.py)
+    let_go = wsgi.Wire.let_go
+
     def __init__(self, settings, app, log, files):
-        self.settings, self.app, self.log, self.files = settings, single_callable(app), bridge["logger"] or log, files
-        self.queue = bridge["socket"](bridge["AF_UNIX"], bridge["SOCK_SEQPACKET"], 0, QUEUE)
-        self.wire = bridge["socket"](bridge["AF_UNIX"], bridge["SOCK_STREAM"], 0, WIRE)
+        wsgi.Guarded.wire, wsgi.Guarded.log = self, log
+        self.settings, self.app, self.log, self.files = settings, single_callable(app), wsgi.logger or log, files
+        self.queue = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET, 0, QUEUE)
+        self.wire = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_STREAM, 0, WIRE)
         for end in (self.queue, self.wire):
             end.settimeout(None)
-        bridge["open_outbox"](settings)
+        wsgi.open_outbox(settings)
         self.buffer = bytearray(QUEUE_MAX)
         self.view = memoryview(self.buffer)
         self.streams = {}
@@ -679,17 +680,17 @@ class Server:
         self.grace = settings["asgi_disconnect_grace_period"]
         self.http = {"version": "3.0", "spec_version": "2.5"}
         self.eager = sys.version_info >= (3, 12)
-        os.register_at_fork(before=bridge["hold_signals"], after_in_parent=bridge["release_signals"],
+        os.register_at_fork(before=wsgi.hold_signals, after_in_parent=wsgi.release_signals,
                             after_in_child=self.detach)
 
     def detach(self):
         """A child that the application forks does not speak for this process."""
         self.queue.close()
         self.wire.close()
-        for number in bridge["STOP"]:
-            if signal.getsignal(number) is bridge["forward"]:
+        for number in wsgi.STOP:
+            if signal.getsignal(number) is wsgi.forward:
                 signal.signal(number, signal.SIG_DFL)
-        bridge["release_signals"]()
+        wsgi.release_signals()
 
     def serve(self):
         """Serves until the worker closes the queue."""
@@ -802,7 +803,7 @@ class Server:
             else:
                 if flags & STACKS:
                     import faulthandler
-                    faulthandler.dump_traceback(bridge["TRACE"], all_threads=True)
+                    faulthandler.dump_traceback(wsgi.TRACE, all_threads=True)
                 self.push(pack(0, 0, 0, HERE, flags))
         return True
 
@@ -839,6 +840,11 @@ class Server:
             stream.task = self.loop.create_task(stream.run(scope))
 
     def on_wire(self):
+        self.held = True
+        self.hear_all()
+        self.let_go(False)
+
+    def hear_all(self):
         try:
             data = self.wire.recv(1 << 16, MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
@@ -916,6 +922,13 @@ class Server:
             self.write()
 
     def write(self):
+        held, self.held = self.held, True
+        self.write_all()
+        self.held = held
+        if self.caught:
+            self.let_go(held)
+
+    def write_all(self):
         out = self.out
         try:
             while out:

@@ -109,6 +109,7 @@ def spew():
     """Prints every line of Python before it runs, but for the server's own."""
     import linecache
     import threading
+    write = os.write  # tracing goes on when the interpreter clears its modules
 
     def trace(frame, event, arg):
         code = frame.f_code
@@ -129,7 +130,7 @@ def spew():
             try:
                 # Not print: the application may have put its own stream in
                 # the place of standard output, or be writing to it just now.
-                os.write(1, text.encode("utf-8", "backslashreplace"))
+                write(1, text.encode("utf-8", "backslashreplace"))
             except OSError:
                 pass
         return trace

@@ -15,83 +15,11 @@ import signal
 import struct
 import sys
 
+from _gunicorn import wsgi
+from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of, parse_address
+
 CONTROL = 6  # a descriptor of the mold
 SIGNED = struct.Struct("<cI")  # what goes to a worker: b"P" and pid, b"S" and status
-
-
-class Config:
-    """cfg: every setting is an attribute."""
-
-    def __init__(self, settings):
-        self.__dict__["settings"] = {name: Setting(name, value) for name, value in settings.items()}
-        self.__dict__["changed"] = {}
-
-    def __getattr__(self, name):
-        try:
-            return self.settings[name].value
-        except KeyError:
-            raise AttributeError("No configuration setting for: %s" % name)
-
-    def __setattr__(self, name, value):
-        if name in self.settings:
-            self.set(name, value)
-        else:
-            self.__dict__[name] = value
-
-    def set(self, name, value):
-        name = name.lower()
-        if name not in self.settings:
-            raise AttributeError("No configuration setting for: %s" % name)
-        self.settings[name].value = value
-        self.changed[name] = value
-
-    @property
-    def address(self):
-        return [parse_address(bind) for bind in self.bind]
-
-    @property
-    def env(self):
-        return dict(pair.split("=", 1) for pair in self.raw_env)
-
-    @property
-    def ssl_options(self):
-        return {name: self.settings[name].value for name in (
-            "keyfile", "certfile", "ssl_version", "cert_reqs", "ca_certs", "suppress_ragged_eofs",
-            "do_handshake_on_connect", "ciphers") if name in self.settings}
-
-    env_orig = property(lambda self: dict(os.environ))
-    is_ssl = property(lambda self: bool(self.certfile or self.keyfile))
-    worker_class_str = property(lambda self: self.worker_class)
-    uid = property(lambda self: self.user)
-    gid = property(lambda self: self.group)
-
-    @property
-    def proc_name(self):
-        return self.settings["proc_name"].value or self.default_proc_name
-
-
-class Setting:
-    def __init__(self, name, value):
-        self.name, self.value = name, value
-
-    def get(self):
-        return self.value
-
-    def set(self, value):
-        self.value = value
-
-
-def parse_address(bind):
-    """A bind as cfg.address and server.address have it."""
-    if bind.startswith("unix:"):
-        path = bind[5:]
-        return path[2:] if path.startswith("//") else path
-    if bind.startswith("fd://"):
-        return int(bind[5:])
-    host, _, port = bind.replace("tcp://", "", 1).rpartition(":")
-    if not port.isdigit():
-        host, port = bind, "8000"
-    return (host.strip("[]").lower() or "0.0.0.0", int(port))
 
 
 class Listener:
@@ -110,18 +38,6 @@ class Listener:
 
     def fileno(self):
         return self.fd
-
-
-class App:
-    """server.app and worker.app."""
-
-    def __init__(self, cfg, load):
-        self.cfg, self.load, self.callable = cfg, load, None
-
-    def wsgi(self):
-        if self.callable is None:
-            self.callable = self.load()
-        return self.callable
 
 
 class Server:
@@ -166,6 +82,18 @@ class Server:
         pass
 
 
+class App:
+    """server.app and worker.app."""
+
+    def __init__(self, cfg, load):
+        self.cfg, self.load, self.callable = cfg, load, None
+
+    def wsgi(self):
+        if self.callable is None:
+            self.callable = self.load()
+        return self.callable
+
+
 class Heartbeat:
     """worker.tmp. A Python need not say that it is alive: its worker does."""
 
@@ -179,97 +107,15 @@ class Heartbeat:
         return time.monotonic()
 
 
-class Worker:
-    """A worker, as hooks see it: in the mold before the fork and after the
-    end, in its own Python between."""
-
-    pid = "[booting]"
+class HookedWorker(Worker):
+    """A worker: in the mold before the fork and after the end, in its own Python
+    between."""
 
     def __init__(self, age, server, server_pid):
-        self.age, self.server_pid = age, server_pid
-        self.ppid, self.cfg, self.log, self.app = server.pid, server.cfg, server.log, server.app
-        self.timeout = server.cfg.timeout / 2
+        super().__init__(age, server.pid, list(server.LISTENERS), server.app, server.cfg.timeout / 2, server.cfg, server.log)
+        self.server_pid, self.tmp = server_pid, Heartbeat()
         self.max_requests = server.cfg.max_requests or sys.maxsize
-        self.booted = self.aborted = False
-        self.alive, self.nr, self.wsgi, self.reloader = True, 0, None, None
-        self.sockets, self.tmp = list(server.LISTENERS), Heartbeat()
-
-    def __str__(self):
-        return "<Worker %s>" % self.pid
-
-    def notify(self):
-        pass
-
-
-class Request:
-    """req: the request as pre_request and post_request see it. Fields that
-    came more than once are one here."""
-
-    def __init__(self, environ):
-        self.method, self.uri = environ["REQUEST_METHOD"], environ["RAW_URI"]
-        path, _, self.fragment = self.uri.partition("#")
-        self.path = path.partition("?")[0]
-        self.query = environ["QUERY_STRING"]
-        self.version = tuple(int(n) for n in environ["SERVER_PROTOCOL"][5:].split("."))
-        self.scheme = environ["wsgi.url_scheme"]
-        self.headers = [(name[5:].replace("_", "-"), value) for name, value in environ.items()
-                        if name.startswith("HTTP_")]
-        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            if name in environ:
-                self.headers.append((name.replace("_", "-"), environ[name]))
-        self.given = len(self.headers)
-        # Filled when the body has been read.
-        self.trailers, self.body = environ.get("gunicorn.trailers", []), environ["wsgi.input"]
-        peer = environ.get("REMOTE_ADDR", "")
-        self.peer_addr = self.remote_addr = (peer, int(environ["REMOTE_PORT"])) if "REMOTE_PORT" in environ else peer
-        self.req_number, self.must_close = environ.pop("gunicorn.req_number"), False
-        self.proxy_protocol_info = None
-        if "PROXY_PORT" in environ:
-            self.proxy_protocol_info = {
-                "proxy_protocol": environ["PROXY_PROTOCOL"],
-                "client_addr": peer, "client_port": int(environ["REMOTE_PORT"]),
-                "proxy_addr": environ["PROXY_ADDR"], "proxy_port": int(environ["PROXY_PORT"])}
-
-    def should_close(self):
-        return self.must_close
-
-    def force_close(self):
-        self.must_close = True
-
-    def apply(self, environ):
-        """Puts the headers that pre_request has appended into environ, and
-        returns them."""
-        added = self.headers[self.given:]
-        for name, value in added:
-            key = name.upper().replace("-", "_")
-            environ[key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key] = value
-        return added
-
-
-class Response:
-    """resp: what post_request sees of the response."""
-
-    # The server's own affair: an application's are dropped.
-    HOP = frozenset("connection keep-alive proxy-authenticate proxy-authorization te trailers "
-                    "transfer-encoding upgrade server date".split())
-
-    def __init__(self, call, req):
-        self.req, self.status = req, call.status
-        self.headers = [pair for pair in call.headers or () if str(pair[0]).lower() not in self.HOP]
-        self.status_code = int(self.status[:3]) if self.status and self.status[:3].isdigit() else None
-        self.sent, self.headers_sent = call.sent, call.begun
-        self.response_length, self.must_close = None, req.must_close
-        for name, value in self.headers:
-            if name.lower() == "content-length":
-                self.response_length = int(value)
-        self.chunked = (self.response_length is None and req.version > (1, 0) and req.method != "HEAD"
-                        and (self.status_code or 0) >= 200 and self.status_code not in (204, 304))
-
-    def should_close(self):
-        return self.must_close
-
-    def force_close(self):
-        self.must_close = True
+        self.wsgi = self.reloader = None
 
 
 def resolve(hook):
@@ -310,11 +156,11 @@ def hashable(address):
 
 
 class Mold:
-    """wsgi is the namespace of wsgi.py."""
+    """The process that has run the configuration file, module."""
 
-    def __init__(self, wsgi, module):
-        self.wsgi, self.module = wsgi, module
-        self.control = wsgi["socket"](wsgi["AF_UNIX"], wsgi["SOCK_SEQPACKET"], 0, CONTROL)
+    def __init__(self, module):
+        self.module = module
+        self.control = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET, 0, CONTROL)
         self.control.settimeout(None)
         os.set_inheritable(CONTROL, False)
         self.poll = select.poll()
@@ -329,10 +175,10 @@ class Mold:
         os.set_blocking(wake_r, False)
         os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, self.wsgi["ignore"])
+        signal.signal(signal.SIGCHLD, wsgi.ignore)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
-            signal.signal(number, self.wsgi["ignore"])  # the arbiter decides
-        signal.signal(signal.SIGUSR1, self.wsgi["reopen_logs"])
+            signal.signal(number, wsgi.ignore)  # the arbiter decides
+        signal.signal(signal.SIGUSR1, wsgi.reopen_logs)
         for fd in (wake_r, CONTROL):
             self.poll.register(fd, select.POLLIN)
         ended = False
@@ -365,15 +211,15 @@ class Mold:
         fds = []
         data, control, _, _ = sock.recvmsg(size, 1024)
         for level, kind, packed in control:
-            if level == self.wsgi["SOL_SOCKET"] and kind == self.wsgi["SCM_RIGHTS"]:
+            if level == wsgi.SOL_SOCKET and kind == wsgi.SCM_RIGHTS:
                 fds.extend(struct.unpack("%di" % (len(packed) // 4), packed[:len(packed) // 4 * 4]))
         return data, fds
 
     def obey(self, question, fds):
         if question["do"] == "adopt":
-            channel = self.wsgi["socket"](self.wsgi["AF_UNIX"], self.wsgi["SOCK_SEQPACKET"], 0, fds[0])
+            channel = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET, 0, fds[0])
             channel.setblocking(False)  # who has the other end may be another user, and is not waited for
-            self.channels[fds[0]] = channel, Worker(question["age"], self.server, question["worker"])
+            self.channels[fds[0]] = channel, HookedWorker(question["age"], self.server, question["worker"])
             self.poll.register(fds[0], select.POLLIN)
         else:
             self.answer(question)
@@ -404,7 +250,7 @@ class Mold:
             traceback.print_exc()
             result = {"ok": False}
         finally:
-            signal.signal(signal.SIGINT, self.wsgi["ignore"])
+            signal.signal(signal.SIGINT, wsgi.ignore)
         sys.stdout.flush()
         self.control.send(marshal.dumps(result or {"ok": True}, 2))
 
@@ -413,14 +259,14 @@ class Mold:
         os.environ.clear()
         os.environ.update(pair.split("=", 1) for pair in env)
         os.chdir(settings["chdir"])
-        self.wsgi["set_up_path"](settings)
-        log = self.wsgi["set_up_logging"](settings)
+        wsgi.set_up_path(settings)
+        log = wsgi.set_up_logging(settings)
         names = [name for name in settings["hooks"] if hasattr(self.module, name)]
         self.hooks = Hooks(self.module, names)
         cfg = Config(settings)
         for name, function in self.hooks.functions.items():
             cfg.settings[name].value = function
-        self.server = Server(cfg, self.wsgi["logger"] or HookLog(log, cfg, self.wsgi["package"]), App(cfg, lambda: self.wsgi["load_app"](settings["app"])), pid)
+        self.server = Server(cfg, wsgi.logger or HookLog(log, cfg), App(cfg, lambda: wsgi.load_app(settings["app"])), pid)
         if settings["preload_app"]:
             try:
                 self.server.app.wsgi()
@@ -444,7 +290,7 @@ class Mold:
         finally:
             server.asking = False
         return {"ok": True, "num_workers": server.wanted, "changed":
-                {key: self.wsgi["portable"](value) for key, value in server.cfg.changed.items()}}
+                {key: wsgi.portable(value) for key, value in server.cfg.changed.items()}}
 
     def fork(self, fd, own):
         """The Python of a worker; true in the child, which closes what is the
@@ -481,7 +327,7 @@ class Mold:
         for other in fds:
             os.close(other)
         for other, name in zip(high, ("QUEUE", "WIRE", "TRACE", "PAGE")):
-            os.dup2(other, self.wsgi[name])
+            os.dup2(other, getattr(wsgi, name))
             os.close(other)
         for number in (signal.SIGCHLD, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
@@ -526,17 +372,17 @@ class Mold:
 class HookLog:
     """server.log and worker.log."""
 
-    def __init__(self, log, cfg, package):
+    def __init__(self, log, cfg):
         import logging
         self.error_log, self.access_log = log, logging.getLogger("gunicorn.access")
-        self.cfg, self.package, self.whole = cfg, package, None
+        self.cfg, self.whole = cfg, None
 
     def __getattr__(self, name):
         if hasattr(self.error_log, name):
             return getattr(self.error_log, name)
         if self.whole is None:
             # What few ask for is where logger classes are made.
-            Logger = self.package()["gunicorn.glogging"].Logger
+            from _gunicorn.package import Logger
             self.whole = Logger.__new__(Logger)
             self.whole.__dict__.update(error_log=self.error_log, access_log=self.access_log, cfg=self.cfg,
                                        loglevel=self.error_log.level, logfile=None)
@@ -558,21 +404,21 @@ class HookLog:
         pass
 
 
-def serve(wsgi, mold, worker):
+def serve(mold, worker):
     """The life of a forked Python, in place of wsgi.serve."""
     settings, hooks, server = mold.settings, mold.hooks, mold.server
     log = server.log
-    wsgi["own"](worker.server_pid)
-    wsgi["set_up_process"]()
+    wsgi.own(worker.server_pid)
+    wsgi.set_up_process()
     status = 0
     try:
         try:
             hooks.call("post_fork", server, worker)
             drop_privileges(settings["credential"])
             files = None
-            wsgi["patch"](settings)
+            wsgi.patch(settings)
             if worker.app.callable is None:
-                worker.app.callable, files = wsgi["open_app"](settings, log.error_log)
+                worker.app.callable, files = wsgi.open_app(settings, log.error_log)
             worker.wsgi = worker.app.callable
             handle_signals(hooks, worker)
             hooks.call("post_worker_init", worker)
@@ -584,11 +430,12 @@ def serve(wsgi, mold, worker):
             sys.exit(3)
         worker.booted = True
         if settings["family"] == "asgi":
-            asgi = wsgi["asgi"]()["Server"](settings, worker.wsgi, log.error_log, files)
-            asgi.app = hooked_app(asgi, hooks, worker)
-            asgi.serve()
+            from _gunicorn import asgi  # which WSGI needs not
+            lane = asgi.Server(settings, worker.wsgi, log.error_log, files)
+            lane.app = hooked_app(lane, hooks, worker)
+            lane.serve()
         else:
-            lane_class(wsgi)(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
+            HookedLane(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
     except SystemExit as e:
         status = e.code
     finally:
@@ -657,7 +504,8 @@ def hooked_app(server, hooks, worker):
 def call_post_request(hooks, log, worker, req, environ, call):
     if "post_request" in hooks:
         try:
-            hooks.post_request(worker, req, environ, Response(call, req))
+            headers = [pair for pair in call.headers or () if str(pair[0]).lower() not in HOP_HEADERS]
+            hooks.post_request(worker, req, environ, Response(req, call.status, headers, call.sent, call.begun))
         except BaseException:
             log.exception("Exception in post_request hook")
 
@@ -689,50 +537,47 @@ def environ_of(scope):
     if scope["client"]:
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = scope["client"][0], str(scope["client"][1])
     for name, value in scope["headers"]:
-        key = name.decode("latin-1").upper().replace("-", "_")
-        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
-        value = value.decode("latin-1")
+        key, value = key_of(name.decode("latin-1")), value.decode("latin-1")
         environ[key] = environ[key] + "," + value if key in environ else value
     return environ
 
 
-def lane_class(wsgi):
-    class HookedCall(wsgi["Call"]):
-        sent, req = 0, None
+class HookedCall(wsgi.Call):
+    sent, req = 0, None
 
-        def send(self, data, flags):
-            if not self.begun and self.req.must_close:
-                flags |= wsgi["CLOSE"]
-            self.sent += len(data)
-            super().send(data, flags)
+    def send(self, data, flags):
+        if not self.begun and self.req.must_close:
+            flags |= wsgi.CLOSE
+        self.sent += len(data)
+        super().send(data, flags)
 
-        def whole(self, data):
-            self.finish(data)
+    def whole(self, data):
+        self.finish(data)
 
-    class HookedLane(wsgi["Lane"]):
-        def __init__(self, settings, app, log, files, hooks, worker):
-            super().__init__(settings, app, log, files)
-            self.hooks, self.worker = hooks, worker
 
-        def run(self, call, environ):
-            worker, hooks = self.worker, self.hooks
-            worker.nr += 1
-            if "gunicorn.req_number" not in environ:
-                super().run(call, environ)  # no hook looks at requests
-                return
-            call.__class__ = HookedCall
-            req = call.req = Request(environ)
-            try:
-                hooks.call("pre_request", worker, req)
-                added = req.apply(environ)
-                if added:
-                    wsgi["add_fields"](call, added)
-            except BaseException:
-                self.log.exception("Error handling request %s", wsgi["asked"](environ))
-                call.fail(0)
-            else:
-                super().run(call, environ)
-            call_post_request(hooks, self.log, worker, req, environ, call)
-            if not worker.alive:
-                wsgi["send_all"](self.wire, wsgi["HEADER"].pack(0, 0, 0, wsgi["RETIRE"], 0))
-    return HookedLane
+class HookedLane(wsgi.Lane):
+    def __init__(self, settings, app, log, files, hooks, worker):
+        super().__init__(settings, app, log, files)
+        self.hooks, self.worker = hooks, worker
+
+    def run(self, call, environ):
+        worker, hooks = self.worker, self.hooks
+        worker.nr += 1
+        if "gunicorn.req_number" not in environ:
+            super().run(call, environ)  # no hook looks at requests
+            return
+        call.__class__ = HookedCall
+        req = call.req = Request(environ)
+        try:
+            hooks.call("pre_request", worker, req)
+            added = req.apply(environ)
+            if added:
+                wsgi.add_fields(call, added)
+        except BaseException:
+            self.log.exception("Error handling request %s", wsgi.asked(environ))
+            call.fail(0)
+        else:
+            super().run(call, environ)
+        call_post_request(hooks, self.log, worker, req, environ, call)
+        if not worker.alive:
+            wsgi.send_all(self.wire, wsgi.HEADER.pack(0, 0, 0, wsgi.RETIRE, 0))

@@ -6,21 +6,23 @@ a server in Python could fill with life can be derived from and named, but not
 run. This file costs nothing until somebody imports gunicorn, or the logs are
 configured by logger_class or logconfig.
 
-bridge is the namespace of wsgi.py, and MODULES the modules made here by name.
+MODULES has the modules made here by name.
 """
 
 import errno
 import io
 import logging
+import marshal
 import os
 import re
 import sys
 import time
 import types
 
-hooks = {"__name__": "__gunicorn_hooks__"}
-exec(bridge["load"]("hooks.py"), hooks)
+from _gunicorn import facade, wsgi
+from _gunicorn.facade import HOP_HEADERS, Request, Response
 
+MODULES = {}
 VERSION = (26, 1, 0)  # of the interface that these modules have
 
 
@@ -92,7 +94,7 @@ REQUEST_ERRORS = [request_error(*row) for row in (
 KNOWN_SETTINGS = []
 
 
-class Setting:
+class Setting(facade.Setting):
     """One setting; its subclasses become known by being defined."""
 
     name = value = section = cli = validator = type = meta = action = default = short = desc = None
@@ -106,9 +108,6 @@ class Setting:
     def __init__(self):
         self.value = self.default
 
-    def get(self):
-        return self.value
-
     def set(self, value):
         self.value = self.validator(value) if callable(self.validator) else value
 
@@ -117,7 +116,7 @@ def make_settings(ignore=None):
     return {cls.name: cls() for cls in KNOWN_SETTINGS if cls.name not in (ignore or ())}
 
 
-class Config(hooks["Config"]):
+class Config(facade.Config):
     """cfg, of the settings that this server has, or of known settings alone."""
 
     def __init__(self, usage=None, prog=None, settings=None):
@@ -160,7 +159,7 @@ def is_ipv6(text):
 
 
 def parse_bind(bind, default_port="8000"):
-    return hooks["parse_address"](bind)
+    return facade.parse_address(bind)
 
 
 def close(thing):
@@ -200,7 +199,7 @@ def to_bytestring(value, encoding="utf8"):
 
 
 def get_arity(function):
-    return bridge["positional_params"](function)
+    return wsgi.positional_params(function)
 
 
 def has_fileno(thing):
@@ -220,10 +219,6 @@ def check_is_writable(path):
 
 def warn(text):
     print("!!!\n!!! WARNING: %s\n!!!\n" % text, file=sys.stderr, flush=True)
-
-
-HOP_HEADERS = set("connection keep-alive proxy-authenticate proxy-authorization te trailers "
-                  "transfer-encoding upgrade server date".split())
 
 
 # gunicorn.glogging -----------------------------------------------------------
@@ -314,7 +309,7 @@ class Atoms(dict):
 
 
 def safe(text):
-    return bridge["printable"](text, '"\\')
+    return wsgi.printable(text, '"\\')
 
 
 class Logger:
@@ -358,7 +353,7 @@ class Logger:
             log.removeHandler(old)
         if output is None:
             return
-        handler = bridge["handler_for"](output, stream or sys.stderr, fmt)
+        handler = wsgi.handler_for(output, stream or sys.stderr, fmt)
         handler._gunicorn = True
         log.addHandler(handler)
 
@@ -434,7 +429,7 @@ class Logger:
             self.exception("access log")
 
     def reopen_files(self):
-        bridge["reopen_logs"](None, None)
+        wsgi.reopen_logs(None, None)
 
     def close_on_exec(self):
         pass  # no descriptor of Python is inherited
@@ -540,7 +535,7 @@ class WSGIApplication(Application):
     app_uri = None
 
     def load_wsgiapp(self):
-        return bridge["load_app"](self.app_uri)
+        return wsgi.load_app(self.app_uri)
 
     def load(self):
         return self.load_wsgiapp()
@@ -582,28 +577,13 @@ class Raw(io.RawIOBase):
         return len(data)
 
 
-class Response:
+class NoResponse:
     def __init__(self, *args):
         refuse("gunicorn.http.wsgi.Response", "use start_response")
 
 
-class Worker:
-    """The base of worker classes, to be derived from and named."""
-
-    SIGNALS = ["SIGABRT", "SIGHUP", "SIGQUIT", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCHLD"]
-
-    def __init__(self, age, ppid, sockets, app, timeout, cfg, log):
-        self.age, self.ppid, self.sockets, self.app = age, ppid, sockets, app
-        self.timeout, self.cfg, self.log = timeout, cfg, log
-        self.pid, self.nr, self.alive, self.booted, self.aborted = "[booting]", 0, True, False, False
-
-    def __str__(self):
-        return "<Worker %s>" % self.pid
-
-    def notify(self):
-        pass
-
-    def run(self):
+class Worker(facade.Worker):
+    def run(self, *args):
         refuse("run() of %s" % type(self).__name__, "workers are not made in Python")
 
     init_process = init_signals = handle = handle_request = load_wsgi = run
@@ -636,7 +616,7 @@ def make(name, **members):
 make("gunicorn", version_info=VERSION, __version__="%d.%d.%d" % VERSION, SERVER="gunicorn",
      SERVER_SOFTWARE="gunicorn/%d.%d.%d" % VERSION)
 make("gunicorn.errors", HaltServer=HaltServer, ConfigError=ConfigError, AppImportError=AppImportError)
-make("gunicorn.util", import_app=bridge["load_app"], load_class=load_class, parse_address=parse_bind,
+make("gunicorn.util", import_app=wsgi.load_app, load_class=load_class, parse_address=parse_bind,
      is_ipv6=is_ipv6, close=close, close_on_exec=close_on_exec, set_non_blocking=set_non_blocking,
      unlink=unlink, chown=os.chown, getcwd=os.getcwd, http_date=http_date, to_bytestring=to_bytestring,
      get_arity=get_arity, has_fileno=has_fileno, check_is_writable=check_is_writable, warn=warn,
@@ -651,7 +631,7 @@ make("gunicorn.app.wsgiapp", WSGIApplication=WSGIApplication, run=run)
 make("gunicorn.http")
 make("gunicorn.http.errors", ParseException=ParseException, **{e.__name__: e for e in REQUEST_ERRORS})
 make("gunicorn.http.body", Body=Body)
-make("gunicorn.http.wsgi", Response=Response, FileWrapper=bridge["FileWrapper"])
+make("gunicorn.http.wsgi", Response=NoResponse, FileWrapper=wsgi.FileWrapper)
 make("gunicorn.workers")
 make("gunicorn.workers.base", Worker=Worker)
 make("gunicorn.workers.sync", SyncWorker=SyncWorker)
@@ -670,30 +650,30 @@ speaker = 0  # the pid that records show; 0 for the worker that this process is 
 
 
 def record_pid():
-    return speaker or bridge["owner"] or os.getppid()
+    return speaker or wsgi.owner or os.getppid()
 
 
 def open_log(settings):
     """The log of this process, of the class and by the configuration that the
     settings name."""
     global speaker
-    config = bridge["finder"].settings = dict(settings)
+    config = wsgi.finder.settings = dict(settings)
     name, loggers = config["logger_class"], config["logconfig_dict"]
     if name is None or loggers is None or settings["said"].get("loggers"):
-        module = bridge["config_module"](settings)
+        module = wsgi.config_module(settings)
         loggers = module.logconfig_dict if loggers is None else loggers
         if name is None:
             name = getattr(module, "logger_class", None) or OWN[0]
             if isinstance(name, types.FunctionType):
                 name = name()
-    config["logconfig_dict"] = bridge["marshal"].loads(loggers) if isinstance(loggers, bytes) else loggers
+    config["logconfig_dict"] = marshal.loads(loggers) if isinstance(loggers, bytes) else loggers
     cfg = Config(settings=config)
     # Records name the process that an operator knows: the worker, not its Python.
     make_record, here = logging.getLogRecordFactory(), os.getpid()
 
     def name_worker(*args, **kwargs):
         record = make_record(*args, **kwargs)
-        if os.getpid() == here or bridge["owner"]:
+        if os.getpid() == here or wsgi.owner:
             record.process = record_pid()
         return record
     if name in OWN:
@@ -739,37 +719,12 @@ def become(credential):
     threading.Thread(target=watch, daemon=True).start()
 
 
-class Reply:
-    """resp, for the access log."""
-
-    def __init__(self, status, headers, sent):
-        self.status, self.headers, self.sent = status, headers, sent
-        self.status_code = int(status[:3]) if status[:3].isdigit() else None
-        self.response_length = sent
-        self.headers_sent, self.chunked, self.must_close = True, False, False
-
-
-class Asked:
-    """req, for the access log."""
-
-    def __init__(self, environ):
-        self.method, self.uri = environ.get("REQUEST_METHOD"), environ.get("RAW_URI") or ""
-        self.path, self.query = self.uri.partition("?")[0], environ.get("QUERY_STRING")
-        self.headers = [(name[5:].replace("_", "-"), value) for name, value in environ.items()
-                        if name.startswith("HTTP_")]
-        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            if name in environ:
-                self.headers.append((name.replace("_", "-"), environ[name]))
-        self.remote_addr = self.peer_addr = (environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", ""))
-
-
 def keep_log(settings, records, answer):
     """The whole life of the process that makes the logs of the arbiter and of
     every worker (logger.go): until all of them have closed their ends."""
     global speaker
     import signal
     from datetime import timedelta
-    loads, dumps = bridge["marshal"].loads, bridge["marshal"].dumps
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
                    signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)  # the last word is still to be written
@@ -788,7 +743,7 @@ def keep_log(settings, records, answer):
             traceback.print_exc()
         facts = {"error": "%s" % e or repr(e)}
     try:
-        os.write(answer, dumps(facts, 2))
+        os.write(answer, marshal.dumps(facts, 2))
         os.close(answer)
     except OSError:
         pass
@@ -800,7 +755,7 @@ def keep_log(settings, records, answer):
         if not message:
             return
         try:
-            level, speaker, *rest = loads(message)
+            level, speaker, *rest = marshal.loads(message)
             if level < 0:
                 log.reopen_files()
             elif level:
@@ -809,7 +764,8 @@ def keep_log(settings, records, answer):
                 log.access_log.info("%s", rest[0])
             else:
                 environ, status, headers, sent, micros = rest
-                log.access(Reply(status, headers, sent), Asked(environ), environ, timedelta(microseconds=micros))
+                req = Request(environ)
+                log.access(Response(req, status, headers, sent), req, environ, timedelta(microseconds=micros))
         except Exception:
             import traceback
             traceback.print_exc()

@@ -1,5 +1,6 @@
 """The Python half of gunicorn: loads the application, calls it, speaks frames.
-It runs configuration files too, which are Python.
+It runs configuration files too, which are Python. The other files here are modules
+of the package _gunicorn, as this is: those that need them import them.
 
 It is embedded in the binary and run by each worker as a child process. It
 knows no HTTP and makes no policy: requests arrive parsed, responses leave as
@@ -17,6 +18,7 @@ A frame is a header and a payload: some bytes of marshal, then raw body.
 import _thread
 import errno
 import faulthandler
+import functools
 import io
 import logging
 import marshal
@@ -31,8 +33,8 @@ from types import FunctionType
 
 # Modules that are slow or large are imported where they are needed: what this
 # process has loaded is paid for once for each worker.
-from _socket import (AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SCM_RIGHTS, SOCK_SEQPACKET,
-                     SOCK_STREAM, SOL_SOCKET, socket)
+from _socket import (AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SCM_RIGHTS,
+                     SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket)
 
 BRIDGE, SETTINGS, QUEUE, WIRE, TRACE, PAGE = 3, 4, 5, 6, 7, 8
 ERRORLOG, ACCESSLOG = 9, 10  # where the user of a worker is not the arbiter's
@@ -388,38 +390,64 @@ class Body(io.RawIOBase):
         if not self.rest:
             if self.ended or not len(into):
                 return 0
-            meta, flags, payload = (410, BROKEN, b"") if self.call.done else ask(self.wire, self.number, BODY, into)
-            if flags & BROKEN:
-                self.call.broken = OSError(*REASONS.get(meta, REASONS[400]))
+            if self.call.done:
+                self.note(410, BROKEN, b"")
+            else:
+                meta, flags, payload = ask(self.wire, self.number, BODY, into, self.note)
+                if not meta and not flags & BROKEN and len(payload) <= len(into):
+                    self.ended = bool(flags & LAST)
+                    return len(payload)
+                self.note(meta, flags, payload)
+            if self.call.broken:
                 raise self.call.broken
-            self.ended = bool(meta or flags & LAST)
-            if meta:
-                self.trailers.extend(marshal.loads(payload))
-                return 0
-            if len(payload) <= len(into):
-                return len(payload)
-            self.rest = payload
         n = min(len(into), len(self.rest))
         into[:n], self.rest = self.rest[:n], self.rest[n:]
         return n
 
+    def note(self, meta, flags, payload):
+        if flags & BROKEN:
+            self.call.broken = OSError(*REASONS.get(meta, REASONS[400]))
+            return
+        self.ended = bool(meta or flags & LAST)
+        if meta:
+            self.trailers.extend(marshal.loads(payload))
+        else:
+            self.rest = payload
 
-def ask(wire, number, kind, into):
-    """Asks for as much of a request and returns what there is. Who waits for it may
-    be interrupted, by a timeout of the application's in a greenlet: then the answer
-    is still to come, and is the next to be read."""
+
+def ask(wire, number, kind, into, keep=None):
+    """Asks for as much of a request and returns what there is. Who waits for the
+    answer may be interrupted, by a timeout in a greenlet or by a signal handler: the
+    answer is then still to come, and is the next to be read. What is raised once the
+    answer is coming waits for its end, and keep puts the payload aside."""
     with wire.asking:
-        if wire.asked != number:
+        if wire.asked not in (0, number):
+            # Its answer comes first, and alone: receive reads on to where the buffer
+            # ends, and what follows there would be lost.
+            skip(wire)
+        held, wire.held = wire.held, True
+        if not wire.asked:
+            wire.asked = number  # before it is sent: who is interrupted there has asked all the same
             send_all(wire, HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", len(into)))
-            wire.asked = number
-        while True:
-            of, meta, got, flags, payload = receive(wire, into)
-            if of == number:
-                break  # and not of a request that is over
+        wire.let_go(held)
+        wire.await_answer()
+        wire.held = True
+        of, meta, got, flags, payload = receive(wire, into)
         wire.asked = 0
-        if got != kind:
+        if of != number or got != kind:
             os._exit(1)
+        if wire.caught and keep:
+            keep(meta, flags, bytes(payload))
+        wire.let_go(held)
         return meta, flags, payload
+
+
+def skip(wire):
+    """Reads the answer for a request that is over."""
+    held, wire.held = wire.held, True
+    receive(wire, bytearray())
+    wire.asked = 0
+    wire.let_go(held)
 
 
 def receive(wire, into):
@@ -446,11 +474,26 @@ def receive(wire, into):
     return number, meta, kind, flags, view[:length]
 
 
+GONE = (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN)
+
+
+def failed(error):
+    """The wire could not be written to."""
+    if error.errno in GONE:
+        os._exit(0)  # the worker is gone, and with it every client
+    raise error
+
+
 def send_all(wire, data):
+    held, wire.held = wire.held, True
     try:
         wire.sendall(data)
-    except OSError:
-        os._exit(0)  # the worker is gone, and with it every client
+    except OSError as e:
+        wire.held = held
+        failed(e)
+    wire.held = held
+    if wire.caught:
+        wire.let_go(held)
 
 
 def meta_of(value):
@@ -467,9 +510,27 @@ SHARED_MIN = 2048  # where threads may speak at once: a pipe keeps what is short
 BLOCK_MAX = 1 << 30  # bytes of a body in one frame
 
 
+IDLE = 2  # value of held: the server waits for a request
+
+
 class Wire:
     """The wire, with a pipe for frames to the worker: it takes less time. What
     is long, and descriptors, go over the wire still."""
+
+    held = IDLE  # false while the application runs: its signal handlers may raise there
+    caught = None  # what one has raised while a frame was under way
+
+    def let_go(self, held):
+        """A frame is complete: if it was the outermost, what was held back comes out."""
+        self.held = held
+        if self.caught and not held:
+            caught, self.caught = self.caught, None
+            raise caught
+
+    def await_answer(self):
+        """Until there is some, without taking it: this can be interrupted."""
+        if Guarded.wire is self and not self.held:
+            self.end.recv(1, MSG_PEEK)
 
     def __init__(self, end):
         self.end, self.apart = end, None
@@ -576,9 +637,9 @@ class Call:
         if self.begun or self.taken or len(data) > 16384:
             return self.finish(data)
         meta = self.head()
-        self.begun = self.done = True
         n = len(meta)
         send_all(self.wire, HEADER.pack(n + len(data), self.number, n, RESPONSE, LAST) + meta + data)
+        self.begun = self.done = True
 
     def send(self, data, flags):
         if self.taken:
@@ -598,23 +659,25 @@ class Call:
         if apart:
             flags |= APART
         head = HEADER.pack(len(meta) + len(data), self.number, len(meta), kind, flags) + meta
+        held, wire.held = wire.held, True
         self.begun, self.done = True, bool(flags & LAST)
-        if apart:
-            send_all(wire, head)
-            send_all(apart, data)
-            return
-        if len(data) <= 16384:
-            send_all(wire, head + data)
-            return
         try:
-            sent = wire.sendmsg((head, data)) - len(head)
-        except OSError:
-            os._exit(0)
-        if sent < 0:
-            send_all(wire, head[sent:])
-            sent = 0
-        if sent < len(data):
-            send_all(wire, memoryview(data)[sent:])
+            if apart:
+                wire.sendall(head)
+                apart.sendall(data)
+            elif len(data) <= 16384:
+                wire.sendall(head + data)
+            else:
+                sent = wire.sendmsg((head, data)) - len(head)
+                if sent < 0:
+                    wire.sendall(head[sent:])
+                    sent = 0
+                if sent < len(data):
+                    wire.sendall(memoryview(data)[sent:])
+        except OSError as e:
+            wire.held = held
+            failed(e)
+        wire.let_go(held)
 
     def send_file(self, wrapper):
         """Passes the descriptor of a real file; False if it is none."""
@@ -633,19 +696,21 @@ class Call:
             left = min(left, promised)
         payload = meta + struct.pack("<QQ", offset, left)
         frame = HEADER.pack(len(payload), self.number, len(meta), FILE, LAST) + payload
-        self.begun = self.done = True
+        held, self.wire.held = self.wire.held, True
         try:
             sent = self.wire.sendmsg((frame,), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))])
         except OSError:
-            self.begun = self.done = False
+            self.wire.let_go(held)
             return False  # too many are under way: it is read instead
+        self.begun = self.done = True
         send_all(self.wire, frame[sent:])
+        self.wire.let_go(held)
         return True
 
     def fail(self, flags):
         if not self.done:
-            self.begun = self.done = True
             send_all(self.wire, HEADER.pack(0, self.number, 0, FAILED, flags))
+            self.begun = self.done = True
 
     def borrow(self):
         """The client's socket, of this process too from now on."""
@@ -656,8 +721,8 @@ class Call:
             if wire.asked == self.number:
                 raise OSError(errno.EBUSY, "the request body is being read")
             if wire.asked:
-                receive(wire, bytearray())  # for a request that is over
-                wire.asked = 0
+                skip(wire)
+            held, wire.held = wire.held, True
             send_all(wire, HEADER.pack(0, self.number, 0, SOCKET, 0))
             head, control, _, _ = wire.recvmsg(HEADER.size, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
             if not head:
@@ -671,11 +736,13 @@ class Call:
                 if not more:
                     os._exit(0)
                 got += more
+            if not flags & BROKEN:
+                self.taken = bool(flags & TAKEN)
+                fd, = struct.unpack("i", control[0][2])
+                self.socket = connection(fd, flags, *marshal.loads(facts))
+            wire.let_go(held)
         if flags & BROKEN:
             raise OSError(errno.ENOTCONN, "the client has left")
-        self.taken = bool(flags & TAKEN)
-        fd, = struct.unpack("i", control[0][2])
-        self.socket = connection(fd, flags, *marshal.loads(facts))
         return self.socket
 
     def early_hints(self, headers):
@@ -803,6 +870,41 @@ SKIP = 4096  # requests without a look there, when most have not been known
 OWN = dict.fromkeys(("RAW_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input", "wsgi.early_hints", "gunicorn.socket"))
 
 
+class Environs:
+    """What requests have in common comes as bytes of marshal, and mostly as the same
+    bytes again: then a copy of their dict has only to be made, which takes a third of
+    the time. Where most of them are new, no more are looked for for a while."""
+
+    def __init__(self, base):
+        self.base, self.known = base, {}
+        self.asked = self.missed = self.skip = 0
+
+    def make(self, common):
+        if self.skip:
+            self.skip -= 1
+            environ = marshal.loads(common)
+            environ.update(self.base)
+            return environ
+        self.asked += 1
+        common = bytes(common)
+        environ = self.known.get(common)
+        return environ.copy() if environ is not None else self.learn(common)
+
+    def learn(self, common):
+        environ = marshal.loads(common)
+        environ.update(self.base)
+        if len(self.known) >= KNOWN_MAX:
+            self.known.clear()  # rather all anew than to ask of each how old it is
+        # With all its keys, so that a copy need not grow.
+        self.known[common] = dict(environ, **OWN)
+        self.missed += 1
+        if self.missed >= KNOWN_MAX:
+            # To know one saves as much as to learn one costs.
+            self.skip = SKIP if self.asked < 2 * self.missed else 0
+            self.asked = self.missed = 0
+        return environ
+
+
 class Lane:
     """One thread's work: receive a request, call the application, send the
     response. The first lane is the main thread's. sync has no other; with
@@ -812,9 +914,9 @@ class Lane:
         self.green = Green if settings["family"] in PATCHES else None
         self.threads = settings["family"] != "sync"
         self.words = memoryview(mmap.mmap(PAGE, 0)).cast("I")
+        self.app, self.log, self.files = app, logger or log, files
         self.attach(0, QUEUE, WIRE)
         open_outbox(settings)
-        self.app, self.log, self.files = app, logger or log, files
         self.sendfile = settings["sendfile"] is not False
         self.base = {
             "wsgi.version": (1, 0),
@@ -826,7 +928,7 @@ class Lane:
             "wsgi.input_terminated": True,
             "SERVER_SOFTWARE": settings["said"].get("software", os.environ["SERVER_SOFTWARE"]),
         }
-        self.known = {}
+        self.environs = Environs(self.base)
         os.register_at_fork(before=hold_signals, after_in_parent=release_signals,
                             after_in_child=self.detach)
         self.all = [self]
@@ -843,6 +945,8 @@ class Lane:
             self.queue, self.wire = self.green(self.queue), self.green(self.wire)
         else:
             self.wire = Wire(self.wire)
+            if not index:
+                Guarded.wire, Guarded.log = self.wire, self.log
         self.wire.asking, self.wire.asked = _thread.allocate_lock(), 0
 
     def detach(self):
@@ -898,8 +1002,8 @@ class Lane:
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         pause = self.green and self.green.pause
-        known, asked, missed, skip = self.known, 0, 0, 0
-        begun, halt = self.begun, self.halt
+        environs = self.environs.make
+        begun, halt, wire = self.begun, self.halt, self.wire
         while True:
             n = receive_into(buffer)
             if not n:
@@ -919,23 +1023,7 @@ class Lane:
                         break
                 if alike:
                     own = start + alike
-                    if skip:
-                        skip -= 1
-                        environ = marshal.loads(view[start:own])
-                        environ.update(self.base)
-                    else:
-                        common = bytes(view[start:own])
-                        environ = known.get(common)
-                        asked += 1
-                        if environ is not None:
-                            environ = environ.copy()
-                        else:
-                            environ = self.learn(common)
-                            missed += 1
-                            if missed == KNOWN_MAX:
-                                # To know one saves as much as to learn one costs.
-                                skip = SKIP if asked < 2 * missed else 0
-                                asked = missed = 0
+                    environ = environs(view[start:own])
                     (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
                      port, promised) = marshal.loads(view[own:end])
                     if port is not None:
@@ -960,28 +1048,20 @@ class Lane:
                     environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
                 environ["wsgi.early_hints"] = call.early_hints
                 environ["gunicorn.socket"] = ClientSocket(call)
+                wire.held, wire.caught = False, None
                 try:
                     self.run(call, environ)
                 except BaseException:
                     # A log that fails, or a hook: neither ends this thread.
+                    wire.held = IDLE
                     call.fail(0)
                     sys.excepthook(*sys.exc_info())
+                wire.held = IDLE
                 del environ, call, body
                 if self.files is not None:
                     self.report()
                 if pause:
                     pause()
-
-    def learn(self, common):
-        """What requests have in common, from bytes of marshal: the same bytes
-        will come again and then only a copy has to be made."""
-        environ = marshal.loads(common)
-        environ.update(self.base)
-        if len(self.known) >= KNOWN_MAX:
-            self.known.clear()  # rather all anew than to ask of each how old it is
-        # With all its keys, so that a copy need not grow.
-        self.known[common] = dict(environ, **OWN)
-        return environ
 
     def report(self):
         """Tells the worker of files to watch, with reload."""
@@ -1077,6 +1157,13 @@ class Green:
     buffer = None  # nobody else runs between reading a message and taking it apart
 
     caught = None  # what has been raised while a frame was under way
+    held = False  # of no meaning here
+
+    def let_go(self, held):
+        pass
+
+    def await_answer(self):
+        pass
 
     def __init__(self, end):
         self.end, self.lock = end, _thread.allocate_lock()
@@ -1325,6 +1412,8 @@ class Finder:
     settings = None  # with them, __config__ can be imported
 
     def find_spec(self, name, path=None, target=None):
+        if name.startswith("_gunicorn."):
+            return type(sys.__spec__)(name, self)
         config = name == "__config__" and self.settings
         if not config and name != "gunicorn" and not name.startswith("gunicorn."):
             return None
@@ -1344,21 +1433,20 @@ class Finder:
     def create_module(self, spec):
         if spec.name == "__config__":
             return config_module(self.settings)
-        return package()[spec.name]
+        return None if spec.name.startswith("_gunicorn.") else package()[spec.name]
 
     def exec_module(self, module):
-        pass
+        if module.__name__.startswith("_gunicorn."):
+            exec(load(module.__name__[len("_gunicorn."):] + ".py"), module.__dict__)
 
 
 finder = Finder()
-modules = {}
 
 
 def package():
     """The modules of package.py by name."""
-    if not modules:
-        exec(load("package.py"), {"__name__": "__gunicorn_package__", "bridge": globals(), "MODULES": modules})
-    return modules
+    from _gunicorn.package import MODULES
+    return MODULES
 
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
@@ -1391,6 +1479,47 @@ def ignore(number, frame):
 
 
 
+class Guarded:
+    """A signal handler of the application's. It may raise wherever the application
+    runs: in the midst of a frame that would leave half a frame, so what it raises
+    there comes out behind it; and between two requests there is nobody to raise it to."""
+
+    wire = log = None  # the main thread's, once there are such
+
+    def __init__(self, handler):
+        self.handler = handler
+
+    def __call__(self, number, frame):
+        if not self.wire or not self.wire.held:
+            return self.handler(number, frame)
+        try:
+            self.handler(number, frame)
+        except BaseException as e:
+            self.wire.caught = e
+            if self.wire.held is IDLE:
+                self.log.error("A signal handler raised %r between requests; it is ignored", e)
+
+
+def guard_handlers():
+    """From here on, handlers that are set are guarded, and so are those that have been."""
+    set_handler, get_handler = signal.signal, signal.getsignal
+
+    def bare(handler):
+        return handler.handler if type(handler) is Guarded else handler
+
+    def guard(number, handler):
+        return bare(set_handler(number, Guarded(handler) if callable(handler) else handler))
+
+    def getsignal(number):
+        return bare(get_handler(number))
+
+    for number in signal.valid_signals():
+        handler = getsignal(number)
+        if callable(handler) and handler not in (forward, ignore, reopen_logs):
+            guard(number, handler)
+    signal.signal, signal.getsignal = functools.wraps(set_handler)(guard), functools.wraps(get_handler)(getsignal)
+
+
 def set_up_process():
     for fd in (BRIDGE, QUEUE, WIRE, TRACE, PAGE):
         os.set_inheritable(fd, False)
@@ -1406,6 +1535,7 @@ def set_up_process():
     # inherit that.
     for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
         signal.signal(number, handler)
+    guard_handlers()
 
 
 def read_settings():
@@ -1425,26 +1555,22 @@ def serve():
                 os.close(fd)
     patch(settings)
     app, files = open_app(settings, log)
-    (Lane if settings["family"] != "asgi" else asgi()["Server"])(settings, app, log, files).serve()
-
-
-def asgi():
-    """What asgi.py defines."""
-    names = {"__name__": "__gunicorn_asgi__", "bridge": globals()}
-    exec(load("asgi.py"), names)
-    return names
+    if settings["family"] == "asgi":
+        from _gunicorn.asgi import Server
+        Server(settings, app, log, files).serve()
+    else:
+        Lane(settings, app, log, files).serve()
 
 
 def open_app(settings, log):
     """The application and, with reload, the files that it consists of."""
-    debug = files = None
+    files = None
     if settings["reload"] or settings["spew"]:
-        debug = {"__name__": "__gunicorn__"}
-        exec(load("debug.py"), debug)
+        from _gunicorn import debug
     if settings["reload"]:
-        files = debug["Files"]()
+        files = debug.Files()
     if settings["spew"]:
-        debug["spew"]()
+        debug.spew()
     try:
         return load_app(settings["app"]), files
     except BaseException as e:
@@ -1452,7 +1578,7 @@ def open_app(settings, log):
             refuse(e, log)
         log.exception(e)
         files.missed(e)
-        return debug["failed_app"](e, settings["family"] == "asgi"), files
+        return debug.failed_app(e, settings["family"] == "asgi"), files
 
 
 def refuse(error, log):
@@ -1503,11 +1629,10 @@ def config():
     if spare > PAGE:
         os.close(spare)
     # The arbiter closes the control socket when it wants no more of this.
-    hooks = {"__name__": "__gunicorn_hooks__"}
-    exec(load("hooks.py"), hooks)
-    mold = hooks["Mold"](globals(), module)
+    from _gunicorn import hooks
+    mold = hooks.Mold(module)
     worker = mold.run()
-    hooks["serve"](globals(), mold, worker)
+    hooks.serve(mold, worker)
 
 
 def log():

@@ -2,6 +2,7 @@
 number in the query says, so that each can be made again."""
 import os
 import random
+import signal
 import tempfile
 import threading
 
@@ -99,14 +100,30 @@ class File:
 
 
 def interrupted(r, call, *args):
-    """A call that an exception may end wherever a greenlet waits."""
+    """A call that an exception may end wherever a greenlet waits, or the main thread is."""
     seconds = r.choice((0.0001, 0.001, 0.01, 0.03))
     try:
         import gevent.monkey
     except ImportError:
         gevent = None
     if not gevent or not gevent.monkey.is_module_patched("socket"):
-        return call(*args)
+        if threading.current_thread() is not threading.main_thread():
+            return call(*args)
+        error = r.choice((TimeoutError("alarm"), OSError(11, "alarm"), Odd("alarm"), KeyboardInterrupt()))
+
+        def alarm(number, frame):
+            raise error
+        signal.signal(signal.SIGALRM, alarm)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            try:
+                return call(*args)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)  # or it would meet another request
+        except type(error):
+            if r.randrange(2):
+                raise
+            return None
     with gevent.Timeout(seconds, r.choice((False, None))):
         return call(*args)
 

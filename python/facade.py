@@ -1,0 +1,176 @@
+"""What stands for the parts of a server written in Python: for hooks (hooks.py), and
+for code that imports gunicorn (package.py)."""
+
+import os
+import re
+
+
+# The server's own affair: an application's are dropped.
+HOP_HEADERS = set("connection keep-alive proxy-authenticate proxy-authorization te trailers "
+                  "transfer-encoding upgrade server date".split())
+
+
+class Config:
+    """cfg: every setting is an attribute."""
+
+    def __init__(self, settings):
+        self.__dict__["settings"] = {name: Setting(name, value) for name, value in settings.items()}
+        self.__dict__["changed"] = {}
+
+    def __getattr__(self, name):
+        try:
+            return self.settings[name].value
+        except KeyError:
+            raise AttributeError("No configuration setting for: %s" % name)
+
+    def __setattr__(self, name, value):
+        if name in self.settings:
+            self.set(name, value)
+        else:
+            self.__dict__[name] = value
+
+    def set(self, name, value):
+        name = name.lower()
+        if name not in self.settings:
+            raise AttributeError("No configuration setting for: %s" % name)
+        self.settings[name].value = value
+        self.changed[name] = value
+
+    @property
+    def address(self):
+        return [parse_address(bind) for bind in self.bind]
+
+    @property
+    def env(self):
+        return dict(pair.split("=", 1) for pair in self.raw_env)
+
+    @property
+    def ssl_options(self):
+        return {name: self.settings[name].value for name in (
+            "keyfile", "certfile", "ssl_version", "cert_reqs", "ca_certs", "suppress_ragged_eofs",
+            "do_handshake_on_connect", "ciphers") if name in self.settings}
+
+    env_orig = property(lambda self: dict(os.environ))
+    is_ssl = property(lambda self: bool(self.certfile or self.keyfile))
+    worker_class_str = property(lambda self: self.worker_class)
+    uid = property(lambda self: self.user)
+    gid = property(lambda self: self.group)
+
+    @property
+    def proc_name(self):
+        return self.settings["proc_name"].value or self.default_proc_name
+
+
+class Setting:
+    """One of cfg.settings."""
+
+    def __init__(self, name, value):
+        self.name, self.value = name, value
+
+    def get(self):
+        return self.value
+
+    def set(self, value):
+        self.value = value
+
+
+def parse_address(bind):
+    """A bind as cfg.address and server.address have it."""
+    if bind.startswith("unix:"):
+        path = bind[5:]
+        return path[2:] if path.startswith("//") else path
+    if bind.startswith("fd://"):
+        return int(bind[5:])
+    host, _, port = bind.replace("tcp://", "", 1).rpartition(":")
+    if not port.isdigit():
+        host, port = bind, "8000"
+    return (host.strip("[]").lower() or "0.0.0.0", int(port))
+
+
+class Worker:
+    """A worker, as hooks see it, and the base of worker classes, to be derived from
+    and named."""
+
+    SIGNALS = ["SIGABRT", "SIGHUP", "SIGQUIT", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCHLD"]
+    pid, nr, alive, booted, aborted = "[booting]", 0, True, False, False
+
+    def __init__(self, age, ppid, sockets, app, timeout, cfg, log):
+        self.age, self.ppid, self.sockets, self.app = age, ppid, sockets, app
+        self.timeout, self.cfg, self.log = timeout, cfg, log
+
+    def __str__(self):
+        return "<Worker %s>" % self.pid
+
+    def notify(self):
+        pass
+
+
+def key_of(name):
+    """The key of an environ that a header has."""
+    key = name.upper().replace("-", "_")
+    return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
+
+
+class Request:
+    """req: the request as pre_request, post_request and access logs see it. Fields
+    that came more than once are one here."""
+
+    def __init__(self, environ):
+        self.method, self.uri = environ.get("REQUEST_METHOD"), environ.get("RAW_URI") or ""
+        path, _, self.fragment = self.uri.partition("#")
+        self.path = path.partition("?")[0]
+        self.query = environ.get("QUERY_STRING")
+        self.version = tuple(map(int, re.findall("[0-9]+", environ.get("SERVER_PROTOCOL") or "")))
+        self.scheme = environ.get("wsgi.url_scheme")
+        self.headers = [(name[5:].replace("_", "-"), value) for name, value in environ.items()
+                        if name.startswith("HTTP_")]
+        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if name in environ:
+                self.headers.append((name.replace("_", "-"), environ[name]))
+        self.given = len(self.headers)
+        # Filled when the body has been read.
+        self.trailers, self.body = environ.get("gunicorn.trailers", []), environ.get("wsgi.input")
+        peer = environ.get("REMOTE_ADDR", "")
+        self.peer_addr = self.remote_addr = (peer, int(environ["REMOTE_PORT"])) if "REMOTE_PORT" in environ else peer
+        self.req_number, self.must_close = environ.pop("gunicorn.req_number", 1), False
+        self.proxy_protocol_info = None
+        if "PROXY_PORT" in environ:
+            self.proxy_protocol_info = {
+                "proxy_protocol": environ["PROXY_PROTOCOL"],
+                "client_addr": peer, "client_port": int(environ["REMOTE_PORT"]),
+                "proxy_addr": environ["PROXY_ADDR"], "proxy_port": int(environ["PROXY_PORT"])}
+
+    def should_close(self):
+        return self.must_close
+
+    def force_close(self):
+        self.must_close = True
+
+    def apply(self, environ):
+        """Puts the headers that pre_request has appended into environ, and
+        returns them."""
+        added = self.headers[self.given:]
+        for name, value in added:
+            environ[key_of(name)] = value
+        return added
+
+
+class Response:
+    """resp: the response as post_request and access logs see it."""
+
+    def __init__(self, req, status, headers, sent, begun=True):
+        self.req, self.status, self.headers = req, status, headers
+        self.status_code = int(status[:3]) if status and status[:3].isdigit() else None
+        self.sent, self.headers_sent = sent, begun
+        self.response_length, self.must_close = None, req.must_close
+        for name, value in headers:
+            if name.lower() == "content-length" and value.isdigit():
+                self.response_length = int(value)
+        self.chunked = (self.response_length is None and req.version > (1, 0) and req.method != "HEAD"
+                        and (self.status_code or 0) >= 200 and self.status_code not in (204, 304))
+
+    def should_close(self):
+        return self.must_close
+
+    def force_close(self):
+        self.must_close = True
