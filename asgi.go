@@ -25,23 +25,6 @@ import (
 	"unicode/utf8"
 )
 
-// Kinds of frames that only streams have.
-const (
-	kindGone    = 32 + iota // to Python: the client has left, or has to
-	kindCredit              // to Python: the client has taken so many bytes
-	kindMessage             // both ways: a message, or from the client a piece of one
-	kindAccept              // the application wants the WebSocket
-	kindShut                // and wants it no more
-	kindTrailer             // fields after the body
-	kindBye                 // to Python: the client closes the WebSocket, after what came before this
-)
-
-// Flags that mean something else on the frames of streams.
-const (
-	flagText  = flagQuiet // of a message
-	flagCrowd = flagQuiet // of a request: Python has at least crowd others
-)
-
 const (
 	crowd       = 4         // requests from which on it is better to do several and then answer them
 	window      = 256 << 10 // bytes of a stream that one side may send ahead; asgi.py has it too
@@ -71,40 +54,136 @@ type talk struct {
 	closing *wsError // what to close with when the frame is complete
 }
 
-// Streams of a lane ----------------------------------------------------------
+// asgi is the ASGI specification, version 3.
+var asgi = gateway{
+	name:    "ASGI",
+	kind:    func(l *lane) laneKind { return &streamLane{lane: l, streams: map[uint32]*turn{}} },
+	pick:    (*python).pickStream,
+	running: func(p *python) int { return p.lanes[0].load() },
+	environ: (*worker).appendScope,
+	greet:   (*worker).greetSocket,
+	ready:   (*worker).sayListening,
 
-// received notes that Python has received the request with that number, and
-// with it all before.
-func (l *lane) received(number uint32) {
-	n := 0
-	for n < len(l.unread) && int32(l.unread[n]-number) <= 0 {
-		n++
+	early:     true,
+	octets:    true,
+	overrides: true,
+	dropsHead: true,
+	watches:   true,
+	cancels:   true,
+	answers:   true,
+	stays:     true,
+
+	// An answer may come before a body has, which with WSGI would have come first.
+	discardable: held,
+}
+
+// Lanes of ASGI --------------------------------------------------------------
+
+// streamLane carries many requests at once.
+type streamLane struct {
+	lane *lane
+	// streams are the requests by number, nil for one that is over for its client and not
+	// yet for Python.
+	streams map[uint32]*turn
+	unread  []uint32 // numbers that Python may not have received, in order
+	thirsty []*turn  // wait for room on the wire
+}
+
+// streams is the lane of an ASGI application, nil for one of WSGI.
+func (w *worker) streams() *streamLane {
+	s, _ := w.python.lanes[0].laneKind.(*streamLane)
+	return s
+}
+
+// pickStream is the one lane, unless it is blocked or has as many requests as it may.
+func (p *python) pickStream() (*lane, error) {
+	if p.idle() == 0 {
+		return nil, nil
 	}
-	if n > 0 {
-		l.unread = l.unread[:copy(l.unread, l.unread[n:])]
+	return p.lanes[0], nil
+}
+
+func (s *streamLane) load() int { return len(s.streams) }
+func (s *streamLane) room() int { return s.lane.python.idle() }
+
+// mayPass leaves out the WebSockets.
+func (s *streamLane) mayPass(talks int) int { return max(0, len(s.streams)-talks) }
+
+func (s *streamLane) flags(talks int) byte {
+	if len(s.streams)-talks >= crowd {
+		return flagCrowd
+	}
+	return 0
+}
+
+func (s *streamLane) sent(batch []*turn, now int64) {
+	if len(s.unread) == 0 {
+		s.lane.patience = now
+	}
+	for _, t := range batch {
+		s.streams[t.number] = t
+		s.unread = append(s.unread, t.number)
 	}
 }
 
-// inPython are the connections whose requests Python has, the oldest first.
-func (l *lane) inPython() (list []*turn) {
-	if l.streams == nil {
-		return slices.Clone(l.flight)
+// takeBack reads the messages: streams are known by their numbers, which are in them.
+func (s *streamLane) takeBack() (back []*turn) {
+	message := make([]byte, queueMax)
+	for {
+		n := s.lane.receiveBack(message)
+		if n == 0 {
+			s.unread = s.unread[:0]
+			return back
+		}
+		for rest := message[:n]; len(rest) >= frameHeader; {
+			f := readFrame(rest)
+			if t := s.streams[f.number]; t != nil {
+				t.lane, t.want = nil, 0
+				back = append(back, t)
+			}
+			delete(s.streams, f.number)
+			if f.kind != kindRequest {
+				break
+			}
+			rest = rest[min(frameHeader+int(f.length), len(rest)):]
+		}
+		s.lane.rest()
 	}
-	for _, number := range slices.Sorted(maps.Keys(l.streams)) {
-		if t := l.streams[number]; t != nil {
+}
+
+func (s *streamLane) settle(int64) {}
+func (s *streamLane) clear()       { clear(s.streams) }
+
+func (s *streamLane) whose(number uint32) (*turn, bool) {
+	t, ok := s.streams[number]
+	s.received(number)
+	return t, ok || int32(number-s.lane.python.number) <= 0
+}
+
+// received notes that Python has received the request with that number, and
+// with it all before.
+func (s *streamLane) received(number uint32) {
+	n := 0
+	for n < len(s.unread) && int32(s.unread[n]-number) <= 0 {
+		n++
+	}
+	if n > 0 {
+		s.unread = s.unread[:copy(s.unread, s.unread[n:])]
+	}
+}
+
+func (s *streamLane) inPython() (list []*turn) {
+	for _, number := range slices.Sorted(maps.Keys(s.streams)) {
+		if t := s.streams[number]; t != nil {
 			list = append(list, t)
 		}
 	}
 	return list
 }
 
-// eldest is the connection whose request has run for longest, nil for none.
-// WebSockets are not meant unless there is nothing else.
-func (l *lane) eldest() (eldest *turn) {
-	if l.streams == nil {
-		return l.running()
-	}
-	for _, t := range l.streams {
+// eldest is a WebSocket only when there is nothing else.
+func (s *streamLane) eldest() (eldest *turn) {
+	for _, t := range s.streams {
 		if t != nil && (eldest == nil || eldest.talk != nil && t.talk == nil ||
 			(eldest.talk == nil) == (t.talk == nil) && t.begun < eldest.begun) {
 			eldest = t
@@ -113,16 +192,23 @@ func (l *lane) eldest() (eldest *turn) {
 	return eldest
 }
 
-// blocked looks whether Python's loop still receives requests. If it does not,
-// those that wait for it are served by siblings.
-func (w *worker) blocked(l *lane) {
-	first := l.unread[0]
-	if head, ok := l.queued(); ok {
-		l.received(head - 1)
-	} else {
-		l.unread = l.unread[:0]
+func (s *streamLane) due() int64 {
+	if s.lane.stalled || len(s.unread) == 0 {
+		return 0
 	}
-	if l.patience = w.now; len(l.unread) == 0 || l.unread[0] != first || w.alone {
+	return s.lane.patience + int64(blockedAfter)
+}
+
+// stall looks whether Python's loop still receives requests. If it does not,
+// those that wait for it are served by siblings.
+func (s *streamLane) stall(w *worker) {
+	l, first := s.lane, s.unread[0]
+	if head, ok := l.queued(); ok {
+		s.received(head - 1)
+	} else {
+		s.unread = s.unread[:0]
+	}
+	if l.patience = w.now; len(s.unread) == 0 || s.unread[0] != first || w.alone {
 		return
 	}
 	l.stalled = true
@@ -130,55 +216,135 @@ func (w *worker) blocked(l *lane) {
 	w.askFor(0) // the answer ends it
 }
 
-// post has a frame written to Python at the end of this turn of the loop.
-func (w *worker) post(l *lane, f frame, payload []byte) {
-	if l.python.closed {
-		return
+func (s *streamLane) hurry(w *worker, t *turn) bool {
+	switch limit := w.cfg.requestTimeout; {
+	case limit > 0 && !t.started && w.now-t.begun >= int64(limit):
+		w.overdueStream(t)
+	case !t.conn.watched:
+		w.watch(t.conn) // an application that waits for long wants to know when its client leaves
+	case t.talk != nil && t.talk.bye != nil && w.now >= t.talk.byeBy:
+		w.answerBye(t)
+	case t.talk != nil && !t.conn.pending():
+		w.keepUp(t)
+	default:
+		return false
 	}
-	f.length = uint32(len(payload))
-	l.out = append(f.append(l.out), payload...)
+	return true
 }
 
-// roomy says whether there is room for more than what must be said.
-func (l *lane) roomy() bool { return len(l.out) < wireRoom }
+func (s *streamLane) heard(now int64) { s.lane.patience, s.lane.stalled = now, false }
+
+func (s *streamLane) demand(t *turn, n int) bool {
+	t.want += n
+	return true
+}
+
+func (s *streamLane) met(t *turn, n int)                        { t.want -= n }
+func (s *streamLane) answer(w *worker, f frame, payload []byte) { w.post(s.lane, f, payload) }
+
+func (s *streamLane) roomFor(t *turn) bool {
+	if s.lane.roomy() {
+		return true
+	}
+	if !t.thirsty {
+		t.thirsty = true
+		s.thirsty = append(s.thirsty, t)
+	}
+	return false
+}
+
+// hold tells Python what it may send, so that nothing is left on the wire, which is
+// everybody's.
+func (s *streamLane) hold(w *worker, t *turn) { w.credit(t) }
+
+func (s *streamLane) clientTook(w *worker, t *turn) {
+	w.credit(t)
+	w.pongLate(t)
+}
+
+// clientLeft tells an application, unless it does not know the request yet.
+func (s *streamLane) clientLeft(w *worker, t *turn) {
+	if t.owed != owesEnviron {
+		w.tellGone(t, 1006, "", -1)
+	}
+}
+
+func (s *streamLane) refuse(w *worker, t *turn, why *badRequest) {
+	f := s.lane.frame
+	increase(&w.slot.counters.failures, 1)
+	w.cancel(t, -1, why)
+	s.unwanted(w, f)
+}
+
+// unwanted sees the end of a stream whose client has its answer.
+func (s *streamLane) unwanted(w *worker, f frame) {
+	if f.last() {
+		s.forget(f.number)
+		w.noteRunning()
+	}
+}
+
+func (s *streamLane) over(_ *worker, t *turn) { s.forget(t.number) }
+
+func (s *streamLane) forget(number uint32) {
+	delete(s.streams, number)
+	s.lane.rest()
+}
+
+// bury leaves nothing of a stream but its number, which Python still uses: its
+// connection goes its own way.
+func (s *streamLane) bury(t *turn) {
+	s.streams[t.number] = nil
+	if s.lane.owner == t {
+		s.lane.owner = nil
+	}
+	t.lane = nil
+}
+
+// cancel answers a request in place of its application, which is told that its client has
+// left, and is cancelled after grace.
+func (w *worker) cancel(t *turn, grace time.Duration, bad *badRequest) {
+	w.tellGone(t, 1006, "", grace)
+	w.streams().bury(t)
+	w.answerFor(t, bad)
+}
+
+// post has a frame written to Python at the end of this turn of the loop.
+func (w *worker) post(l *lane, f frame, payload []byte) {
+	if !l.python.closed {
+		l.wire.post(f, payload)
+	}
+}
 
 // flushStreams writes what has been posted, and lets those go on that had to
 // wait for it.
 func (w *worker) flushStreams() {
-	l := w.python.lanes[0]
-	for l.streams != nil && len(l.out) > 0 {
-		l.flush()
-		w.watchWire(l)
-		if len(l.thirsty) == 0 || !l.roomy() {
+	s := w.streams()
+	for s != nil && len(s.lane.out) > 0 {
+		s.lane.flush()
+		w.watchWire(s.lane)
+		if len(s.thirsty) == 0 || !s.lane.roomy() {
 			return
 		}
-		thirsty := l.thirsty
-		l.thirsty = nil
+		thirsty := s.thirsty
+		s.thirsty = nil
 		for _, t := range thirsty {
 			t.thirsty = false
-			if t.lane == l {
+			if t.lane == s.lane {
 				w.feed(t)
 			}
 		}
 	}
 }
 
-// awaitRoom has c fed when the wire has room again.
-func (l *lane) awaitRoom(t *turn) {
-	if !t.thirsty {
-		t.thirsty = true
-		l.thirsty = append(l.thirsty, t)
-	}
-}
-
 // credit tells Python what its client has taken, once that is worth a frame.
 func (w *worker) credit(t *turn) {
 	l := t.lane
-	if l == nil || t.owed < window/2 || len(t.conn.out)-t.conn.outAt >= window/2 {
+	if l == nil || t.uncredited < window/2 || len(t.conn.out)-t.conn.outAt >= window/2 {
 		return
 	}
-	w.post(l, frame{number: t.number, kind: kindCredit, meta: uint32(t.owed)}, nil)
-	t.owed = 0
+	w.post(l, frame{number: t.number, kind: kindCredit, meta: uint32(t.uncredited)}, nil)
+	t.uncredited = 0
 }
 
 // tellGone tells the application that its client has left. Its task is
@@ -200,24 +366,12 @@ func (w *worker) postGone(t *turn, kind byte, code uint16, reason string, grace 
 	w.post(t.lane, frame{number: t.number, kind: kind}, b)
 }
 
-// bury leaves nothing of a stream but its number, which Python still uses: its
-// connection goes its own way.
-func (l *lane) bury(t *turn) {
-	l.streams[t.number] = nil
-	if l.owner == t {
-		l.owner = nil
-	}
-	t.lane = nil
-}
-
 // overdueStream answers in place of an application that has not begun to.
 func (w *worker) overdueStream(t *turn) {
 	w.log.errorf("Request timeout (pid:%d): %s from %s has run for %v and is cancelled", w.pid, t.line(), t.conn.peer.remoteAddr,
 		time.Duration(w.now-t.begun).Round(time.Second))
 	increase(&w.slot.counters.failures, 1)
-	w.tellGone(t, 1006, "", 0)
-	t.lane.bury(t)
-	w.answerFor(t, newBadRequest(504, "", ""))
+	w.cancel(t, 0, newBadRequest(504, "", ""))
 }
 
 // The end of the grace period ------------------------------------------------
@@ -225,7 +379,8 @@ func (w *worker) overdueStream(t *turn) {
 // partLater sets when streams that do not end by themselves are told to. On a
 // stop that is early enough for them to obey before the arbiter's patience ends.
 func (w *worker) partLater(reload bool) {
-	if w.python.lanes[0].streams == nil {
+	s := w.streams()
+	if s == nil {
 		return
 	}
 	grace := w.cfg.gracefulTimeout
@@ -234,7 +389,7 @@ func (w *worker) partLater(reload bool) {
 		w.parting = shutLimit
 	} else {
 		grace -= w.parting
-		if n := len(w.python.lanes[0].streams); n > 0 && !w.draining() {
+		if n := s.load(); n > 0 && !w.draining() {
 			w.log.infof("Waiting for %d connections to finish...", n)
 		}
 	}
@@ -274,8 +429,9 @@ func (w *worker) partAll() {
 
 // Requests -------------------------------------------------------------------
 
-// appendScope appends what asgi.py makes a scope of.
-func (w *worker) appendScope(b []byte, t *turn) []byte {
+// appendScope appends what asgi.py makes a scope of. ASGI knows no trailers of requests.
+func (w *worker) appendScope(t *turn, b []byte) []byte {
+	t.owed = owesBody
 	r, e := &t.req, &t.conn.peer
 	scheme := "http"
 	if e.https && !r.schemeGiven || r.https {
@@ -378,9 +534,6 @@ func (w *worker) greetSocket(t *turn) bool {
 
 // trailerSection ends a chunked body with fields.
 func (w *worker) trailerSection(t *turn, r *marshalReader) error {
-	if !t.started || t.talk != nil {
-		return wrongFrame("trailers without a head")
-	}
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
 	w.readFields(r, &good)
@@ -410,9 +563,6 @@ func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 
 // agree answers the handshake as the application wants it.
 func (w *worker) agree(t *turn, r *marshalReader) error {
-	if t.hello == nil || t.started {
-		return wrongFrame("a WebSocket where there is none")
-	}
 	good := r.sequence() == 2
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
 	protocol := w.readText(r, &good)
@@ -450,7 +600,7 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 		w.makeRoom(t, len(rest))
 		t.body = append(t.body, rest...)
 	}
-	t.asked, t.want = true, window
+	t.want = window
 	w.hear(t)
 	return nil
 }
@@ -475,8 +625,7 @@ func (w *worker) hear(t *turn) {
 		if t.want <= 0 || t.talk.bye != nil {
 			return
 		}
-		if !t.lane.roomy() {
-			t.lane.awaitRoom(t)
+		if !t.lane.roomFor(t) {
 			return
 		}
 		n, e, bad := t.talk.decoder.next(t.body[t.fed:])
@@ -537,23 +686,6 @@ func (w *worker) hear(t *turn) {
 	}
 }
 
-// extend adds to the frame that begins at at, if that is the last on the wire and
-// not under way: a message in a million fragments is not to be as many frames.
-func (l *lane) extend(at int, f frame, payload []byte) bool {
-	if at+frameHeader > len(l.out) {
-		return false
-	}
-	head := l.out[at:]
-	n := int(binary.LittleEndian.Uint32(head))
-	if len(head) != frameHeader+n {
-		return false
-	}
-	f.length = uint32(n + len(payload))
-	f.append(head[:0])
-	l.out = append(l.out, payload...)
-	return true
-}
-
 // hearMore reads: false when nothing is there.
 func (w *worker) hearMore(t *turn) bool {
 	if t.fed == len(t.body) && t.ownBody {
@@ -610,7 +742,6 @@ func (w *worker) control(c *conn, opcode byte, payload []byte) {
 // endTalk closes a WebSocket: the client gets the code, and is left. Python is
 // told by who knows why, or has said so itself.
 func (w *worker) endTalk(t *turn, code uint16, reason string) {
-	l := t.lane
 	if t.talk.within {
 		// Python has given all of the frame, which comes soon. The client may not
 		// have the close frame before, and is not listened to any more.
@@ -627,7 +758,7 @@ func (w *worker) endTalk(t *turn, code uint16, reason string) {
 		return
 	}
 	w.record(t, t.status, true)
-	if l.bury(t); t.conn.gone {
+	if w.streams().bury(t); t.conn.gone {
 		w.release(t.conn)
 		return
 	}
@@ -638,13 +769,10 @@ func (w *worker) endTalk(t *turn, code uint16, reason string) {
 
 // shut closes a WebSocket for the application.
 func (w *worker) shut(t *turn, r *marshalReader) error {
-	if t.talk == nil {
-		return wrongFrame("the end of a WebSocket where there is none")
-	}
 	r.sequence()
 	code, reason := r.int(), string(r.text())
 	if r.err != nil {
-		return wrongFrame("no code or reason to close a WebSocket with")
+		return wrongFrame("SHUT frame without code and reason")
 	}
 	if bye := t.talk.bye; bye != nil {
 		code, reason = int64(bye.code), ""
@@ -652,17 +780,14 @@ func (w *worker) shut(t *turn, r *marshalReader) error {
 		w.log.warningf("%s: %d is no code to close a WebSocket with; 1011 is sent", t.line(), code)
 		code = 1011
 	}
-	number, l := t.number, t.lane
+	number := t.number
 	w.endTalk(t, uint16(code), reason)
-	l.over(number, w.now)
+	w.streams().forget(number)
 	return nil
 }
 
 // beginMessage begins a message to the client.
-func (w *worker) beginMessage(t *turn) error {
-	if t.talk == nil {
-		return wrongFrame("a message where there is no WebSocket")
-	}
+func (w *worker) beginMessage(t *turn, _ *marshalReader) error {
 	f, opcode := t.lane.frame, byte(opBinary)
 	if f.flags&flagText != 0 {
 		opcode = opText

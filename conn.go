@@ -143,47 +143,55 @@ type output struct {
 	rest    []byte // comes after the file
 }
 
+// owed is what Python is still to be given of a request, on its demand.
+type owed uint8
+
+const (
+	owesNothing owed = iota // the message had all of it, or it has been given since
+	owesEnviron             // the environ, which was too long for a message, and then the body
+	owesBody                // the body
+	owesTrailer             // the body, and then the trailer, which had not come when the environ was made
+	toldBroken              // nothing: Python knows that the body will never be complete
+)
+
 // turn is one request and its response.
 type turn struct {
-	conn     *conn
-	state    turnState
-	shed     []byte // the buffer that the head's slices are in, when that is no longer in
-	head     int    // length of the parsed head
-	next     int    // where in in the next request begins
-	req      request
-	body     []byte // bytes not yet given to Python are body[fed:]
-	fed      int
-	ownBody  bool     // body is a buffer of its own, not a part of in
-	bodyLeft int64    // to be read from the client
-	spooled  *spooled // comes before body; nil for nothing
-	upload   passage
-	decoder  *chunkedDecoder
-	trailer  []field      // of a body that has been read to its end
-	trailed  bool         // Python has the trailer
-	asked    bool         // Python waits for body
-	want     int          // this many bytes at most
-	broken   *badRequest  // why the body will never be complete
-	told     bool         // Python knows
-	thirsty  bool         // it waits for room on the wire
-	indirect bool         // Python asks for the environ first
-	taken    bool         // the application has the socket
-	hello    *wsHandshake // the request asks for a WebSocket, and has no answer yet
-	talk     *talk        // it is one
-	owed     int          // bytes of the response for which Python has no credit yet
-	lane     *lane        // that has the request
-	number   uint32       // of the request there
-	message  uint32       // number of the first in the message that it came in
-	since    int64        // when it began to wait for one
-	begun    int64        // when it was given to the lane
-	started  bool         // the response's head is made
-	refused  bool         // what the application still says goes nowhere
-	dropped  bool         // and was too much for a client, which has its whole response
-	framing  framing
-	status   []byte
-	meta     []byte // of the response, for the access log, when it came in several frames
-	sent     int64  // bytes of body from the application
-	burst    int    // bytes that went into the spool since others had their turn
-	junk     int    // bytes thrown away
+	conn       *conn
+	state      turnState
+	shed       []byte // the buffer that the head's slices are in, when that is no longer in
+	head       int    // length of the parsed head
+	next       int    // where in in the next request begins
+	req        request
+	body       []byte // bytes not yet given to Python are body[fed:]
+	fed        int
+	ownBody    bool     // body is a buffer of its own, not a part of in
+	bodyLeft   int64    // to be read from the client
+	spooled    *spooled // comes before body; nil for nothing
+	upload     passage
+	decoder    *chunkedDecoder
+	trailer    []field      // of a body that has been read to its end
+	want       int          // bytes for which Python waits, 0 for none
+	owed       owed         // what Python is still to be given
+	broken     *badRequest  // why the body will never be complete
+	thirsty    bool         // listed as waiting for room on the wire
+	taken      bool         // the application has the socket
+	hello      *wsHandshake // the request asks for a WebSocket, and has no answer yet
+	talk       *talk        // it is one
+	uncredited int          // bytes of the response for which Python has no credit yet
+	lane       *lane        // that has the request
+	number     uint32       // of the request there
+	message    uint32       // number of the first in the message that it came in
+	since      int64        // when it began to wait for one
+	begun      int64        // when it was given to the lane
+	started    bool         // the response's head is made
+	refused    bool         // what the application still says goes nowhere
+	dropped    bool         // and was too much for a client, which has its whole response
+	framing    framing
+	status     []byte
+	meta       []byte // of the response, for the access log, when it came in several frames
+	sent       int64  // bytes of body from the application
+	burst      int    // bytes that went into the spool since others had their turn
+	junk       int    // bytes thrown away
 }
 
 // passage is how a body passes in one direction, as far as it is the client's
@@ -260,7 +268,7 @@ func (c *conn) ready(w *worker, _ int, events uint32) {
 	case c.state == handshaking:
 		w.greet(c, events)
 	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && !c.reading(),
-		events&unix.EPOLLRDHUP != 0 && w.asgi && c.awaitsHead() && (c.secure != nil || ended(c.fd)):
+		events&unix.EPOLLRDHUP != 0 && w.python.gateway.watches && c.awaitsHead() && (c.secure != nil || ended(c.fd)):
 		w.lost(c)
 	default:
 		if events&unix.EPOLLOUT != 0 && c.pending() {
@@ -328,8 +336,8 @@ func (w *worker) advanceTurn(t *turn) bool {
 		case w.readBody(t):
 			return true
 		case t.state != readingBody:
-		case w.asgi:
-			w.enqueue(t) // it may answer before it has seen all of the body
+		case w.python.gateway.early:
+			w.enqueue(t)
 		default:
 			w.lag(t.conn)
 		}
@@ -517,7 +525,7 @@ func (w *worker) parse(c *conn) bool {
 		w.refuse(c, badBodyLimit(limit))
 		return false
 	}
-	if w.asgi && c.turn.req.upgrades && !w.greetSocket(c.turn) {
+	if g := w.python.gateway; g.greet != nil && c.turn.req.upgrades && !g.greet(w, c.turn) {
 		return false
 	}
 	rest := c.in[n:]
@@ -573,6 +581,18 @@ func (w *worker) readBody(t *turn) bool {
 	}
 	t.bodyLeft -= int64(n)
 	return true
+}
+
+// readAhead reads a body up to the limit, so that the application finds it here, and not
+// before there is much room: the rest has to be moved to make it.
+func (w *worker) readAhead(t *turn) {
+	for room := w.holdable() / 2; len(t.body)-t.fed < room && t.broken == nil && t.incomplete(); {
+		room = w.holdable()
+		if !w.readBody(t) {
+			return
+		}
+	}
+	t.upload.pause(w.now)
 }
 
 // makeRoom sees to it that c.body is a buffer with room for n bytes more.
@@ -781,9 +801,8 @@ func (w *worker) drain(c *conn) {
 	if !c.pending() {
 		c.reply.pause(w.now)
 	}
-	if w.asgi && c.turn != nil {
-		w.credit(c.turn)
-		w.pongLate(c.turn)
+	if l := c.lane(); l != nil {
+		l.clientTook(w, c.turn)
 	}
 	w.resume(c)
 	if t := c.turn; t != nil && t.state == draining {
@@ -878,7 +897,7 @@ func (t *turn) incomplete() bool { return t.bodyLeft > 0 || t.decoder != nil }
 // that the connection can go on. Never is it taken for the next request.
 func (w *worker) discard(t *turn) {
 	for t.incomplete() {
-		if t.junk > w.discardable() {
+		if t.junk > w.python.gateway.discardable {
 			w.leave(t.conn)
 			return
 		}
@@ -970,8 +989,8 @@ func (w *worker) orphan(t *turn) {
 	if t.lane == l {
 		w.feed(t)
 	}
-	if w.asgi && t.lane == l && !t.indirect {
-		w.tellGone(t, 1006, "", -1)
+	if t.lane == l {
+		l.clientLeft(w, t)
 	}
 }
 

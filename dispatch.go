@@ -51,7 +51,7 @@ func (w *worker) arm() {
 	want := p.ready && !p.closed && !p.eof && (!w.stopping() || w.draining()) &&
 		!p.stuck() && len(w.waiting) < depthMax &&
 		(!w.full() || w.slowest() != nil) && w.paused <= w.now &&
-		(w.alone || p.idle() > 0 || !w.asgi && p.pace < int64(moment)/4)
+		(w.alone || p.idle() > 0 || !p.gateway.stays && p.pace < int64(moment)/4)
 	if want == w.armed {
 		return
 	}
@@ -193,7 +193,7 @@ func (w *worker) accept(fd int, _ uint32) {
 				w.makeWay()
 			}
 			w.admit(l, nfd, &sa)
-			if w.asgi && !w.alone {
+			if w.python.gateway.stays && !w.alone {
 				w.stepBack(fd)
 				return
 			}
@@ -407,7 +407,7 @@ func (w *worker) next() int {
 // hasLeft looks whether the client of a waiting request is still there, where that costs
 // less than the request does, and lets go of one that is not.
 func (w *worker) hasLeft(t *turn) bool {
-	if w.asgi || w.python.pace < int64(brief) || !w.departed(t) {
+	if w.python.pace < int64(brief) || !w.departed(t) {
 		return false
 	}
 	w.overload.leftAt = w.now
@@ -491,9 +491,9 @@ func (w *worker) servedAll() bool {
 // lane; false when there is no room.
 func (w *worker) write(l *lane, i int) bool {
 	t := w.waiting[i]
-	message, body := w.message(w.fbuf[:0], t)
+	message, body := w.message(l, w.fbuf[:0], t)
 	w.batch = append(w.batch[:0], t)
-	if l.streams != nil || w.python.brief() && w.python.batches {
+	if l.room() > 1 {
 		message, body = w.gather(l, message, body, w.waiting[i+1:])
 	}
 	if ok, err := l.send(w.batch, message, body, w.now); !ok {
@@ -523,20 +523,17 @@ const batchMax = 16 << 10
 // there is room: to be received one by one would cost each a system call on
 // either side, and a loop that is busy receives neither.
 func (w *worker) gather(l *lane, message, body []byte, behind []*turn) ([]byte, []byte) {
-	most := w.python.idle()
-	if l.streams == nil {
-		most = w.python.depth() - len(l.flight)
-	}
+	most := l.room()
 	if w.maxServed > 0 && !w.stopping() {
 		most = min(most, w.maxServed-w.dispatched)
 	}
 	for _, t := range behind {
-		if len(w.batch) >= most || len(message)+len(body) >= batchMax || w.batch[len(w.batch)-1].indirect ||
+		if len(w.batch) >= most || len(message)+len(body) >= batchMax || w.batch[len(w.batch)-1].owed == owesEnviron ||
 			!t.waits() || !w.roomForFiles() {
 			break
 		}
 		at := len(message) + len(body)
-		longer, rest := w.message(append(message, body...), t)
+		longer, rest := w.message(l, append(message, body...), t)
 		if len(longer)+len(rest) > queueMax {
 			t.fed = 0
 			return longer[:at], nil
@@ -575,7 +572,7 @@ func (w *worker) roomForFile() bool {
 	}
 	n := w.held() + laneDescriptors
 	for _, l := range w.python.busy {
-		n += len(l.flight) + max(0, len(l.streams)-w.talks)
+		n += l.mayPass(w.talks)
 	}
 	return n < w.descriptors || w.makeWay()
 }
@@ -587,27 +584,28 @@ func (w *worker) roomForFiles() bool {
 
 // message appends the frame for the queue: the environ and, if there is room for
 // it as a whole, the body, which stays where it is.
-func (w *worker) message(b []byte, t *turn) (longer, body []byte) {
+func (w *worker) message(l *lane, b []byte, t *turn) (longer, body []byte) {
 	p := w.python
 	if p.number++; p.number == 0 {
 		p.number++
 	}
-	t.number = p.number
+	t.number, t.owed = p.number, owesBody
 	at := len(b)
 	b, alike := w.halves(t, append(b, make([]byte, frameHeader)...))
 	n := len(b) - at
 	f := frame{number: t.number, kind: kindRequest, meta: uint32(n - frameHeader)}
 	rest := t.body[t.fed:]
 	complete := !t.incomplete() && t.spooled == nil
-	t.indirect = n > queueMax
 	switch {
-	case t.indirect:
+	case n > queueMax:
+		t.owed = owesEnviron
 		f.kind, f.length, f.meta = kindIndirect, f.meta, 0
 		b = b[:at+frameHeader]
 		if !complete || len(rest) > 0 {
 			f.flags = flagMore
 		}
 	case complete && n+len(rest) <= queueMax:
+		t.owed = owesNothing
 		body = rest
 		t.fed += len(body)
 		f.length = f.meta + uint32(len(body))
@@ -615,11 +613,9 @@ func (w *worker) message(b []byte, t *turn) (longer, body []byte) {
 		f.flags = flagMore
 		f.length = f.meta
 	}
-	if w.asgi && len(p.lanes[0].streams)-w.talks >= crowd {
-		f.flags |= flagCrowd
-	}
+	f.flags |= l.flags(w.talks)
 	f.append(b[:at])
-	if !t.indirect {
+	if f.kind == kindRequest {
 		binary.LittleEndian.PutUint16(b[at+frameHeader-2:], uint16(alike))
 	}
 	w.fbuf = b[:0]
@@ -632,8 +628,8 @@ func (w *worker) message(b []byte, t *turn) (longer, body []byte) {
 // third of the time that it takes to make one. Where that is unlikely it is one
 // dict, and alike is 0.
 func (w *worker) halves(t *turn, b []byte) (out []byte, alike int) {
-	if w.asgi || t.req.chunked || w.cfg.counted {
-		return w.environ(t, b), 0
+	if g := w.python.gateway; !g.halves || t.req.chunked || w.cfg.counted {
+		return g.environ(w, t, b), 0
 	}
 	at := len(b)
 	b, length := t.req.appendCommon(append(b, marshalDict), &t.conn.peer, w.scriptName)
@@ -650,17 +646,16 @@ func (w *worker) halves(t *turn, b []byte) (out []byte, alike int) {
 }
 
 func (w *worker) environ(t *turn, b []byte) []byte {
-	if w.asgi {
-		t.trailed = true // ASGI knows no trailers of requests
-		return w.appendScope(b, t)
-	}
+	t.owed = owesBody
 	b = append(b, marshalDict)
 	b = t.req.appendEnviron(b, &t.conn.peer, w.scriptName)
 	if t.req.chunked {
 		// The application reads it in this list, which is filled when the body
 		// has ended.
 		b = appendTrailer(appendMarshalText(b, "gunicorn.trailers"), t.trailer)
-		t.trailed = t.decoder == nil
+		if t.decoder != nil {
+			t.owed = owesTrailer
+		}
 	}
 	if w.cfg.counted {
 		b = appendMarshalInt(appendMarshalText(b, "gunicorn.req_number"), int64(t.conn.served)+1)

@@ -82,7 +82,7 @@ func newPlainWorker(t testing.TB) *plainWorker {
 	w := &worker{
 		cfg: defaults(), log: newErrorLog(sink{fd: int(devNull().Fd())}, "info"), slot: &slot{}, alone: true,
 		wake: -1, acceptor: acceptor{giveFD: -1, takeFD: nothing(), descriptors: 1000}, scratch: scratch{rbuf: readBuf[:], wbuf: wireBuf},
-		python: &python{fate: -1, trace: -1, most: 1, ready: true},
+		python: &python{gateway: &wsgi, fate: -1, trace: -1, most: 1, ready: true},
 	}
 	words := make([]atomic.Uint32, 3)
 	w.python.giveUp, w.python.begun, w.python.halts = words[:1], words[1:2], words[2:]
@@ -124,7 +124,7 @@ func (p *plainWorker) close() {
 	if l.passed >= 0 {
 		unix.Close(l.passed)
 	}
-	fds := []int{p.ep, l.queue, l.back, l.wire, p.far}
+	fds := []int{p.ep, l.queue, l.back, l.fd, p.far}
 	if p.pipe > 0 {
 		fds = append(fds, l.pipe, p.pipe)
 	}
@@ -134,6 +134,14 @@ func (p *plainWorker) close() {
 	for _, fd := range fds {
 		unix.Close(fd)
 	}
+}
+
+// serveASGI makes its one lane that of an ASGI application, and returns the lane's streams.
+func (w *plainWorker) serveASGI() map[uint32]*turn {
+	p := w.python
+	p.gateway = &asgi
+	p.lanes[0].laneKind = asgi.kind(p.lanes[0])
+	return w.streams().streams
 }
 
 // run goes on until nothing happens any more.
@@ -732,7 +740,7 @@ func TestReleasedUnderCaller(t *testing.T) {
 			defer unix.Close(fd)
 			p.conn.turn.fed = len(p.conn.turn.body) // all that is there has been given
 			p.say(blockFrame(1, kindRead, 0, "\x01\x00\x00\x00"), -1)
-			if !p.conn.turn.asked {
+			if p.conn.turn.want == 0 {
 				t.Fatal("the demand for more was answered")
 			}
 			_ = unix.Sendmsg(p.far, said, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
@@ -780,8 +788,8 @@ func TestWrongFrames(t *testing.T) {
 				if list, whole := statuses(t, p.got, nil); whole != c.whole || len(list) != min(c.status, 1) || len(list) == 1 && list[0] != c.status {
 					t.Errorf("answers %v, whole %v: %q", list, whole, cut(string(p.got)))
 				}
-				if l := p.python.lanes[0]; p.python.closed || len(l.flight) > 0 || len(l.in) > l.at {
-					t.Fatalf("given up %v, %d requests are left", p.python.closed, len(l.flight))
+				if l := p.python.lanes[0]; p.python.closed || l.load() > 0 || len(l.in) > l.at {
+					t.Fatalf("given up %v, %d requests are left", p.python.closed, l.load())
 				}
 				near, far, err := socketpair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK)
 				if err != nil {
@@ -807,11 +815,11 @@ func TestDescriptors(t *testing.T) {
 	for _, room := range []int{1, 7, 50, wireRoom} {
 		p := newPlainWorker(t)
 		l := p.python.lanes[0]
-		l.streams = map[uint32]*turn{}
-		p.asgi, p.python.most = true, 10
+		p.python.most = 10
+		streams := p.serveASGI()
 		p.python.number = 6
 		for n := range uint32(7) {
-			l.streams[n] = nil
+			streams[n] = nil
 		}
 		p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n"), false)
 		files := map[uint32]int{}

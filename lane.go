@@ -1,10 +1,8 @@
 package main
 
-// A lane joins a worker to one thread of its Python. Requests wait for that
-// thread as messages in a socket, the queue; what belongs to the request that
-// runs, its response and the rest of its body, goes over another, the wire.
-// Python may make a pipe and pass its end for reading: from then on its frames
-// come there, which takes less time, and over the wire only what is long.
+// A lane joins a worker to one thread of its Python. Requests wait for that thread as
+// messages in a socket, the queue; what belongs to the requests that run, their responses
+// and the rest of their bodies, goes over the wire (wire.go).
 //
 // The queue is a SOCK_SEQPACKET pair of which the worker keeps both ends.
 // Whoever receives a message owns it, by the kernel's word: a request that
@@ -16,8 +14,13 @@ package main
 // request ends at most that request: a frame that it may not have now, or with
 // marshal that nobody understands, is a wrongFrame, and one that comes after the
 // end of its request is ignored. Only bytes that are no frame, or one for a number
-// that has never been, mean that this Python is out of step: nothing that it says
-// after that reaches anybody.
+// that has never been, are a protocolError: nothing that this Python says after that
+// reaches anybody.
+//
+// There are two kinds of lane. A WSGI lane runs one request after another, and others
+// wait in its queue (queueLane, here); the one lane of an ASGI application carries all
+// requests at once (streamLane, asgi.go). What else WSGI and ASGI do differently is in
+// their gateways.
 //
 // The first lane comes with the process and belongs to its main thread. In sync
 // that one runs the requests. With threads or greenlets it runs none: it opens
@@ -25,8 +28,6 @@ package main
 
 import (
 	"embed"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -44,48 +45,6 @@ import (
 //go:embed python/*.py
 var pythonFiles embed.FS
 
-// The frame header: length of the payload, request number, bytes of marshal at
-// the front of the payload, kind, flags, two bytes of nothing; in a request,
-// how much of its marshal is what the next one will probably begin with, too.
-const frameHeader = 16
-
-const (
-	kindRequest  = 1 + iota // environ, body
-	kindIndirect            // the environ is too long for a message: it is asked for
-	kindBody                // an answer to kindRead
-	kindOpen                // a lane, its number; the descriptors come along
-	kindAsk                 // whether the main thread runs: it answers at once
-	kindLent                // an answer to kindSocket; a descriptor comes along
-)
-
-const (
-	kindReady    = 8 + iota // the application is loaded
-	kindResponse            // status and headers, body
-	kindBlock               // more body
-	kindFile                // status and headers, offset, length; a descriptor comes along
-	kindFailed              // no more will come; the traceback is logged
-	kindRead                // wants so many bytes of body
-	kindHints               // headers of a 103
-	kindWatch               // files that the application consists of, for reload
-	kindRetire              // a worker hook's wish that this worker leave
-	kindFields              // headers that a hook has added to the request, for the access log
-	kindHere                // the answer to kindAsk
-	kindSocket              // wants the client's socket
-	kindPipe                // will speak there from now on; a descriptor comes along
-	kindLeft                // has left this request and those behind it in its message
-)
-
-const (
-	flagLast   = 1 << iota // of this body
-	flagMore               // of the body is to be asked for
-	flagBroken             // the body will never be complete
-	flagQuiet              // the application wants the connection closed, and no error
-	flagClose              // no keep-alive after this response
-	flagStacks             // write every thread's stack before the answer
-	flagTaken              // the client's socket is the application's now
-	flagPumped             // and is not itself what comes along
-)
-
 const (
 	queueMax = 1 << 17   // bytes of the longest message in a queue: 64 KB of body fit, with their head
 	depthMax = 32        // requests in a queue and running
@@ -94,10 +53,6 @@ const (
 	metaMax  = 4 << 20   // bytes of status and headers: far above any client's limit
 )
 
-// flagApart is of responses and blocks in a pipe: the body comes over the wire,
-// whose buffers are better at it.
-const flagApart = flagMore
-
 // moment is how long a request may keep others waiting in a worker before they
 // are served elsewhere, and how much work is written ahead.
 const moment = 2 * time.Millisecond
@@ -105,14 +60,6 @@ const moment = 2 * time.Millisecond
 // brief calls are all run by one thread, one after another: several would spend
 // their time on handing the interpreter's lock to each other.
 const brief = moment / 16
-
-// errOutOfStep ends a Python, with all that it runs.
-var errOutOfStep = errors.New("out of step")
-
-// wrongFrame ends one request: the reason is for the log.
-type wrongFrame string
-
-func (e wrongFrame) Error() string { return string(e) }
 
 // python is the process in which the application runs.
 type python struct {
@@ -126,6 +73,7 @@ type python struct {
 	// before it reads halts: the first of those that it must leave.
 	giveUp, begun, halts []atomic.Uint32
 
+	gateway *gateway
 	lanes   []*lane // the first is the main thread's
 	threads bool    // which runs no requests, but opens the other lanes
 	batches bool    // it takes messages of several requests
@@ -133,9 +81,9 @@ type python struct {
 	busy    []*lane // those with requests in flight
 
 	ready  bool
-	eof    bool // it has closed a wire
+	eof    bool // it has closed the wire of a lane
 	closed bool // given up: nothing more is sent or believed
-	broken bool // out of step: dispatch gives it up
+	broken bool // after a protocol error: dispatch gives it up
 	ended  bool // it has been told that no request will come
 	traced int  // bytes of trace that are logged
 
@@ -149,66 +97,88 @@ type python struct {
 	pace   int64  // how long calls take of late: nanoseconds, smoothed
 }
 
-// lane is one thread of it.
+// lane is one thread of Python.
 type lane struct {
+	wire
+	laneKind
 	python *python
 	index  int
-	queue  int // the worker's end
-	back   int // Python's end, kept to take back what has not begun
-	wire   int
-	pipe   int    // where Python's frames come, -1 for over the wire
-	lost   bool   // its thread has run into a limit and serves nobody any more
-	events uint32 // that the wire is watched for
+	queue  int  // the worker's end
+	back   int  // Python's end, kept to take back what has not begun
+	lost   bool // its thread has run into a limit and serves nobody any more
 
-	flight []*turn // written and not answered, oldest first
-	// streams takes the place of flight where one lane carries many requests
-	// (asgi.go): by their numbers, nil for one that is over for its client and
-	// not yet for Python.
-	streams map[uint32]*turn
-	unread  []uint32 // those that Python may not have received, in order
-	thirsty []*turn  // those that wait for room on the wire
-	begun   int64    // when the oldest of them began
-	// patience is when the oldest began, or was last seen not to have.
-	patience int64
-	stalled  bool    // it has run for more than a moment
-	halted   int64   // when its word of halts was written, 0 when there is nothing to wait for
+	begun    int64   // when the oldest request began
+	patience int64   // when the oldest request began, or was last seen not to have begun
+	stalled  bool    // the oldest request has run for more than a moment
 	client   passage // how long the running request has waited for its client
 	choked   *turn   // its client is slow: the wire is not read until it has taken enough
-
-	in       []byte // off the wire: in[at:] is not yet handled
-	at       int
-	frame    frame // whose body is coming
-	owner    *turn // and whose that is; nil for nobody's
-	bodyLeft int
-	skip     int // bytes of marshal before that, which is too long to be read
-	need     int // bytes that the next frame's head and marshal lack
-	taken    int // how often something was, off the wire beside a pipe
-	passed   int // a descriptor whose frame is still to come, -1 for none
-	file     int // and the running frame's
-	out      []byte
+	owner    *turn   // of the frame at hand; nil for nobody
 }
 
-// frame is one header.
-type frame struct {
-	length, number, meta uint32
-	kind, flags          byte
+// laneKind is what the two kinds of lane do differently.
+type laneKind interface {
+	load() int                // requests in the queue and running
+	room() int                // requests that one message may bring
+	mayPass(talks int) int    // requests that may be answered with a file
+	flags(talks int) byte     // of the next request's frame
+	sent(b []*turn, at int64) // these requests are in the queue
+	takeBack() []*turn        // those that Python has not begun, oldest first
+	settle(now int64)         // waits until Python cannot begin another, where that takes time
+	clear()                   // forgets all requests
+
+	whose(number uint32) (t *turn, ok bool) // the request that a frame is about: nil if it is over, false if there has been none
+	inPython() []*turn                      // requests that Python has, oldest first
+	eldest() *turn                          // the request that has run for longest, nil for none
+
+	due() int64                    // when to call stall, 0 for never
+	stall(w *worker)               // whoever waits for this lane should not
+	hurry(w *worker, t *turn) bool // enforces the limits in time of a request, once a second; false if there was nothing to do
+
+	heard(now int64)                            // Python has said something
+	demand(t *turn, n int) bool                 // Python asks for n bytes; false if it may not
+	met(t *turn, n int)                         // Python is given n of them
+	answer(w *worker, f frame, payload []byte)  // sends Python a frame
+	roomFor(t *turn) bool                       // the wire has room for more of the request; if not, feed is called when it has
+	hold(w *worker, t *turn)                    // keeps a slow client's response from filling the memory
+	clientTook(w *worker, t *turn)              // the client has taken some of the response
+	clientLeft(w *worker, t *turn)              // tells the application, if it can be told
+	refuse(w *worker, t *turn, why *badRequest) // ends a request in place of Python, which goes on with it
+	unwanted(w *worker, f frame)                // handles a frame of a request that is over
+	over(w *worker, t *turn)                    // the response is complete
 }
 
-func (f frame) append(b []byte) []byte {
-	b = binary.LittleEndian.AppendUint32(b, f.length)
-	b = binary.LittleEndian.AppendUint32(b, f.number)
-	b = binary.LittleEndian.AppendUint32(b, f.meta)
-	return append(b, f.kind, f.flags, 0, 0)
+// gateway is what the interfaces between a server and its application, WSGI and ASGI, do
+// differently.
+type gateway struct {
+	name    string
+	kind    func(l *lane) laneKind              // of its lanes
+	pick    func(p *python) (*lane, error)      // for the next request; nil for none
+	running func(p *python) int                 // requests that run
+	environ func(*worker, *turn, []byte) []byte // appends what the application is told of a request
+	greet   func(*worker, *turn) bool           // looks at a request for another protocol; nil if the application does
+	ready   func(*worker)                       // says that the application is loaded; nil for no word
+
+	early       bool // a request runs before its body has come
+	halves      bool // the environ has a part that the client's next request will have, too
+	octets      bool // names and values of headers may be bytes
+	overrides   bool // the application's Server, Date and "Connection: close" count
+	dropsHead   bool // applications send a body in answer to HEAD and have the server drop it
+	watches     bool // the application is told at once when its client leaves
+	cancels     bool // one request can be ended without the others, and has its own limit in time
+	answers     bool // the main thread answers questions while requests run
+	stays       bool // a connection may stay for hours, and with it all of its work
+	discardable int  // bytes of a body that may be thrown away for the connection's sake
 }
 
-func readFrame(b []byte) frame {
-	return frame{
-		length: binary.LittleEndian.Uint32(b),
-		number: binary.LittleEndian.Uint32(b[4:]),
-		meta:   binary.LittleEndian.Uint32(b[8:]),
-		kind:   b[12],
-		flags:  b[13],
-	}
+// wsgi is PEP 3333.
+var wsgi = gateway{
+	name:        "WSGI",
+	kind:        func(l *lane) laneKind { return &queueLane{lane: l} },
+	pick:        (*python).pickQueue,
+	running:     func(p *python) int { return len(p.busy) },
+	environ:     (*worker).environ,
+	halves:      true,
+	discardable: discardMax,
 }
 
 // bootstrap runs the bridge on descriptor 3: a length in four bytes, an index as
@@ -282,12 +252,13 @@ func openPython(c *config, bridge *os.File, env []string, fork int) (p *python, 
 	family := c.family()
 	p = &python{fate: -1, threads: family != familySync && family != familyASGI, most: c.concurrency()}
 	p.batches = family != familyGevent && family != familyEventlet // lanes that are greenlets share a buffer
+	p.gateway = &wsgi
+	if family == familyASGI {
+		p.gateway = &asgi
+	}
 	first, far, err := p.newLane()
 	if err != nil {
 		return nil, err
-	}
-	if family == familyASGI {
-		first.streams = map[uint32]*turn{}
 	}
 	defer unix.Close(far)
 	if p.trace, err = memfd("trace", nil); err != nil {
@@ -325,11 +296,12 @@ func openPython(c *config, bridge *os.File, env []string, fork int) (p *python, 
 // newLane makes a lane's sockets; Python's end of the wire is the caller's to
 // pass on and to close.
 func (p *python) newLane() (l *lane, far int, err error) {
-	l = &lane{python: p, index: len(p.lanes), pipe: -1, passed: -1, file: -1}
+	l = &lane{python: p, index: len(p.lanes), wire: wire{pipe: -1, passed: -1, file: -1}}
+	l.laneKind = p.gateway.kind(l)
 	if l.queue, l.back, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return nil, -1, err
 	}
-	if l.wire, far, err = socketpair(unix.SOCK_STREAM); err != nil {
+	if l.fd, far, err = socketpair(unix.SOCK_STREAM); err != nil {
 		unix.Close(l.queue)
 		unix.Close(l.back)
 		return nil, -1, err
@@ -338,7 +310,7 @@ func (p *python) newLane() (l *lane, far int, err error) {
 	// fewer requests are written ahead.
 	_ = unix.SetsockoptInt(l.queue, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
 	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
-	if err = unix.SetNonblock(l.wire, true); err != nil {
+	if err = unix.SetNonblock(l.fd, true); err != nil {
 		return nil, -1, os.NewSyscallError("fcntl", err)
 	}
 	p.lanes = append(p.lanes, l)
@@ -357,7 +329,7 @@ func (p *python) openLane() (*lane, error) {
 	unix.Close(far)
 	if err != nil {
 		p.lanes = p.lanes[:l.index]
-		for _, fd := range []int{l.queue, l.back, l.wire} {
+		for _, fd := range []int{l.queue, l.back, l.fd} {
 			unix.Close(fd)
 		}
 		return nil, os.NewSyscallError("sendmsg", err)
@@ -365,32 +337,30 @@ func (p *python) openLane() (*lane, error) {
 	return l, nil
 }
 
-// pick returns the lane for the next request, nil for none: one that is idle, or
-// one more, or one that will soon be idle.
+// pick returns the lane for the next request, nil for none.
 func (p *python) pick() (*lane, error) {
 	if !p.ready || p.closed || p.eof {
 		return nil, nil
 	}
-	if l := p.lanes[0]; l.streams != nil {
-		if l.stalled || p.idle() == 0 {
-			return nil, nil
-		}
-		return l, nil
-	}
+	return p.gateway.pick(p)
+}
+
+// pickQueue is a lane that is idle, or one more, or one that will soon be idle.
+func (p *python) pickQueue() (*lane, error) {
 	depth := p.depth()
 	if p.brief() {
 		for _, l := range p.busy {
 			if l.stalled {
 				continue
 			}
-			if len(l.flight) < depth {
+			if l.load() < depth {
 				return l, nil
 			}
 			return nil, nil
 		}
 	}
 	for _, l := range p.serving() {
-		if len(l.flight) == 0 && !l.lost {
+		if l.load() == 0 && !l.lost {
 			return l, nil
 		}
 	}
@@ -399,7 +369,7 @@ func (p *python) pick() (*lane, error) {
 	}
 	var shortest *lane
 	for _, l := range p.busy {
-		if !l.stalled && len(l.flight) < depth && (shortest == nil || len(l.flight) < len(shortest.flight)) {
+		if !l.stalled && l.load() < depth && (shortest == nil || l.load() < shortest.load()) {
 			shortest = l
 		}
 	}
@@ -424,9 +394,9 @@ func (p *python) oldest() (oldest *lane) {
 	return oldest
 }
 
-// idle is how many lanes run nothing, those included that are not yet open.
+// idle is how many requests more could run, each in a lane that may not be open yet.
 func (p *python) idle() int {
-	if p.lanes[0].stalled && p.lanes[0].streams != nil {
+	if p.lanes[0].stalled {
 		return 0
 	}
 	return p.most - p.running()
@@ -434,12 +404,7 @@ func (p *python) idle() int {
 
 // running is how many requests run, or are about to where they cannot be told
 // apart.
-func (p *python) running() int {
-	if l := p.lanes[0]; l.streams != nil {
-		return len(l.streams)
-	}
-	return len(p.busy)
-}
+func (p *python) running() int { return p.gateway.running(p) }
 
 // stuck says whether every lane there may be runs a request that takes longer
 // than a moment.
@@ -475,60 +440,21 @@ func (p *python) depth() int {
 	return max(1, min(depthMax, int(int64(moment)/p.pace)))
 }
 
-// due is when a lane has to be looked at, 0 for never: its oldest request has
-// run for a moment then, or the first that waits has waited for too long.
-func (l *lane) due() int64 {
-	switch {
-	case l.halted != 0:
-		return l.halted + int64(settled)
-	case l.stalled:
-		return 0
-	case l.streams == nil:
-		return l.patience + int64(moment)
-	case len(l.unread) > 0:
-		return l.patience + int64(blockedAfter)
-	}
-	return 0
-}
-
 // send writes one message, of two parts, into the queue: false when it has no
-// room now. It has one request, or several streams'.
+// room now. It has one request, or several.
 func (l *lane) send(batch []*turn, message, body []byte, now int64) (bool, error) {
 	switch errno := rawSend(l.queue, message, body); {
-	case errno == unix.EAGAIN && len(l.flight)+len(l.unread) > 0:
+	case errno == unix.EAGAIN && l.load() > 0:
 		return false, nil
 	case errno != 0:
 		return false, os.NewSyscallError("sendmsg", errno)
 	}
-	if l.empty() {
+	if l.load() == 0 {
 		l.begun, l.patience, l.client = now, now, passage{}
 		l.python.busy = append(l.python.busy, l)
 	}
-	if l.streams == nil {
-		for _, t := range batch {
-			t.message = batch[0].number
-		}
-		l.flight = append(l.flight, batch...)
-		return true, nil
-	}
-	if len(l.unread) == 0 {
-		l.patience = now
-	}
-	for _, t := range batch {
-		l.streams[t.number] = t
-		l.unread = append(l.unread, t.number)
-	}
+	l.sent(batch, now)
 	return true, nil
-}
-
-// empty says whether no request is there.
-func (l *lane) empty() bool { return len(l.flight)+len(l.streams) == 0 }
-
-// headBegun says whether Python has received the oldest request: then it is no
-// longer the first message of the queue.
-func (l *lane) headBegun() bool {
-	number, ok := l.queued()
-	return !ok || number != l.flight[0].number
 }
 
 // queued is the number of the queue's first message.
@@ -539,49 +465,131 @@ func (l *lane) queued() (number uint32, ok bool) {
 	return readFrame(head[:]).number, errno == 0 && n >= frameHeader
 }
 
-// takeBack receives the requests that Python has not received, and returns their
-// connections, oldest first.
-func (l *lane) takeBack() (back []*turn) {
-	// The rest of a message is thrown away: its connections still have what it was
-	// made of. Streams are known by their numbers, which are in it.
-	message := make([]byte, frameHeader)
-	if l.streams != nil {
-		message = make([]byte, queueMax)
-	}
+// receiveBack receives a message that Python has not received, as far as there is room:
+// 0 when there is none.
+func (l *lane) receiveBack(message []byte) int {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&message[0])),
 			uintptr(len(message)), unix.MSG_DONTWAIT, 0, 0)
-		if errno == unix.EINTR {
-			continue
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0 || n < frameHeader:
+			return 0
+		default:
+			return int(n)
 		}
-		if errno != 0 || n < frameHeader {
-			l.unread = l.unread[:0]
-			return back
-		}
-		if l.streams == nil {
-			back = append(back, l.retrieve(readFrame(message).number)...)
-			continue
-		}
-		for rest := message[:n]; len(rest) >= frameHeader; {
-			f := readFrame(rest)
-			if t := l.streams[f.number]; t != nil {
-				t.lane, t.asked, t.want = nil, false, 0
-				back = append(back, t)
-			}
-			delete(l.streams, f.number)
-			if f.kind != kindRequest {
-				break
-			}
-			rest = rest[min(frameHeader+int(f.length), len(rest)):]
-		}
-		l.rest()
 	}
+}
+
+// rest takes a lane off the busy ones when nothing is in flight there.
+func (l *lane) rest() {
+	p := l.python
+	if i := slices.Index(p.busy, l); i >= 0 && l.load() == 0 {
+		p.busy = slices.Delete(p.busy, i, i+1)
+		l.stalled = false
+	}
+}
+
+// ran is for how long the request has run: not while the lane waited for its
+// client.
+func (l *lane) ran(now int64) time.Duration {
+	return time.Duration(now - l.begun - l.client.waited(now))
+}
+
+// ready handles an event on the wire or the pipe.
+func (l *lane) ready(w *worker, fd int, events uint32) {
+	l.flush()
+	w.watchWire(l)
+	if events&^unix.EPOLLOUT != 0 {
+		stray, taken := l.pipe >= 0 && fd == l.fd && unread(fd) > 0, l.taken
+		w.replies(l)
+		if stray && taken == l.taken {
+			w.claim(l)
+		}
+	}
+}
+
+// flush writes what waits for room on the wire.
+func (l *lane) flush() {
+	if !l.python.closed && !l.lost {
+		l.wire.flush()
+	}
+}
+
+// Lanes of WSGI --------------------------------------------------------------
+
+// queueLane runs one request after another.
+type queueLane struct {
+	lane   *lane
+	flight []*turn // written and not answered, oldest first
+	halted int64   // when halt wrote its word, 0 when there is nothing to wait for
+}
+
+func (q *queueLane) load() int { return len(q.flight) }
+
+// room is one unless calls are brief: where several run at a time, each should be picked by
+// who is free first.
+func (q *queueLane) room() int {
+	if p := q.lane.python; p.batches && p.brief() {
+		return p.depth() - len(q.flight)
+	}
+	return 1
+}
+
+func (q *queueLane) mayPass(int) int { return len(q.flight) }
+func (q *queueLane) flags(int) byte  { return 0 }
+
+func (q *queueLane) sent(batch []*turn, _ int64) {
+	for _, t := range batch {
+		t.message = batch[0].number
+	}
+	q.flight = append(q.flight, batch...)
+}
+
+func (q *queueLane) clear()            { q.flight, q.halted = nil, 0 }
+func (q *queueLane) inPython() []*turn { return slices.Clone(q.flight) }
+
+// eldest is the request that Python has begun, nil for none. What is still in the queue
+// has not: the caller takes that back first when the difference matters.
+func (q *queueLane) eldest() *turn {
+	if len(q.flight) == 0 {
+		return nil
+	}
+	return q.flight[0]
+}
+
+func (q *queueLane) whose(number uint32) (*turn, bool) {
+	newest := q.lane.python.number
+	if t := q.eldest(); t != nil {
+		if t.number == number {
+			return t, true
+		}
+		newest = t.number
+	}
+	return nil, int32(number-newest) <= 0
+}
+
+// headBegun says whether Python has received the oldest request: then it is no
+// longer the first message of the queue.
+func (q *queueLane) headBegun() bool {
+	number, ok := q.lane.queued()
+	return !ok || number != q.flight[0].number
+}
+
+// takeBack throws the rest of each message away: its requests still have what it was made
+// of.
+func (q *queueLane) takeBack() []*turn {
+	back := q.leftOver()
+	for head := make([]byte, frameHeader); q.lane.receiveBack(head) > 0; {
+		back = append(back, q.retrieve(readFrame(head).number)...)
+	}
+	return back
 }
 
 // retrieve takes off the flight what came in one message, but for the request
 // that runs.
-func (l *lane) retrieve(message uint32, running ...*turn) (back []*turn) {
-	l.flight = slices.DeleteFunc(l.flight, func(t *turn) bool {
+func (q *queueLane) retrieve(message uint32, running ...*turn) (back []*turn) {
+	q.flight = slices.DeleteFunc(q.flight, func(t *turn) bool {
 		if t.message != message || slices.Contains(running, t) {
 			return false
 		}
@@ -589,7 +597,7 @@ func (l *lane) retrieve(message uint32, running ...*turn) (back []*turn) {
 		back = append(back, t)
 		return true
 	})
-	l.rest()
+	q.lane.rest()
 	return back
 }
 
@@ -599,10 +607,10 @@ func (l *lane) retrieve(message uint32, running ...*turn) (back []*turn) {
 const settled = moment / 2
 
 // halt has Python leave what it has not begun of the message that it is at.
-func (l *lane) halt(now int64) {
-	if l.streams == nil && len(l.flight) > 1 && l.flight[1].message == l.flight[0].message {
-		l.python.halts[l.index].Store(l.flight[1].number)
-		l.halted = now
+func (q *queueLane) halt(now int64) {
+	if len(q.flight) > 1 && q.flight[1].message == q.flight[0].message {
+		q.lane.python.halts[q.lane.index].Store(q.flight[1].number)
+		q.halted = now
 	}
 }
 
@@ -610,303 +618,163 @@ func (l *lane) halt(now int64) {
 // either Python reads that word before it begins the next request, or we read here
 // that it has begun that (Dekker's algorithm, with time in place of fences). In
 // the latter case it leaves nothing, or says so itself (kindLeft).
-func (l *lane) leftOver() []*turn {
-	if l.halted == 0 {
+func (q *queueLane) leftOver() []*turn {
+	if q.halted == 0 {
 		return nil
 	}
-	l.halted = 0
-	first, begun := l.flight[0], l.python.begun[l.index].Load()
-	if slices.ContainsFunc(l.flight[1:], func(t *turn) bool { return t.number == begun }) {
+	q.halted = 0
+	first, begun := q.flight[0], q.lane.python.begun[q.lane.index].Load()
+	if slices.ContainsFunc(q.flight[1:], func(t *turn) bool { return t.number == begun }) {
 		return nil
 	}
-	return l.retrieve(first.message, first)
+	return q.retrieve(first.message, first)
 }
 
-// rest takes a lane off the busy ones when nothing is in flight there.
-func (l *lane) rest() {
-	p := l.python
-	if i := slices.Index(p.busy, l); i >= 0 && l.empty() {
-		p.busy = slices.Delete(p.busy, i, i+1)
-		l.stalled = false
+func (q *queueLane) settle(now int64) {
+	if q.halt(now); q.halted != 0 {
+		time.Sleep(settled)
 	}
 }
 
-// over takes a request off the lane: its response is complete.
-func (l *lane) over(number uint32, now int64) {
-	if l.streams == nil {
-		l.answered(now)
+func (q *queueLane) due() int64 {
+	switch {
+	case q.halted != 0:
+		return q.halted + int64(settled)
+	case q.lane.stalled:
+		return 0
+	}
+	return q.lane.patience + int64(moment)
+}
+
+// stall is called when a request has run for more than a moment: whoever waits
+// behind it should not.
+func (q *queueLane) stall(w *worker) {
+	l := q.lane
+	if q.halted != 0 {
+		w.giveBack(l)
 		return
 	}
-	delete(l.streams, number)
-	l.rest()
-}
-
-// whose is the connection that a frame is about: nil if its request is over,
-// false if there has been none.
-func (l *lane) whose(number uint32) (t *turn, ok bool) {
-	newest := l.python.number
-	if l.streams != nil {
-		t, ok = l.streams[number]
-		l.received(number)
-	} else if t = l.running(); t != nil {
-		if t.number == number {
-			return t, true
-		}
-		t, newest = nil, t.number
+	if !q.headBegun() {
+		// It is the machine that is busy, and would be for siblings too.
+		l.patience = w.now
+		return
 	}
-	return t, ok || int32(number-newest) <= 0
+	l.stalled = true
+	if w.alone && w.python.most == 1 {
+		return
+	}
+	w.giveBack(l)
+	q.halt(w.now)
 }
 
-// answered takes the oldest request off the flight.
-func (l *lane) answered(now int64) {
-	took := now - l.begun
+// hurry ends the wait of the lane for a client that uses up its time.
+func (q *queueLane) hurry(w *worker, t *turn) bool {
+	if t != q.eldest() || !q.lane.client.late(w.now, w.clientLimit()) {
+		return false
+	}
+	w.tooSlow(t)
+	return true
+}
+
+func (q *queueLane) heard(int64) {}
+
+// demand takes one demand at a time.
+func (q *queueLane) demand(t *turn, n int) bool {
+	if t.want > 0 {
+		return false
+	}
+	t.want = n
+	return true
+}
+
+func (q *queueLane) met(t *turn, _ int) { t.want = 0 }
+
+func (q *queueLane) answer(w *worker, f frame, payload []byte) {
+	l := q.lane
+	l.client.pause(w.now)
+	if err := l.write(f, payload); err != nil {
+		w.outOfStep(l, err)
+	}
+	w.watchWire(l)
+}
+
+func (q *queueLane) roomFor(*turn) bool { return true }
+
+// hold leaves on the wire what the client is not ready for.
+func (q *queueLane) hold(w *worker, t *turn) {
+	l := q.lane
+	if t.conn.gone {
+		return
+	}
+	if t.conn.file < 0 {
+		if len(t.conn.out)-t.conn.outAt <= w.holdable() {
+			return
+		}
+		w.spoolReply(t.conn)
+	}
+	switch {
+	case t.conn.file < 0 || len(t.conn.rest) > 0:
+		l.client.wait(w.now)
+	case t.burst < turnMax:
+		return
+	default:
+		t.burst = 0
+		w.goOnLater(t.conn)
+	}
+	l.choked = t
+	w.watchWire(l)
+}
+
+func (q *queueLane) clientTook(*worker, *turn) {}
+
+// clientLeft does nothing: the shared words tell the thread at its next block.
+func (q *queueLane) clientLeft(*worker, *turn) {}
+
+// refuse ends a request with 500, or with a closed connection if the response has begun.
+func (q *queueLane) refuse(w *worker, t *turn, why *badRequest) {
+	last := q.lane.frame.last()
+	switch {
+	case t.refused:
+	case t.started || t.taken:
+		t.refused, t.conn.cut = true, true
+		w.lost(t.conn)
+	default:
+		w.serverError(t)
+	}
+	if last {
+		w.flushOut()
+		w.complete(t)
+	}
+}
+
+// unwanted answers a thread that asks for something and waits.
+func (q *queueLane) unwanted(w *worker, f frame) {
+	switch f.kind {
+	case kindRead:
+		q.answer(w, frame{number: f.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
+	case kindSocket:
+		q.answer(w, frame{number: f.number, kind: kindLent, flags: flagBroken}, nil)
+	}
+}
+
+// over takes the oldest request off the flight.
+func (q *queueLane) over(w *worker, t *turn) {
+	l := q.lane
+	if t.want > 0 {
+		// A thread, or one that a timeout of the application's has interrupted.
+		q.answer(w, frame{number: t.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
+	}
+	took := w.now - l.begun
 	if p := l.python; p.pace == 0 {
 		p.pace = max(took, 1)
 	} else {
 		p.pace = max(p.pace+(took-p.pace)/8, 1)
 	}
-	l.begun, l.patience, l.stalled, l.halted, l.client = now, now, false, 0, passage{}
-	n := copy(l.flight, l.flight[1:])
-	l.flight[n] = nil
-	l.flight = l.flight[:n]
+	l.begun, l.patience, l.stalled, q.halted, l.client = w.now, w.now, false, 0, passage{}
+	n := copy(q.flight, q.flight[1:])
+	q.flight[n] = nil
+	q.flight = q.flight[:n]
 	l.rest()
-}
-
-// ran is for how long the request has run: not while the lane waited for its
-// client.
-func (l *lane) ran(now int64) time.Duration {
-	return time.Duration(now - l.begun - l.client.waited(now))
-}
-
-// running is the connection whose request Python has begun, nil for none. What
-// is still in the queue has not: the caller takes that back first when the
-// difference matters.
-func (l *lane) running() *turn {
-	if len(l.flight) == 0 {
-		return nil
-	}
-	return l.flight[0]
-}
-
-// receive takes what is on the wire into l.in: false when that is all. A
-// descriptor that came along is kept in l.passed. It belongs to the last frame that
-// begins there, as the kernel does not read on after one; and until that frame is
-// there as a whole no more is read, so that no other descriptor comes.
-func (l *lane) receive() (more bool, err error) {
-	if l.at > 0 {
-		n := copy(l.in[:cap(l.in)], l.in[l.at:])
-		l.in, l.at = l.in[:n], 0
-	}
-	if l.full() {
-		// Only a frame's head and marshal must be in memory as a whole.
-		if cap(l.in) >= 2*metaMax {
-			return false, errOutOfStep
-		}
-		l.in = append(make([]byte, 0, 2*cap(l.in)), l.in...)
-	}
-	room, passed := l.in[len(l.in):cap(l.in)-l.spare()], -1
-	if more = l.passed >= 0 && l.need > 0; more {
-		room = room[:min(len(room), l.need)]
-	}
-	var n int
-	var errno syscall.Errno
-	if l.pipe < 0 {
-		n, passed, errno = rawRecvmsg(l.wire, room)
-	} else {
-		n, errno = rawRead(l.pipe, room)
-	}
-	switch {
-	case errno == unix.EAGAIN:
-		return false, nil
-	case errno != 0:
-		return false, os.NewSyscallError("recvmsg", errno)
-	case n == 0:
-		l.python.eof = true
-		return false, nil
-	}
-	if passed != -1 {
-		l.keep(passed)
-		more = true
-	}
-	l.in = l.in[:len(l.in)+n]
-	return more || l.full(), nil
-}
-
-// keep takes note of a descriptor that has come, or was lost.
-func (l *lane) keep(passed int) {
-	if l.passed >= 0 {
-		unix.Close(l.passed)
-	}
-	l.passed = max(passed, -1)
-}
-
-// full says whether there is no room to receive more.
-func (l *lane) full() bool { return len(l.in) >= cap(l.in)-l.spare() }
-
-// spare is room that is left for bodies that come apart.
-func (l *lane) spare() int {
-	if l.pipe < 0 {
-		return 0
-	}
-	return wireRoom / 2
-}
-
-// take is the descriptor that has come along, -1 for none. A pipe takes none:
-// it comes over the wire with a byte, before its frame comes here.
-func (l *lane) take() (fd int) {
-	if l.pipe >= 0 && l.passed < 0 {
-		var b [1]byte
-		if _, passed, errno := rawRecvmsg(l.wire, b[:]); errno == 0 {
-			l.keep(passed)
-			l.taken++
-		}
-	}
-	fd, l.passed = l.passed, -1
-	return fd
-}
-
-// openPipe takes the descriptor that has come along for the pipe.
-func (l *lane) openPipe() error {
-	fd := l.take()
-	var st unix.Stat_t
-	if fd < 0 || l.pipe >= 0 || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		unix.Close(fd)
-		return errOutOfStep
-	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
-		return os.NewSyscallError("fcntl", err)
-	}
-	// A user may have so many pages in all pipes: what is refused is not needed.
-	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, wireRoom)
-	l.pipe = fd
-	return nil
-}
-
-// next is the next frame's header and marshal once both are in memory; its
-// body is then taken by body.
-func (l *lane) next() (meta []byte, ok bool, err error) {
-	b := l.in[l.at:]
-	if l.need = frameHeader - len(b); l.need > 0 {
-		return nil, false, nil
-	}
-	f := readFrame(b)
-	if f.meta > f.length || int(f.length) < 0 { // of 32 bits
-		return nil, false, errOutOfStep
-	}
-	n := frameHeader
-	switch {
-	case f.meta > metaMax-frameHeader:
-		l.skip = int(f.meta)
-	case (f.kind == kindFile || f.kind == kindRead) && f.length-f.meta <= 16:
-		n += int(f.length) // a few bytes more, wanted at once
-	default:
-		n += int(f.meta)
-	}
-	if l.need = n - len(b); l.need > 0 {
-		return nil, false, nil
-	}
-	l.frame, l.bodyLeft = f, int(f.length)-(n-frameHeader)-l.skip
-	l.at += n
-	return b[frameHeader:n], true, nil
-}
-
-// last says whether nothing more follows about the request.
-func (f frame) last() bool {
-	return f.kind == kindFailed || f.flags&flagLast != 0 && f.kind != kindMessage
-}
-
-// body takes what has come of the running frame's body; done when that was the
-// end of it.
-func (l *lane) body() (b []byte, done bool, err error) {
-	if l.apart() {
-		return l.bodyApart()
-	}
-	b = l.in[l.at:]
-	if len(b) > l.bodyLeft {
-		b = b[:l.bodyLeft]
-	}
-	l.at += len(b)
-	l.bodyLeft -= len(b)
-	return b, l.bodyLeft == 0, nil
-}
-
-// apart says whether the rest of the running frame comes over the wire while
-// frames come through a pipe.
-func (l *lane) apart() bool {
-	return l.bodyLeft > 0 && l.skip == 0 && l.pipe >= 0 && l.frame.flags&flagApart != 0
-}
-
-// bodyApart takes what has come of such a body, into the part of the buffer that
-// receive leaves free.
-func (l *lane) bodyApart() (b []byte, done bool, err error) {
-	b = l.in[len(l.in):cap(l.in)]
-	n, errno := rawRead(l.wire, b[:min(l.bodyLeft, len(b))])
-	switch {
-	case errno == unix.EAGAIN:
-		return nil, false, nil
-	case errno != 0:
-		return nil, false, os.NewSyscallError("read", errno)
-	case n == 0:
-		l.python.eof = true
-	}
-	l.taken++
-	l.bodyLeft -= n
-	return b[:n], l.bodyLeft == 0, nil
-}
-
-// answer sends an answer to kindRead. What the wire has no room for waits in
-// l.out. Python asks for one at a time, so many that wait are its fault.
-func (l *lane) answer(f frame, payload []byte) error {
-	if len(l.out) > 2*feedMax {
-		return errOutOfStep
-	}
-	var head [frameHeader]byte
-	f.length = uint32(len(payload))
-	if len(l.out) > 0 {
-		l.out = append(f.append(l.out), payload...)
-		return nil
-	}
-	n, errno := rawWritev(l.wire, f.append(head[:0]), payload)
-	if errno != 0 && errno != unix.EAGAIN {
-		return os.NewSyscallError("writev", errno)
-	}
-	if n < frameHeader {
-		l.out = append(l.out, head[n:]...)
-		n = frameHeader
-	}
-	l.out = append(l.out, payload[n-frameHeader:]...)
-	return nil
-}
-
-// ready handles an event on the wire or the pipe.
-func (l *lane) ready(w *worker, fd int, events uint32) {
-	l.flush()
-	w.watchWire(l)
-	if events&^unix.EPOLLOUT != 0 {
-		stray, taken := l.pipe >= 0 && fd == l.wire && unread(fd) > 0, l.taken
-		w.replies(l)
-		if stray && taken == l.taken {
-			w.claim(l)
-		}
-	}
-}
-
-// flush writes what waits in l.out, as far as there is room.
-func (l *lane) flush() {
-	if len(l.out) == 0 || l.python.closed || l.lost {
-		return
-	}
-	n, errno := rawWrite(l.wire, l.out)
-	if errno != 0 && errno != unix.EAGAIN {
-		// Python does not read this wire any more: it would be ready for ever.
-		l.out = nil
-		return
-	}
-	l.out = append(l.out[:0], l.out[n:]...)
-	if len(l.out) == 0 {
-		l.out = nil
-	}
 }
 
 // relayed receives what Python says to its worker beside responses: n is 0

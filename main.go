@@ -23,9 +23,10 @@
 //	              to bytes; environ.go what an application sees of a request
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol
-//	lane.go       requests on their way to Python; frames
+//	wire.go       frames, their table, and how they come and go
+//	lane.go       requests on their way to Python, one after another
 //	reply.go      what Python says, on its way to the client
-//	asgi.go       requests that share a lane, and WebSockets
+//	asgi.go       requests that share a lane, and WebSockets: all that is ASGI's
 //	socket.go     connections that the application takes over
 //	marshal.go    the language of frames
 //	scoreboard.go what arbiter and worker tell each other in shared memory

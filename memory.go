@@ -107,9 +107,9 @@ func (w *worker) rank(c *conn) int {
 	switch {
 	case t != nil && t.state == waiting:
 		return queued
-	case t == nil || t.state != inLane || c.state != open || c.pending() || t.talk != nil || t.asked && t.incomplete():
+	case t == nil || t.state != inLane || c.state != open || c.pending() || t.talk != nil || t.want > 0 && t.incomplete():
 		return awaited
-	case w.asgi:
+	case w.python.gateway.cancels:
 		return applied
 	}
 	return staying
@@ -178,10 +178,8 @@ func (w *worker) yield(c *conn) {
 	case c.state == open && t.state == inLane && t.talk != nil && !t.talk.within && !c.pending():
 		w.tellGone(t, 1013, "", -1)
 		w.endTalk(t, 1013, "")
-	case c.state == open && t.state == inLane && w.asgi && !t.started && !t.taken && !t.indirect:
-		w.tellGone(t, 1006, "", 0)
-		t.lane.bury(t)
-		w.answerFor(t, bad)
+	case c.state == open && t.state == inLane && w.python.gateway.cancels && !t.started && !t.taken && t.owed != owesEnviron:
+		w.cancel(t, 0, bad)
 	default:
 		c.reset()
 		w.lost(c)

@@ -69,20 +69,10 @@ func (w *worker) hurry(c *conn) {
 		c.reset() // or the kernel would hold for hours what it waits for
 		w.lost(c)
 	case t == nil:
-	case w.asgi && t.state == inLane && w.cfg.requestTimeout > 0 && !t.started &&
-		w.now-t.begun >= int64(w.cfg.requestTimeout):
-		w.overdueStream(t)
-	case w.asgi && t.state == inLane && !c.watched:
-		w.watch(c) // an application that waits for long wants to know when its client leaves
-	case t.talk != nil && t.talk.bye != nil && t.lane != nil && w.now >= t.talk.byeBy:
-		w.answerBye(t)
-	case t.talk != nil && t.lane != nil && !c.pending():
-		w.keepUp(t)
+	case t.lane != nil && t.lane.hurry(w, t):
 	case t.upload.late(w.now, w.cfg.clientBodyTimeout):
 		w.breakBody(t, newBadRequest(408, "the request body did not come in time", ""))
 		w.feed(t)
-	case !w.asgi && t.state == inLane && t == t.lane.running() && t.lane.client.late(w.now, w.clientLimit()):
-		w.tooSlow(t)
 	}
 }
 
@@ -101,7 +91,7 @@ func (w *worker) expire(c *conn) {
 
 // requestLimit is how long one request may run, 0 without a limit.
 func (w *worker) requestLimit() time.Duration {
-	if w.asgi {
+	if w.python.gateway.cancels {
 		return 0 // each stream has its own
 	}
 	if w.python.threads {
@@ -136,7 +126,7 @@ func (w *worker) tooSlow(t *turn) {
 
 // overdue is called when the running request has used up its time.
 func (w *worker) overdue(l *lane) {
-	t := l.running()
+	t := l.eldest()
 	seconds := l.ran(w.now).Round(time.Second)
 	w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.python.hung, seconds)
@@ -166,7 +156,7 @@ func (w *worker) loseLane(l *lane) {
 // lock, or a greenlet never yields.
 func (w *worker) askPython() {
 	p := w.python
-	if !p.threads && !w.asgi || w.cfg.timeout == 0 || !p.ready || p.closed || p.ended || w.python.gone {
+	if !p.threads && !p.gateway.answers || w.cfg.timeout == 0 || !p.ready || p.closed || p.ended || w.python.gone {
 		return
 	}
 	if w.python.askedAt == 0 {
@@ -201,9 +191,8 @@ func (w *worker) askFor(flags byte) {
 // that the lane says from now on reaches anybody.
 func (w *worker) giveUp(l *lane, bad *badRequest) {
 	list := l.inPython()
-	l.flight, l.choked, l.halted = nil, nil, 0
-	clear(l.streams)
-	l.owner = nil
+	l.clear()
+	l.choked, l.owner = nil, nil
 	l.rest()
 	for _, t := range list {
 		w.answerFor(t, bad)
@@ -282,14 +271,14 @@ func (w *worker) refuseService(t *turn) {
 	w.page(t.conn, newBadRequest(503, "", ""))
 }
 
-// outOfStep is called when Python speaks no frames any more, or hears none. It is
-// not believed from then on, but given up by dispatch, at the end of the turn: who
-// calls this may be at work on one of its requests.
+// outOfStep is called when Python speaks no frames any more, or hears none. Nothing that
+// it says is believed from then on. It is given up by dispatch, at the end of the turn:
+// who calls this may be at work on one of its requests.
 func (w *worker) outOfStep(l *lane, err error) {
 	if w.python.closed || l.lost || w.python.gone {
 		return
 	}
-	w.log.errorf("Worker (pid:%d): its Python (pid:%d) does not speak as it should (%v) and is replaced", w.pid, w.python.pid, err)
+	w.log.errorf("Worker (pid:%d): protocol error from its Python (%v); replacing it", w.pid, err)
 	w.python.closed, w.python.broken = true, true
 }
 

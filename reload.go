@@ -90,19 +90,19 @@ func (w *worker) startReload() (wake int, err error) {
 }
 
 // watchFiles takes a list that Python reports.
-func (w *worker) watchFiles(r *marshalReader) error {
+func (w *worker) watchFiles(l *lane, r *marshalReader) error {
 	if !w.python.ready || w.reload == nil {
-		return errOutOfStep
+		return l.frame.unexpected()
 	}
 	var list []watched
 	for n := r.sequence(); n > 0 && r.err == nil; n-- {
 		if r.sequence() != 2 {
-			return errOutOfStep
+			return protocolError("malformed WATCH frame")
 		}
 		list = append(list, watched{path: string(r.bytes()), stamp: r.int()})
 	}
 	if r.err != nil {
-		return errOutOfStep
+		return protocolError("malformed WATCH frame")
 	}
 	if !w.reload.report(list) {
 		w.log.warningf("reload: %d files are too many and are not watched", len(list))

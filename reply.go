@@ -17,9 +17,7 @@ import (
 // buffer never has to grow for a body.
 func (w *worker) replies(l *lane) {
 	p, ended := w.python, w.python.eof
-	if l.streams != nil {
-		l.patience, l.stalled = w.now, false
-	}
+	l.heard(w.now)
 	if l.in == nil {
 		l.in, w.wbuf = w.wbuf, nil
 		if l.in == nil {
@@ -31,6 +29,7 @@ func (w *worker) replies(l *lane) {
 			w.outOfStep(l, err)
 			break
 		}
+		p.eof = p.eof || l.eof
 		if !more || p.closed || p.eof || l.choked != nil || l.apart() {
 			break
 		}
@@ -39,6 +38,7 @@ func (w *worker) replies(l *lane) {
 			w.outOfStep(l, err)
 			break
 		}
+		p.eof = p.eof || l.eof
 	}
 	if p.eof && !ended && !p.closed {
 		// It is dying, or ought to: SIGCHLD tells how.
@@ -61,11 +61,10 @@ func (w *worker) replies(l *lane) {
 func (w *worker) frames(l *lane) error {
 	for l.choked == nil {
 		if l.bodyLeft+l.skip == 0 {
-			meta, ok, err := l.next()
-			if err != nil || !ok {
+			if ok, err := l.next(); err != nil || !ok {
 				return err
 			}
-			if err := w.openFrame(l, meta); err != nil {
+			if err := w.openFrame(l); err != nil {
 				return err
 			}
 		}
@@ -86,10 +85,10 @@ func (w *worker) frames(l *lane) error {
 		switch {
 		case l.owner == nil:
 		case w.deflating && l.frame.kind == kindMessage:
-			l.owner.owed += len(b)
+			l.owner.uncredited += len(b)
 			w.deflate(l.owner, b, done)
 		default:
-			l.owner.owed += len(b)
+			l.owner.uncredited += len(b)
 			w.block(l.owner, b)
 		}
 		if done {
@@ -99,33 +98,14 @@ func (w *worker) frames(l *lane) error {
 	return nil
 }
 
-// openFrame handles a frame's head and marshal.
-func (w *worker) openFrame(l *lane, meta []byte) error {
+// openFrame handles a frame's head and marshal, as the table of frames has it.
+func (w *worker) openFrame(l *lane) error {
 	f := l.frame
-	if f.number == 0 || f.kind == kindLeft && l.streams == nil {
-		if l.bodyLeft+l.skip > 0 {
-			return errOutOfStep
-		}
-		l.owner = nil
-		return w.aside(l, meta)
-	}
-	t, ok := l.whose(f.number)
-	if !ok || !w.python.ready {
-		return errOutOfStep
-	}
-	l.owner = t
-	if f.kind == kindFile {
+	k := &frameKinds[f.kind]
+	if k.descriptor {
 		l.file = l.take()
 	}
-	var err error
-	if t == nil {
-		w.unwanted(l)
-	} else if err = w.said(t, meta); err != nil {
-		if wrong, ok := err.(wrongFrame); ok {
-			w.refuseFrame(l, t, wrong)
-			err = nil
-		}
-	}
+	err := w.heed(l, f, k)
 	if l.file >= 0 {
 		unix.Close(l.file)
 		l.file = -1
@@ -133,102 +113,106 @@ func (w *worker) openFrame(l *lane, meta []byte) error {
 	return err
 }
 
-// aside handles what Python says beside responses.
-func (w *worker) aside(l *lane, meta []byte) error {
-	p, f := w.python, l.frame
-	switch f.kind {
-	case kindReady:
-		if p.ready {
-			return errOutOfStep
-		}
-		p.ready = true
-		if w.renamed {
-			w.reopen()
-		}
-		w.bootTook = w.now - w.born
-		if w.slot.phase() == phaseBooting {
-			w.enter(phaseServing)
-		}
-		if l.streams != nil {
-			w.sayListening()
-		}
-	case kindPipe:
-		return w.listenToPipe(l)
-	case kindWatch:
-		return w.watchFiles(&marshalReader{b: meta[:f.meta]})
-	case kindHere:
-		if w.python.askedAt = 0; f.flags&flagStacks != 0 {
-			w.logStacks()
-		}
-	case kindRetire:
-		w.retire()
-	case kindLeft:
-		return w.leftOf(l, f.number)
-	default:
-		return errOutOfStep
+// heed tells frames about the process or a lane from those about a request.
+func (w *worker) heed(l *lane, f frame, k *frameKind) error {
+	l.owner = nil
+	switch aside := k.aside != nil && k.numbered == (f.number != 0) && w.has(k); {
+	case aside && l.bodyLeft+l.skip == 0:
+		return k.aside(w, l, &l.marshal)
+	case aside, f.number == 0:
+		return f.unexpected()
+	}
+	t, ok := l.whose(f.number)
+	if !ok || !w.python.ready {
+		return f.unexpected()
+	}
+	if t == nil {
+		l.unwanted(w, f)
+		return nil
+	}
+	l.owner = t
+	err := w.said(t, k)
+	if wrong, ok := err.(wrongFrame); ok {
+		w.refuseFrame(l, t, wrong)
+		return nil
+	}
+	return err
+}
+
+// has says whether the application's interface has such frames.
+func (w *worker) has(k *frameKind) bool { return k.only == nil || k.only == w.python.gateway }
+
+// said handles what Python says about a request that runs.
+func (w *worker) said(t *turn, k *frameKind) error {
+	l := t.lane
+	switch {
+	case k.said == nil || !w.has(k) || k.when != nil && !k.when(t):
+		return wrongFrame("unexpected " + frame{kind: l.frame.kind}.String())
+	case l.skip > 0:
+		return wrongFrame(k.name + " frame with status and headers of more than 4 MB")
+	case k.tail != anyLength && len(l.tail)+l.bodyLeft != k.tail:
+		return wrongFrame(k.name + " frame of a wrong length")
+	}
+	return k.said(w, t, &l.marshal)
+}
+
+// pythonReady is called when the application is loaded.
+func (w *worker) pythonReady(l *lane, _ *marshalReader) error {
+	p := w.python
+	if p.ready {
+		return l.frame.unexpected()
+	}
+	p.ready = true
+	if w.renamed {
+		w.reopen()
+	}
+	w.bootTook = w.now - w.born
+	if w.slot.phase() == phaseBooting {
+		w.enter(phaseServing)
+	}
+	if p.gateway.ready != nil {
+		p.gateway.ready(w)
 	}
 	return nil
 }
 
-// said handles what Python says about a request that runs.
-func (w *worker) said(t *turn, meta []byte) error {
-	l, f := t.lane, t.lane.frame
-	switch {
-	case l.skip > 0:
-		return wrongFrame("status and headers of more than 4 MB")
-	case l.bodyLeft > 0 && f.kind != kindResponse && f.kind != kindBlock && f.kind != kindMessage:
-		return wrongFrame("a body where there is none")
+// pythonHere takes the main thread's sign of life.
+func (w *worker) pythonHere(l *lane, _ *marshalReader) error {
+	if w.python.askedAt = 0; l.frame.flags&flagStacks != 0 {
+		w.logStacks()
 	}
-	r := &marshalReader{b: meta[:f.meta]}
-	switch f.kind {
-	case kindResponse, kindFile:
-		if t.started || t.taken {
-			return wrongFrame("a second response")
-		}
-		if f.kind == kindFile {
-			return w.attach(t, r, meta[f.meta:])
-		}
-		w.begin(t, r)
-		if t.framing.chunked && l.bodyLeft > 0 {
-			w.obuf = appendChunkSize(w.obuf, l.bodyLeft)
-		}
-	case kindBlock:
-		if !t.started || t.talk != nil {
-			return wrongFrame("a body without a head")
-		}
-		w.outFor(t.conn)
-		if t.framing.chunked && !t.refused && l.bodyLeft > 0 {
-			w.obuf = appendChunkSize(w.obuf, l.bodyLeft)
-		}
-	case kindFailed:
-		w.failed(t, f.flags)
-	case kindRead:
-		if f.length != 4 || t.asked && l.streams == nil || len(meta) != 4 {
-			return wrongFrame("a second demand for the body")
-		}
-		t.asked = true
-		if l.streams == nil {
-			t.want = 0 // it asks for one piece at a time
-		}
-		t.want += int(min(binary.LittleEndian.Uint32(meta), feedMax))
-		w.feed(t)
-	case kindHints:
-		w.hints(t, r)
-	case kindFields:
-		w.addFields(t, r)
-	case kindSocket:
-		return w.lendSocket(t)
-	case kindAccept:
-		return w.agree(t, r)
-	case kindMessage:
-		return w.beginMessage(t)
-	case kindShut:
-		return w.shut(t, r)
-	case kindTrailer:
-		return w.trailerSection(t, r)
-	default:
-		return wrongFrame("a frame of an unknown kind")
+	return nil
+}
+
+// askedToRetire obeys a worker hook that wants this worker to leave.
+func (w *worker) askedToRetire(*lane, *marshalReader) error {
+	w.retire()
+	return nil
+}
+
+// response begins the response that Python has begun.
+func (w *worker) response(t *turn, r *marshalReader) error {
+	if w.begin(t, r); t.framing.chunked && t.lane.bodyLeft > 0 {
+		w.obuf = appendChunkSize(w.obuf, t.lane.bodyLeft)
 	}
+	return nil
+}
+
+// beginBlock begins a piece of the body.
+func (w *worker) beginBlock(t *turn, _ *marshalReader) error {
+	if w.outFor(t.conn); t.framing.chunked && !t.refused && t.lane.bodyLeft > 0 {
+		w.obuf = appendChunkSize(w.obuf, t.lane.bodyLeft)
+	}
+	return nil
+}
+
+// demand takes note of how much of the request Python waits for.
+func (w *worker) demand(t *turn, _ *marshalReader) error {
+	n := int(min(binary.LittleEndian.Uint32(t.lane.tail), feedMax))
+	if !t.lane.demand(t, max(n, 1)) {
+		return wrongFrame("second READ frame")
+	}
+	w.feed(t)
 	return nil
 }
 
@@ -236,29 +220,10 @@ func (w *worker) said(t *turn, meta []byte) error {
 // or a closed connection if the answer has begun. What else it says of that request
 // goes nowhere.
 func (w *worker) refuseFrame(l *lane, t *turn, why wrongFrame) {
-	last := l.frame.last()
 	if l.owner = nil; !t.refused {
 		w.log.errorf("Error handling request %s: %v", t.line(), why)
 	}
-	switch {
-	case l.streams != nil:
-		increase(&w.slot.counters.failures, 1)
-		w.tellGone(t, 1006, "", -1)
-		l.bury(t)
-		w.answerFor(t, newBadRequest(500, "", ""))
-		w.unwanted(l)
-		return
-	case t.refused:
-	case t.started || t.taken:
-		t.refused, t.conn.cut = true, true
-		w.lost(t.conn)
-	default:
-		w.serverError(t)
-	}
-	if last {
-		w.flushOut()
-		w.complete(t)
-	}
+	l.refuse(w, t, newBadRequest(500, "", ""))
 }
 
 // errBadType is an application's mistake, not a lane's.
@@ -307,7 +272,7 @@ func (w *worker) readFields(r *marshalReader, good *bool) {
 // readText is the latin-1 of the next value, which should be a str; with ASGI it
 // is bytes.
 func (w *worker) readText(r *marshalReader, good *bool) []byte {
-	if k := r.kind(); k == 's' && w.asgi {
+	if k := r.kind(); k == 's' && w.python.gateway.octets {
 		return r.bytes()
 	} else if k != 'u' && k != 't' {
 		r.value(0)
@@ -335,8 +300,8 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	at := len(w.obuf)
 	t.started = true
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
-		keepAlive: t.conn.keep && w.promises(t.conn), server: w.server, own: w.asgi}
-	if t.bodyLeft > int64(w.discardable()) || t.broken != nil {
+		keepAlive: t.conn.keep && w.promises(t.conn), server: w.server, own: w.python.gateway.overrides}
+	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil {
 		// The rest of the body may never be read; then the connection cannot
 		// go on. Better to say so than to promise.
 		x.keepAlive = false
@@ -355,14 +320,14 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 		w.serverError(t)
 		return
 	}
-	if t.told && t.framing.code == 500 {
+	if t.owed == toldBroken && t.framing.code == 500 {
 		// What a framework makes of an error that is the client's.
 		w.obuf = w.obuf[:at]
 		w.serverError(t)
 		return
 	}
 	t.conn.keep = t.framing.keepAlive
-	if w.asgi && t.lane.frame.flags&flagLast == 0 {
+	if w.python.gateway.watches && t.lane.frame.flags&flagLast == 0 {
 		w.watch(t.conn)
 	}
 	t.status = append(t.status[:0], w.resp.status...)
@@ -419,33 +384,11 @@ func (w *worker) flushOut() {
 	}
 }
 
-// hold leaves on the wire what the client is not ready for.
+// hold bounds what a response may have waiting for its client.
 func (w *worker) hold(t *turn) {
-	if w.asgi {
-		w.credit(t)
-		return
+	if l := t.lane; l != nil {
+		l.hold(w, t)
 	}
-	l := t.lane
-	if l == nil || t.conn.gone {
-		return
-	}
-	if t.conn.file < 0 {
-		if len(t.conn.out)-t.conn.outAt <= w.holdable() {
-			return
-		}
-		w.spoolReply(t.conn)
-	}
-	switch {
-	case t.conn.file < 0 || len(t.conn.rest) > 0:
-		l.client.wait(w.now)
-	case t.burst < turnMax:
-		return
-	default:
-		t.burst = 0
-		w.goOnLater(t.conn)
-	}
-	l.choked = t
-	w.watchWire(l)
 }
 
 // unchoke reads the wire again: the client is ready for more.
@@ -462,14 +405,9 @@ func (w *worker) block(t *turn, b []byte) {
 	}
 	w.outFor(t.conn)
 	if t.framing.noBody {
-		kind := "WSGI"
-		if w.asgi {
-			kind = "ASGI"
-		}
-		// ASGI frameworks leave it to the server to answer HEAD.
-		if !w.asgi || string(t.req.method) != "HEAD" {
+		if g := w.python.gateway; !g.dropsHead || string(t.req.method) != "HEAD" {
 			w.log.warningf("%s app sent body bytes on a no-body response (method=%s status=%d); dropping per RFC 9110.",
-				kind, t.req.method, t.framing.code)
+				g.name, t.req.method, t.framing.code)
 		}
 		t.dropped, t.refused = true, true
 		return
@@ -493,14 +431,14 @@ func (w *worker) block(t *turn, b []byte) {
 
 // endFrame handles the end of a frame.
 func (w *worker) endFrame(l *lane) {
-	f, t := l.frame, l.owner
-	if t == nil || f.kind != kindResponse && f.kind != kindBlock && f.kind != kindMessage {
-		return
+	if end := frameKinds[l.frame.kind].end; end != nil && l.owner != nil {
+		end(w, l.owner)
 	}
-	if f.kind == kindMessage {
-		w.endMessage(t)
-		return
-	}
+}
+
+// endPart ends a piece of a response's body, and the body with the last.
+func (w *worker) endPart(t *turn) {
+	f := t.lane.frame
 	if t.framing.chunked && !t.refused {
 		w.outFor(t.conn)
 		if f.length > f.meta {
@@ -513,25 +451,8 @@ func (w *worker) endFrame(l *lane) {
 	if f.flags&flagLast != 0 {
 		w.flushOut()
 		w.complete(t)
-	} else if w.asgi {
-		w.credit(t) // for what was thrown away too
-	}
-}
-
-// unwanted handles a frame of a request that is over for its client. A thread that
-// asks for something waits for an answer.
-func (w *worker) unwanted(l *lane) {
-	f := l.frame
-	switch {
-	case l.streams != nil:
-		if f.last() {
-			l.over(f.number, w.now)
-			w.noteRunning()
-		}
-	case f.kind == kindRead:
-		w.answer(l, frame{number: f.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
-	case f.kind == kindSocket:
-		w.answer(l, frame{number: f.number, kind: kindLent, flags: flagBroken}, nil)
+	} else {
+		t.lane.clientTook(w, t) // counting what was thrown away, too
 	}
 }
 
@@ -549,11 +470,11 @@ func (w *worker) noteRunning() {
 
 // attach puts the file that came along behind the head, as far as the head has
 // promised it: a file can have grown since.
-func (w *worker) attach(t *turn, r *marshalReader, numbers []byte) error {
-	n := marshalReader{b: numbers}
+func (w *worker) attach(t *turn, r *marshalReader) error {
+	n := marshalReader{b: t.lane.tail}
 	offset, size, l := n.uint64(), n.uint64(), t.lane
 	if l.file < 0 || n.err != nil || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 {
-		return wrongFrame("a file that is none")
+		return wrongFrame("FILE frame without a file")
 	}
 	if w.begin(t, r); t.framing.length >= 0 {
 		size = min(size, uint64(t.framing.length))
@@ -579,9 +500,9 @@ func (w *worker) attach(t *turn, r *marshalReader, numbers []byte) error {
 	return nil
 }
 
-func (w *worker) hints(t *turn, r *marshalReader) {
+func (w *worker) hints(t *turn, r *marshalReader) error {
 	if t.started || t.taken || t.req.minor == 0 {
-		return
+		return nil
 	}
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
@@ -594,11 +515,12 @@ func (w *worker) hints(t *turn, r *marshalReader) {
 	if err != nil {
 		w.log.errorf("Error in early hints of %s: %v", t.line(), err)
 	}
+	return nil
 }
 
 // addFields takes headers that pre_request has added: the access log has them
 // as if they had been sent.
-func (w *worker) addFields(t *turn, r *marshalReader) {
+func (w *worker) addFields(t *turn, r *marshalReader) error {
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
 	w.readFields(r, &good)
@@ -607,27 +529,29 @@ func (w *worker) addFields(t *turn, r *marshalReader) {
 			t.req.fields = append(t.req.fields, field{bytes.Clone(f.name), bytes.Clone(f.value)})
 		}
 	}
+	return nil
 }
 
 // failed ends a response that the application did not finish.
-func (w *worker) failed(t *turn, flags byte) {
-	if t.taken {
+func (w *worker) failed(t *turn, _ *marshalReader) error {
+	quiet := t.lane.frame.flags&flagQuiet != 0
+	switch {
+	case t.taken:
 		t.status = append(t.status[:0], "101"...)
-		t.dropped = flags&flagQuiet != 0
+		t.dropped = quiet
 		w.cut(t)
-		return
-	}
-	if !t.started && flags&flagQuiet == 0 {
+	case !t.started && !quiet:
 		w.serverError(t)
 		w.flushOut()
 		w.complete(t)
-		return
+	default:
+		if !t.started {
+			t.status = append(t.status[:0], "499"...)
+		}
+		w.flushOut()
+		w.cut(t)
 	}
-	if !t.started {
-		t.status = append(t.status[:0], "499"...)
-	}
-	w.flushOut()
-	w.cut(t)
+	return nil
 }
 
 // cut ends a response in the middle, so that no client takes it for complete.
@@ -648,11 +572,7 @@ func (w *worker) complete(t *turn) {
 	}
 	w.record(t, t.status, true)
 	w.dropSpooled(t)
-	if t.asked && l.streams == nil {
-		// A thread, or one that a timeout of the application's has interrupted.
-		w.answer(l, frame{number: t.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
-	}
-	l.over(t.number, w.now)
+	l.over(w, t)
 	if l.owner == t {
 		l.owner = nil
 	}
@@ -664,7 +584,7 @@ func (w *worker) complete(t *turn) {
 	if l.choked == t {
 		w.unchoke(l)
 	}
-	if t.bodyLeft > int64(w.discardable()) || t.broken != nil {
+	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil {
 		t.conn.keep = false // what is unread must never be taken for a request
 	}
 	if t.taken && !w.takeSocketBack(t) {

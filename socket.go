@@ -29,11 +29,8 @@ func (r *request) upgrade() bool {
 }
 
 // lendSocket answers an application's demand for the client's socket.
-func (w *worker) lendSocket(t *turn) error {
+func (w *worker) lendSocket(t *turn, _ *marshalReader) error {
 	f := frame{number: t.number, kind: kindLent}
-	if t.taken || t.lane.streams != nil {
-		return wrongFrame("a second demand for the socket")
-	}
 	if w.flushOut(); t.conn.gone {
 		f.flags = flagBroken
 		return w.lendTo(t, f, -1)
@@ -102,10 +99,10 @@ func (w *worker) lendTo(t *turn, f frame, fd int) error {
 	f.length, f.meta = uint32(len(ends)), uint32(len(ends))
 	l := t.lane
 	if len(l.out) > 0 {
-		return errOutOfStep
+		return protocolError("it asks for a socket and does not take other answers")
 	}
 	// Python waits for this and nothing else, so the wire has room.
-	err := unix.Sendmsg(l.wire, append(f.append(nil), ends...), rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	err := unix.Sendmsg(l.fd, append(f.append(nil), ends...), rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	return os.NewSyscallError("sendmsg", err)
 }
 

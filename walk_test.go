@@ -143,8 +143,8 @@ func newWalk(t testing.TB, kind byte) *walk {
 	switch {
 	case kind&walkASGI != 0:
 		cfg.workerClass, cfg.requestTimeout = "asgi", 20*time.Second
-		w.asgi, p.most = true, 1<<20
-		p.lanes[0].streams = map[uint32]*turn{}
+		p.most = 1 << 20
+		s.serveASGI()
 	case kind&walkThreads != 0:
 		p.threads, p.most = true, 3
 	default:
@@ -158,7 +158,7 @@ func newWalk(t testing.TB, kind byte) *walk {
 	for i := range s.clients {
 		s.connect(i)
 	}
-	if kind&walkPipe != 0 && !w.asgi && !p.threads {
+	if kind&walkPipe != 0 && w.streams() == nil && !p.threads {
 		s.openPipe(th)
 	}
 	return s
@@ -195,7 +195,7 @@ func (s *walk) cleanup() {
 	}
 	for i, l := range s.python.lanes {
 		if closeAll(l.pipe); i > 0 {
-			closeAll(l.queue, l.back, l.wire, l.passed)
+			closeAll(l.queue, l.back, l.fd, l.passed)
 		}
 	}
 	for _, c := range s.clients {
@@ -399,7 +399,7 @@ var worldSteps = map[string]func(s *walk, a, b byte){
 		}
 	},
 	"part": func(s *walk, a, b byte) {
-		if b < 32 && s.asgi {
+		if b < 32 && s.streams() != nil {
 			s.partLater(b&1 != 0)
 			s.moved = true
 			s.now += int64(s.cfg.gracefulTimeout)
@@ -503,7 +503,7 @@ func (s *walk) take(th *walkThread) bool {
 		}
 		rest = rest[end:]
 	}
-	if th.lane.streams == nil {
+	if s.streams() == nil {
 		th.batch, th.several = batch, len(batch) > 1
 		s.begin(th)
 		return true
@@ -615,7 +615,7 @@ func (s *walk) heard(th *walkThread, f frame, payload []byte) {
 		s.call(r)
 	case kindBody:
 		r.awaits = false
-		r.more = r.more && f.flags&(flagLast|flagBroken) == 0 && (th.lane.streams != nil || f.meta == 0)
+		r.more = r.more && f.flags&(flagLast|flagBroken) == 0 && (s.streams() != nil || f.meta == 0)
 	case kindLent:
 		r.awaits = false
 		if r.taken = f.flags&flagTaken != 0; r.taken && th.lent >= 0 {
@@ -631,7 +631,7 @@ func (s *walk) heard(th *walkThread, f frame, payload []byte) {
 // end is the application having answered.
 func (s *walk) end(r *walkRequest, whole bool) {
 	r.done, r.whole = true, whole
-	if th := r.thread; th.lane.streams == nil {
+	if th := r.thread; s.streams() == nil {
 		th.batch = th.batch[1:]
 		s.begin(th)
 	}
@@ -640,7 +640,7 @@ func (s *walk) end(r *walkRequest, whole bool) {
 // running are the requests that an application could go on with, in order.
 func (s *walk) running() (list []*walkRequest) {
 	for _, r := range s.requests {
-		if !r.done && !(r.awaits && (s.python.lanes[0].streams == nil || r.mark == "")) {
+		if !r.done && !(r.awaits && (s.streams() == nil || r.mark == "")) {
 			list = append(list, r)
 		}
 	}
@@ -678,7 +678,7 @@ func (r *walkRequest) body(size byte, last bool) string {
 // asgi.py let it.
 func (s *walk) speak(r *walkRequest, a, b byte) {
 	switch {
-	case r.kind == askSocket && s.asgi:
+	case r.kind == askSocket && s.streams() != nil:
 		s.speakSocket(r, a, b)
 	case r.taken:
 		s.fail(r, flagQuiet)
@@ -723,7 +723,7 @@ func (s *walk) speakFirst(r *walkRequest, a, b byte) {
 		s.say(th, metaFrame(n, kindHints, 0, meta, ""), -1)
 	case 10:
 		switch {
-		case s.asgi:
+		case s.streams() != nil:
 			s.fail(r, b)
 		case b&1 != 0:
 			s.say(th, metaFrame(n, kindFields, 0, pairsMarshal(nil, "X-F", "f"), ""), -1)
@@ -810,7 +810,7 @@ func (s *walk) passFile(r *walkRequest, b byte) {
 
 // speakOn is an application in the middle of its answer.
 func (s *walk) speakOn(r *walkRequest, a, b byte) {
-	if s.asgi && r.sent >= window {
+	if s.streams() != nil && r.sent >= window {
 		s.hear(r.thread)
 		if r.sent >= window {
 			a = 9 // it waits, unless it fails
@@ -829,7 +829,7 @@ func (s *walk) speakOn(r *walkRequest, a, b byte) {
 		r.whole = r.left < 0
 		s.sayBody(r, kindBlock, flagLast, nil, r.body(b, true))
 	case 6:
-		if s.asgi && r.kind == askTrailer {
+		if s.streams() != nil && r.kind == askTrailer {
 			s.say(r.thread, metaFrame(r.number, kindTrailer, flagLast, pairsMarshal(nil, "x-t", "t"), ""), -1)
 			s.end(r, false)
 			return
@@ -896,7 +896,7 @@ var honestSteps = map[string]func(s *walk, a, b byte){
 	"read late": func(s *walk, a, b byte) {
 		var late []*walkRequest
 		for _, r := range s.requests {
-			if r.done && r.hadMore && !r.taken && !s.asgi && len(r.thread.batch) == 0 {
+			if r.done && r.hadMore && !r.taken && s.streams() == nil && len(r.thread.batch) == 0 {
 				late = append(late, r)
 			}
 		}
@@ -1126,7 +1126,7 @@ func (s *walk) checkEmpty() {
 	s.t.Helper()
 	running := 0
 	for _, l := range s.python.lanes {
-		running += len(l.flight) + len(l.streams)
+		running += l.load()
 	}
 	if s.open+s.talks+s.files+s.pool.out+len(s.waiting)+s.pumps+running != 0 {
 		s.t.Fatalf("left behind: %d connections, %d WebSockets, %d files, %d bytes, %d waiting requests, %d pumps, %d requests in Python",

@@ -65,7 +65,6 @@ type worker struct {
 	pid        int
 	wake       int  // the arbiter's wake pipe
 	alone      bool // there are no siblings: nothing is gained by handing over
-	asgi       bool
 
 	life
 	loop
@@ -242,7 +241,6 @@ func newWorker() (*worker, error) {
 	w.server = cfg.serverField()
 	w.deflater.pool = &w.sockets
 	w.spool = newSpool(cfg)
-	w.asgi = cfg.family() == familyASGI
 	w.pool.limit = heldLimit("", cfg.workers)
 	// Near this the collector works harder. It is the garbage on top and the worker itself.
 	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
@@ -322,17 +320,17 @@ func (w *worker) boot() error {
 // listenTo puts a lane's wire under epoll.
 func (w *worker) listenTo(l *lane) error {
 	l.events = unix.EPOLLIN
-	return w.listen(l.wire, unix.EPOLLIN, l)
+	return w.listen(l.fd, unix.EPOLLIN, l)
 }
 
 // listenToPipe is called when frames will come through a pipe. What comes over
 // the wire then is only of interest when one has said so, so that an event tells
 // of it once.
-func (w *worker) listenToPipe(l *lane) error {
+func (w *worker) listenToPipe(l *lane, _ *marshalReader) error {
 	if err := l.openPipe(); err != nil {
 		return err
 	}
-	w.change(l.wire, unix.EPOLLIN|unix.EPOLLET)
+	w.change(l.fd, unix.EPOLLIN|unix.EPOLLET)
 	return w.listen(l.pipe, unix.EPOLLIN, l)
 }
 
@@ -344,16 +342,16 @@ func (w *worker) claim(l *lane) {
 		return
 	}
 	var b [1]byte
-	_, passed, errno := rawRecvmsg(l.wire, b[:])
+	_, passed, errno := rawRecvmsg(l.fd, b[:])
 	if errno == 0 && passed == -1 {
-		w.outOfStep(l, errOutOfStep)
+		w.outOfStep(l, protocolError("bytes beside its pipe that belong to no frame"))
 	}
 	l.keep(passed)
 }
 
 // deafen ends listening to a lane.
 func (w *worker) deafen(l *lane) {
-	w.forget(l.wire)
+	w.forget(l.fd)
 	if l.pipe >= 0 {
 		w.forget(l.pipe)
 	}
@@ -618,110 +616,96 @@ func (w *worker) closeListeners() {
 	w.listeners = nil
 }
 
-// feed answers Python's demand for body as soon as there is some.
+// feed answers Python's demand for more of a request as soon as there is some.
 func (w *worker) feed(t *turn) {
 	if t.talk != nil {
 		w.hear(t)
 		return
 	}
-	for t.asked && (!t.conn.gone || t.broken != nil) {
-		f := frame{number: t.number, kind: kindBody}
-		if t.indirect {
-			if w.asgi && !t.lane.roomy() {
-				t.lane.awaitRoom(t)
-				return
-			}
-			t.indirect, t.asked, t.want = false, false, 0
-			f.kind = kindRequest
-			b := w.environ(t, w.fbuf[:0])
-			w.fbuf = b[:0]
-			if w.answer(t.lane, f, b); t.conn.fd < 0 && w.asgi {
-				w.tellGone(t, 1006, "", -1) // it could not be told before this
-			}
-			return
-		}
-		b, onDisk := t.body[t.fed:], t.spooled.left() > 0
-		if onDisk {
-			b = w.unspool(t, t.want)
-		}
-		if len(b) > 0 {
-			if w.asgi && !t.lane.roomy() {
-				t.lane.awaitRoom(t)
-				break
-			}
-			b = b[:min(len(b), t.want, feedMax)]
-			if !onDisk {
-				t.fed += len(b)
-			} else if t.spooled.left() == 0 {
-				w.dropSpooled(t)
-			}
-			if t.spooled.left() == 0 && t.fed == len(t.body) && !t.incomplete() && t.hasTrailed() {
-				f.flags = flagLast
-			}
-			t.want -= len(b)
-			t.asked = w.asgi && t.want > 0 && f.flags == 0
-			w.answer(t.lane, f, b)
-			continue
-		}
+	for t.want > 0 && (!t.conn.gone || t.broken != nil) {
 		switch {
+		case t.owed == owesEnviron:
+			if t.lane.roomFor(t) {
+				w.giveEnviron(t)
+			}
+			return
+		case t.fed < len(t.body) || t.spooled.left() > 0:
+			if !t.lane.roomFor(t) {
+				w.readAhead(t)
+				return
+			}
+			w.giveBody(t)
 		case t.broken != nil:
-			w.breakOff(t, &f)
+			w.giveReason(t)
 		case !t.incomplete():
-			f.flags = flagLast
-			if !t.hasTrailed() {
-				t.asked, t.trailed = false, true
-				b := appendTrailer(w.fbuf[:0], t.trailer)
-				w.fbuf = b[:0]
-				f.meta = uint32(len(b))
-				w.answer(t.lane, f, b)
-				return
-			}
-		default:
-			if w.readBody(t) {
-				continue
-			}
-			if t.broken == nil {
-				t.lane.client.wait(w.now)
-				return
-			}
-			w.breakOff(t, &f)
-		}
-		t.asked, t.want = false, 0
-		w.answer(t.lane, f, nil)
-	}
-	// Read ahead up to the limit, so that the application finds it here, and not
-	// before there is much room: the rest has to be moved to make it.
-	for room := w.holdable() / 2; len(t.body)-t.fed < room && t.broken == nil && t.incomplete(); {
-		room = w.holdable()
-		if !w.readBody(t) {
+			w.giveEnd(t)
+		case !w.readBody(t) && t.broken == nil:
+			t.lane.client.wait(w.now)
 			return
 		}
 	}
-	t.upload.pause(w.now)
+	w.readAhead(t)
 }
 
-// hasTrailed says whether Python knows all that came after the body.
-func (t *turn) hasTrailed() bool { return t.trailed || len(t.trailer) == 0 }
+// giveEnviron gives Python what did not fit into a message.
+func (w *worker) giveEnviron(t *turn) {
+	t.want = 0
+	b := w.python.gateway.environ(w, t, w.fbuf[:0])
+	w.fbuf = b[:0]
+	t.lane.answer(w, frame{number: t.number, kind: kindRequest}, b)
+	if t.conn.fd < 0 {
+		t.lane.clientLeft(w, t) // the application could not be told before
+	}
+}
 
-// breakOff makes f tell Python that, and why, no more of the body will come.
-func (w *worker) breakOff(t *turn, f *frame) {
-	f.flags, f.meta, t.told = flagBroken, uint32(t.broken.status), true
+// giveBody gives Python a piece of the body. One that cannot be read off the disk breaks
+// the body.
+func (w *worker) giveBody(t *turn) {
+	b, most := t.body[t.fed:], min(t.want, feedMax)
+	if t.spooled.left() > 0 {
+		if b = w.unspool(t, most); b == nil {
+			w.giveReason(t)
+			return
+		}
+		if t.spooled.left() == 0 {
+			w.dropSpooled(t)
+		}
+	} else {
+		b = b[:min(len(b), most)]
+		t.fed += len(b)
+	}
+	t.lane.met(t, len(b))
+	f := frame{number: t.number, kind: kindBody}
+	if t.spooled.left() == 0 && t.fed == len(t.body) && !t.incomplete() && t.hasTrailed() {
+		f.flags, t.owed, t.want = flagLast, owesNothing, 0
+	}
+	t.lane.answer(w, f, b)
+}
+
+// giveEnd tells Python that the body has ended, with its trailer if Python has not got it.
+func (w *worker) giveEnd(t *turn) {
+	f, b := frame{number: t.number, kind: kindBody, flags: flagLast}, []byte(nil)
+	if !t.hasTrailed() {
+		b = appendTrailer(w.fbuf[:0], t.trailer)
+		w.fbuf = b[:0]
+		f.meta = uint32(len(b))
+	}
+	t.want, t.owed = 0, owesNothing
+	t.lane.answer(w, f, b)
+}
+
+// giveReason tells Python that, and why, no more of the body will come.
+func (w *worker) giveReason(t *turn) {
+	f := frame{number: t.number, kind: kindBody, flags: flagBroken, meta: uint32(t.broken.status)}
 	if t.broken.left {
 		f.meta = 499
 	}
+	t.want, t.owed = 0, toldBroken
+	t.lane.answer(w, f, nil)
 }
 
-func (w *worker) answer(l *lane, f frame, payload []byte) {
-	if l.streams != nil {
-		w.post(l, f, payload)
-		return
-	}
-	l.client.pause(w.now)
-	if err := l.answer(f, payload); err != nil {
-		w.outOfStep(l, err)
-	}
-	w.watchWire(l)
-}
+// hasTrailed says whether Python knows all that came after the body.
+func (t *turn) hasTrailed() bool { return t.owed != owesTrailer || len(t.trailer) == 0 }
 
 // watchWire asks for an event when the wire has room again, while something
 // waits for that, and for none while a slow client holds up reading, or a pipe has
@@ -740,25 +724,15 @@ func (w *worker) watchWire(l *lane) {
 	}
 	l.events = events
 	if l.pipe < 0 {
-		w.change(l.wire, events)
+		w.change(l.fd, events)
 		return
 	}
 	if changed&unix.EPOLLIN != 0 {
 		w.change(l.pipe, events&unix.EPOLLIN)
 	}
 	if changed&unix.EPOLLOUT != 0 {
-		w.change(l.wire, events|unix.EPOLLIN|unix.EPOLLET)
+		w.change(l.fd, events|unix.EPOLLIN|unix.EPOLLET)
 	}
-}
-
-// discardable is how much of a body may be thrown away for the connection's
-// sake. With ASGI an answer may come before a body has, which with WSGI would
-// have come first.
-func (w *worker) discardable() int {
-	if w.asgi {
-		return held
-	}
-	return discardMax
 }
 
 // holdable is how much of one body or response may be held: less when many
@@ -799,7 +773,7 @@ func (w *worker) lookAtLanes() {
 		if limit > 0 && l.ran(w.now) >= limit {
 			w.overdue(l)
 		} else if at := l.due(); at != 0 && at < w.now {
-			w.stall(l)
+			l.stall(w)
 		}
 		if i < len(w.python.busy) && w.python.busy[i] == l {
 			i++
@@ -807,57 +781,30 @@ func (w *worker) lookAtLanes() {
 	}
 }
 
-// stall is called when a request has run for more than a moment: whoever waits
-// behind it should not.
-func (w *worker) stall(l *lane) {
-	if l.streams != nil {
-		w.blocked(l)
-		return
-	}
-	if l.halted != 0 {
-		w.giveBack(l)
-		return
-	}
-	if !l.headBegun() {
-		// It is the machine that is busy, and would be for siblings too.
-		l.patience = w.now
-		return
-	}
-	l.stalled = true
-	if w.alone && w.python.most == 1 {
-		return
-	}
-	w.giveBack(l)
-	l.halt(w.now)
-}
-
 // giveBack takes what Python has not begun back among those that wait.
-func (w *worker) giveBack(l *lane) {
-	w.putBack(append(l.leftOver(), l.takeBack()...))
-}
+func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
 
 // giveAllBack does so for a lane from which nothing more is believed.
 func (w *worker) giveAllBack(l *lane) {
-	if l.halt(w.now); l.halted != 0 {
-		time.Sleep(settled)
-	}
+	l.settle(w.now)
 	w.giveBack(l)
 }
 
 // leftOf puts back what Python has left of a message, unless that has been taken
 // back before.
-func (w *worker) leftOf(l *lane, number uint32) error {
-	t := l.running()
-	if t == nil || t.number != number {
+func (w *worker) leftOf(l *lane, _ *marshalReader) error {
+	q := l.laneKind.(*queueLane)
+	t := q.eldest()
+	if t == nil || t.number != l.frame.number {
 		return nil
 	}
 	halt := l.python.halts[l.index].Load()
 	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
-	if t.started || t.taken || t.asked || !slices.ContainsFunc(l.flight, asked) {
-		return errOutOfStep
+	if t.started || t.taken || t.want > 0 || !slices.ContainsFunc(q.flight, asked) {
+		return l.frame.unexpected()
 	}
-	l.halted = 0
-	w.putBack(l.retrieve(t.message))
+	q.halted = 0
+	w.putBack(q.retrieve(t.message))
 	return nil
 }
 

@@ -30,7 +30,7 @@ const blastHello = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-V
 
 // blastFault is what the log must not have: all else that an application's mistakes
 // bring about is expected.
-const blastFault = `out of step|does not speak|WORKER TIMEOUT|exited with code|was sent SIG|panic:|goroutine \d`
+const blastFault = `protocol error|WORKER TIMEOUT|exited with code|was sent SIG|panic:|goroutine \d`
 
 func TestBlast(t *testing.T) {
 	if reference {
