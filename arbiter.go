@@ -121,13 +121,13 @@ type halt struct {
 type generation struct {
 	*config
 	bridge *os.File // wsgi.py as python wants it, for every Python
-	mold   *mold    // the Python that ran the configuration file, if still needed
+	template   *template    // the Python that ran the configuration file, if still needed
 	logger *logger  // nil unless Python makes the logs
 	vault  *vault   // nil without TLS
 }
 
 func (g *generation) close() {
-	g.mold.close()
+	g.template.close()
 	g.logger.close()
 	g.vault.close()
 }
@@ -195,7 +195,7 @@ func (a *arbiter) start() (err error) {
 	if a.log, a.access, err = openLogs(a.cfg); err != nil {
 		return err
 	}
-	if m := a.cfg.mold; m != nil {
+	if m := a.cfg.template; m != nil {
 		if err := m.start(a.cfg.config, childEnv(a.cfg.config)); err != nil {
 			return err
 		}
@@ -436,7 +436,7 @@ func (a *arbiter) reopen() {
 	if err != nil {
 		a.log.errorf("%v", err)
 	}
-	if m := a.cfg.mold; m != nil { // what it forks has its files
+	if m := a.cfg.template; m != nil { // what it forks has its files
 		_ = unix.Kill(m.pid, unix.SIGUSR1)
 	}
 }
@@ -615,7 +615,7 @@ func (a *arbiter) spawn() error {
 	files := []uintptr{0, 1, 2, uintptr(a.lifeR), uintptr(fd), uintptr(settings), uintptr(a.give), uintptr(a.take), uintptr(a.wakeW), a.log.out.passed(a.lifeR), a.access.passed(a.lifeR)}
 	fork := a.lifeR // which keeps the number from being given to something else
 	far := -1
-	if a.cfg.mold != nil {
+	if a.cfg.template != nil {
 		if fork, far, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 			return err
 		}
@@ -639,10 +639,10 @@ func (a *arbiter) spawn() error {
 	a.scores.hold(slot)
 	now := monotonic()
 	a.workers[pid] = &child{pid: pid, age: a.age, generation: a.generation, slot: slot, started: now, heardAt: now}
-	if a.cfg.mold == nil {
+	if a.cfg.template == nil {
 		return nil
 	}
-	return a.cfg.mold.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
+	return a.cfg.template.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
 }
 
 // childEnv is our environment and what raw_env adds. A name stands in it once, as
@@ -665,8 +665,8 @@ func (a *arbiter) reap() (h *halt) {
 		if pid == 0 {
 			return h
 		}
-		if m := a.cfg.mold; m != nil && pid == m.pid {
-			if h = a.moldDied(status); h != nil {
+		if m := a.cfg.template; m != nil && pid == m.pid {
+			if h = a.templateDied(status); h != nil {
 				return h
 			}
 			continue
@@ -826,9 +826,9 @@ func (a *arbiter) hook(name string, args ...any) error {
 }
 
 // hookOf calls a hook of the file that c was read from. Without a name it only
-// tells the mold of the listeners, which hooks in its children see.
+// tells the template of the listeners, which hooks in its children see.
 func (a *arbiter) hookOf(c *generation, listeners []*bound, name string, args ...any) error {
-	if c.mold == nil || name != "" && !c.hooks()[name] {
+	if c.template == nil || name != "" && !c.hooks()[name] {
 		return nil
 	}
 	addresses, entries := []any{}, []any{}
@@ -853,7 +853,7 @@ func (a *arbiter) hookOf(c *generation, listeners []*bound, name string, args ..
 	if args == nil {
 		args = []any{}
 	}
-	answer, err := c.mold.ask(map[string]any{"do": "hook", "name": name, "args": args, "facts": map[string]any{
+	answer, err := c.template.ask(map[string]any{"do": "hook", "name": name, "args": args, "facts": map[string]any{
 		"num_workers": a.target, "address": addresses, "listeners": entries,
 	}})
 	if err != nil {
@@ -866,13 +866,13 @@ func (a *arbiter) hookOf(c *generation, listeners []*bound, name string, args ..
 	return c.change(changed)
 }
 
-// moldDied is called when the Python of the configuration file has ended. An
+// templateDied is called when the Python of the configuration file has ended. An
 // exception in one of its hooks has ended it with 255, and ends the server; for
 // anything else a reload makes another.
-func (a *arbiter) moldDied(status unix.WaitStatus) *halt {
-	m := a.cfg.mold
+func (a *arbiter) templateDied(status unix.WaitStatus) *halt {
+	m := a.cfg.template
 	m.close()
-	a.cfg.mold = nil
+	a.cfg.template = nil
 	if exitStatus(status) == 255 {
 		return &halt{"A server hook failed.", 255}
 	}
@@ -913,8 +913,8 @@ func (a *arbiter) reload() {
 	old := a.target
 	a.target = cfg.workers
 	listeners, err := a.openListeners(cfg.config, a.listeners)
-	if err == nil && cfg.mold != nil {
-		if err = cfg.mold.start(cfg.config, childEnv(cfg.config)); err == nil {
+	if err == nil && cfg.template != nil {
+		if err = cfg.template.start(cfg.config, childEnv(cfg.config)); err == nil {
 			err = a.hookOf(cfg, listeners, "nworkers_changed", cfg.workers, old)
 		}
 		for _, name := range []string{"on_reload", ""} {
@@ -1056,7 +1056,7 @@ func (a *arbiter) stop(graceful bool, reason string, status int) int {
 	if err := a.hook("on_exit"); err != nil && status == 0 {
 		status = exitFailure
 	}
-	a.cfg.mold.close()
+	a.cfg.template.close()
 	a.log.close()
 	return status
 }

@@ -9,7 +9,7 @@
 //	listen.go     its listeners
 //	upgrade.go    another binary in its place, without an interruption
 //	systemd.go    what it says to a service manager
-//	mold.go       the Python that has run the configuration file
+//	template.go   the Python that has run the configuration file
 //	worker.go     a worker's life: start, signals, phases, stop
 //	loop.go       its event loop: descriptors, timers, burial
 //	python.go     its Python as a process: limits in time, failures
@@ -41,7 +41,7 @@
 // The Python half is in python/:
 //
 //	wsgi.py       loads a WSGI application and calls it; asgi.py an ASGI one
-//	hooks.py      the configuration file, its hooks, the forks of mold.go
+//	hooks.py      the configuration file, its hooks, the forks of template.go
 //	package.py    the gunicorn package that Python code may import
 //	facade.py     the cfg, worker, request and response that these two show
 //	debug.py      what --reload and --spew need
@@ -115,7 +115,7 @@ func runCommand(args []string) int {
 		if err := os.Chdir(dir); err != nil {
 			return nil, err
 		}
-		var m *mold
+		var m *template
 		defer func() { m.close() }()
 		cfg, err := loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
 			globals, m, err = evalConfig(c, spec)
@@ -146,7 +146,7 @@ func runCommand(args []string) int {
 					return nil, err
 				}
 			}
-			c.mold, m = m, nil
+			c.template, m = m, nil
 		}
 		return c, os.Chdir(c.chdir)
 	}
@@ -439,7 +439,7 @@ func cString(s string) unsafe.Pointer {
 // evalConfig runs a configuration file, "" for none, and returns its globals and
 // the Python that has run it, to be closed when it is of no more use. What the
 // file prints goes where our output goes; when it fails it has said why.
-func evalConfig(c *config, spec string) (globals map[string]any, m *mold, err error) {
+func evalConfig(c *config, spec string) (globals map[string]any, m *template, err error) {
 	python, bridge, err := findPython(c)
 	if err != nil {
 		return nil, nil, err
@@ -455,7 +455,7 @@ func evalConfig(c *config, spec string) (globals map[string]any, m *mold, err er
 		return nil, nil, err
 	}
 	defer unix.Close(question)
-	m = &mold{}
+	m = &template{}
 	if err := m.open(); err != nil {
 		return nil, nil, err
 	}

@@ -155,7 +155,7 @@ const (
 	fdWake                 // a byte here makes the arbiter look
 	fdErrorlog             // if it is a file
 	fdAccesslog            // the same
-	fdFork                 // where the mold is asked for a Python; no socket without one
+	fdFork                 // where the template is asked for a Python; no socket without one
 	fdRecords              // where records of the logs go, if Python makes them
 	fdBridge               // the Python half, for a Python of its own
 	fdVault                // where certificates are, if there are any

@@ -1,6 +1,6 @@
-"""Server hooks and the mold: the second half of mold.go.
+"""Server hooks and the template: the second half of template.go.
 
-The mold is the process that has run the configuration file. It is asked, one
+The template is the process that has run the configuration file. It is asked, one
 question at a time, to call server hooks, and by each worker, once, to fork a
 Python that serves. What hooks leave in the file's globals, on server or on worker, is
 there in every Python that is forked later.
@@ -18,7 +18,7 @@ import sys
 from _gunicorn import wsgi
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of, parse_address
 
-CONTROL = 6  # a descriptor of the mold
+CONTROL = 6  # a descriptor of the template
 SIGNED = struct.Struct("<cI")  # what goes to a worker: b"P" and pid, b"S" and status
 
 
@@ -108,7 +108,7 @@ class Heartbeat:
 
 
 class HookedWorker(Worker):
-    """A worker: in the mold before the fork and after the end, in its own Python
+    """A worker: in the template before the fork and after the end, in its own Python
     between."""
 
     def __init__(self, age, server, server_pid):
@@ -155,7 +155,7 @@ def hashable(address):
     return tuple(address) if isinstance(address, list) else address
 
 
-class Mold:
+class Template:
     """The process that has run the configuration file, module."""
 
     def __init__(self, module):
@@ -225,7 +225,7 @@ class Mold:
             self.answer(question)
 
     def drop(self, fd):
-        """The mold has nothing more to do with that worker."""
+        """The template has nothing more to do with that worker."""
         self.poll.register(fd, 0)  # it may be no longer
         self.poll.unregister(fd)
         self.channels.pop(fd)[0].close()
@@ -294,7 +294,7 @@ class Mold:
 
     def fork(self, fd, own):
         """The Python of a worker; true in the child, which closes what is the
-        mold's own. What a worker says is that it wants one, and nothing else."""
+        template's own. What a worker says is that it wants one, and nothing else."""
         channel, worker = self.channels[fd]
         fds = self.receive(channel, 1)[1]
         if len(fds) != 4:
@@ -404,9 +404,9 @@ class HookLog:
         pass
 
 
-def serve(mold, worker):
+def serve(template, worker):
     """The life of a forked Python, in place of wsgi.serve."""
-    settings, hooks, server = mold.settings, mold.hooks, mold.server
+    settings, hooks, server = template.settings, template.hooks, template.server
     log = server.log
     wsgi.own(worker.server_pid)
     wsgi.set_up_process()
@@ -447,7 +447,7 @@ def serve(mold, worker):
 
 
 def drop_privileges(credential):
-    """The mold is the starter's; what it forks for a worker is the worker's."""
+    """The template is the starter's; what it forks for a worker is the worker's."""
     if credential:
         user, group, groups = credential
         os.setgroups(groups)

@@ -190,7 +190,7 @@ def add_relays(settings, error, access):
         if not settings["disable_redirect_access_to_syslog"]:
             relays.append((access, "a"))
     for log, kind in relays:
-        # A mold has set them up before its forks do.
+        # A template has set them up before its forks do.
         if not any(isinstance(handler, Relay) for handler in log.handlers):
             log.addHandler(Relay(kind))
     if settings["statsd_host"] and not any(isinstance(f, Metrics) for f in error.filters):
@@ -1630,9 +1630,9 @@ def config():
         os.close(spare)
     # The arbiter closes the control socket when it wants no more of this.
     from _gunicorn import hooks
-    mold = hooks.Mold(module)
-    worker = mold.run()
-    hooks.serve(mold, worker)
+    template = hooks.Template(module)
+    worker = template.run()
+    hooks.serve(template, worker)
 
 
 def log():

@@ -1,7 +1,7 @@
 package main
 
-// The mold is the Python that has run the configuration file. It stays alive
-// when that file has server hooks, or with --preload: it calls the hooks, and
+// The template process is the Python that has run the configuration file. It stays
+// alive when that file has server hooks, or with --preload: it calls the hooks, and
 // forks the Python of each worker, which so inherits the hooks' state and, with
 // --preload, the loaded application. (hooks.py is its other half.)
 
@@ -16,25 +16,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-type mold struct {
+type template struct {
 	pid   int
 	sock  int // questions and answers, one at a time
-	child int // the mold's end of it, until it is started
+	child int // the template's end of the socket, until the process is started
 }
 
 // open makes the socket.
-func (m *mold) open() (err error) {
-	if m.sock, m.child, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+func (t *template) open() (err error) {
+	if t.sock, t.child, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return err
 	}
-	for _, fd := range []int{m.sock, m.child} {
+	for _, fd := range []int{t.sock, t.child} {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
 	}
 	return nil
 }
 
-// moldRoom is the longest message: settings with a dictionary for the logs fit.
-const moldRoom = 160 << 10
+// templateRoom is the longest message: settings with a dictionary for the logs fit.
+const templateRoom = 160 << 10
 
 // hooks are the names of the hooks that the configuration file has.
 func (c *config) hooks() map[string]bool {
@@ -48,16 +48,16 @@ func (c *config) hooks() map[string]bool {
 	return set
 }
 
-// close lets the mold go: it ends when the Pythons that it has forked have.
-func (m *mold) close() {
-	if m != nil && m.sock >= 0 {
-		unix.Close(m.sock)
-		m.sock = -1
+// close lets the template go: it ends when the Pythons that it has forked have.
+func (t *template) close() {
+	if t != nil && t.sock >= 0 {
+		unix.Close(t.sock)
+		t.sock = -1
 	}
 }
 
-// errMold is any end of the conversation.
-var errMold = errors.New("the Python of the configuration file has ended")
+// errTemplate is any end of the conversation.
+var errTemplate = errors.New("the Python of the configuration file has ended")
 
 // terminalWait is how long a Python has to end by the INT that a terminal has
 // sent to it, too.
@@ -106,68 +106,68 @@ func interrupt(pid int, wait time.Duration) func() syscall.Signal {
 
 // ask sends a question and waits for the answer, as long as the operator's
 // functions take, or until the server is told to end and they have not obeyed.
-func (m *mold) ask(question map[string]any) (answer map[string]any, err error) {
+func (t *template) ask(question map[string]any) (answer map[string]any, err error) {
 	wait, starting := quickLimit, question["do"] == "start"
 	if starting {
 		wait = terminalWait
 	}
-	interrupted := interrupt(m.pid, wait)
-	answer, err = m.exchange(question)
+	interrupted := interrupt(t.pid, wait)
+	answer, err = t.exchange(question)
 	if s := interrupted(); s != 0 && starting {
 		return nil, &startError{status: exitFailure} // nobody else has seen the signal
 	}
 	return answer, err
 }
 
-func (m *mold) exchange(question map[string]any) (answer map[string]any, err error) {
+func (t *template) exchange(question map[string]any) (answer map[string]any, err error) {
 	b := appendMarshal(nil, question)
-	if len(b) > moldRoom {
+	if len(b) > templateRoom {
 		return nil, fmt.Errorf("%d bytes of settings are too many for hooks", len(b))
 	}
-	if err := unix.Sendto(m.sock, b, unix.MSG_NOSIGNAL, nil); err != nil {
-		return nil, errMold
+	if err := unix.Sendto(t.sock, b, unix.MSG_NOSIGNAL, nil); err != nil {
+		return nil, errTemplate
 	}
-	room := make([]byte, 2*moldRoom)
+	room := make([]byte, 2*templateRoom)
 	for {
-		n, _, err := unix.Recvfrom(m.sock, room, 0)
+		n, _, err := unix.Recvfrom(t.sock, room, 0)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil || n <= 0 {
-			return nil, errMold
+			return nil, errTemplate
 		}
 		v, err := unmarshal(room[:n])
 		answer, ok := v.(map[string]any)
 		if err != nil || !ok {
-			return nil, errMold
+			return nil, errTemplate
 		}
 		if answer["ok"] != true {
-			return nil, &startError{status: exitFailure} // the mold has said why
+			return nil, &startError{status: exitFailure} // the template has said why
 		}
 		return answer, nil
 	}
 }
 
-// start gives the mold what a worker's Python needs: after that it can fork.
-func (m *mold) start(c *config, env []string) error {
+// start gives the template what a worker's Python needs: after that it can fork.
+func (t *template) start(c *config, env []string) error {
 	all, err := unmarshal(c.encode())
 	if err != nil {
 		return err
 	}
-	_, err = m.ask(map[string]any{"do": "start", "settings": all, "env": env, "pid": os.Getpid()})
+	_, err = t.ask(map[string]any{"do": "start", "settings": all, "env": env, "pid": os.Getpid()})
 	return err
 }
 
-// adopt tells the mold of a worker, and gives it the socket on which that worker
+// adopt tells the template of a worker, and gives it the socket on which that worker
 // asks for its Python: for one, once. Who asks is the arbiter's word, because the
-// mold may have more rights than workers. When the socket's other end is closed
-// the worker is gone, and the mold ends its Python. Nobody waits for an answer.
-func (m *mold) adopt(age, pid, fd int) error {
+// template may have more rights than workers. When the socket's other end is closed
+// the worker is gone, and the template ends its Python. Nobody waits for an answer.
+func (t *template) adopt(age, pid, fd int) error {
 	b := appendMarshal(nil, map[string]any{"do": "adopt", "age": age, "worker": pid})
-	return os.NewSyscallError("sendmsg", unix.Sendmsg(m.sock, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(t.sock, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
 }
 
-// askFork asks for a Python whose descriptors these are. What the mold answers is
+// askFork asks for a Python whose descriptors these are. What the template answers is
 // its pid, and in the end its status.
 func askFork(sock int, fds ...int) error {
 	return os.NewSyscallError("sendmsg", unix.Sendmsg(sock, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
