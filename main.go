@@ -111,46 +111,8 @@ func runCommand(args []string) int {
 	background := daemonStage()
 	passed := takePassedOn()
 	dir := startDir()
-	load := func() (*generation, error) {
-		if err := os.Chdir(dir); err != nil {
-			return nil, err
-		}
-		var m *template
-		defer func() { m.close() }()
-		cfg, err := loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
-			globals, m, err = evalConfig(c, spec)
-			return globals, err
-		})
-		c := &generation{config: cfg}
-		if err != nil || c.help || c.version {
-			return c, err
-		}
-		if c.status != "off" {
-			return c, os.Chdir(c.chdir)
-		}
-		c.startDir, c.argv = dir, append([]string{programPath()}, args...)
-		if c.python, c.bridge, err = findPython(cfg); err != nil {
-			return nil, err
-		}
-		if err := c.checkPackage(); err != nil {
-			return nil, err
-		}
-		if !c.checkConfig && !c.printConfig { // nothing will switch
-			if c.credential, err = credentialOf(cfg); err != nil {
-				return nil, err
-			}
-		}
-		if !c.checkConfig && !c.printConfig && (len(c.hooks()) > 0 || c.preloadApp) {
-			if m == nil {
-				if _, m, err = evalConfig(cfg, ""); err != nil {
-					return nil, err
-				}
-			}
-			c.template, m = m, nil
-		}
-		return c, os.Chdir(c.chdir)
-	}
-	c, err := load()
+	load := func() (*generation, error) { return readGeneration(args, dir) }
+	g, err := load()
 	var start *startError
 	switch {
 	case errors.As(err, &start):
@@ -158,15 +120,18 @@ func runCommand(args []string) int {
 		return start.status
 	case err != nil:
 		fatalf("%v", err)
-	case c.help:
+	}
+	c := g.cfg
+	if c.help {
 		printHelp(os.Stdout)
 		return 0
-	case c.version:
+	}
+	if c.version {
 		fmt.Printf("gunicorn (version %s)\n", version)
 		return 0
 	}
 	if c.status != "off" {
-		if err := printStatus(c.config, os.Stdout); err != nil {
+		if err := printStatus(c, os.Stdout); err != nil {
 			fatalf("%v", err)
 		}
 		return 0
@@ -175,13 +140,13 @@ func runCommand(args []string) int {
 		c.print(os.Stdout)
 	}
 	if c.checkConfig || c.printConfig {
-		if err := checkPlaces(c.config); err != nil && c.checkConfig {
+		if err := checkPlaces(c); err != nil && c.checkConfig {
 			fmt.Fprint(os.Stderr, err)
 			return exitFailure
 		}
-		return checkApp(c)
+		return checkApp(g)
 	}
-	if err := checkLimits(c.config); err != nil {
+	if err := checkLimits(c); err != nil {
 		fatalf("%v", err)
 	}
 	// One that another arbiter has started is in the background already.
@@ -189,17 +154,17 @@ func runCommand(args []string) int {
 		// Unless a hook may still make the files, they are looked at while
 		// somebody reads what is wrong with them.
 		if c.usesTLS() && !c.hooks()["on_starting"] {
-			if _, err := readKeyring(c.config); err != nil {
+			if _, err := readKeyring(c); err != nil {
 				fmt.Fprint(os.Stderr, err)
 				return exitFailure
 			}
 		}
-		if err := daemonize(c.config); err != nil {
+		if err := daemonize(c); err != nil {
 			fatalf("%v", err)
 		}
 		return 0
 	}
-	a := &arbiter{load: load, cfg: c, passed: passed}
+	a := &arbiter{generation: g, load: load, passed: passed}
 	return a.run()
 }
 
@@ -250,12 +215,12 @@ func checkPlaces(c *config) error {
 }
 
 // checkApp is --check-config beyond the settings: the application loads.
-func checkApp(c *generation) int {
-	settings, err := memfd("settings", c.encode())
+func checkApp(g *generation) int {
+	settings, err := memfd("settings", g.cfg.encode())
 	if err != nil {
 		fatalf("%v", err)
 	}
-	pid, err := startPython(c.python, c.bridge, "check", os.Environ(), settings)
+	pid, err := startPython(g.cfg.python, g.bridge, "check", os.Environ(), settings)
 	if err != nil {
 		fatalf("%v", err)
 	}

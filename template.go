@@ -17,7 +17,7 @@ import (
 )
 
 type template struct {
-	pid   int
+	helper
 	sock  int // questions and answers, one at a time
 	child int // the template's end of the socket, until the process is started
 }
@@ -171,4 +171,65 @@ func (t *template) adopt(age, pid, fd int) error {
 // its pid, and in the end its status.
 func askFork(sock int, fds ...int) error {
 	return os.NewSyscallError("sendmsg", unix.Sendmsg(sock, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
+}
+
+// Hooks ---------------------------------------------------------------------
+
+// hook calls a server hook of the configuration file, if it has that one.
+func (a *arbiter) hook(name string, args ...any) error {
+	return a.hookOf(a.generation, name, args...)
+}
+
+// hookOf calls a hook of the file that g was read from. Without a name it only
+// tells the template of the listeners, which hooks in its children see.
+func (a *arbiter) hookOf(g *generation, name string, args ...any) error {
+	if g.template == nil || name != "" && !g.cfg.hooks()[name] {
+		return nil
+	}
+	addresses, entries := []any{}, []any{}
+	for _, l := range g.listeners {
+		addr := any(l.addr.path)
+		sa, _ := unix.Getsockname(l.fd)
+		if own := addrPort(sa); own.IsValid() {
+			addr = []any{own.Addr().String(), int(own.Port())}
+		}
+		addresses = append(addresses, addr)
+		entries = append(entries, []any{l.String(), addr, l.fd, addr})
+	}
+	if g.listeners == nil { // not yet open
+		for _, addr := range addressesOf(g.cfg) {
+			if addr.network == "unix" {
+				addresses = append(addresses, addr.path)
+			} else {
+				addresses = append(addresses, []any{addr.host, addr.port})
+			}
+		}
+	}
+	if args == nil {
+		args = []any{}
+	}
+	answer, err := g.template.ask(map[string]any{"do": "hook", "name": name, "args": args, "facts": map[string]any{
+		"num_workers": a.target, "address": addresses, "listeners": entries,
+	}})
+	if err != nil {
+		return err
+	}
+	if n, ok := answer["num_workers"].(int64); ok && n >= 0 && n <= 1<<16 {
+		a.target = int(n)
+	}
+	changed, _ := answer["changed"].(map[string]any)
+	return g.cfg.change(changed)
+}
+
+// templateDied is called when the template process of a generation has ended. An
+// exception in one of its hooks has ended it with 255, and ends the server; for
+// anything else a reload makes another.
+func (a *arbiter) templateDied(g *generation, status unix.WaitStatus) *halt {
+	g.template.close()
+	g.template = nil
+	if g == a.generation && exitStatus(status) == 255 {
+		return &halt{"A server hook failed.", 255}
+	}
+	a.later = append(a.later, unix.SIGHUP)
+	return nil
 }

@@ -144,8 +144,7 @@ type streaming struct {
 	parting   time.Duration // how long streams then have
 }
 
-// Descriptors a worker starts with, in the order in which spawn hands them
-// over.
+// Descriptors a worker starts with.
 const (
 	fdLifeline  = 3 + iota // read end; EOF means the arbiter is gone
 	fdSlot                 // this worker's page of the scoreboard
@@ -161,6 +160,23 @@ const (
 	fdVault                // where certificates are, if there are any
 	fdListeners            // first listener; the rest follow
 )
+
+// workerFiles lists the descriptors of a new worker. Where a worker needs none, its
+// lifeline takes the number: otherwise the worker could get a file of its own there.
+func workerFiles(files map[int]int, listeners []*bound) []uintptr {
+	list := []uintptr{0, 1, 2}
+	for number := len(list); number < fdListeners; number++ {
+		fd, needed := files[number]
+		if !needed || fd < 0 {
+			fd = files[fdLifeline]
+		}
+		list = append(list, uintptr(fd))
+	}
+	for _, l := range listeners {
+		list = append(list, uintptr(l.fd))
+	}
+	return list
+}
 
 // runWorker is the whole life of a worker process; it returns the exit status.
 func runWorker() int {
