@@ -426,10 +426,11 @@ func (a *arbiter) tell(w *child) {
 
 // settle notes which workers have booted, and ends a reload when all have.
 func (a *arbiter) settle() {
-	serving := 0
+	serving, stale := 0, false
 	var leaving []*child
 	for _, w := range a.workers {
 		if w.slot.phase() > phaseServing && !w.told {
+			stale = stale || !w.left && a.stale(w)
 			w.left = true
 		}
 		if !w.slot.phase().serves() {
@@ -458,6 +459,15 @@ func (a *arbiter) settle() {
 	if a.former != nil && serving >= a.target {
 		a.endReload()
 	}
+	if stale {
+		a.reload()
+	}
+}
+
+// stale reports whether a worker leaves because a file has changed that the
+// template process may have loaded, from which its replacement would be forked.
+func (a *arbiter) stale(w *child) bool {
+	return a.cfg.reload && a.template != nil && w.generation == a.generation && w.slot.cause.Load() == causeReload
 }
 
 // spawn starts one worker: this binary again, under a title of its own.
@@ -514,11 +524,16 @@ func (a *arbiter) spawn() error {
 	return a.template.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
 }
 
-// childEnv is our environment and what raw_env adds. A name stands in it once, as
-// programs differ in which of two they believe.
+// ownEnv is what the server adds to the environment.
+func (c *config) ownEnv() []string {
+	return append([]string{"SERVER_SOFTWARE=gunicorn/" + version}, c.rawEnv...)
+}
+
+// childEnv is the arbiter's environment with what the server adds. A name stands in
+// it once, as programs differ in which of two they believe.
 func childEnv(c *config) []string {
 	env := os.Environ()
-	for _, set := range append([]string{"SERVER_SOFTWARE=gunicorn/" + version}, c.rawEnv...) {
+	for _, set := range c.ownEnv() {
 		name, _, _ := strings.Cut(set, "=")
 		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
 		env = append(env, set)

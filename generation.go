@@ -16,7 +16,7 @@ import (
 type generation struct {
 	cfg       *config
 	bridge    *os.File  // the Python half as the interpreter wants it, shared by every Python
-	template  *template // the Python that has run the configuration file, if it is still needed
+	template  *template // nil without a configuration file and --preload
 	log       *errorLog
 	access    *accessLog // for workers to inherit
 	logger    *logger    // nil unless Python makes the logs
@@ -60,10 +60,7 @@ func readGeneration(args []string, dir string) (_ *generation, err error) {
 			return nil, err
 		}
 	}
-	if !serve || len(c.hooks()) == 0 && !c.preloadApp {
-		g.template.close()
-		g.template = nil
-	} else if g.template == nil {
+	if serve && c.preloadApp && g.template == nil {
 		if _, g.template, err = evalConfig(c, ""); err != nil {
 			return nil, err
 		}
@@ -79,7 +76,7 @@ func (a *arbiter) open(g *generation, announce func() error) (err error) {
 		return err
 	}
 	if g.template != nil {
-		if err := g.template.start(g.cfg, childEnv(g.cfg)); err != nil {
+		if err := g.template.prepare("start", g.cfg); err != nil {
 			return err
 		}
 	}

@@ -216,6 +216,13 @@ func checkPlaces(c *config) error {
 
 // checkApp is --check-config beyond the settings: the application loads.
 func checkApp(g *generation) int {
+	if g.template != nil {
+		if err := g.template.prepare("check", g.cfg); err != nil {
+			fmt.Fprint(os.Stderr, err)
+			return exitFailure
+		}
+		return 0
+	}
 	settings, err := memfd("settings", g.cfg.encode())
 	if err != nil {
 		fatalf("%v", err)
@@ -247,7 +254,8 @@ const probe = `import marshal, sys
 w = open(3, 'wb')
 w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
 files = marshal.loads(open(4, 'rb').read())
-files['wsgi.pyc'] = marshal.dumps(compile(files['wsgi.py'], '<gunicorn wsgi.py>', 'exec'))
+for name in 'wsgi.py', 'hooks.py', 'facade.py':
+    files[name + 'c'] = marshal.dumps(compile(files[name], '<gunicorn ' + name + '>', 'exec'))
 index, at = {}, 0
 for name, text in files.items():
     index[name] = at, len(text)

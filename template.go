@@ -1,9 +1,11 @@
 package main
 
-// The template process is the Python that has run the configuration file. It stays
-// alive when that file has server hooks, or with --preload: it calls the hooks, and
-// forks the Python of each worker, which so inherits the hooks' state and, with
-// --preload, the loaded application. (hooks.py is its other half.)
+// The template process is the Python that has run the configuration file. It calls
+// the hooks of that file, and forks the Python of each worker: so what the file has
+// done to its process (environment, paths, logging, patches) is in every worker, as
+// under Gunicorn, and so are the hooks' state and, with --preload, the loaded
+// application. Without a file there is a template for --preload only. (hooks.py is
+// its other half.)
 
 import (
 	"errors"
@@ -107,7 +109,7 @@ func interrupt(pid int, wait time.Duration) func() syscall.Signal {
 // ask sends a question and waits for the answer, as long as the operator's
 // functions take, or until the server is told to end and they have not obeyed.
 func (t *template) ask(question map[string]any) (answer map[string]any, err error) {
-	wait, starting := quickLimit, question["do"] == "start"
+	wait, starting := quickLimit, question["do"] != "hook"
 	if starting {
 		wait = terminalWait
 	}
@@ -148,13 +150,18 @@ func (t *template) exchange(question map[string]any) (answer map[string]any, err
 	}
 }
 
-// start gives the template what a worker's Python needs: after that it can fork.
-func (t *template) start(c *config, env []string) error {
+// prepare gives the template the settings: to start, after which it can fork, or
+// only to check that the application can be loaded.
+func (t *template) prepare(do string, c *config) error {
 	all, err := unmarshal(c.encode())
 	if err != nil {
 		return err
 	}
-	_, err = t.ask(map[string]any{"do": "start", "settings": all, "env": env, "pid": os.Getpid()})
+	question := map[string]any{"do": do, "settings": all, "env": c.ownEnv()}
+	if do == "start" {
+		question["pid"] = os.Getpid()
+	}
+	_, err = t.ask(question)
 	return err
 }
 

@@ -254,12 +254,22 @@ class Template:
         sys.stdout.flush()
         self.control.send(marshal.dumps(result or {"ok": True}, 2))
 
-    def do_start(self, settings, env, pid):
+    def set_up(self, settings, env):
+        """What the file has done to this process stays, unless a setting says
+        something else."""
         self.settings = settings
-        os.environ.clear()
+        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            os.environ.pop(name, None)  # the listeners are the arbiter's
         os.environ.update(pair.split("=", 1) for pair in env)
         os.chdir(settings["chdir"])
         wsgi.set_up_path(settings)
+
+    def do_check(self, settings, env):
+        self.set_up(settings, env)
+        wsgi.check_app(settings)
+
+    def do_start(self, settings, env, pid):
+        self.set_up(settings, env)
         log = wsgi.set_up_logging(settings)
         names = [name for name in settings["hooks"] if hasattr(self.module, name)]
         self.hooks = Hooks(self.module, names)
@@ -276,8 +286,6 @@ class Template:
             import threading
             if threading.active_count() > 1:
                 log.warning("The application has started threads while it was preloaded; workers do not have them.")
-            gc.collect()
-            gc.freeze()
 
     def do_hook(self, name, facts, args):
         server = self.server
@@ -306,6 +314,10 @@ class Template:
         self.worker, server = worker, self.server
         server.worker_age = max(server.worker_age, worker.age)
         self.guard(lambda: self.hooks.call("pre_fork", server, worker))
+        # What is there by now is garbage, or memory that the children share as
+        # long as their collectors leave it alone.
+        gc.collect()
+        gc.freeze()
         pid = os.fork()
         if pid:
             for other in fds:
@@ -416,6 +428,7 @@ def serve(template, worker):
             hooks.call("post_fork", server, worker)
             drop_privileges(settings["credential"])
             files = None
+            wsgi.open_outbox(settings)
             wsgi.patch(settings)
             if worker.app.callable is None:
                 worker.app.callable, files = wsgi.open_app(settings, log.error_log)
@@ -432,8 +445,11 @@ def serve(template, worker):
         if settings["family"] == "asgi":
             from _gunicorn import asgi  # which WSGI needs not
             lane = asgi.Server(settings, worker.wsgi, log.error_log, files)
-            lane.app = hooked_app(lane, hooks, worker)
+            if hooks.functions:
+                lane.app = hooked_app(lane, hooks, worker)
             lane.serve()
+        elif not hooks.functions:
+            wsgi.Lane(settings, worker.wsgi, log.error_log, files).serve()
         else:
             HookedLane(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
     except SystemExit as e:

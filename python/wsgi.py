@@ -1599,12 +1599,19 @@ def check():
     settings = read_settings()
     set_up_path(settings)
     try:
-        load_app(settings["app"])
+        check_app(settings)
     except BaseException:
         import traceback
-        print("\nError while loading the application:\n", file=sys.stderr)
         traceback.print_exc()
         sys.exit(1)
+
+
+def check_app(settings):
+    try:
+        load_app(settings["app"])
+    except BaseException:
+        print("\nError while loading the application:\n", file=sys.stderr)
+        raise
 
 
 def config():
