@@ -5,11 +5,12 @@
 // starts by executing itself, speaks HTTP with clients and frames with a Python
 // of its own, in which the application runs.
 //
-//	arbiter.go    the arbiter's loop, workers' lives, hooks, reload, stop
+//	arbiter.go    the arbiter's loop, workers' lives, helpers, stop
+//	generation.go settings and what lives as long as they hold, reload
 //	listen.go     its listeners
 //	upgrade.go    another binary in its place, without an interruption
 //	systemd.go    what it says to a service manager
-//	template.go   the Python that has run the configuration file
+//	template.go   the Python that has run the configuration file, and its hooks
 //	worker.go     a worker's life: start, signals, phases, stop
 //	loop.go       its event loop: descriptors, timers, burial
 //	python.go     its Python as a process: limits in time, failures
@@ -407,57 +408,4 @@ func waitFor(pid int) (status unix.WaitStatus) {
 func cString(s string) unsafe.Pointer {
 	b := append([]byte(s), 0)
 	return unsafe.Pointer(&b[0])
-}
-
-// evalConfig runs a configuration file, "" for none, and returns its globals and
-// the Python that has run it, to be closed when it is of no more use. What the
-// file prints goes where our output goes; when it fails it has said why.
-func evalConfig(c *config, spec string) (globals map[string]any, m *template, err error) {
-	python, bridge, err := findPython(c)
-	if err != nil {
-		return nil, nil, err
-	}
-	var names []string
-	for i := range settings {
-		names = append(names, settings[i].name)
-	}
-	question, err := memfd("question", appendMarshal(nil, map[string]any{
-		"spec": spec, "dir": startDir(), "names": names, "check": c.checkConfig,
-	}))
-	if err != nil {
-		return nil, nil, err
-	}
-	defer unix.Close(question)
-	m = &template{}
-	if err := m.open(); err != nil {
-		return nil, nil, err
-	}
-	interrupted := func() syscall.Signal { return 0 }
-	out, err := readPython(func(out int) (pid int, err error) {
-		m.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, m.child)
-		interrupted = interrupt(m.pid, terminalWait)
-		return m.pid, err
-	})
-	signal := interrupted()
-	unix.Close(m.child)
-	if err != nil {
-		m.close()
-		return nil, nil, err
-	}
-	if signal != 0 {
-		m.close()
-		waitFor(m.pid)
-		return nil, nil, &startError{status: 128 + int(signal)}
-	}
-	if len(out) == 0 {
-		m.close()
-		return nil, nil, &startError{status: exitStatus(waitFor(m.pid))} // perhaps by exit()
-	}
-	v, err := unmarshal(out)
-	globals, ok := v.(map[string]any)
-	if err != nil || !ok {
-		m.close()
-		return nil, nil, fmt.Errorf("config: %s: %w", spec, errMarshal)
-	}
-	return globals, m, nil
 }

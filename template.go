@@ -24,6 +24,59 @@ type template struct {
 	child int // the template's end of the socket, until the process is started
 }
 
+// evalConfig runs a configuration file, "" for none, and returns its globals and
+// the Python that has run it, to be closed when it is of no more use. What the
+// file prints goes where our output goes; when it fails it has said why.
+func evalConfig(c *config, spec string) (globals map[string]any, t *template, err error) {
+	python, bridge, err := findPython(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	var names []string
+	for i := range settings {
+		names = append(names, settings[i].name)
+	}
+	question, err := memfd("question", appendMarshal(nil, map[string]any{
+		"spec": spec, "dir": startDir(), "names": names, "check": c.checkConfig,
+	}))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unix.Close(question)
+	t = &template{}
+	if err := t.open(); err != nil {
+		return nil, nil, err
+	}
+	interrupted := func() syscall.Signal { return 0 }
+	out, err := readPython(func(out int) (pid int, err error) {
+		t.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, t.child)
+		interrupted = interrupt(t.pid, terminalWait)
+		return t.pid, err
+	})
+	signal := interrupted()
+	unix.Close(t.child)
+	if err != nil {
+		t.close()
+		return nil, nil, err
+	}
+	if signal != 0 {
+		t.close()
+		waitFor(t.pid)
+		return nil, nil, &startError{status: 128 + int(signal)}
+	}
+	if len(out) == 0 {
+		t.close()
+		return nil, nil, &startError{status: exitStatus(waitFor(t.pid))} // perhaps by exit()
+	}
+	v, err := unmarshal(out)
+	globals, ok := v.(map[string]any)
+	if err != nil || !ok {
+		t.close()
+		return nil, nil, fmt.Errorf("config: %s: %w", spec, errMarshal)
+	}
+	return globals, t, nil
+}
+
 // open makes the socket.
 func (t *template) open() (err error) {
 	if t.sock, t.child, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
