@@ -41,58 +41,52 @@ const (
 )
 
 type arbiter struct {
-	load   func() (*generation, error) // reads every source of settings anew
-	cfg    *generation
-	log    *errorLog
-	access *accessLog // for workers to inherit
-	master string     // how log lines name this process
+	*generation             // in force: new workers are of it
+	former      *generation // during a reload: what to go back to
+	again       bool        // HUP came during a reload, which another one has to follow
+	load        func() (*generation, error)
 
-	listeners []*bound
-	wakeR     int // readable when there is something to look at; what the bytes are says nothing
-	wakeW     int // workers hold this end too
-	caught    chan syscall.Signal
-	later     []syscall.Signal // caught while others were waited for
-	lifeR     int              // workers hold this end; EOF tells them that we are gone
-	lifeW     int
-	give      int // the hand-over socket outlives every worker
-	take      int
+	wakeR  int // readable when there is something to look at; what the bytes are says nothing
+	wakeW  int // workers hold this end too
+	caught chan syscall.Signal
+	later  []syscall.Signal // caught while something else was waited for
+	lifeR  int              // workers hold this end; EOF tells them that the arbiter is gone
+	lifeW  int
+	give   int // the hand-over socket outlives every worker
+	take   int
 
-	workers    map[int]*child
-	target     int // how many there should be
-	counted    int // how many there were of late
-	age        int // of the newest
-	generation int // of the settings that new workers get
-	newest     int // the last generation that was tried
-	former     int // during a reload: what to go back to
-	served     bool
-	pause      time.Duration // the back-off, 0 after a successful boot
-	notBefore  int64         // then those are replaced that have failed
-	failed     int           // so many
-	early      int           // workers that have crashed soon after their start, in a row
-	previous   *generation   // during a reload: what to go back to
-	again      bool          // and another HUP has come
-	replaced   []*bound
-	ownPid     string // the pidfile that we have written
-	untidy     bool   // settings have been read and workers started of late
+	workers   map[int]*child
+	target    int           // number of workers wanted
+	counted   int           // number of workers as statsd was last told
+	age       int           // of the newest worker
+	served    bool          // a worker has served since the start
+	pause     time.Duration // the back-off, 0 after a successful boot
+	notBefore int64         // earliest start of replacements for workers that failed
+	failed    int           // replacements that wait for notBefore
+	early     int           // workers that have crashed soon after their start, in a row
 
-	memory      memoryWatch
-	nextLook    int64
-	awake       int64 // when the loop was last seen to run
-	metrics     metrics
-	scores      *scoreboard
-	manager     serviceManager
+	heir     helper // the arbiter that USR2 has started
+	metrics  metrics
+	scores   *scoreboard
+	manager  serviceManager
+	memory   memoryWatch
+	nextLook int64  // when to look at the memory again
+	awake    int64  // when the loop was last seen to run
+	untidy   bool   // memory was used for settings or a start, and can be returned
+	master   string // how log lines name this process
+	ownPid   string // the pidfile that this process has written
+
 	systemd     bool     // the listeners are a service manager's
-	heir        int      // the arbiter that USR2 has started, 0 if none
-	passed      passedOn // by the arbiter that has started us
-	parentBoard *board   // its page, nil when it is gone or speaks another version
-	orphans     []*bound // its listeners that our settings do not ask for
+	passed      passedOn // by the arbiter that has started this one
+	parentBoard *board   // that arbiter's page, nil when it is gone or speaks another version
+	orphans     []*bound // that arbiter's listeners that the settings do not ask for
 }
 
 // child is a worker as the arbiter sees it.
 type child struct {
 	pid        int
 	age        int
-	generation int
+	generation *generation
 	slot       *slot
 	started    int64 // monotonic, as are the other times here
 	heartbeat  int64 // as last read: a time of the worker's, of which only a change counts
@@ -117,21 +111,6 @@ type halt struct {
 	status int
 }
 
-// generation is one reading of the settings, with what lives as long as they hold.
-type generation struct {
-	*config
-	bridge *os.File // wsgi.py as python wants it, for every Python
-	mold   *mold    // the Python that ran the configuration file, if still needed
-	logger *logger  // nil unless Python makes the logs
-	vault  *vault   // nil without TLS
-}
-
-func (g *generation) close() {
-	g.mold.close()
-	g.logger.close()
-	g.vault.close()
-}
-
 // run is the life of the arbiter; it returns the exit status.
 func (a *arbiter) run() (status int) {
 	debug.SetGCPercent(50)
@@ -139,9 +118,8 @@ func (a *arbiter) run() (status int) {
 	a.workers = map[int]*child{}
 	a.awake = monotonic()
 	defer func() {
-		a.cfg.logger.finish()
-		if a.previous != nil {
-			a.previous.logger.finish()
+		for _, g := range a.generations() {
+			g.logger.finish()
 		}
 	}()
 	if err := a.start(); err != nil {
@@ -182,53 +160,16 @@ func (a *arbiter) run() (status int) {
 			debug.FreeOSMemory() // what that took is not needed again
 		}
 		a.publish()
-		a.metrics.keep(a)
-		if err := a.cfg.logger.keep(a.cfg); err != nil {
-			a.log.errorf("logger: %v", err)
-		}
-		a.cfg.vault.keep(a.log)
+		a.startHelpers()
+		a.keep()
 	}
 }
 
 // start opens everything that workers need.
-func (a *arbiter) start() (err error) {
-	if a.log, a.access, err = openLogs(a.cfg); err != nil {
-		return err
-	}
-	if m := a.cfg.mold; m != nil {
-		if err := m.start(a.cfg.config, childEnv(a.cfg.config)); err != nil {
-			return err
-		}
-	}
+func (a *arbiter) start() error {
 	a.memory = watchMemory("")
-	a.target = a.cfg.workers
-	if err := a.hook("nworkers_changed", a.target, nil); err != nil {
+	if err := a.open(a.generation, a.announce); err != nil {
 		return err
-	}
-	a.log.infof("Starting gunicorn %s", version)
-	// Who reads the pidfile may send a signal, which is to be heard.
-	if err := a.openPipes(); err != nil {
-		return err
-	}
-	if err := a.writePidfile(); err != nil {
-		return err
-	}
-	if err := a.hook("on_starting"); err != nil {
-		return err
-	}
-	if a.cfg.vault, err = openVault(a.cfg.config, nil); err != nil {
-		return err
-	}
-	if a.listeners, err = a.openListeners(a.cfg.config, nil); err != nil {
-		return err
-	}
-	if err := a.hook(""); err != nil {
-		return err
-	}
-	if a.passed.parent == 0 {
-		if err := a.metrics.set(a, a.cfg.config); err != nil {
-			return err
-		}
 	}
 	a.log.debugf("Arbiter booted")
 	a.log.infof("Listening at: %s (%d)", a.listening(), os.Getpid())
@@ -244,6 +185,19 @@ func (a *arbiter) start() (err error) {
 	a.manage()
 	a.publish()
 	return nil
+}
+
+// announce makes the arbiter known to who may signal it.
+func (a *arbiter) announce() error {
+	a.log.infof("Starting gunicorn %s", version)
+	// Catch signals before the pidfile exists: whoever reads it may signal at once.
+	if err := a.openPipes(); err != nil {
+		return err
+	}
+	if err := a.writePidfile(); err != nil {
+		return err
+	}
+	return a.hook("on_starting")
 }
 
 func (a *arbiter) openPipes() error {
@@ -343,7 +297,9 @@ func (a *arbiter) handle(s syscall.Signal) *order {
 			a.want(a.target - 1)
 		}
 	case unix.SIGUSR1:
-		a.reopen()
+		for _, g := range a.generations() {
+			g.reopen()
+		}
 		a.signalAll(unix.SIGUSR1)
 	case unix.SIGUSR2:
 		a.upgrade()
@@ -361,84 +317,6 @@ func (a *arbiter) handle(s syscall.Signal) *order {
 		}
 	}
 	return nil
-}
-
-// openLogs opens both logs, gives their files to whom workers switch to, and
-// sends our output there if it is to be captured.
-func openLogs(c *generation) (log *errorLog, access *accessLog, err error) {
-	warning, err := c.resolveLogs()
-	if err != nil {
-		return nil, nil, err
-	}
-	if log, err = openErrorLog(c.errorlog, c.loglevel); err != nil {
-		return nil, nil, err
-	}
-	access, err = openAccessLog(c.accesslog, c.accessLogFormat)
-	if err == nil {
-		err = log.join(c.config)
-	}
-	if err == nil {
-		access, err = access.join(c.config, log.syslog)
-	}
-	if err == nil {
-		err = giveLogs(c.config, log, access)
-	}
-	if err == nil && c.captureOutput {
-		err = log.out.capture()
-	}
-	if err == nil && c.logs {
-		if c.logger == nil {
-			c.logger, err = openLogger(c)
-		}
-		if err == nil {
-			access, err = c.inPython(log, access, &recorder{fd: c.logger.give})
-		}
-	}
-	if err != nil {
-		log.close()
-		access.close()
-		return nil, nil, err
-	}
-	if warning != nil {
-		log.warningf("%v", warning)
-	}
-	return log, access, nil
-}
-
-// giveLogs makes log files that have been opened by their names ready for
-// workers to do the same.
-func giveLogs(c *config, log *errorLog, access *accessLog) error {
-	err := log.out.give(c.credential)
-	if err == nil && access != nil {
-		err = access.out.give(c.credential)
-	}
-	return err
-}
-
-// reopen comes before the workers': they may have no right to make new files.
-func (a *arbiter) reopen() {
-	if err := a.log.reopen(); err != nil {
-		a.log.errorf("errorlog: %v", err)
-	}
-	if err := a.access.reopen(); err != nil {
-		a.log.errorf("accesslog: %v", err)
-	}
-	err := giveLogs(a.cfg.config, a.log, a.access)
-	if l := a.cfg.logger; l != nil {
-		if err == nil {
-			err = l.renew(a.cfg.credential)
-		}
-		l.reopen()
-	}
-	if err == nil && a.cfg.captureOutput && a.log.out.file {
-		err = a.log.out.capture()
-	}
-	if err != nil {
-		a.log.errorf("%v", err)
-	}
-	if m := a.cfg.mold; m != nil { // what it forks has its files
-		_ = unix.Kill(m.pid, unix.SIGUSR1)
-	}
 }
 
 // want changes the number of workers.
@@ -548,10 +426,11 @@ func (a *arbiter) tell(w *child) {
 
 // settle notes which workers have booted, and ends a reload when all have.
 func (a *arbiter) settle() {
-	serving := 0
+	serving, stale := 0, false
 	var leaving []*child
 	for _, w := range a.workers {
 		if w.slot.phase() > phaseServing && !w.told {
+			stale = stale || !w.left && a.stale(w)
 			w.left = true
 		}
 		if !w.slot.phase().serves() {
@@ -577,22 +456,18 @@ func (a *arbiter) settle() {
 			a.tell(w)
 		}
 	}
-	if a.previous == nil || serving < a.target {
-		return
+	if a.former != nil && serving >= a.target {
+		a.endReload()
 	}
-	a.previous.close()
-	a.previous = nil
-	a.manager.ready()
-	for _, w := range a.workers {
-		if w.generation != a.generation && !w.told {
-			a.tell(w)
-		}
-	}
-	a.closeBound(a.replaced)
-	a.replaced = nil
-	if a.again {
+	if stale {
 		a.reload()
 	}
+}
+
+// stale reports whether a worker leaves because a file has changed that the
+// template process may have loaded, from which its replacement would be forked.
+func (a *arbiter) stale(w *child) bool {
+	return a.cfg.reload && a.template != nil && w.generation == a.generation && w.slot.cause.Load() == causeReload
 }
 
 // spawn starts one worker: this binary again, under a title of its own.
@@ -612,22 +487,26 @@ func (a *arbiter) spawn() error {
 		return err
 	}
 	defer unix.Close(settings)
-	files := []uintptr{0, 1, 2, uintptr(a.lifeR), uintptr(fd), uintptr(settings), uintptr(a.give), uintptr(a.take), uintptr(a.wakeW), a.log.out.passed(a.lifeR), a.access.passed(a.lifeR)}
-	fork := a.lifeR // which keeps the number from being given to something else
+	files := map[int]int{
+		fdLifeline: a.lifeR, fdSlot: fd, fdSettings: settings, fdGive: a.give, fdTake: a.take, fdWake: a.wakeW,
+		fdErrorlog: a.log.out.shared(), fdAccesslog: a.access.shared(), fdBridge: int(a.bridge.Fd()),
+	}
 	far := -1
-	if a.cfg.mold != nil {
-		if fork, far, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+	if a.template != nil {
+		if files[fdFork], far, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 			return err
 		}
-		defer unix.Close(fork)
+		defer unix.Close(files[fdFork])
 		defer unix.Close(far)
 	}
-	files = append(files, uintptr(fork), a.cfg.logger.passed(a.lifeR), a.cfg.bridge.Fd(), a.cfg.vault.passed(a.lifeR))
-	for _, l := range a.listeners {
-		files = append(files, uintptr(l.fd))
+	if a.logger != nil {
+		files[fdRecords] = a.logger.give
+	}
+	if a.vault != nil {
+		files[fdVault] = a.vault.shared
 	}
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{workerTitle + a.cfg.name() + a.suffix() + "]"}, &syscall.ProcAttr{
-		Env: childEnv(a.cfg.config), Files: files,
+		Env: childEnv(a.cfg), Files: workerFiles(files, a.listeners),
 		Sys: &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
 	if err != nil {
@@ -639,17 +518,22 @@ func (a *arbiter) spawn() error {
 	a.scores.hold(slot)
 	now := monotonic()
 	a.workers[pid] = &child{pid: pid, age: a.age, generation: a.generation, slot: slot, started: now, heardAt: now}
-	if a.cfg.mold == nil {
+	if a.template == nil {
 		return nil
 	}
-	return a.cfg.mold.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
+	return a.template.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
 }
 
-// childEnv is our environment and what raw_env adds. A name stands in it once, as
-// programs differ in which of two they believe.
+// ownEnv is what the server adds to the environment.
+func (c *config) ownEnv() []string {
+	return append([]string{"SERVER_SOFTWARE=gunicorn/" + version}, c.rawEnv...)
+}
+
+// childEnv is the arbiter's environment with what the server adds. A name stands in
+// it once, as programs differ in which of two they believe.
 func childEnv(c *config) []string {
 	env := os.Environ()
-	for _, set := range append([]string{"SERVER_SOFTWARE=gunicorn/" + version}, c.rawEnv...) {
+	for _, set := range c.ownEnv() {
 		name, _, _ := strings.Cut(set, "=")
 		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, name+"=") })
 		env = append(env, set)
@@ -665,22 +549,10 @@ func (a *arbiter) reap() (h *halt) {
 		if pid == 0 {
 			return h
 		}
-		if m := a.cfg.mold; m != nil && pid == m.pid {
-			if h = a.moldDied(status); h != nil {
-				return h
+		if helper := a.helperOf(pid); helper != nil {
+			if failed := a.reapHelper(helper, status); failed != nil {
+				return failed
 			}
-			continue
-		}
-		if a.cfg.logger.died(pid) {
-			a.log.errorf("The Python that makes the logs (pid:%d) %s Another is started.", pid, fate(status))
-			continue
-		}
-		if a.metrics.died(pid) {
-			a.log.errorf("The process that serves metrics (pid:%d) %s Another is started.", pid, fate(status))
-			continue
-		}
-		if pid == a.heir {
-			a.heirDied(pid, status)
 			continue
 		}
 		w := a.workers[pid]
@@ -720,7 +592,7 @@ func (a *arbiter) reap() (h *halt) {
 		}
 		switch {
 		case w.generation != a.generation:
-		case a.previous != nil:
+		case a.former != nil:
 			a.abandonReload()
 		case a.served:
 			a.backOff("A worker could not boot")
@@ -818,191 +690,87 @@ func (a *arbiter) murder() {
 	}
 }
 
-// Hooks ---------------------------------------------------------------------
+// Helpers -------------------------------------------------------------------
 
-// hook calls a server hook of the configuration file, if it has that one.
-func (a *arbiter) hook(name string, args ...any) error {
-	return a.hookOf(a.cfg, a.listeners, name, args...)
+// helper is the state of a child process that is no worker.
+type helper struct {
+	pid       int    // 0 while there is none
+	notBefore int64  // the earliest time of the next start
+	said      string // the error of the last start, which is logged once
 }
 
-// hookOf calls a hook of the file that c was read from. Without a name it only
-// tells the mold of the listeners, which hooks in its children see.
-func (a *arbiter) hookOf(c *generation, listeners []*bound, name string, args ...any) error {
-	if c.mold == nil || name != "" && !c.hooks()[name] {
-		return nil
-	}
-	addresses, entries := []any{}, []any{}
-	for _, l := range listeners {
-		addr := any(l.addr.path)
-		sa, _ := unix.Getsockname(l.fd)
-		if own := addrPort(sa); own.IsValid() {
-			addr = []any{own.Addr().String(), int(own.Port())}
-		}
-		addresses = append(addresses, addr)
-		entries = append(entries, []any{l.String(), addr, l.fd, addr})
-	}
-	if listeners == nil { // not yet open
-		for _, addr := range addressesOf(c.config) {
-			if addr.network == "unix" {
-				addresses = append(addresses, addr.path)
-			} else {
-				addresses = append(addresses, []any{addr.host, addr.port})
-			}
-		}
-	}
-	if args == nil {
-		args = []any{}
-	}
-	answer, err := c.mold.ask(map[string]any{"do": "hook", "name": name, "args": args, "facts": map[string]any{
-		"num_workers": a.target, "address": addresses, "listeners": entries,
-	}})
-	if err != nil {
-		return err
-	}
-	if n, ok := answer["num_workers"].(int64); ok && n >= 0 && n <= 1<<16 {
-		a.target = int(n)
-	}
-	changed, _ := answer["changed"].(map[string]any)
-	return c.change(changed)
+// helperRow is what the arbiter does about one helper.
+type helperRow struct {
+	*helper
+	name  string
+	after string                             // the log line of its death ends with this
+	start func() (pid int, err error)        // nil if the arbiter does not start another
+	died  func(status unix.WaitStatus) *halt // nil if nothing more has to be done
 }
 
-// moldDied is called when the Python of the configuration file has ended. An
-// exception in one of its hooks has ended it with 255, and ends the server; for
-// anything else a reload makes another.
-func (a *arbiter) moldDied(status unix.WaitStatus) *halt {
-	m := a.cfg.mold
-	m.close()
-	a.cfg.mold = nil
-	if exitStatus(status) == 255 {
-		return &halt{"A server hook failed.", 255}
+// helpers is the table of the helpers.
+func (a *arbiter) helpers() []helperRow {
+	list := []helperRow{
+		{helper: &a.heir, name: "new arbiter", after: "This one goes on.", died: a.heirDied},
+		{helper: &a.metrics.helper, name: "process that serves metrics", after: "Another is started.",
+			start: func() (int, error) { return a.metrics.start(a) }},
 	}
-	a.log.errorf("The Python of the configuration file (pid:%d) %s A reload starts another.", m.pid, fate(status))
-	a.later = append(a.later, unix.SIGHUP)
+	for _, g := range a.generations() {
+		if g.template != nil {
+			list = append(list, helperRow{helper: &g.template.helper, name: "Python of the configuration file", after: "A reload starts another.",
+				died: func(status unix.WaitStatus) *halt { return a.templateDied(g, status) }})
+		}
+		if g.logger != nil {
+			list = append(list, helperRow{helper: &g.logger.helper, name: "Python that makes the logs", after: "Another is started.",
+				start: func() (int, error) { return g.logger.restart(g) }})
+		}
+	}
+	return list
+}
+
+// helperOf is the helper that a child is, nil for a worker or a stranger.
+func (a *arbiter) helperOf(pid int) *helperRow {
+	for _, h := range a.helpers() {
+		if h.pid == pid {
+			return &h
+		}
+	}
 	return nil
 }
 
-// Reload --------------------------------------------------------------------
-
-// reload reads the settings anew and boots a new set of workers. The old ones
-// serve until the new ones do; when anything about the new settings or the
-// application is wrong, they simply go on.
-func (a *arbiter) reload() {
-	if a.previous != nil {
-		a.again = true // what has changed since must not be missed
-		return
-	}
-	a.again = false
-	a.manager.reloading()
-	defer func() {
-		if a.previous == nil {
-			a.manager.ready() // as before
-		}
-	}()
-	cfg, err := a.load()
-	if err != nil {
-		fmt.Fprint(os.Stderr, err.Error())
-		a.log.errorf("The new configuration cannot be used; the old one stays in force.")
-		return
-	}
-	log, access, err := openLogs(cfg)
-	if err != nil {
-		cfg.close()
-		a.log.errorf("%v; the old configuration stays in force.", err)
-		return
-	}
-	old := a.target
-	a.target = cfg.workers
-	listeners, err := a.openListeners(cfg.config, a.listeners)
-	if err == nil && cfg.mold != nil {
-		if err = cfg.mold.start(cfg.config, childEnv(cfg.config)); err == nil {
-			err = a.hookOf(cfg, listeners, "nworkers_changed", cfg.workers, old)
-		}
-		for _, name := range []string{"on_reload", ""} {
-			if err == nil {
-				err = a.hookOf(cfg, listeners, name)
-			}
+// reapHelper takes note of the death of a helper.
+func (a *arbiter) reapHelper(h *helperRow, status unix.WaitStatus) *halt {
+	pid := h.pid
+	h.pid, h.notBefore = 0, monotonic()+int64(time.Second)
+	if h.died != nil {
+		if stop := h.died(status); stop != nil {
+			return stop
 		}
 	}
-	if err == nil {
-		cfg.vault, err = openVault(cfg.config, a.cfg.vault)
+	if status == 0 {
+		a.log.infof("The %s (pid:%d) has stopped. %s", h.name, pid, h.after)
+	} else {
+		a.log.errorf("The %s (pid:%d) %s %s", h.name, pid, fate(status), h.after)
 	}
-	if err == nil && a.passed.parent == 0 {
-		err = a.metrics.set(a, cfg.config)
-	}
-	if err != nil {
-		a.target = old
-		log.close()
-		access.close()
-		cfg.close()
-		for _, l := range listeners {
-			if !slices.Contains(a.listeners, l) {
-				a.closeBound([]*bound{l})
-			}
-		}
-		if err.Error() == "" { // Python has said what is wrong
-			a.log.errorf("The new configuration cannot be used; the old configuration stays in force.")
-		} else {
-			a.log.errorf("%s; the old configuration stays in force.", plainSentence(err))
-		}
-		return
-	}
-	a.log.close()
-	a.access.close()
-	a.log, a.access = log, access
-	if !slices.Equal(cfg.bind, a.cfg.bind) {
-		for _, l := range a.listeners {
-			if !slices.Contains(listeners, l) {
-				a.replaced = append(a.replaced, l)
-			}
-		}
-		a.listeners = listeners
-		a.log.infof("Listening at: %s", a.listening())
-	}
-	a.previous, a.cfg = a.cfg, cfg
-	a.former = a.generation
-	a.newest++
-	a.generation = a.newest
-	a.pause, a.notBefore = 0, 0
-	a.removePidfile()
-	if err := a.writePidfile(); err != nil {
-		a.log.errorf("%v", err)
-	}
-	a.manage()
+	return nil
 }
 
-// abandonReload is called when a worker of the new settings could not boot:
-// the old ones have never stopped serving, and stay.
-func (a *arbiter) abandonReload() {
-	a.log.errorf("The reload is abandoned: a worker could not boot. The workers that were there go on.")
-	for _, w := range a.workers {
-		if w.generation == a.generation {
-			a.tell(w)
+// startHelpers starts those that are missing, each at most once a second.
+func (a *arbiter) startHelpers() {
+	for _, h := range a.helpers() {
+		if h.start == nil || h.pid > 0 || monotonic() < h.notBefore {
+			continue
 		}
-	}
-	a.generation = a.former
-	if a.replaced != nil {
-		old := addressesOf(a.previous.config)
-		kept := a.replaced
-		for _, l := range a.listeners {
-			if slices.Contains(old, l.addr) {
-				kept = append(kept, l)
-			} else {
-				a.closeBound([]*bound{l})
-			}
+		h.notBefore = monotonic() + int64(time.Second)
+		text := ""
+		var err error
+		if h.pid, err = h.start(); err != nil {
+			text = err.Error()
 		}
-		a.listeners, a.replaced = kept, nil
-	}
-	a.cfg.close()
-	a.cfg, a.previous = a.previous, nil
-	a.manager.ready()
-	a.target = a.cfg.workers
-	if log, access, err := openLogs(a.cfg); err == nil {
-		a.log.close()
-		a.access.close()
-		a.log, a.access = log, access
-	}
-	if a.again {
-		a.reload()
+		if text != "" && text != h.said {
+			a.log.errorf("%s", text)
+		}
+		h.said = text
 	}
 }
 
@@ -1012,7 +780,7 @@ func (a *arbiter) abandonReload() {
 // accepted and what waits to be accepted is answered first; a second signal
 // ends that.
 func (a *arbiter) stop(graceful bool, reason string, status int) int {
-	a.manager.stopping(a.heir)
+	a.manager.stopping(a.heir.pid)
 	a.metrics.close(a)
 	a.shutListeners()
 	sig := unix.SIGQUIT
@@ -1056,7 +824,7 @@ func (a *arbiter) stop(graceful bool, reason string, status int) int {
 	if err := a.hook("on_exit"); err != nil && status == 0 {
 		status = exitFailure
 	}
-	a.cfg.mold.close()
+	a.template.close()
 	a.log.close()
 	return status
 }
@@ -1088,13 +856,15 @@ func (a *arbiter) shutListeners() {
 		w.slot.order.Store(order)
 	}
 	a.unlinkSockets()
-	for _, l := range append(a.listeners, a.replaced...) {
+	for _, l := range a.allListeners() {
 		if !l.inherited && !shared {
 			_ = unix.Listen(l.fd, 0)
 		}
 		unix.Close(l.fd)
 	}
-	a.listeners, a.replaced = nil, nil
+	for _, g := range a.generations() {
+		g.listeners = nil
+	}
 }
 
 // unlinkSockets removes the files of unix sockets, unless another arbiter still
@@ -1103,7 +873,7 @@ func (a *arbiter) unlinkSockets() {
 	if a.shared() {
 		return
 	}
-	for _, l := range append(a.listeners, a.replaced...) {
+	for _, l := range a.allListeners() {
 		if l.addr.network == "unix" && !l.inherited {
 			_ = unix.Unlink(l.addr.path)
 		}

@@ -30,7 +30,7 @@ func testArbiter(t *testing.T) *arbiter {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(null) })
-	return &arbiter{cfg: &generation{config: &config{timeout: time.Second}}, log: newErrorLog(sink{fd: null, file: true}, "info"),
+	return &arbiter{generation: &generation{cfg: &config{timeout: time.Second}, log: newErrorLog(sink{fd: null, file: true}, "info")},
 		workers: map[int]*child{}, target: 1, awake: monotonic()}
 }
 

@@ -297,14 +297,6 @@ func openVault(c *config, old *vault) (v *vault, err error) {
 	return v, v.publish()
 }
 
-// passed is the descriptor for a worker to inherit, or a filler.
-func (v *vault) passed(filler int) uintptr {
-	if v == nil {
-		return uintptr(filler)
-	}
-	return uintptr(v.shared)
-}
-
 func (v *vault) close() {
 	if v != nil && v.fd >= 0 {
 		unix.Close(v.fd)

@@ -527,7 +527,7 @@ func evalOnly(c *config, spec string) (map[string]any, error) {
 }
 
 // A hook is a function with the right number of parameters, or a dotted name,
-// and the rows that are set are the ones that need a mold.
+// and the rows that are set are the ones that need a template.
 func TestHookRows(t *testing.T) {
 	for i := range settings {
 		r := &settings[i]

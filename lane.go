@@ -63,8 +63,8 @@ const brief = moment / 16
 
 // python is the process in which the application runs.
 type python struct {
-	pid   int // 0 until the mold has said
-	fate  int // where the mold says so, and how it ended; -1 without a mold
+	pid   int // 0 until the template has said
+	fate  int // where the template says so, and how it ended; -1 without a template
 	trace int // memfd: stacks, as faulthandler writes them
 
 	// Words for each lane, of memory that is shared. Python reads giveUp after
@@ -246,7 +246,7 @@ const lanesMax = 4096
 const wordsSize = 3 * 4 * lanesMax
 
 // openPython starts a Python whose application will serve what its lanes bring.
-// It is forked by the mold, if there is one behind the socket fork, and started
+// It is forked by the template, if there is one behind the socket fork, and started
 // afresh otherwise.
 func openPython(c *config, bridge *os.File, env []string, fork int) (p *python, err error) {
 	family := c.family()

@@ -47,17 +47,9 @@ func (l *bound) String() string {
 }
 
 // openListeners binds what c asks for, taking over those in old that are the
-// same. Sockets from a service manager or fd:// replace all others.
+// same. Sockets from a service manager or fd:// replace all others. With an error
+// come the listeners that have been opened before it.
 func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err error) {
-	defer func() {
-		if err != nil {
-			for _, l := range list {
-				if !slices.Contains(old, l) {
-					a.closeBound([]*bound{l})
-				}
-			}
-		}
-	}()
 	if passed := passedListeners(); passed > 0 {
 		a.systemd = true
 		for fd := 3; fd < 3+passed; fd++ {
@@ -90,7 +82,7 @@ func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err err
 		return list, nil
 	}
 	for _, addr := range addrs {
-		i := slices.IndexFunc(old, func(l *bound) bool { return l.addr == addr })
+		i := slices.IndexFunc(old, func(l *bound) bool { return l.addr == addr && !slices.Contains(list, l) })
 		if i >= 0 {
 			list = append(list, old[i])
 			continue

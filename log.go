@@ -400,19 +400,19 @@ func (s *sink) capture() error {
 	return nil
 }
 
-// passed is the descriptor for inheritSink, or another if that needs none.
-func (s *sink) passed(other int) uintptr {
+// shared is the descriptor for inheritSink, -1 if the sink is opened anew.
+func (s *sink) shared() int {
 	if s.path == "" {
-		return uintptr(other)
+		return -1
 	}
-	return uintptr(s.fd)
+	return s.fd
 }
 
-func (a *accessLog) passed(other int) uintptr {
+func (a *accessLog) shared() int {
 	if a == nil {
-		return uintptr(other)
+		return -1
 	}
-	return a.out.passed(other)
+	return a.out.shared()
 }
 
 // close leaves the standard descriptors to others.

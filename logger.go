@@ -35,12 +35,11 @@ type recorder struct {
 
 // logger is that Python, as the arbiter sees it.
 type logger struct {
-	pid       int      // 0 while there is none
-	give      int      // records go in here
-	take      int      // and come out here: kept, so that they outlive that Python
-	rotated   bool     // its files are to be opened again, and it was too busy to be told
-	files     []string // that it writes to, if it has other rights than the arbiter
-	notBefore int64
+	helper
+	give    int      // where records go in
+	take    int      // where that Python reads records: kept, so that they outlive it
+	rotated bool     // that Python has to open its files again, and was too busy to be told
+	files   []string // files of the logs, if that Python has other rights than the arbiter
 }
 
 const (
@@ -68,7 +67,7 @@ func (c *config) logsInPython() bool {
 
 // openLogger starts the Python that makes the logs of c, and waits until it has
 // read their configuration.
-func openLogger(c *generation) (l *logger, err error) {
+func openLogger(g *generation) (l *logger, err error) {
 	l = &logger{}
 	if l.give, l.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return nil, err
@@ -80,10 +79,10 @@ func openLogger(c *generation) (l *logger, err error) {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
 	defer unix.Close(p[0])
-	err = l.start(c, p[1])
+	l.pid, err = l.start(g, p[1])
 	unix.Close(p[1])
 	if err == nil {
-		err = c.readLogger(l, p[0])
+		err = g.cfg.readLogger(l, p[0])
 	}
 	if err != nil {
 		if l.pid > 0 {
@@ -97,14 +96,13 @@ func openLogger(c *generation) (l *logger, err error) {
 	return l, nil
 }
 
-func (l *logger) start(c *generation, answer int) error {
-	settings, err := memfd("settings", c.encode())
+func (l *logger) start(g *generation, answer int) (pid int, err error) {
+	settings, err := memfd("settings", g.cfg.encode())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer unix.Close(settings)
-	l.pid, err = startPython(c.python, c.bridge, "log", childEnv(c.config), settings, l.take, answer)
-	return err
+	return startPython(g.cfg.python, g.bridge, "log", childEnv(g.cfg), settings, l.take, answer)
 }
 
 // readLogger reads what the new Python says of its loggers, or of what is
@@ -149,42 +147,17 @@ func (c *config) readLogger(l *logger, fd int) error {
 	return nil
 }
 
-// died says whether the dead child is this one.
-func (l *logger) died(pid int) bool {
-	if l == nil || pid != l.pid {
-		return false
-	}
-	l.pid = 0
-	l.notBefore = monotonic() + int64(time.Second)
-	return true
-}
-
-// keep starts another Python after one has died. Nobody waits for its answer.
-func (l *logger) keep(c *generation) error {
-	if l == nil || l.give < 0 {
-		return nil
-	}
-	if l.rotated {
-		l.reopen()
-	}
-	if l.pid > 0 || monotonic() < l.notBefore {
-		return nil
-	}
-	l.notBefore = monotonic() + int64(time.Second)
+// restart starts another Python after one has died. Nobody waits for its answer.
+func (l *logger) restart(g *generation) (pid int, err error) {
 	nobody, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(nobody)
+		pid, err = l.start(g, nobody)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", os.DevNull, err)
+		return 0, fmt.Errorf("logger: %w", err)
 	}
-	defer unix.Close(nobody)
-	return l.start(c, nobody)
-}
-
-// passed is the sending end, for a worker to inherit, or a filler.
-func (l *logger) passed(filler int) uintptr {
-	if l == nil {
-		return uintptr(filler)
-	}
-	return uintptr(l.give)
+	return pid, nil
 }
 
 // close lets the Python go once the workers that still speak to it have ended.

@@ -5,11 +5,12 @@
 // starts by executing itself, speaks HTTP with clients and frames with a Python
 // of its own, in which the application runs.
 //
-//	arbiter.go    the arbiter's loop, workers' lives, hooks, reload, stop
+//	arbiter.go    the arbiter's loop, workers' lives, helpers, stop
+//	generation.go settings and what lives as long as they hold, reload
 //	listen.go     its listeners
 //	upgrade.go    another binary in its place, without an interruption
 //	systemd.go    what it says to a service manager
-//	mold.go       the Python that has run the configuration file
+//	template.go   the Python that has run the configuration file, and its hooks
 //	worker.go     a worker's life: start, signals, phases, stop
 //	loop.go       its event loop: descriptors, timers, burial
 //	python.go     its Python as a process: limits in time, failures
@@ -42,7 +43,7 @@
 // The Python half is in python/:
 //
 //	wsgi.py       loads a WSGI application and calls it; asgi.py an ASGI one
-//	hooks.py      the configuration file, its hooks, the forks of mold.go
+//	hooks.py      the configuration file, its hooks, the forks of template.go
 //	package.py    the gunicorn package that Python code may import
 //	facade.py     the cfg, worker, request and response that these two show
 //	debug.py      what --reload and --spew need
@@ -112,46 +113,8 @@ func runCommand(args []string) int {
 	background := daemonStage()
 	passed := takePassedOn()
 	dir := startDir()
-	load := func() (*generation, error) {
-		if err := os.Chdir(dir); err != nil {
-			return nil, err
-		}
-		var m *mold
-		defer func() { m.close() }()
-		cfg, err := loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
-			globals, m, err = evalConfig(c, spec)
-			return globals, err
-		})
-		c := &generation{config: cfg}
-		if err != nil || c.help || c.version {
-			return c, err
-		}
-		if c.status != "off" {
-			return c, os.Chdir(c.chdir)
-		}
-		c.startDir, c.argv = dir, append([]string{programPath()}, args...)
-		if c.python, c.bridge, err = findPython(cfg); err != nil {
-			return nil, err
-		}
-		if err := c.checkPackage(); err != nil {
-			return nil, err
-		}
-		if !c.checkConfig && !c.printConfig { // nothing will switch
-			if c.credential, err = credentialOf(cfg); err != nil {
-				return nil, err
-			}
-		}
-		if !c.checkConfig && !c.printConfig && (len(c.hooks()) > 0 || c.preloadApp) {
-			if m == nil {
-				if _, m, err = evalConfig(cfg, ""); err != nil {
-					return nil, err
-				}
-			}
-			c.mold, m = m, nil
-		}
-		return c, os.Chdir(c.chdir)
-	}
-	c, err := load()
+	load := func() (*generation, error) { return readGeneration(args, dir) }
+	g, err := load()
 	var start *startError
 	switch {
 	case errors.As(err, &start):
@@ -159,15 +122,18 @@ func runCommand(args []string) int {
 		return start.status
 	case err != nil:
 		fatalf("%v", err)
-	case c.help:
+	}
+	c := g.cfg
+	if c.help {
 		printHelp(os.Stdout)
 		return 0
-	case c.version:
+	}
+	if c.version {
 		fmt.Printf("gunicorn (version %s)\n", version)
 		return 0
 	}
 	if c.status != "off" {
-		if err := printStatus(c.config, os.Stdout); err != nil {
+		if err := printStatus(c, os.Stdout); err != nil {
 			fatalf("%v", err)
 		}
 		return 0
@@ -176,13 +142,13 @@ func runCommand(args []string) int {
 		c.print(os.Stdout)
 	}
 	if c.checkConfig || c.printConfig {
-		if err := checkPlaces(c.config); err != nil && c.checkConfig {
+		if err := checkPlaces(c); err != nil && c.checkConfig {
 			fmt.Fprint(os.Stderr, err)
 			return exitFailure
 		}
-		return checkApp(c)
+		return checkApp(g)
 	}
-	if err := checkLimits(c.config); err != nil {
+	if err := checkLimits(c); err != nil {
 		fatalf("%v", err)
 	}
 	// One that another arbiter has started is in the background already.
@@ -190,17 +156,17 @@ func runCommand(args []string) int {
 		// Unless a hook may still make the files, they are looked at while
 		// somebody reads what is wrong with them.
 		if c.usesTLS() && !c.hooks()["on_starting"] {
-			if _, err := readKeyring(c.config); err != nil {
+			if _, err := readKeyring(c); err != nil {
 				fmt.Fprint(os.Stderr, err)
 				return exitFailure
 			}
 		}
-		if err := daemonize(c.config); err != nil {
+		if err := daemonize(c); err != nil {
 			fatalf("%v", err)
 		}
 		return 0
 	}
-	a := &arbiter{load: load, cfg: c, passed: passed}
+	a := &arbiter{generation: g, load: load, passed: passed}
 	return a.run()
 }
 
@@ -251,12 +217,19 @@ func checkPlaces(c *config) error {
 }
 
 // checkApp is --check-config beyond the settings: the application loads.
-func checkApp(c *generation) int {
-	settings, err := memfd("settings", c.encode())
+func checkApp(g *generation) int {
+	if g.template != nil {
+		if err := g.template.prepare("check", g.cfg); err != nil {
+			fmt.Fprint(os.Stderr, err)
+			return exitFailure
+		}
+		return 0
+	}
+	settings, err := memfd("settings", g.cfg.encode())
 	if err != nil {
 		fatalf("%v", err)
 	}
-	pid, err := startPython(c.python, c.bridge, "check", os.Environ(), settings)
+	pid, err := startPython(g.cfg.python, g.bridge, "check", os.Environ(), settings)
 	if err != nil {
 		fatalf("%v", err)
 	}
@@ -283,7 +256,8 @@ const probe = `import marshal, sys
 w = open(3, 'wb')
 w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
 files = marshal.loads(open(4, 'rb').read())
-files['wsgi.pyc'] = marshal.dumps(compile(files['wsgi.py'], '<gunicorn wsgi.py>', 'exec'))
+for name in 'wsgi.py', 'hooks.py', 'facade.py':
+    files[name + 'c'] = marshal.dumps(compile(files[name], '<gunicorn ' + name + '>', 'exec'))
 index, at = {}, 0
 for name, text in files.items():
     index[name] = at, len(text)
@@ -435,57 +409,4 @@ func waitFor(pid int) (status unix.WaitStatus) {
 func cString(s string) unsafe.Pointer {
 	b := append([]byte(s), 0)
 	return unsafe.Pointer(&b[0])
-}
-
-// evalConfig runs a configuration file, "" for none, and returns its globals and
-// the Python that has run it, to be closed when it is of no more use. What the
-// file prints goes where our output goes; when it fails it has said why.
-func evalConfig(c *config, spec string) (globals map[string]any, m *mold, err error) {
-	python, bridge, err := findPython(c)
-	if err != nil {
-		return nil, nil, err
-	}
-	var names []string
-	for i := range settings {
-		names = append(names, settings[i].name)
-	}
-	question, err := memfd("question", appendMarshal(nil, map[string]any{
-		"spec": spec, "dir": startDir(), "names": names, "check": c.checkConfig,
-	}))
-	if err != nil {
-		return nil, nil, err
-	}
-	defer unix.Close(question)
-	m = &mold{}
-	if err := m.open(); err != nil {
-		return nil, nil, err
-	}
-	interrupted := func() syscall.Signal { return 0 }
-	out, err := readPython(func(out int) (pid int, err error) {
-		m.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, m.child)
-		interrupted = interrupt(m.pid, terminalWait)
-		return m.pid, err
-	})
-	signal := interrupted()
-	unix.Close(m.child)
-	if err != nil {
-		m.close()
-		return nil, nil, err
-	}
-	if signal != 0 {
-		m.close()
-		waitFor(m.pid)
-		return nil, nil, &startError{status: 128 + int(signal)}
-	}
-	if len(out) == 0 {
-		m.close()
-		return nil, nil, &startError{status: exitStatus(waitFor(m.pid))} // perhaps by exit()
-	}
-	v, err := unmarshal(out)
-	globals, ok := v.(map[string]any)
-	if err != nil || !ok {
-		m.close()
-		return nil, nil, fmt.Errorf("config: %s: %w", spec, errMarshal)
-	}
-	return globals, m, nil
 }

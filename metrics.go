@@ -39,11 +39,9 @@ const (
 
 // metrics is the arbiter's hold on it.
 type metrics struct {
-	text      string // as set
-	listener  *bound
-	pid       int
-	notBefore int64
-	said      string // the last error
+	helper
+	text     string // the setting as it was followed
+	listener *bound
 }
 
 // set follows the setting, at the start and at each reload. What cannot be
@@ -77,49 +75,28 @@ func (m *metrics) close(a *arbiter) {
 	m.text, m.listener, m.pid = "", nil, 0
 }
 
-// keep starts the process, again if it has died. An arbiter that another has
-// started leaves the address to that, until it is gone.
-func (m *metrics) keep(a *arbiter) {
-	if a.passed.parent > 0 || monotonic() < m.notBefore {
-		return
+// start starts the process. An arbiter that another has started leaves the address
+// to that one, until it is gone.
+func (m *metrics) start(a *arbiter) (pid int, err error) {
+	if a.passed.parent > 0 {
+		return 0, nil
 	}
-	m.notBefore = monotonic() + int64(time.Second)
-	err := m.set(a, a.cfg.config)
-	if err == nil && m.pid == 0 && m.listener != nil {
-		err = m.start(a)
+	if err := m.set(a, a.cfg); err != nil || m.listener == nil {
+		return 0, err
 	}
-	if err == nil {
-		m.said = ""
-	} else if text := err.Error(); text != m.said {
-		m.said = text // and not again each second
-		a.log.errorf("%s", text)
-	}
-}
-
-func (m *metrics) start(a *arbiter) (err error) {
 	files := []uintptr{0, 1, 2, uintptr(a.lifeR)}
 	for _, fd := range []int{a.scores.fd, a.scores.pages} {
 		read, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		defer unix.Close(read)
 		files = append(files, uintptr(read))
 	}
-	m.pid, err = syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]", m.text}, &syscall.ProcAttr{
+	return syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]", m.text}, &syscall.ProcAttr{
 		Files: append(files, uintptr(m.listener.fd)),
 		Sys:   &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
-	return err
-}
-
-// died says whether the dead child is this one.
-func (m *metrics) died(pid int) bool {
-	if pid != m.pid {
-		return false
-	}
-	m.pid = 0
-	return true
 }
 
 // runMetrics is the whole life of the process.

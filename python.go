@@ -300,7 +300,7 @@ func (w *worker) signalPython(sig syscall.Signal) {
 func (w *worker) isPython(pid int) {
 	w.slot.python.Store(uint64(pid))
 	if pid == 0 {
-		return // the mold will say
+		return // the template will say
 	}
 	own, _ := strconv.Atoi(strings.TrimSpace(readText("/proc/self/oom_score_adj")))
 	adj := strconv.Itoa(min(own+victimScore, 1000))
@@ -326,8 +326,8 @@ func (w *worker) reap() {
 	}
 }
 
-// readFate reads what the mold says of the Python that it has forked: its pid,
-// and in the end how it died. A mold that is gone says nothing.
+// readFate reads what the template says of the Python that it has forked: its pid,
+// and in the end how it died. A template that is gone says nothing.
 func (w *worker) readFate(int, uint32) {
 	var b [16]byte
 	n, errno := rawRead(w.python.fate, b[:])

@@ -114,6 +114,7 @@ func (w *worker) watchFiles(l *lane, r *marshalReader) error {
 func (w *worker) fileChanged(wake int, _ uint32) {
 	w.forget(wake)
 	w.log.infof("Worker reloading: %s modified", <-w.reload.changed)
+	w.because(causeReload)
 	w.retire()
 }
 

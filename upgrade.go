@@ -142,7 +142,7 @@ func (l *bound) matches(addr address) bool {
 // upgrade executes the program anew (USR2).
 func (a *arbiter) upgrade() {
 	switch {
-	case a.heir > 0:
+	case a.heir.pid > 0:
 		a.log.warningf("USR2 signal ignored. Child exists.")
 		return
 	case a.passed.parent > 0:
@@ -159,7 +159,7 @@ func (a *arbiter) upgrade() {
 		a.log.errorf("Cannot execute %s: %v", path, err)
 		return
 	}
-	a.heir = pid
+	a.heir.pid = pid
 	a.scores.board.heir.Store(0)
 	a.log.infof("Executed %s (pid:%d)", path, pid)
 }
@@ -196,14 +196,9 @@ func (a *arbiter) execute(path string) (pid int, err error) {
 }
 
 // heirDied is called when the new arbiter has ended: this one serves on.
-func (a *arbiter) heirDied(pid int, status unix.WaitStatus) {
-	a.heir = 0
+func (a *arbiter) heirDied(unix.WaitStatus) *halt {
 	a.scores.board.heir.Store(0)
-	if status.Signaled() || status.ExitStatus() != 0 {
-		a.log.errorf("The new arbiter (pid:%d) %s This one goes on.", pid, fate(status))
-	} else {
-		a.log.infof("The new arbiter (pid:%d) has stopped. This one goes on.", pid)
-	}
+	return nil
 }
 
 // promote notices that the old arbiter is gone.
@@ -214,10 +209,7 @@ func (a *arbiter) promote() {
 	a.passed.parent, a.parentBoard = 0, nil
 	a.master = "Master"
 	a.log.infof("Master has been promoted.")
-	a.removePidfile()
-	if err := a.writePidfile(); err != nil {
-		a.log.errorf("%v", err)
-	}
+	a.use(a.generation)     // whose pidfile has another name now
 	a.closeBound(a.orphans) // nobody else has them now
 	a.orphans = nil
 	a.manager.promoted()
@@ -225,14 +217,14 @@ func (a *arbiter) promote() {
 
 // shared says whether another arbiter has the same listeners.
 func (a *arbiter) shared() bool {
-	return a.heir > 0 || a.passed.parent > 0 && os.Getppid() == a.passed.parent
+	return a.heir.pid > 0 || a.passed.parent > 0 && os.Getppid() == a.passed.parent
 }
 
 // successors says whether the other arbiter has workers, or starts them, that
 // take over connections. Until they have booted, these wait in the socket.
 func (a *arbiter) successors() bool {
 	switch {
-	case a.heir > 0:
+	case a.heir.pid > 0:
 		return a.scores.board.heir.Load() > 0
 	case a.parentBoard != nil && a.shared():
 		return a.parentBoard.target.Load() > 0

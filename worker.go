@@ -143,8 +143,7 @@ type streaming struct {
 	parting   time.Duration // how long streams then have
 }
 
-// Descriptors a worker starts with, in the order in which spawn hands them
-// over.
+// Descriptors a worker starts with.
 const (
 	fdLifeline  = 3 + iota // read end; EOF means the arbiter is gone
 	fdSlot                 // this worker's page of the scoreboard
@@ -154,12 +153,29 @@ const (
 	fdWake                 // a byte here makes the arbiter look
 	fdErrorlog             // if it is a file
 	fdAccesslog            // the same
-	fdFork                 // where the mold is asked for a Python; no socket without one
+	fdFork                 // where the template is asked for a Python; no socket without one
 	fdRecords              // where records of the logs go, if Python makes them
 	fdBridge               // the Python half, for a Python of its own
 	fdVault                // where certificates are, if there are any
 	fdListeners            // first listener; the rest follow
 )
+
+// workerFiles lists the descriptors of a new worker. Where a worker needs none, its
+// lifeline takes the number: otherwise the worker could get a file of its own there.
+func workerFiles(files map[int]int, listeners []*bound) []uintptr {
+	list := []uintptr{0, 1, 2}
+	for number := len(list); number < fdListeners; number++ {
+		fd, needed := files[number]
+		if !needed || fd < 0 {
+			fd = files[fdLifeline]
+		}
+		list = append(list, uintptr(fd))
+	}
+	for _, l := range listeners {
+		list = append(list, uintptr(l.fd))
+	}
+	return list
+}
 
 // runWorker is the whole life of a worker process; it returns the exit status.
 func runWorker() int {

@@ -1,6 +1,6 @@
-"""Server hooks and the mold: the second half of mold.go.
+"""Server hooks and the template: the second half of template.go.
 
-The mold is the process that has run the configuration file. It is asked, one
+The template is the process that has run the configuration file. It is asked, one
 question at a time, to call server hooks, and by each worker, once, to fork a
 Python that serves. What hooks leave in the file's globals, on server or on worker, is
 there in every Python that is forked later.
@@ -18,7 +18,7 @@ import sys
 from _gunicorn import wsgi
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of, parse_address
 
-CONTROL = 6  # a descriptor of the mold
+CONTROL = 6  # a descriptor of the template
 SIGNED = struct.Struct("<cI")  # what goes to a worker: b"P" and pid, b"S" and status
 
 
@@ -108,7 +108,7 @@ class Heartbeat:
 
 
 class HookedWorker(Worker):
-    """A worker: in the mold before the fork and after the end, in its own Python
+    """A worker: in the template before the fork and after the end, in its own Python
     between."""
 
     def __init__(self, age, server, server_pid):
@@ -155,7 +155,7 @@ def hashable(address):
     return tuple(address) if isinstance(address, list) else address
 
 
-class Mold:
+class Template:
     """The process that has run the configuration file, module."""
 
     def __init__(self, module):
@@ -225,7 +225,7 @@ class Mold:
             self.answer(question)
 
     def drop(self, fd):
-        """The mold has nothing more to do with that worker."""
+        """The template has nothing more to do with that worker."""
         self.poll.register(fd, 0)  # it may be no longer
         self.poll.unregister(fd)
         self.channels.pop(fd)[0].close()
@@ -254,12 +254,22 @@ class Mold:
         sys.stdout.flush()
         self.control.send(marshal.dumps(result or {"ok": True}, 2))
 
-    def do_start(self, settings, env, pid):
+    def set_up(self, settings, env):
+        """What the file has done to this process stays, unless a setting says
+        something else."""
         self.settings = settings
-        os.environ.clear()
+        for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+            os.environ.pop(name, None)  # the listeners are the arbiter's
         os.environ.update(pair.split("=", 1) for pair in env)
         os.chdir(settings["chdir"])
         wsgi.set_up_path(settings)
+
+    def do_check(self, settings, env):
+        self.set_up(settings, env)
+        wsgi.check_app(settings)
+
+    def do_start(self, settings, env, pid):
+        self.set_up(settings, env)
         log = wsgi.set_up_logging(settings)
         names = [name for name in settings["hooks"] if hasattr(self.module, name)]
         self.hooks = Hooks(self.module, names)
@@ -276,8 +286,6 @@ class Mold:
             import threading
             if threading.active_count() > 1:
                 log.warning("The application has started threads while it was preloaded; workers do not have them.")
-            gc.collect()
-            gc.freeze()
 
     def do_hook(self, name, facts, args):
         server = self.server
@@ -294,7 +302,7 @@ class Mold:
 
     def fork(self, fd, own):
         """The Python of a worker; true in the child, which closes what is the
-        mold's own. What a worker says is that it wants one, and nothing else."""
+        template's own. What a worker says is that it wants one, and nothing else."""
         channel, worker = self.channels[fd]
         fds = self.receive(channel, 1)[1]
         if len(fds) != 4:
@@ -306,6 +314,10 @@ class Mold:
         self.worker, server = worker, self.server
         server.worker_age = max(server.worker_age, worker.age)
         self.guard(lambda: self.hooks.call("pre_fork", server, worker))
+        # What is there by now is garbage, or memory that the children share as
+        # long as their collectors leave it alone.
+        gc.collect()
+        gc.freeze()
         pid = os.fork()
         if pid:
             for other in fds:
@@ -404,9 +416,9 @@ class HookLog:
         pass
 
 
-def serve(mold, worker):
+def serve(template, worker):
     """The life of a forked Python, in place of wsgi.serve."""
-    settings, hooks, server = mold.settings, mold.hooks, mold.server
+    settings, hooks, server = template.settings, template.hooks, template.server
     log = server.log
     wsgi.own(worker.server_pid)
     wsgi.set_up_process()
@@ -416,6 +428,7 @@ def serve(mold, worker):
             hooks.call("post_fork", server, worker)
             drop_privileges(settings["credential"])
             files = None
+            wsgi.open_outbox(settings)
             wsgi.patch(settings)
             if worker.app.callable is None:
                 worker.app.callable, files = wsgi.open_app(settings, log.error_log)
@@ -432,8 +445,11 @@ def serve(mold, worker):
         if settings["family"] == "asgi":
             from _gunicorn import asgi  # which WSGI needs not
             lane = asgi.Server(settings, worker.wsgi, log.error_log, files)
-            lane.app = hooked_app(lane, hooks, worker)
+            if hooks.functions:
+                lane.app = hooked_app(lane, hooks, worker)
             lane.serve()
+        elif not hooks.functions:
+            wsgi.Lane(settings, worker.wsgi, log.error_log, files).serve()
         else:
             HookedLane(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
     except SystemExit as e:
@@ -447,7 +463,7 @@ def serve(mold, worker):
 
 
 def drop_privileges(credential):
-    """The mold is the starter's; what it forks for a worker is the worker's."""
+    """The template is the starter's; what it forks for a worker is the worker's."""
     if credential:
         user, group, groups = credential
         os.setgroups(groups)

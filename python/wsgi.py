@@ -190,7 +190,7 @@ def add_relays(settings, error, access):
         if not settings["disable_redirect_access_to_syslog"]:
             relays.append((access, "a"))
     for log, kind in relays:
-        # A mold has set them up before its forks do.
+        # A template has set them up before its forks do.
         if not any(isinstance(handler, Relay) for handler in log.handlers):
             log.addHandler(Relay(kind))
     if settings["statsd_host"] and not any(isinstance(f, Metrics) for f in error.filters):
@@ -1599,12 +1599,19 @@ def check():
     settings = read_settings()
     set_up_path(settings)
     try:
-        load_app(settings["app"])
+        check_app(settings)
     except BaseException:
         import traceback
-        print("\nError while loading the application:\n", file=sys.stderr)
         traceback.print_exc()
         sys.exit(1)
+
+
+def check_app(settings):
+    try:
+        load_app(settings["app"])
+    except BaseException:
+        print("\nError while loading the application:\n", file=sys.stderr)
+        raise
 
 
 def config():
@@ -1630,9 +1637,9 @@ def config():
         os.close(spare)
     # The arbiter closes the control socket when it wants no more of this.
     from _gunicorn import hooks
-    mold = hooks.Mold(module)
-    worker = mold.run()
-    hooks.serve(mold, worker)
+    template = hooks.Template(module)
+    worker = template.run()
+    hooks.serve(template, worker)
 
 
 def log():

@@ -490,7 +490,7 @@ func (s *server) python() []int {
 		return workers
 	}
 	all := processes(s.dir)
-	// A mold, which is a child of the arbiter too, is the parent of those that
+	// A template, which is a child of the arbiter too, is the parent of those that
 	// it has forked. So is a new arbiter, of which nothing is asked here.
 	for _, p := range all {
 		if p.ppid == s.pid && filepath.Base(p.title) != "gunicorn" {

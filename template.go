@@ -1,0 +1,295 @@
+package main
+
+// The template process is the Python that has run the configuration file. It calls
+// the hooks of that file, and forks the Python of each worker: so what the file has
+// done to its process (environment, paths, logging, patches) is in every worker, as
+// under Gunicorn, and so are the hooks' state and, with --preload, the loaded
+// application. Without a file there is a template for --preload only. (hooks.py is
+// its other half.)
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type template struct {
+	helper
+	sock  int // questions and answers, one at a time
+	child int // the template's end of the socket, until the process is started
+}
+
+// evalConfig runs a configuration file, "" for none, and returns its globals and
+// the Python that has run it, to be closed when it is of no more use. What the
+// file prints goes where our output goes; when it fails it has said why.
+func evalConfig(c *config, spec string) (globals map[string]any, t *template, err error) {
+	python, bridge, err := findPython(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	var names []string
+	for i := range settings {
+		names = append(names, settings[i].name)
+	}
+	question, err := memfd("question", appendMarshal(nil, map[string]any{
+		"spec": spec, "dir": startDir(), "names": names, "check": c.checkConfig,
+	}))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unix.Close(question)
+	t = &template{}
+	if err := t.open(); err != nil {
+		return nil, nil, err
+	}
+	interrupted := func() syscall.Signal { return 0 }
+	out, err := readPython(func(out int) (pid int, err error) {
+		t.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, t.child)
+		interrupted = interrupt(t.pid, terminalWait)
+		return t.pid, err
+	})
+	signal := interrupted()
+	unix.Close(t.child)
+	if err != nil {
+		t.close()
+		return nil, nil, err
+	}
+	if signal != 0 {
+		t.close()
+		waitFor(t.pid)
+		return nil, nil, &startError{status: 128 + int(signal)}
+	}
+	if len(out) == 0 {
+		t.close()
+		return nil, nil, &startError{status: exitStatus(waitFor(t.pid))} // perhaps by exit()
+	}
+	v, err := unmarshal(out)
+	globals, ok := v.(map[string]any)
+	if err != nil || !ok {
+		t.close()
+		return nil, nil, fmt.Errorf("config: %s: %w", spec, errMarshal)
+	}
+	return globals, t, nil
+}
+
+// open makes the socket.
+func (t *template) open() (err error) {
+	if t.sock, t.child, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+		return err
+	}
+	for _, fd := range []int{t.sock, t.child} {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
+	}
+	return nil
+}
+
+// templateRoom is the longest message: settings with a dictionary for the logs fit.
+const templateRoom = 160 << 10
+
+// hooks are the names of the hooks that the configuration file has.
+func (c *config) hooks() map[string]bool {
+	set := map[string]bool{}
+	for i := range settings {
+		r := &settings[i]
+		if v, ok := c.given[r.name]; ok && r.section == "Server Hooks" && v != "" {
+			set[r.name] = true
+		}
+	}
+	return set
+}
+
+// close lets the template go: it ends when the Pythons that it has forked have.
+func (t *template) close() {
+	if t != nil && t.sock >= 0 {
+		unix.Close(t.sock)
+		t.sock = -1
+	}
+}
+
+// errTemplate is any end of the conversation.
+var errTemplate = errors.New("the Python of the configuration file has ended")
+
+// terminalWait is how long a Python has to end by the INT that a terminal has
+// sent to it, too.
+const terminalWait = 200 * time.Millisecond
+
+// interrupt passes a signal that ends the server on to a Python that is waited
+// for and may never be done: as INT, which says where it was, after the time
+// given, and as KILL when that does not help. The result ends this, and tells
+// which signal has come.
+func interrupt(pid int, wait time.Duration) func() syscall.Signal {
+	caught := make(chan os.Signal, 4)
+	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGQUIT} {
+		if !signal.Ignored(s) {
+			signal.Notify(caught, s)
+		}
+	}
+	ended, result := make(chan struct{}), make(chan syscall.Signal)
+	go func() {
+		var first syscall.Signal
+		var late, later <-chan time.Time
+		for {
+			select {
+			case s := <-caught:
+				if first == 0 {
+					first = s.(syscall.Signal)
+					late, later = time.After(wait), time.After(wait+quickLimit)
+				} else {
+					_ = unix.Kill(pid, unix.SIGKILL)
+				}
+			case <-late:
+				_ = unix.Kill(pid, unix.SIGINT)
+			case <-later:
+				_ = unix.Kill(pid, unix.SIGKILL)
+			case <-ended:
+				result <- first
+				return
+			}
+		}
+	}()
+	return func() syscall.Signal {
+		signal.Stop(caught)
+		close(ended)
+		return <-result
+	}
+}
+
+// ask sends a question and waits for the answer, as long as the operator's
+// functions take, or until the server is told to end and they have not obeyed.
+func (t *template) ask(question map[string]any) (answer map[string]any, err error) {
+	wait, starting := quickLimit, question["do"] != "hook"
+	if starting {
+		wait = terminalWait
+	}
+	interrupted := interrupt(t.pid, wait)
+	answer, err = t.exchange(question)
+	if s := interrupted(); s != 0 && starting {
+		return nil, &startError{status: exitFailure} // nobody else has seen the signal
+	}
+	return answer, err
+}
+
+func (t *template) exchange(question map[string]any) (answer map[string]any, err error) {
+	b := appendMarshal(nil, question)
+	if len(b) > templateRoom {
+		return nil, fmt.Errorf("%d bytes of settings are too many for hooks", len(b))
+	}
+	if err := unix.Sendto(t.sock, b, unix.MSG_NOSIGNAL, nil); err != nil {
+		return nil, errTemplate
+	}
+	room := make([]byte, 2*templateRoom)
+	for {
+		n, _, err := unix.Recvfrom(t.sock, room, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil || n <= 0 {
+			return nil, errTemplate
+		}
+		v, err := unmarshal(room[:n])
+		answer, ok := v.(map[string]any)
+		if err != nil || !ok {
+			return nil, errTemplate
+		}
+		if answer["ok"] != true {
+			return nil, &startError{status: exitFailure} // the template has said why
+		}
+		return answer, nil
+	}
+}
+
+// prepare gives the template the settings: to start, after which it can fork, or
+// only to check that the application can be loaded.
+func (t *template) prepare(do string, c *config) error {
+	all, err := unmarshal(c.encode())
+	if err != nil {
+		return err
+	}
+	question := map[string]any{"do": do, "settings": all, "env": c.ownEnv()}
+	if do == "start" {
+		question["pid"] = os.Getpid()
+	}
+	_, err = t.ask(question)
+	return err
+}
+
+// adopt tells the template of a worker, and gives it the socket on which that worker
+// asks for its Python: for one, once. Who asks is the arbiter's word, because the
+// template may have more rights than workers. When the socket's other end is closed
+// the worker is gone, and the template ends its Python. Nobody waits for an answer.
+func (t *template) adopt(age, pid, fd int) error {
+	b := appendMarshal(nil, map[string]any{"do": "adopt", "age": age, "worker": pid})
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(t.sock, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
+}
+
+// askFork asks for a Python whose descriptors these are. What the template answers is
+// its pid, and in the end its status.
+func askFork(sock int, fds ...int) error {
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(sock, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
+}
+
+// Hooks ---------------------------------------------------------------------
+
+// hook calls a server hook of the configuration file, if it has that one.
+func (a *arbiter) hook(name string, args ...any) error {
+	return a.hookOf(a.generation, name, args...)
+}
+
+// hookOf calls a hook of the file that g was read from. Without a name it only
+// tells the template of the listeners, which hooks in its children see.
+func (a *arbiter) hookOf(g *generation, name string, args ...any) error {
+	if g.template == nil || name != "" && !g.cfg.hooks()[name] {
+		return nil
+	}
+	addresses, entries := []any{}, []any{}
+	for _, l := range g.listeners {
+		addr := any(l.addr.path)
+		sa, _ := unix.Getsockname(l.fd)
+		if own := addrPort(sa); own.IsValid() {
+			addr = []any{own.Addr().String(), int(own.Port())}
+		}
+		addresses = append(addresses, addr)
+		entries = append(entries, []any{l.String(), addr, l.fd, addr})
+	}
+	if g.listeners == nil { // not yet open
+		for _, addr := range addressesOf(g.cfg) {
+			if addr.network == "unix" {
+				addresses = append(addresses, addr.path)
+			} else {
+				addresses = append(addresses, []any{addr.host, addr.port})
+			}
+		}
+	}
+	if args == nil {
+		args = []any{}
+	}
+	answer, err := g.template.ask(map[string]any{"do": "hook", "name": name, "args": args, "facts": map[string]any{
+		"num_workers": a.target, "address": addresses, "listeners": entries,
+	}})
+	if err != nil {
+		return err
+	}
+	if n, ok := answer["num_workers"].(int64); ok && n >= 0 && n <= 1<<16 {
+		a.target = int(n)
+	}
+	changed, _ := answer["changed"].(map[string]any)
+	return g.cfg.change(changed)
+}
+
+// templateDied is called when the template process of a generation has ended. An
+// exception in one of its hooks has ended it with 255, and ends the server; for
+// anything else a reload makes another.
+func (a *arbiter) templateDied(g *generation, status unix.WaitStatus) *halt {
+	g.template.close()
+	g.template = nil
+	if g == a.generation && exitStatus(status) == 255 {
+		return &halt{"A server hook failed.", 255}
+	}
+	a.later = append(a.later, unix.SIGHUP)
+	return nil
+}
