@@ -580,4 +580,4 @@ class HookedLane(wsgi.Lane):
             super().run(call, environ)
         call_post_request(hooks, self.log, worker, req, environ, call)
         if not worker.alive:
-            wsgi.send_all(self.wire, wsgi.HEADER.pack(0, 0, 0, wsgi.RETIRE, 0))
+            self.wire.say(wsgi.HEADER.pack(0, 0, 0, wsgi.RETIRE, 0))

@@ -428,7 +428,7 @@ def ask(wire, number, kind, into, keep=None):
         held, wire.held = wire.held, True
         if not wire.asked:
             wire.asked = number  # before it is sent: who is interrupted there has asked all the same
-            send_all(wire, HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", len(into)))
+            wire.say(HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", len(into)))
         wire.let_go(held)
         wire.await_answer()
         wire.held = True
@@ -484,18 +484,6 @@ def failed(error):
     raise error
 
 
-def send_all(wire, data):
-    held, wire.held = wire.held, True
-    try:
-        wire.sendall(data)
-    except OSError as e:
-        wire.held = held
-        failed(e)
-    wire.held = held
-    if wire.caught:
-        wire.let_go(held)
-
-
 def meta_of(value):
     """Marshal for a frame."""
     meta = marshal.dumps(value, 2)
@@ -549,12 +537,20 @@ class Wire:
         if self.apart:
             os.close(self.pipe)
 
-    def sendall(self, data, write=os.write):
-        n = write(self.pipe, data)
-        if n < len(data):
-            left = memoryview(data)[n:]
-            while left:
-                left = left[write(self.pipe, left):]
+    def say(self, data, write=os.write):
+        held, self.held = self.held, True
+        try:
+            n = write(self.pipe, data)
+            if n < len(data):
+                left = memoryview(data)[n:]
+                while left:
+                    left = left[write(self.pipe, left):]
+        except OSError as e:
+            self.held = held
+            failed(e)
+        self.held = held
+        if self.caught:
+            self.let_go(held)
 
     def sendmsg(self, buffers, control=()):
         if control:
@@ -638,7 +634,7 @@ class Call:
             return self.finish(data)
         meta = self.head()
         n = len(meta)
-        send_all(self.wire, HEADER.pack(n + len(data), self.number, n, RESPONSE, LAST) + meta + data)
+        self.wire.say(HEADER.pack(n + len(data), self.number, n, RESPONSE, LAST) + meta + data)
         self.begun = self.done = True
 
     def send(self, data, flags):
@@ -663,17 +659,17 @@ class Call:
         self.begun, self.done = True, bool(flags & LAST)
         try:
             if apart:
-                wire.sendall(head)
+                wire.say(head)
                 apart.sendall(data)
             elif len(data) <= 16384:
-                wire.sendall(head + data)
+                wire.say(head + data)
             else:
                 sent = wire.sendmsg((head, data)) - len(head)
                 if sent < 0:
-                    wire.sendall(head[sent:])
+                    wire.say(head[sent:])
                     sent = 0
                 if sent < len(data):
-                    wire.sendall(memoryview(data)[sent:])
+                    wire.say(memoryview(data)[sent:])
         except OSError as e:
             wire.held = held
             failed(e)
@@ -703,13 +699,13 @@ class Call:
             self.wire.let_go(held)
             return False  # too many are under way: it is read instead
         self.begun = self.done = True
-        send_all(self.wire, frame[sent:])
+        self.wire.say(frame[sent:])
         self.wire.let_go(held)
         return True
 
     def fail(self, flags):
         if not self.done:
-            send_all(self.wire, HEADER.pack(0, self.number, 0, FAILED, flags))
+            self.wire.say(HEADER.pack(0, self.number, 0, FAILED, flags))
             self.begun = self.done = True
 
     def borrow(self):
@@ -723,7 +719,7 @@ class Call:
             if wire.asked:
                 skip(wire)
             held, wire.held = wire.held, True
-            send_all(wire, HEADER.pack(0, self.number, 0, SOCKET, 0))
+            wire.say(HEADER.pack(0, self.number, 0, SOCKET, 0))
             head, control, _, _ = wire.recvmsg(HEADER.size, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
             if not head:
                 os._exit(0)  # the worker is gone
@@ -752,13 +748,13 @@ class Call:
                 raise ValueError("invalid early hint: %r: %r" % (name, value))
         if not self.begun:
             meta = meta_of([(plain(name), plain(value)) for name, value in headers])
-            send_all(self.wire, HEADER.pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
+            self.wire.say(HEADER.pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
 
 
 def add_fields(call, fields):
     """Headers that pre_request has added, for the access log."""
     meta = meta_of([(plain(name), plain(value)) for name, value in fields])
-    send_all(call.wire, HEADER.pack(len(meta), call.number, len(meta), FIELDS, 0) + meta)
+    call.wire.say(HEADER.pack(len(meta), call.number, len(meta), FIELDS, 0) + meta)
 
 
 class ClientSocket:
@@ -963,7 +959,7 @@ class Lane:
     def serve(self):
         """Serves until the worker closes the queue."""
         meta = marshal.dumps(sys.version.split()[0], 2)
-        send_all(self.wire, HEADER.pack(len(meta), 0, len(meta), READY, 0) + meta)
+        self.wire.say(HEADER.pack(len(meta), 0, len(meta), READY, 0) + meta)
         if self.files is not None:
             self.report()
         if self.threads:
@@ -992,7 +988,7 @@ class Lane:
                 continue
             if flags & STACKS:
                 faulthandler.dump_traceback(TRACE, all_threads=True)
-            send_all(self.wire, HEADER.pack(0, 0, 0, HERE, flags))
+            self.wire.say(HEADER.pack(0, 0, 0, HERE, flags))
         for thread in threads:
             thread.join()
 
@@ -1019,7 +1015,7 @@ class Lane:
                     # worker has taken it back, and those behind it.
                     begun[0] = number
                     if halt[0] == number:
-                        send_all(self.wire, HEADER.pack(0, number, 0, LEFT, 0))
+                        self.wire.say(HEADER.pack(0, number, 0, LEFT, 0))
                         break
                 if alike:
                     own = start + alike
@@ -1070,7 +1066,7 @@ class Lane:
             if not fresh:
                 return
             meta = marshal.dumps(fresh, 2)
-            send_all(self.wire, HEADER.pack(len(meta), 0, len(meta), WATCH, 0) + meta)
+            self.wire.say(HEADER.pack(len(meta), 0, len(meta), WATCH, 0) + meta)
 
     def run(self, call, environ):
         try:
@@ -1241,8 +1237,11 @@ class Green:
                     left[0] = left[0][n:]
         return sent
 
-    def sendall(self, data):
-        self.sendmsg((data,))
+    def say(self, data):
+        try:
+            self.sendmsg((data,))
+        except OSError as e:
+            failed(e)
 
 
 # Configuration file --------------------------------------------------------
