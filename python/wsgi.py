@@ -219,8 +219,7 @@ def open_outbox(settings):
     global outbox
     if outbox is None and (settings["syslog"] or settings["statsd_host"]):
         # A copy: children of the application keep it.
-        outbox = socket(AF_UNIX, SOCK_SEQPACKET, 0, os.dup(QUEUE))
-        outbox.settimeout(None)
+        outbox = end_of(SOCK_SEQPACKET, os.dup(QUEUE))
 
 
 def relay(text):
@@ -294,19 +293,23 @@ def reopen_logs(number, frame):
     """USR1: somebody has renamed the files. Every logger's are reopened, the
     application's too, as under Gunicorn. One that cannot be opened goes on as
     it is: a signal must not break what runs."""
-    loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
-    for logger in loggers:
-        for handler in getattr(logger, "handlers", ()):
-            if isinstance(handler, logging.FileHandler):
-                with handler.lock:
-                    if handler.stream:
-                        try:
-                            stream = handler._open()
-                        except OSError:
-                            continue
-                        handler.stream.close()
-                        handler.stream = stream
+    for handler in file_handlers():
+        with handler.lock:
+            if handler.stream:
+                try:
+                    stream = handler._open()
+                except OSError:
+                    continue
+                handler.stream.close()
+                handler.stream = stream
     capture()
+
+
+def file_handlers():
+    """Those of all loggers."""
+    loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
+    return {handler for logger in loggers for handler in getattr(logger, "handlers", ())
+            if isinstance(handler, logging.FileHandler)}
 
 
 class Errors:
@@ -484,6 +487,18 @@ def failed(error):
     raise error
 
 
+def end_of(kind, fd):
+    """A socket that blocks, whatever socket.setdefaulttimeout says."""
+    end = socket(AF_UNIX, kind, 0, fd)
+    end.settimeout(None)
+    return end
+
+
+def frame(number, kind, meta=b"", flags=0):
+    """A frame without a body."""
+    return HEADER.pack(len(meta), number, len(meta), kind, flags) + meta
+
+
 def meta_of(value):
     """Marshal for a frame."""
     meta = marshal.dumps(value, 2)
@@ -528,7 +543,7 @@ class Wire:
         except OSError:  # too many files are open
             self.pipe = end.fileno()
             return
-        end.sendmsg((HEADER.pack(0, 0, 0, PIPE, 0),), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", outer))])
+        end.sendmsg((frame(0, PIPE),), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", outer))])
         os.close(outer)
         self.apart = end
 
@@ -705,7 +720,7 @@ class Call:
 
     def fail(self, flags):
         if not self.done:
-            self.wire.say(HEADER.pack(0, self.number, 0, FAILED, flags))
+            self.wire.say(frame(self.number, FAILED, flags=flags))
             self.begun = self.done = True
 
     def borrow(self):
@@ -719,7 +734,7 @@ class Call:
             if wire.asked:
                 skip(wire)
             held, wire.held = wire.held, True
-            wire.say(HEADER.pack(0, self.number, 0, SOCKET, 0))
+            wire.say(frame(self.number, SOCKET))
             head, control, _, _ = wire.recvmsg(HEADER.size, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
             if not head:
                 os._exit(0)  # the worker is gone
@@ -748,13 +763,13 @@ class Call:
                 raise ValueError("invalid early hint: %r: %r" % (name, value))
         if not self.begun:
             meta = meta_of([(plain(name), plain(value)) for name, value in headers])
-            self.wire.say(HEADER.pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
+            self.wire.say(frame(self.number, HINTS, meta))
 
 
 def add_fields(call, fields):
     """Headers that pre_request has added, for the access log."""
     meta = meta_of([(plain(name), plain(value)) for name, value in fields])
-    call.wire.say(HEADER.pack(len(meta), call.number, len(meta), FIELDS, 0) + meta)
+    call.wire.say(frame(call.number, FIELDS, meta))
 
 
 class ClientSocket:
@@ -866,6 +881,40 @@ SKIP = 4096  # requests without a look there, when most have not been known
 OWN = dict.fromkeys(("RAW_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input", "wsgi.early_hints", "gunicorn.socket"))
 
 
+def leave_children_out(lanes):
+    """A child that the application forks does not speak for this process,
+    and TERM ends it, as multiprocessing expects."""
+    def detach():
+        for lane in lanes:
+            lane.queue.close()
+            lane.wire.close()
+        for number in STOP:
+            if signal.getsignal(number) is forward:
+                signal.signal(number, signal.SIG_DFL)
+        release_signals()
+    os.register_at_fork(before=hold_signals, after_in_parent=release_signals, after_in_child=detach)
+
+
+def say_ready(say, files):
+    say(frame(0, READY, meta_of(sys.version.split()[0])))
+    report(say, files)
+
+
+def report(say, files):
+    """Tells the worker of files to watch, with reload."""
+    fresh = files and files.new()
+    while fresh:
+        say(frame(0, WATCH, meta_of(fresh)))
+        fresh = files.new()
+
+
+def say_here(say, flags):
+    """The worker asks whether this process is alive, or for its stacks."""
+    if flags & STACKS:
+        faulthandler.dump_traceback(TRACE, all_threads=True)
+    say(frame(0, HERE, flags=flags))
+
+
 class Environs:
     """What requests have in common comes as bytes of marshal, and mostly as the same
     bytes again: then a copy of their dict has only to be made, which takes a third of
@@ -925,18 +974,14 @@ class Lane:
             "SERVER_SOFTWARE": settings["said"].get("software", os.environ["SERVER_SOFTWARE"]),
         }
         self.environs = Environs(self.base)
-        os.register_at_fork(before=hold_signals, after_in_parent=release_signals,
-                            after_in_child=self.detach)
         self.all = [self]
+        leave_children_out(self.all)
 
     def attach(self, index, queue, wire):
         lanes = len(self.words) // 3
         self.index = index
         self.cancelled, self.begun, self.halt = (self.words[at:at + 1] for at in range(index, 3 * lanes, lanes))
-        self.queue = socket(AF_UNIX, SOCK_SEQPACKET, 0, queue)
-        self.wire = socket(AF_UNIX, SOCK_STREAM, 0, wire)
-        for end in (self.queue, self.wire):
-            end.settimeout(None)  # whatever socket.setdefaulttimeout says
+        self.queue, self.wire = end_of(SOCK_SEQPACKET, queue), end_of(SOCK_STREAM, wire)
         if self.green:
             self.queue, self.wire = self.green(self.queue), self.green(self.wire)
         else:
@@ -945,23 +990,9 @@ class Lane:
                 Guarded.wire, Guarded.log = self.wire, self.log
         self.wire.asking, self.wire.asked = _thread.allocate_lock(), 0
 
-    def detach(self):
-        """A child that the application forks does not speak for this process,
-        and TERM ends it, as multiprocessing expects."""
-        for lane in self.all:
-            lane.queue.close()
-            lane.wire.close()
-        for number in STOP:
-            if signal.getsignal(number) is forward:
-                signal.signal(number, signal.SIG_DFL)
-        release_signals()
-
     def serve(self):
         """Serves until the worker closes the queue."""
-        meta = marshal.dumps(sys.version.split()[0], 2)
-        self.wire.say(HEADER.pack(len(meta), 0, len(meta), READY, 0) + meta)
-        if self.files is not None:
-            self.report()
+        say_ready(self.wire.say, self.files)
         if self.threads:
             self.open_lanes()
         else:
@@ -986,9 +1017,7 @@ class Lane:
                 thread.start()
                 threads.append(thread)
                 continue
-            if flags & STACKS:
-                faulthandler.dump_traceback(TRACE, all_threads=True)
-            self.wire.say(HEADER.pack(0, 0, 0, HERE, flags))
+            say_here(self.wire.say, flags)
         for thread in threads:
             thread.join()
 
@@ -1015,7 +1044,7 @@ class Lane:
                     # worker has taken it back, and those behind it.
                     begun[0] = number
                     if halt[0] == number:
-                        self.wire.say(HEADER.pack(0, number, 0, LEFT, 0))
+                        self.wire.say(frame(number, LEFT))
                         break
                 if alike:
                     own = start + alike
@@ -1055,18 +1084,9 @@ class Lane:
                 wire.held = IDLE
                 del environ, call, body
                 if self.files is not None:
-                    self.report()
+                    report(wire.say, self.files)
                 if pause:
                     pause()
-
-    def report(self):
-        """Tells the worker of files to watch, with reload."""
-        while True:
-            fresh = self.files.new()
-            if not fresh:
-                return
-            meta = marshal.dumps(fresh, 2)
-            self.wire.say(HEADER.pack(len(meta), 0, len(meta), WATCH, 0) + meta)
 
     def run(self, call, environ):
         try:
@@ -1252,9 +1272,8 @@ def read_config(spec, path, names):
     globals that are in names in terms of marshal. What goes wrong in it ends this process."""
     sys.path.insert(0, path)
     if spec.startswith("python:"):
-        import importlib
         try:
-            module = importlib.import_module(spec[len("python:"):])
+            module = config_module({"config": spec})
         except Exception as e:
             print("\nError: %s" % e, file=sys.stderr, flush=True)
             sys.exit(1)
@@ -1638,9 +1657,7 @@ def log():
     """Makes the logs of the whole server."""
     settings = read_settings()
     set_up_path(settings)
-    records = socket(AF_UNIX, SOCK_SEQPACKET, 0, ANSWER)
-    records.settimeout(None)
-    package()["gunicorn.glogging"].keep_log(settings, records, ANSWER + 1)
+    package()["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
 
 
 sys.meta_path.insert(0, finder)
