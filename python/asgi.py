@@ -10,14 +10,12 @@ it) open again.
 """
 
 import asyncio
-import functools
 import http
 import inspect
 import logging
 import marshal
 import os
 import re
-import signal
 import stat
 import struct
 import sys
@@ -26,8 +24,8 @@ from time import monotonic
 
 from _gunicorn import wsgi
 from _gunicorn.wsgi import (
-    ASK, BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HERE, HINTS, INDIRECT, LAST, META_MAX, MORE, MSG_DONTWAIT, QUEUE,
-    QUEUE_MAX, QUIET, READ, READY, REQUEST, RESPONSE, RETIRE, SCM_RIGHTS, SOL_SOCKET, STACKS, WATCH, WIRE, meta_of)
+    BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, MSG_DONTWAIT, QUEUE,
+    QUEUE_MAX, QUIET, READ, REQUEST, RESPONSE, RETIRE, SCM_RIGHTS, SOL_SOCKET, WIRE, frame, meta_of)
 
 # Kinds that only streams have (asgi.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
@@ -215,7 +213,7 @@ class Stream:
 
     def fail(self, flags):
         if not self.done:
-            self.server.push(pack(0, self.number, 0, FAILED, flags))
+            self.server.push(frame(self.number, FAILED, flags=flags))
             self.finish()
 
     def unexpected(self, event):
@@ -258,7 +256,7 @@ class Stream:
             # Its reader wants to know that it is connected, however long the
             # first event takes.
             self.events = self.begun = True
-            self.server.push(pack(len(meta), self.number, len(meta), RESPONSE, 0) + meta)
+            self.server.push(frame(self.number, RESPONSE, meta))
 
     async def run(self, scope):
         server = self.server
@@ -282,7 +280,7 @@ class Stream:
             del server.streams[self.number]
             self.task = None
             if server.files is not None:
-                server.report()
+                wsgi.report(server.push, server.files)
 
     def end(self, quiet):
         """The task is over, whatever of the response is there."""
@@ -290,7 +288,7 @@ class Stream:
             return
         if self.parting and self.events and self.begun:
             # A stream of events has no other end than this.
-            self.server.push(pack(0, self.number, 0, BLOCK, LAST))
+            self.server.push(frame(self.number, BLOCK, flags=LAST))
             self.finish()
         else:
             self.fail(QUIET if quiet or self.gone else 0)
@@ -378,7 +376,7 @@ class Http(Stream):
     def hint(self, headers):
         if not self.begun and not self.gone:
             meta = meta_of(pairs(headers))
-            self.server.push(pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
+            self.server.push(frame(self.number, HINTS, meta))
 
     def send_trailers(self, event):
         if type(self.trailers) is not tuple or self.done:
@@ -387,7 +385,7 @@ class Http(Stream):
         meta = meta_of(trailers)
         self.trailers = trailers
         if not event.get("more_trailers", False):
-            self.server.push(pack(len(meta), self.number, len(meta), TRAILER, LAST) + meta)
+            self.server.push(frame(self.number, TRAILER, meta, LAST))
             self.finish()
 
     def send_path(self, event):
@@ -511,7 +509,7 @@ class WebSocket(Stream):
             check(headers)
             check(pairs([("Sec-WebSocket-Protocol", protocol)]))
             meta = meta_of((protocol.encode("latin-1"), headers))
-            self.server.push(pack(len(meta), self.number, len(meta), ACCEPT, 0) + meta)
+            self.server.push(frame(self.number, ACCEPT, meta))
             self.accepted = True
         elif kind == "websocket.close":
             if self.done or self.gone or self.begun:
@@ -530,13 +528,13 @@ class WebSocket(Stream):
         code = min(max(int(code), -1), 1 << 16)
         reason = ("%s" % (reason,))[:123].encode("utf-8", "replace").decode()
         meta = meta_of((code, reason))
-        self.server.push(pack(len(meta), self.number, len(meta), SHUT, LAST) + meta)
+        self.server.push(frame(self.number, SHUT, meta, LAST))
         self.gone = (code, reason)
         self.finish()
 
     def refuse(self, status):
         meta = encode_head(status, [(b"content-length", b"0")])
-        self.server.push(pack(len(meta), self.number, len(meta), RESPONSE, LAST) + meta)
+        self.server.push(frame(self.number, RESPONSE, meta, LAST))
         self.meta, self.begun = meta, True
         self.gone = (1006, "")
         self.finish()
@@ -660,10 +658,7 @@ class Server:
     def __init__(self, settings, app, log, files):
         wsgi.Guarded.wire, wsgi.Guarded.log = self, log
         self.settings, self.app, self.log, self.files = settings, single_callable(app), wsgi.logger or log, files
-        self.queue = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET, 0, QUEUE)
-        self.wire = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_STREAM, 0, WIRE)
-        for end in (self.queue, self.wire):
-            end.settimeout(None)
+        self.queue, self.wire = wsgi.end_of(wsgi.SOCK_SEQPACKET, QUEUE), wsgi.end_of(wsgi.SOCK_STREAM, WIRE)
         wsgi.open_outbox(settings)
         self.buffer = bytearray(QUEUE_MAX)
         self.view = memoryview(self.buffer)
@@ -680,17 +675,7 @@ class Server:
         self.grace = settings["asgi_disconnect_grace_period"]
         self.http = {"version": "3.0", "spec_version": "2.5"}
         self.eager = sys.version_info >= (3, 12)
-        os.register_at_fork(before=wsgi.hold_signals, after_in_parent=wsgi.release_signals,
-                            after_in_child=self.detach)
-
-    def detach(self):
-        """A child that the application forks does not speak for this process."""
-        self.queue.close()
-        self.wire.close()
-        for number in wsgi.STOP:
-            if signal.getsignal(number) is wsgi.forward:
-                signal.signal(number, signal.SIG_DFL)
-        wsgi.release_signals()
+        wsgi.leave_children_out([self])
 
     def serve(self):
         """Serves until the worker closes the queue."""
@@ -708,10 +693,12 @@ class Server:
             while not main.done():
                 try:
                     self.loop.run_until_complete(main)
-                except (SystemExit, KeyboardInterrupt) as e:
+                except BaseException as e:
                     if main.done():
                         raise
-                    self.log.error("A task of the application has ended with %r; the others go on", e)
+                    # asyncio lets no other exception of a task out than these two.
+                    who = "task" if isinstance(e, (SystemExit, KeyboardInterrupt)) else "signal handler"
+                    self.log.error("A %s of the application has ended with %r; the others go on", who, e)
         finally:
             self.close()
 
@@ -737,24 +724,13 @@ class Server:
         self.ended = loop.create_future()
         loop.add_reader(QUEUE, self.on_queue)
         loop.add_reader(WIRE, self.on_wire)
-        meta = meta_of(sys.version.split()[0])
-        self.push(pack(len(meta), 0, len(meta), READY, 0) + meta)
-        if self.files is not None:
-            self.report()
+        wsgi.say_ready(self.push, self.files)
         await self.ended
         await lifespan.shut_down()
 
     def retire(self):
         """Has another worker take this one's place, as a hook wishes."""
-        self.push(pack(0, 0, 0, RETIRE, 0))
-
-    def report(self):
-        """Tells the worker of files to watch, with reload."""
-        fresh = self.files.new()
-        while fresh:
-            meta = meta_of(fresh)
-            self.push(pack(len(meta), 0, len(meta), WATCH, 0) + meta)
-            fresh = self.files.new()
+        self.push(frame(0, RETIRE))
 
     # In --------------------------------------------------------------------
 
@@ -801,10 +777,7 @@ class Server:
                 self.newest, self.asked[number] = number, flags
                 self.push(pack(4, number, 0, READ, 0) + struct.pack("<I", length))
             else:
-                if flags & STACKS:
-                    import faulthandler
-                    faulthandler.dump_traceback(wsgi.TRACE, all_threads=True)
-                self.push(pack(0, 0, 0, HERE, flags))
+                wsgi.say_here(self.push, flags)
         return True
 
     def begin(self, number, facts, body, flags):

@@ -16,7 +16,7 @@ import struct
 import sys
 
 from _gunicorn import wsgi
-from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of, parse_address
+from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of
 
 CONTROL = 6  # a descriptor of the template
 SIGNED = struct.Struct("<cI")  # what goes to a worker: b"P" and pid, b"S" and status
@@ -160,8 +160,7 @@ class Template:
 
     def __init__(self, module):
         self.module = module
-        self.control = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET, 0, CONTROL)
-        self.control.settimeout(None)
+        self.control = wsgi.end_of(wsgi.SOCK_SEQPACKET, CONTROL)
         os.set_inheritable(CONTROL, False)
         self.poll = select.poll()
         self.channels = {}  # by descriptor: the socket of a worker, and that worker
@@ -596,4 +595,4 @@ class HookedLane(wsgi.Lane):
             super().run(call, environ)
         call_post_request(hooks, self.log, worker, req, environ, call)
         if not worker.alive:
-            wsgi.send_all(self.wire, wsgi.HEADER.pack(0, 0, 0, wsgi.RETIRE, 0))
+            self.wire.say(wsgi.frame(0, wsgi.RETIRE))

@@ -688,16 +688,14 @@ def give_files(owner):
     """Workers open the same files, as the user that they switch to. Returns the
     files' names."""
     import stat
-    loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
     names = set()
-    for handler in {h for logger in loggers for h in getattr(logger, "handlers", ())}:
-        if isinstance(handler, logging.FileHandler):
-            if not handler.stream:  # it would be opened later, by somebody who may not
-                handler.stream = handler._open()
-            facts = os.fstat(handler.stream.fileno())
-            if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
-                os.fchown(handler.stream.fileno(), *owner)
-                names.add(handler.baseFilename)
+    for handler in wsgi.file_handlers():
+        if not handler.stream:  # it would be opened later, by somebody who may not
+            handler.stream = handler._open()
+        facts = os.fstat(handler.stream.fileno())
+        if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
+            os.fchown(handler.stream.fileno(), *owner)
+            names.add(handler.baseFilename)
     return sorted(names)
 
 

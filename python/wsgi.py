@@ -219,8 +219,7 @@ def open_outbox(settings):
     global outbox
     if outbox is None and (settings["syslog"] or settings["statsd_host"]):
         # A copy: children of the application keep it.
-        outbox = socket(AF_UNIX, SOCK_SEQPACKET, 0, os.dup(QUEUE))
-        outbox.settimeout(None)
+        outbox = end_of(SOCK_SEQPACKET, os.dup(QUEUE))
 
 
 def relay(text):
@@ -294,19 +293,23 @@ def reopen_logs(number, frame):
     """USR1: somebody has renamed the files. Every logger's are reopened, the
     application's too, as under Gunicorn. One that cannot be opened goes on as
     it is: a signal must not break what runs."""
-    loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
-    for logger in loggers:
-        for handler in getattr(logger, "handlers", ()):
-            if isinstance(handler, logging.FileHandler):
-                with handler.lock:
-                    if handler.stream:
-                        try:
-                            stream = handler._open()
-                        except OSError:
-                            continue
-                        handler.stream.close()
-                        handler.stream = stream
+    for handler in file_handlers():
+        with handler.lock:
+            if handler.stream:
+                try:
+                    stream = handler._open()
+                except OSError:
+                    continue
+                handler.stream.close()
+                handler.stream = stream
     capture()
+
+
+def file_handlers():
+    """Those of all loggers."""
+    loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
+    return {handler for logger in loggers for handler in getattr(logger, "handlers", ())
+            if isinstance(handler, logging.FileHandler)}
 
 
 class Errors:
@@ -428,7 +431,7 @@ def ask(wire, number, kind, into, keep=None):
         held, wire.held = wire.held, True
         if not wire.asked:
             wire.asked = number  # before it is sent: who is interrupted there has asked all the same
-            send_all(wire, HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", len(into)))
+            wire.say(HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", len(into)))
         wire.let_go(held)
         wire.await_answer()
         wire.held = True
@@ -484,16 +487,16 @@ def failed(error):
     raise error
 
 
-def send_all(wire, data):
-    held, wire.held = wire.held, True
-    try:
-        wire.sendall(data)
-    except OSError as e:
-        wire.held = held
-        failed(e)
-    wire.held = held
-    if wire.caught:
-        wire.let_go(held)
+def end_of(kind, fd):
+    """A socket that blocks, whatever socket.setdefaulttimeout says."""
+    end = socket(AF_UNIX, kind, 0, fd)
+    end.settimeout(None)
+    return end
+
+
+def frame(number, kind, meta=b"", flags=0):
+    """A frame without a body."""
+    return HEADER.pack(len(meta), number, len(meta), kind, flags) + meta
 
 
 def meta_of(value):
@@ -540,7 +543,7 @@ class Wire:
         except OSError:  # too many files are open
             self.pipe = end.fileno()
             return
-        end.sendmsg((HEADER.pack(0, 0, 0, PIPE, 0),), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", outer))])
+        end.sendmsg((frame(0, PIPE),), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", outer))])
         os.close(outer)
         self.apart = end
 
@@ -549,12 +552,20 @@ class Wire:
         if self.apart:
             os.close(self.pipe)
 
-    def sendall(self, data, write=os.write):
-        n = write(self.pipe, data)
-        if n < len(data):
-            left = memoryview(data)[n:]
-            while left:
-                left = left[write(self.pipe, left):]
+    def say(self, data, write=os.write):
+        held, self.held = self.held, True
+        try:
+            n = write(self.pipe, data)
+            if n < len(data):
+                left = memoryview(data)[n:]
+                while left:
+                    left = left[write(self.pipe, left):]
+        except OSError as e:
+            self.held = held
+            failed(e)
+        self.held = held
+        if self.caught:
+            self.let_go(held)
 
     def sendmsg(self, buffers, control=()):
         if control:
@@ -638,7 +649,7 @@ class Call:
             return self.finish(data)
         meta = self.head()
         n = len(meta)
-        send_all(self.wire, HEADER.pack(n + len(data), self.number, n, RESPONSE, LAST) + meta + data)
+        self.wire.say(HEADER.pack(n + len(data), self.number, n, RESPONSE, LAST) + meta + data)
         self.begun = self.done = True
 
     def send(self, data, flags):
@@ -663,17 +674,17 @@ class Call:
         self.begun, self.done = True, bool(flags & LAST)
         try:
             if apart:
-                wire.sendall(head)
+                wire.say(head)
                 apart.sendall(data)
             elif len(data) <= 16384:
-                wire.sendall(head + data)
+                wire.say(head + data)
             else:
                 sent = wire.sendmsg((head, data)) - len(head)
                 if sent < 0:
-                    wire.sendall(head[sent:])
+                    wire.say(head[sent:])
                     sent = 0
                 if sent < len(data):
-                    wire.sendall(memoryview(data)[sent:])
+                    wire.say(memoryview(data)[sent:])
         except OSError as e:
             wire.held = held
             failed(e)
@@ -703,13 +714,13 @@ class Call:
             self.wire.let_go(held)
             return False  # too many are under way: it is read instead
         self.begun = self.done = True
-        send_all(self.wire, frame[sent:])
+        self.wire.say(frame[sent:])
         self.wire.let_go(held)
         return True
 
     def fail(self, flags):
         if not self.done:
-            send_all(self.wire, HEADER.pack(0, self.number, 0, FAILED, flags))
+            self.wire.say(frame(self.number, FAILED, flags=flags))
             self.begun = self.done = True
 
     def borrow(self):
@@ -723,7 +734,7 @@ class Call:
             if wire.asked:
                 skip(wire)
             held, wire.held = wire.held, True
-            send_all(wire, HEADER.pack(0, self.number, 0, SOCKET, 0))
+            wire.say(frame(self.number, SOCKET))
             head, control, _, _ = wire.recvmsg(HEADER.size, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
             if not head:
                 os._exit(0)  # the worker is gone
@@ -752,13 +763,13 @@ class Call:
                 raise ValueError("invalid early hint: %r: %r" % (name, value))
         if not self.begun:
             meta = meta_of([(plain(name), plain(value)) for name, value in headers])
-            send_all(self.wire, HEADER.pack(len(meta), self.number, len(meta), HINTS, 0) + meta)
+            self.wire.say(frame(self.number, HINTS, meta))
 
 
 def add_fields(call, fields):
     """Headers that pre_request has added, for the access log."""
     meta = meta_of([(plain(name), plain(value)) for name, value in fields])
-    send_all(call.wire, HEADER.pack(len(meta), call.number, len(meta), FIELDS, 0) + meta)
+    call.wire.say(frame(call.number, FIELDS, meta))
 
 
 class ClientSocket:
@@ -870,6 +881,40 @@ SKIP = 4096  # requests without a look there, when most have not been known
 OWN = dict.fromkeys(("RAW_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input", "wsgi.early_hints", "gunicorn.socket"))
 
 
+def leave_children_out(lanes):
+    """A child that the application forks does not speak for this process,
+    and TERM ends it, as multiprocessing expects."""
+    def detach():
+        for lane in lanes:
+            lane.queue.close()
+            lane.wire.close()
+        for number in STOP:
+            if signal.getsignal(number) is forward:
+                signal.signal(number, signal.SIG_DFL)
+        release_signals()
+    os.register_at_fork(before=hold_signals, after_in_parent=release_signals, after_in_child=detach)
+
+
+def say_ready(say, files):
+    say(frame(0, READY, meta_of(sys.version.split()[0])))
+    report(say, files)
+
+
+def report(say, files):
+    """Tells the worker of files to watch, with reload."""
+    fresh = files and files.new()
+    while fresh:
+        say(frame(0, WATCH, meta_of(fresh)))
+        fresh = files.new()
+
+
+def say_here(say, flags):
+    """The worker asks whether this process is alive, or for its stacks."""
+    if flags & STACKS:
+        faulthandler.dump_traceback(TRACE, all_threads=True)
+    say(frame(0, HERE, flags=flags))
+
+
 class Environs:
     """What requests have in common comes as bytes of marshal, and mostly as the same
     bytes again: then a copy of their dict has only to be made, which takes a third of
@@ -929,18 +974,14 @@ class Lane:
             "SERVER_SOFTWARE": settings["said"].get("software", os.environ["SERVER_SOFTWARE"]),
         }
         self.environs = Environs(self.base)
-        os.register_at_fork(before=hold_signals, after_in_parent=release_signals,
-                            after_in_child=self.detach)
         self.all = [self]
+        leave_children_out(self.all)
 
     def attach(self, index, queue, wire):
         lanes = len(self.words) // 3
         self.index = index
         self.cancelled, self.begun, self.halt = (self.words[at:at + 1] for at in range(index, 3 * lanes, lanes))
-        self.queue = socket(AF_UNIX, SOCK_SEQPACKET, 0, queue)
-        self.wire = socket(AF_UNIX, SOCK_STREAM, 0, wire)
-        for end in (self.queue, self.wire):
-            end.settimeout(None)  # whatever socket.setdefaulttimeout says
+        self.queue, self.wire = end_of(SOCK_SEQPACKET, queue), end_of(SOCK_STREAM, wire)
         if self.green:
             self.queue, self.wire = self.green(self.queue), self.green(self.wire)
         else:
@@ -949,23 +990,9 @@ class Lane:
                 Guarded.wire, Guarded.log = self.wire, self.log
         self.wire.asking, self.wire.asked = _thread.allocate_lock(), 0
 
-    def detach(self):
-        """A child that the application forks does not speak for this process,
-        and TERM ends it, as multiprocessing expects."""
-        for lane in self.all:
-            lane.queue.close()
-            lane.wire.close()
-        for number in STOP:
-            if signal.getsignal(number) is forward:
-                signal.signal(number, signal.SIG_DFL)
-        release_signals()
-
     def serve(self):
         """Serves until the worker closes the queue."""
-        meta = marshal.dumps(sys.version.split()[0], 2)
-        send_all(self.wire, HEADER.pack(len(meta), 0, len(meta), READY, 0) + meta)
-        if self.files is not None:
-            self.report()
+        say_ready(self.wire.say, self.files)
         if self.threads:
             self.open_lanes()
         else:
@@ -990,9 +1017,7 @@ class Lane:
                 thread.start()
                 threads.append(thread)
                 continue
-            if flags & STACKS:
-                faulthandler.dump_traceback(TRACE, all_threads=True)
-            send_all(self.wire, HEADER.pack(0, 0, 0, HERE, flags))
+            say_here(self.wire.say, flags)
         for thread in threads:
             thread.join()
 
@@ -1019,7 +1044,7 @@ class Lane:
                     # worker has taken it back, and those behind it.
                     begun[0] = number
                     if halt[0] == number:
-                        send_all(self.wire, HEADER.pack(0, number, 0, LEFT, 0))
+                        self.wire.say(frame(number, LEFT))
                         break
                 if alike:
                     own = start + alike
@@ -1059,18 +1084,9 @@ class Lane:
                 wire.held = IDLE
                 del environ, call, body
                 if self.files is not None:
-                    self.report()
+                    report(wire.say, self.files)
                 if pause:
                     pause()
-
-    def report(self):
-        """Tells the worker of files to watch, with reload."""
-        while True:
-            fresh = self.files.new()
-            if not fresh:
-                return
-            meta = marshal.dumps(fresh, 2)
-            send_all(self.wire, HEADER.pack(len(meta), 0, len(meta), WATCH, 0) + meta)
 
     def run(self, call, environ):
         try:
@@ -1241,8 +1257,11 @@ class Green:
                     left[0] = left[0][n:]
         return sent
 
-    def sendall(self, data):
-        self.sendmsg((data,))
+    def say(self, data):
+        try:
+            self.sendmsg((data,))
+        except OSError as e:
+            failed(e)
 
 
 # Configuration file --------------------------------------------------------
@@ -1253,9 +1272,8 @@ def read_config(spec, path, names):
     globals that are in names in terms of marshal. What goes wrong in it ends this process."""
     sys.path.insert(0, path)
     if spec.startswith("python:"):
-        import importlib
         try:
-            module = importlib.import_module(spec[len("python:"):])
+            module = config_module({"config": spec})
         except Exception as e:
             print("\nError: %s" % e, file=sys.stderr, flush=True)
             sys.exit(1)
@@ -1646,9 +1664,7 @@ def log():
     """Makes the logs of the whole server."""
     settings = read_settings()
     set_up_path(settings)
-    records = socket(AF_UNIX, SOCK_SEQPACKET, 0, ANSWER)
-    records.settimeout(None)
-    package()["gunicorn.glogging"].keep_log(settings, records, ANSWER + 1)
+    package()["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
 
 
 sys.meta_path.insert(0, finder)
