@@ -277,8 +277,4 @@ func (w *worker) part(c *conn) {
 
 // hungUp reports whether the other end of a socket is closed in both directions,
 // not merely shut down for sending.
-func hungUp(fd int) bool {
-	p := []unix.PollFd{{Fd: int32(fd)}}
-	n, err := unix.Poll(p, 0)
-	return err != nil || n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
-}
+func hungUp(fd int) bool { return poll(fd, 0, 0) != 0 }
