@@ -256,9 +256,14 @@ func (w *worker) moveOut(c *conn) bool {
 		c.enter(open)
 	case !taken && (errno != 0 || n == 0 && hungUp(c.pump.fd)):
 		w.lost(c)
-	case n == 0:
+	case n == 0: // an orderly end: the client gets the bytes that wait, and close_notify
 		w.part(c)
-		w.leave(c)
+		c.enter(open)
+		if c.keep = false; c.turn == nil {
+			c.turn = w.newTurn(c)
+		}
+		c.turn.enter(draining)
+		w.drained(c)
 	default:
 		w.send(c, b[:n], nil)
 	}
