@@ -266,8 +266,8 @@ type stamp struct {
 }
 
 // openVault reads the files for the first time. During a reload, old is the vault
-// of the previous settings: its tickets stay valid unless the authorities for
-// clients' certificates have changed.
+// of the previous settings: its tickets stay valid unless cert_reqs or the
+// authorities for clients' certificates have changed.
 func openVault(c *config, old *vault) (v *vault, err error) {
 	if !c.usesTLS() {
 		return nil, nil

@@ -1015,7 +1015,7 @@ func (t *turn) endless() bool {
 // unplug closes the client's socket and keeps the rest.
 func (w *worker) unplug(c *conn) {
 	c.unlist()
-	if c.between() && !c.pending() {
+	if c.between() && !c.cut && !c.pending() { // close has forgotten the turn of a response that was cut off
 		c.secure.sayEnd()
 	}
 	c.secure = nil

@@ -256,9 +256,14 @@ func (w *worker) moveOut(c *conn) bool {
 		c.enter(open)
 	case !taken && (errno != 0 || n == 0 && hungUp(c.pump.fd)):
 		w.lost(c)
-	case n == 0:
+	case n == 0: // an orderly end: the client gets the bytes that wait, and close_notify
 		w.part(c)
-		w.leave(c)
+		c.enter(open)
+		if c.keep = false; c.turn == nil {
+			c.turn = w.newTurn(c)
+		}
+		c.turn.enter(draining)
+		w.drained(c)
 	default:
 		w.send(c, b[:n], nil)
 	}
@@ -277,8 +282,4 @@ func (w *worker) part(c *conn) {
 
 // hungUp reports whether the other end of a socket is closed in both directions,
 // not merely shut down for sending.
-func hungUp(fd int) bool {
-	p := []unix.PollFd{{Fd: int32(fd)}}
-	n, err := unix.Poll(p, 0)
-	return err != nil || n > 0 && p[0].Revents&(unix.POLLHUP|unix.POLLERR) != 0
-}
+func hungUp(fd int) bool { return poll(fd, 0, 0) != 0 }

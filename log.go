@@ -316,8 +316,8 @@ func (s *sink) write(b []byte, wait time.Duration) (int, error) {
 	for n < len(b) {
 		part := b[n:]
 		if !s.file {
-			if err := pollWrite(s.fd, wait); err != nil {
-				return n, err
+			if poll(s.fd, unix.POLLOUT, wait) == 0 {
+				return n, unix.EAGAIN
 			}
 			if len(part) > pipeAtomic {
 				part = part[:pipeAtomic]
@@ -460,20 +460,4 @@ func openAppend(path string) (int, error) {
 func isRegular(fd int) bool {
 	var st unix.Stat_t
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
-}
-
-// pollWrite waits until fd is writable, or returns EAGAIN after wait. A signal
-// restarts the wait in full, which is harmless as signals are rare.
-func pollWrite(fd int, wait time.Duration) error {
-	fds := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	for {
-		n, err := unix.Poll(fds[:], int(wait.Milliseconds()))
-		if err == unix.EINTR {
-			continue
-		}
-		if err == nil && n == 0 {
-			err = unix.EAGAIN
-		}
-		return err
-	}
 }

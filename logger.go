@@ -111,15 +111,11 @@ func (c *config) readLogger(l *logger, fd int) error {
 	var out []byte
 	b := make([]byte, 64<<10)
 	for limit := monotonic() + int64(loggerWait); ; {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int(max(0, limit-monotonic())/1e6))
-		if err == unix.EINTR {
-			continue
-		}
-		if n == 0 {
+		if poll(fd, unix.POLLIN, time.Duration(limit-monotonic())) == 0 {
 			return errors.New("the configuration of the logs takes too long")
 		}
-		if n, err = unix.Read(fd, b); err == unix.EINTR {
+		n, err := unix.Read(fd, b)
+		if err == unix.EINTR {
 			continue
 		}
 		if n <= 0 || len(out) > len(b) {

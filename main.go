@@ -14,12 +14,11 @@
 //	worker.go     a worker's life: start, signals, phases, stop
 //	loop.go       its event loop: descriptors, timers, burial
 //	python.go     its Python as a process: limits in time, failures
-//	spool.go      what slow clients make wait, on disk
 //	dispatch.go   which work a worker takes, and in which order
 //	conn.go       one client's connection, its turns
 //	handover.go   connections that go to siblings, and pumps
-//	memory.go     what is held for all of them, and who gives way
-//	tls.go        its TLS; cert.go certificates and the list of ciphers,
+//	memory.go     what is held for all of them, in memory and on disk, and who gives way
+//	tls.go        its TLS; cert.go certificates and the list of ciphers
 //	http.go       HTTP/1.1 requests, bytes to values; response.go responses, values
 //	              to bytes; environ.go what an application sees of a request
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)

@@ -263,12 +263,26 @@ func selectRead(fd int, d time.Duration) (bool, error) {
 	return n > 0, os.NewSyscallError("select", err)
 }
 
-// readable reports whether fd has bytes to read or connections to accept.
-func readable(fd int) bool {
-	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(p, 0)
-	return err == nil && n > 0
+// poll waits until one of events, an error or the peer's end happens on fd, at most
+// d. It returns what has happened, 0 after d or for an error of poll(2). A signal
+// does not end the wait.
+func poll(fd int, events int16, d time.Duration) int16 {
+	fds := [1]unix.PollFd{{Fd: int32(fd), Events: events}}
+	end := int64(0)
+	if d > 0 {
+		end = monotonic() + int64(d)
+	}
+	for {
+		_, err := unix.Poll(fds[:], int(max(0, d+time.Millisecond-1)/time.Millisecond))
+		if err != unix.EINTR {
+			return fds[0].Revents
+		}
+		d = time.Duration(end - monotonic())
+	}
 }
+
+// readable reports whether fd has bytes to read or connections to accept.
+func readable(fd int) bool { return poll(fd, unix.POLLIN, 0) != 0 }
 
 // rawTCPInfo stores the kernel's information about a TCP connection in info
 // (tcp(7), TCP_INFO).

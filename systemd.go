@@ -1,7 +1,7 @@
 package main
 
-// What the arbiter tells a service manager, by sd_notify(3): datagrams of
-// NAME=VALUE lines to the socket that NOTIFY_SOCKET names.
+// Messages of the arbiter to a service manager (sd_notify(3)): datagrams with lines
+// of NAME=VALUE, sent to the socket in NOTIFY_SOCKET.
 
 import (
 	"fmt"
@@ -13,22 +13,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// barrierWait bounds the wait until the manager has read what must arrive
-// before this process ends.
+// barrierWait bounds the wait for a manager to read messages that it must have
+// before this process ends. A manager that is slower than 2 s is stuck.
 const barrierWait = 2 * time.Second
 
-// serviceManager is nobody until open has found one.
+// serviceManager sends messages to the service manager, if there is one.
 type serviceManager struct {
 	log      *errorLog
-	path     string
-	silent   bool          // another process speaks for the service
-	watchdog time.Duration // how often to say that we live, 0 for never
-	beaten   int64
-	said     string
+	path     string        // socket of the manager, "" without a manager
+	silent   bool          // another process is the main process of the service
+	watchdog time.Duration // time between two heartbeats, 0 for no heartbeats
+	beaten   int64         // time of the last heartbeat
+	said     string        // last status line of serving
 }
 
-// open finds out whom to tell. silent is for an arbiter that is not yet the
-// main process of the service.
+// open reads the manager's socket and watchdog from the environment. silent means
+// that this arbiter is not yet the main process of the service.
 func (m *serviceManager) open(log *errorLog, silent bool) {
 	m.log, m.path, m.silent = log, os.Getenv("NOTIFY_SOCKET"), silent
 	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
@@ -39,17 +39,18 @@ func (m *serviceManager) open(log *errorLog, silent bool) {
 	}
 }
 
-// ready says that clients can connect, for the first time or again.
+// ready reports that the server is ready, after the start or a reload.
 func (m *serviceManager) ready() { m.send("READY=1", "STATUS=Gunicorn arbiter booted") }
 
-// reloading must carry the time, or a unit of Type=notify-reload cannot tell
-// which HUP it answers.
+// reloading reports the start of a reload. The time lets a manager with
+// Type=notify-reload match the message to its HUP.
 func (m *serviceManager) reloading() {
 	m.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", sharedTime()/1000), "STATUS=Reloading")
 }
 
-// stopping also says who goes on, if somebody does. Only the main process of a
-// service is believed that by default, so the one that leaves has to say it.
+// stopping reports the end of this arbiter, and the process ID of the heir that
+// continues the service, 0 for none. By default a manager accepts messages only
+// from the main process, so the heir cannot announce itself.
 func (m *serviceManager) stopping(heir int) {
 	if heir == 0 {
 		m.send("STOPPING=1", "STATUS=Stopping")
@@ -59,14 +60,17 @@ func (m *serviceManager) stopping(heir int) {
 	m.barrier()
 }
 
-// promoted makes this process the one that speaks.
+// promoted makes this process the main process of the service.
 func (m *serviceManager) promoted() {
 	m.silent = false
 	m.send(fmt.Sprintf("MAINPID=%d", os.Getpid()), "READY=1", "STATUS=Gunicorn arbiter booted")
 }
 
-// serving keeps the number of workers in the status line.
+// serving shows the number of workers in the status line.
 func (m *serviceManager) serving(n, target int) {
+	if m.path == "" {
+		return
+	}
 	status := fmt.Sprintf("STATUS=%d of %d workers are serving", n, target)
 	if status != m.said {
 		m.said = status
@@ -74,7 +78,7 @@ func (m *serviceManager) serving(n, target int) {
 	}
 }
 
-// beat says that the arbiter's loop turns. It returns how long that holds.
+// beat sends a heartbeat if one is due. It returns the time until the next.
 func (m *serviceManager) beat() time.Duration {
 	if m.watchdog == 0 || m.path == "" {
 		return time.Hour
@@ -94,7 +98,7 @@ func (m *serviceManager) send(lines ...string) {
 	}
 }
 
-// sendWith passes a descriptor along, -1 for none.
+// sendWith sends lines and a descriptor, -1 for no descriptor.
 func (m *serviceManager) sendWith(passed int, lines ...string) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -106,15 +110,15 @@ func (m *serviceManager) sendWith(passed int, lines ...string) {
 	if passed >= 0 {
 		rights = unix.UnixRights(passed)
 	}
-	// A name with a leading @ is abstract, for the kernel and for us.
+	// unix.SockaddrUnix takes a name with a leading @ for an abstract socket.
 	err = unix.Sendmsg(fd, []byte(strings.Join(lines, "\n")), rights, &unix.SockaddrUnix{Name: m.path}, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 	if err != nil {
 		m.log.debugf("NOTIFY_SOCKET: %v", err)
 	}
 }
 
-// barrier waits until the manager has read all that was sent: it closes the
-// descriptor that comes with it (sd_notify_barrier(3)).
+// barrier waits until the manager has read all earlier messages. The manager then
+// closes the pipe that BARRIER=1 carries (sd_notify_barrier(3)).
 func (m *serviceManager) barrier() {
 	if m.path == "" || m.silent {
 		return
@@ -126,14 +130,5 @@ func (m *serviceManager) barrier() {
 	defer unix.Close(p[0])
 	m.sendWith(p[1], "BARRIER=1")
 	unix.Close(p[1])
-	for end := monotonic() + int64(barrierWait); ; {
-		left := end - monotonic()
-		if left <= 0 {
-			return
-		}
-		fds := []unix.PollFd{{Fd: int32(p[0])}}
-		if n, err := unix.Poll(fds, int(left/1e6)+1); err != unix.EINTR && (err != nil || n >= 0) {
-			return
-		}
-	}
+	poll(p[0], 0, barrierWait)
 }
