@@ -1,54 +1,70 @@
-// Gunicorn serves Python web applications (WSGI, PEP 3333).
+// Gunicorn serves Python web applications (WSGI, PEP 3333, and ASGI). DESIGN.md draws
+// the processes, states, frames and limits on one page; this is the map of the source.
 //
-// One binary plays two parts. The arbiter is what a user starts: it reads the
-// settings, binds the listeners and keeps the workers alive. A worker, which it
-// starts by executing itself, speaks HTTP with clients and frames with a Python
-// of its own, in which the application runs.
+// One binary plays three parts. The arbiter is what a user starts: it reads the
+// settings, binds the listeners and keeps the workers alive. A worker, which the arbiter
+// starts by executing the binary again, speaks HTTP with clients, and frames with a
+// Python of its own, in which the application runs. A third process serves --metrics.
 //
-//	arbiter.go    the arbiter's loop, workers' lives, helpers, stop
-//	generation.go settings and what lives as long as they hold, reload
-//	listen.go     its listeners
-//	upgrade.go    another binary in its place, without an interruption
-//	systemd.go    what it says to a service manager
+// The arbiter:
+//
+//	main.go       parts of the binary, exit statuses, the search for a Python
+//	arbiter.go    the arbiter's loop: signals, workers' lives, helper processes, stop
+//	generation.go one reading of the settings and what lives as long; reload
 //	template.go   the Python that has run the configuration file, and its hooks
+//	listen.go     listeners
+//	upgrade.go    USR2: another binary beside this one, without an interruption
+//	systemd.go    messages to a service manager
+//
+// A worker and its clients:
+//
 //	worker.go     a worker's life: start, signals, phases, stop
-//	loop.go       its event loop: descriptors, timers, burial
-//	python.go     its Python as a process: limits in time, failures
-//	dispatch.go   which work a worker takes, and in which order
-//	conn.go       one client's connection, its turns
-//	handover.go   connections that go to siblings, and pumps
-//	memory.go     what is held for all of them, in memory and on disk, and who gives way
-//	tls.go        its TLS; cert.go certificates and the list of ciphers
-//	http.go       HTTP/1.1 requests, bytes to values; response.go responses, values
-//	              to bytes; environ.go what an application sees of a request
+//	loop.go       the event loop: descriptors, timers, burial
+//	dispatch.go   which connections and requests a worker takes, and in which order
+//	conn.go       one client's connection and its turns
+//	handover.go   connections that go to other workers, and pumps
+//	memory.go     the memory held for all clients, and who gives way
+//	spool.go      files for what slow clients make wait
+//	tls.go        TLS of a connection; cert.go certificates, keys and ciphers
+//
+// A worker and its Python:
+//
+//	python.go     the Python as a process: limits in time, failures
+//	lane.go       requests on their way to Python, one after another (WSGI)
+//	asgi.go       requests that share a lane, and WebSockets (ASGI)
+//	wire.go       frames: their table, and how they are sent and received
+//	reply.go      what Python says, on its way to the client
+//	socket.go     connections that the application takes over
+//	reload.go     files that --reload watches
+//
+// Grammars, bytes to values and values to bytes:
+//
+//	http.go       HTTP/1.1 requests; response.go responses
+//	environ.go    what an application sees of a request
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol
-//	wire.go       frames, their table, and how they come and go
-//	lane.go       requests on their way to Python, one after another
-//	reply.go      what Python says, on its way to the client
-//	asgi.go       requests that share a lane, and WebSockets: all that is ASGI's
-//	socket.go     connections that the application takes over
-//	marshal.go    the language of frames
-//	scoreboard.go what arbiter and worker tell each other in shared memory
-//	status.go     what it is doing, for --status; metrics.go for --metrics
-//	settings.go   the table of settings; kind.go their types; config.go where
-//	              values come from, the command line among them
-//	reload.go     files that --reload watches
-//	log.go        the error log; access.go the access log, remote.go syslog and
-//	              statsd, logger.go logs that are made in Python
-//	sys.go        system calls; users, groups and the way into the background;
-//	              control groups and limits
+//	marshal.go    Python's marshal format, of which frames consist
 //
-// The Python half is in python/:
+// Settings, logs and the system:
+//
+//	settings.go   the table of settings; kind.go their types
+//	config.go     where values come from: flags, environment, configuration file
+//	log.go        the error log; access.go the access log
+//	remote.go     syslog and statsd; logger.go logs that are made in Python
+//	scoreboard.go shared memory in which arbiter and workers say what they do
+//	status.go     the scoreboard for --status; metrics.go for --metrics
+//	sys.go        system calls; users and groups, daemons, control groups, limits
+//
+// The Python half, in python/:
 //
 //	wsgi.py       loads a WSGI application and calls it; asgi.py an ASGI one
-//	hooks.py      the configuration file, its hooks, the forks of template.go
+//	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
 //	package.py    the gunicorn package that Python code may import
-//	facade.py     the cfg, worker, request and response that these two show
-//	debug.py      what --reload and --spew need
+//	facade.py     the cfg, worker, request and response that hooks and package show
+//	debug.py      the Python side of --reload and --spew
 //
-// The tests in test/ drive the binary and know nothing of the source; those that
-// call it are beside it. model_test.go tells the former what the parsers make of
+// The tests in test/ drive the binary and know nothing of the source; those that call
+// the source stand beside it. model_test.go tells the former what the parsers make of
 // bytes.
 package main
 
