@@ -788,7 +788,7 @@ func (w *worker) lookAtLanes() {
 		l := w.python.busy[i]
 		if limit > 0 && l.ran(w.now) >= limit {
 			w.overdue(l)
-		} else if at := l.due(); at != 0 && at < w.now {
+		} else if at := l.due(); at != 0 && at <= w.now {
 			l.stall(w)
 		}
 		if i < len(w.python.busy) && w.python.busy[i] == l {
