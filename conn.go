@@ -154,26 +154,31 @@ const (
 	toldBroken              // nothing: Python knows that the body will never be complete
 )
 
+// supply is what Python gets of a request on its demand.
+type supply struct {
+	owed    owed        // what Python is still to be given
+	want    int         // bytes for which Python waits, 0 for none
+	broken  *badRequest // why the body will never be complete
+	thirsty bool        // listed as waiting for room on the wire
+}
+
 // turn is one request and its response.
 type turn struct {
-	conn       *conn
-	state      turnState
-	shed       []byte // the buffer that the head's slices are in, when that is no longer in
-	head       int    // length of the parsed head
-	next       int    // where in in the next request begins
-	req        request
-	body       []byte // bytes not yet given to Python are body[fed:]
-	fed        int
-	ownBody    bool     // body is a buffer of its own, not a part of in
-	bodyLeft   int64    // to be read from the client
-	spooled    *spooled // comes before body; nil for nothing
-	upload     passage
-	decoder    *chunkedDecoder
-	trailer    []field      // of a body that has been read to its end
-	want       int          // bytes for which Python waits, 0 for none
-	owed       owed         // what Python is still to be given
-	broken     *badRequest  // why the body will never be complete
-	thirsty    bool         // listed as waiting for room on the wire
+	conn     *conn
+	state    turnState
+	shed     []byte // the buffer that the head's slices are in, when that is no longer in
+	head     int    // length of the parsed head
+	next     int    // where in in the next request begins
+	req      request
+	body     []byte // bytes not yet given to Python are body[fed:]
+	fed      int
+	ownBody  bool     // body is a buffer of its own, not a part of in
+	bodyLeft int64    // to be read from the client
+	spooled  *spooled // comes before body; nil for nothing
+	upload   passage
+	decoder  *chunkedDecoder
+	trailer  []field // of a body that has been read to its end
+	supply
 	taken      bool         // the application has the socket
 	hello      *wsHandshake // the request asks for a WebSocket, and has no answer yet
 	talk       *talk        // it is one
