@@ -10,10 +10,13 @@ import fcntl
 import gc
 import marshal
 import os
-import select
 import signal
 import struct
 import sys
+# By their names, before the configuration file can put greenlets' in their places.
+from os import fork, read, waitpid
+from select import POLLIN, poll
+from signal import signal as set_handler
 
 from _gunicorn import wsgi
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of
@@ -162,7 +165,7 @@ class Template:
         self.module = module
         self.control = wsgi.end_of(wsgi.SOCK_SEQPACKET, CONTROL)
         os.set_inheritable(CONTROL, False)
-        self.poll = select.poll()
+        self.poll = poll()
         self.channels = {}  # by descriptor: the socket of a worker, and that worker
         self.children = {}  # by pid: the descriptor of its worker's socket
         self.server = self.settings = self.hooks = None
@@ -174,19 +177,19 @@ class Template:
         os.set_blocking(wake_r, False)
         os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, wsgi.ignore)
+        set_handler(signal.SIGCHLD, wsgi.ignore)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
             signal.signal(number, wsgi.ignore)  # the arbiter decides
         signal.signal(signal.SIGUSR1, wsgi.reopen_logs)
         for fd in (wake_r, CONTROL):
-            self.poll.register(fd, select.POLLIN)
+            self.poll.register(fd, POLLIN)
         ended = False
         while not ended or self.children:
             # One event at a time: what follows from it can make the others stale.
             fd, events = self.poll.poll()[0]
             if fd == wake_r:
                 try:
-                    os.read(wake_r, 4096)
+                    read(wake_r, 4096)
                 except BlockingIOError:
                     pass
                 self.reap()
@@ -199,7 +202,7 @@ class Template:
                 self.poll.unregister(fd)
                 for other in set(self.channels) - set(self.children.values()):
                     self.drop(other)
-            elif events != select.POLLIN:
+            elif events != POLLIN:
                 self.left(fd)
             elif self.fork(fd, (wake_r, wake_w)):
                 return self.worker
@@ -219,7 +222,7 @@ class Template:
             channel = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET, 0, fds[0])
             channel.setblocking(False)  # who has the other end may be another user, and is not waited for
             self.channels[fds[0]] = channel, HookedWorker(question["age"], self.server, question["worker"])
-            self.poll.register(fds[0], select.POLLIN)
+            self.poll.register(fds[0], POLLIN)
         else:
             self.answer(question)
 
@@ -317,7 +320,7 @@ class Template:
         # long as their collectors leave it alone.
         gc.collect()
         gc.freeze()
-        pid = os.fork()
+        pid = fork()
         if pid:
             for other in fds:
                 os.close(other)
@@ -341,7 +344,9 @@ class Template:
             os.dup2(other, getattr(wsgi, name))
             os.close(other)
         for number in (signal.SIGCHLD, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
+            set_handler(number, signal.SIG_DFL)
+        if "gevent" in sys.modules:
+            sys.modules["gevent"].reinit()  # its loop is the parent's
         self.children, self.channels = {}, {}
         worker.pid = os.getpid()
         return True
@@ -363,7 +368,7 @@ class Template:
     def reap(self):
         while self.children:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if not pid:

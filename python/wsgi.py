@@ -36,6 +36,9 @@ from types import FunctionType
 from _socket import (AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SCM_RIGHTS,
                      SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket)
 
+# Real threads and locks, whatever gevent or eventlet puts in their places later.
+start_thread, allocate_lock = _thread.start_new_thread, _thread.allocate_lock
+
 BRIDGE, SETTINGS, QUEUE, WIRE, TRACE, PAGE = 3, 4, 5, 6, 7, 8
 ERRORLOG, ACCESSLOG = 9, 10  # where the user of a worker is not the arbiter's
 ANSWER = 5  # where a configuration file's values go
@@ -950,6 +953,29 @@ class Environs:
         return environ
 
 
+class RealThread:
+    """A thread where the application, or the configuration file, has put greenlets
+    in the place of threads: one that waits for a request would stop all others."""
+
+    def __init__(self, target, name):
+        self.target, self.name, self.runs = target, name, allocate_lock()
+
+    def start(self):
+        self.runs.acquire()
+        start_thread(self.run, ())
+
+    def run(self):
+        import threading
+        try:
+            threading.current_thread().name = self.name
+            self.target()
+        finally:
+            self.runs.release()
+
+    def join(self):
+        self.runs.acquire()
+
+
 class Lane:
     """One thread's work: receive a request, call the application, send the
     response. The first lane is the main thread's. sync has no other; with
@@ -988,7 +1014,7 @@ class Lane:
             self.wire = Wire(self.wire)
             if not index:
                 Guarded.wire, Guarded.log = self.wire, self.log
-        self.wire.asking, self.wire.asked = _thread.allocate_lock(), 0
+        self.wire.asking, self.wire.asked = _thread.allocate_lock() if self.green else allocate_lock(), 0
 
     def serve(self):
         """Serves until the worker closes the queue."""
@@ -1001,7 +1027,8 @@ class Lane:
     def open_lanes(self):
         """One more thread whenever the worker has a request for it."""
         import threading
-        threads = []
+        patched = not self.green and _thread.start_new_thread is not start_thread
+        threads, Thread = [], RealThread if patched else threading.Thread
         while True:
             data, control, _, _ = self.queue.recvmsg(HEADER.size, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
             if not data:
@@ -1013,7 +1040,7 @@ class Lane:
                 lane.attach(number, *struct.unpack("2i", control[0][2]))
                 self.all.append(lane)
                 # The name that threads have under Gunicorn: logs show it.
-                thread = threading.Thread(target=lane.work, name="ThreadPoolExecutor-0_%d" % (number - 1))
+                thread = Thread(target=lane.work, name="ThreadPoolExecutor-0_%d" % (number - 1))
                 thread.start()
                 threads.append(thread)
                 continue
@@ -1643,6 +1670,7 @@ def config():
     for fd in (TRACE, PAGE):
         if fd != spare:
             os.dup2(spare, fd, inheritable=False)
+    from _gunicorn import hooks
     module, answer = None, {}
     if question["spec"]:
         module, answer = read_config(question["spec"], question["dir"], question["names"])
@@ -1654,7 +1682,6 @@ def config():
     if spare > PAGE:
         os.close(spare)
     # The arbiter closes the control socket when it wants no more of this.
-    from _gunicorn import hooks
     template = hooks.Template(module)
     worker = template.run()
     hooks.serve(template, worker)
