@@ -6,6 +6,7 @@ package main
 // use, it is closed instead, and nothing has changed.
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -36,21 +37,37 @@ func readGeneration(args []string, dir string) (_ *generation, err error) {
 			g.template.close()
 		}
 	}()
-	g.cfg, err = loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
-		globals, g.template, err = evalConfig(c, spec)
-		return globals, err
-	})
+	python := "" // the one that the file wants to be run by
+	for g.bridge == nil {
+		g.cfg, err = loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
+			c.python = cmp.Or(python, c.python)
+			globals, g.template, err = evalConfig(c, spec)
+			return globals, err
+		})
+		if c := g.cfg; err != nil || c.help || c.version {
+			return g, err
+		}
+		if g.cfg.status != "off" {
+			return g, os.Chdir(g.cfg.chdir)
+		}
+		found, bridge, err := findPython(g.cfg)
+		if err != nil {
+			return nil, err
+		}
+		// The workers' Pythons are forks of the one that runs the file. A file that names
+		// another interpreter is run once more, by that.
+		if t := g.template; t != nil && t.python != found {
+			if python != "" {
+				return nil, fmt.Errorf("python: the configuration file wants %q, and run by that it wants %q", python, found)
+			}
+			t.close()
+			g.template, python = nil, found
+			continue
+		}
+		g.cfg.python, g.bridge = found, bridge
+	}
 	c := g.cfg
-	if err != nil || c.help || c.version {
-		return g, err
-	}
-	if c.status != "off" {
-		return g, os.Chdir(c.chdir)
-	}
 	c.startDir, c.argv = dir, append([]string{programPath()}, args...)
-	if c.python, g.bridge, err = findPython(c); err != nil {
-		return nil, err
-	}
 	if err := c.checkPackage(); err != nil {
 		return nil, err
 	}

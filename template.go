@@ -20,8 +20,9 @@ import (
 
 type template struct {
 	helper
-	sock  int // questions and answers, one at a time
-	child int // the template's end of the socket, until the process is started
+	python string // path of its interpreter
+	sock   int    // questions and answers, one at a time
+	child  int    // the template's end of the socket, until the process is started
 }
 
 // evalConfig runs a configuration file, "" for none, and returns its globals and
@@ -43,7 +44,7 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 		return nil, nil, err
 	}
 	defer unix.Close(question)
-	t = &template{}
+	t = &template{python: python}
 	if err := t.open(); err != nil {
 		return nil, nil, err
 	}
