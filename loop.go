@@ -194,6 +194,10 @@ func (w *worker) lost(c *conn) {
 
 // close marks a connection that has come to its end, or is somebody else's.
 func (w *worker) close(c *conn) {
+	if c.gone { // its client left while Python had the request
+		w.release(c)
+		return
+	}
 	w.recycle(c)
 	w.mark(c)
 }

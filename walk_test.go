@@ -1308,6 +1308,7 @@ func walkSeeds(f *testing.F, table []walkStep) {
 // worker give up a Python that keeps to the rules, or confuses its clients.
 func FuzzHonest(f *testing.F) {
 	walkSeeds(f, honestTable)
+	f.Add([]byte("0A02Y0\b")) // a lane that is due in just this moment
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 {
 			return
@@ -1324,6 +1325,8 @@ func FuzzHonest(f *testing.F) {
 // gets nothing, and when Python is given up the others get an answer.
 func FuzzHostilePython(f *testing.F) {
 	walkSeeds(f, hostileTable)
+	f.Add([]byte("+@Uj\x7f\x94\xa8\x13(="))   // a wire that Python has shut for reading
+	f.Add([]byte("0A02a00\x14000$0")) // an answer that has begun when the client and the Python have left
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 {
 			return
