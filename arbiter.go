@@ -563,7 +563,7 @@ func (a *arbiter) reap() (h *halt) {
 		delete(a.workers, pid)
 		booted := w.slot.phase() != phaseBooting
 		cause := w.cause(status)
-		text, memory := a.memory.fate(status)
+		text, memory := a.memory.death(status)
 		if memory {
 			cause = causeMemory
 		}
@@ -892,11 +892,11 @@ func (a *arbiter) writePidfile() error {
 	path += a.suffix()
 	dir := filepath.Dir(path)
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return said("%s doesn't exist. Can't create pidfile.", dir)
+		return pyErrorf("%s doesn't exist. Can't create pidfile.", dir)
 	}
 	if owner := pidfileOwner(path); owner > 0 && owner != os.Getpid() {
 		if err := unix.Kill(owner, 0); err == nil || err == unix.EPERM {
-			return said("Already running on PID %d (or pid file '%s' is stale)", owner, path)
+			return pyErrorf("Already running on PID %d (or pid file '%s' is stale)", owner, path)
 		}
 	}
 	temporary, err := os.CreateTemp(dir, ".gunicorn-pid-*")

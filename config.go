@@ -219,7 +219,7 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 		return c, nil
 	}
 	if c.app() == "" {
-		return nil, settingError(said("No application module specified."))
+		return nil, settingError(pyErrorf("No application module specified."))
 	}
 	if c.checkConfig || c.printConfig {
 		return c, nil
@@ -237,7 +237,7 @@ func (c *config) checkBoot() error {
 	if c.metrics != "" {
 		addr, err := parseBind(c.metrics)
 		if err == nil && addr.network == "fd" {
-			err = said("%s is not an address for metrics.", pyRepr(c.metrics))
+			err = pyErrorf("%s is not an address for metrics.", pyRepr(c.metrics))
 		}
 		if err != nil {
 			return bootError(fmt.Errorf("metrics: %w", err))
@@ -940,7 +940,7 @@ func splitShell(text string) ([]string, error) {
 			continue
 		case ch == '\\' && quote != '\'':
 			if i++; i == len(text) {
-				return nil, said("No escaped character")
+				return nil, pyErrorf("No escaped character")
 			}
 			if quote != 0 && text[i] != '"' && text[i] != '\\' {
 				w = append(w, ch)
@@ -956,7 +956,7 @@ func splitShell(text string) ([]string, error) {
 		in = true
 	}
 	if quote != 0 {
-		return nil, said("No closing quotation")
+		return nil, pyErrorf("No closing quotation")
 	}
 	if in {
 		words = append(words, string(w))

@@ -464,7 +464,7 @@ func (c *conn) unlist() {
 
 // parseProxy looks for a PROXY header: false when it is refused. Without one
 // the connection goes on as it is.
-func (w *worker) parseProxy(c *conn) bool {
+func (w *worker) readProxy(c *conn) bool {
 	c.tried = len(c.in)
 	form := proxyFormOf(c.in, w.cfg.proxyProtocol)
 	switch form {
@@ -484,7 +484,7 @@ func (w *worker) parseProxy(c *conn) bool {
 		return false
 	}
 	if n > 0 {
-		c.peer.introduce(h)
+		c.peer.setClient(h)
 		c.in = w.pool.fit(c.in, c.in[n:])
 		c.opening, c.tried = false, 0
 	}
@@ -494,7 +494,7 @@ func (w *worker) parseProxy(c *conn) bool {
 // parse looks at the head: false when the request is refused.
 func (w *worker) parse(c *conn) bool {
 	if c.opening {
-		if !w.parseProxy(c) {
+		if !w.readProxy(c) {
 			return false
 		}
 		if !c.opening && w.tls != nil {

@@ -1014,7 +1014,7 @@ func describeProxy(raw []byte, mode string, cuts ...int) (said string, rest []by
 			continue
 		}
 		var e endpoint
-		e.introduce(h)
+		e.setClient(h)
 		if !h.client.IsValid() {
 			return h.protocol + " - -", raw[n:]
 		}

@@ -135,8 +135,8 @@ func fromPython(v any) any {
 	return v
 }
 
-// said is an error in the words of Python or Gunicorn.
-func said(format string, args ...any) error { return pyError(fmt.Sprintf(format, args...)) }
+// pyErrorf is an error in the words of Python or Gunicorn.
+func pyErrorf(format string, args ...any) error { return pyError(fmt.Sprintf(format, args...)) }
 
 type pyError string
 
@@ -155,7 +155,7 @@ func checkText(v any, _ *start) (any, error) {
 	return nil, notString(v)
 }
 
-func notString(v any) error { return said("Not a string: %s", pyStr(v)) }
+func notString(v any) error { return pyErrorf("Not a string: %s", pyStr(v)) }
 
 // strip cuts the white space that Python's str.strip cuts.
 func strip(s string) string {
@@ -225,7 +225,7 @@ func bounded(least, most int64, wrong string, text func(s string) (any, error)) 
 	return &kind{text: text, value: func(v any, at *start) (any, error) {
 		v, err := checkPosInt(v, at)
 		if n, _ := v.(int64); err == nil && (n < least || n > most) {
-			return nil, said(wrong, n)
+			return nil, pyErrorf(wrong, n)
 		}
 		return v, err
 	}}
@@ -253,7 +253,7 @@ func checkPosInt(v any, _ *start) (any, error) {
 		return nil, errors.New("int() can't convert non-string with explicit base")
 	}
 	if n < 0 {
-		return nil, said("Value must be positive: %d", n)
+		return nil, pyErrorf("Value must be positive: %d", n)
 	}
 	return n, nil
 }
@@ -292,7 +292,7 @@ var statsdAddr = &kind{
 		}
 		addr, err := parseAddress(v.(string), 8125)
 		if err != nil || addr.network == "fd" {
-			return nil, said("Value must be one of ('host:port', 'unix://PATH')")
+			return nil, pyErrorf("Value must be one of ('host:port', 'unix://PATH')")
 		}
 		return addr, nil
 	},
@@ -312,12 +312,12 @@ func checkBool(v any, _ *start) (any, error) {
 		case "false":
 			return false, nil
 		}
-		return nil, said("Invalid boolean: %s", v)
+		return nil, pyErrorf("Invalid boolean: %s", v)
 	}
 	return nil, badCast(v)
 }
 
-func badCast(v any) error { return said("Invalid type for casting: %s", pyStr(v)) }
+func badCast(v any) error { return pyErrorf("Invalid type for casting: %s", pyStr(v)) }
 
 // onUnlessFalse is a boolean whose default is on, and whose flag turns the
 // setting off.
@@ -380,7 +380,7 @@ var existingFiles = &kind{
 				continue
 			}
 			if _, err := os.Stat(at.path(name)); err != nil {
-				return nil, said("File %s does not exists.", name)
+				return nil, pyErrorf("File %s does not exists.", name)
 			}
 		}
 		return v, nil
@@ -557,7 +557,7 @@ var byteSize = &kind{
 		}
 		n, err := strconv.ParseInt(number, 10, 64)
 		if err != nil || n < 0 || n > math.MaxInt64>>shift {
-			return nil, said("%s is not a number of bytes, as 512M.", pyRepr(v))
+			return nil, pyErrorf("%s is not a number of bytes, as 512M.", pyRepr(v))
 		}
 		return n << shift, nil
 	},
@@ -592,11 +592,11 @@ func hook(least, most int64) *kind {
 				return v, nil
 			case callable:
 				if v.params < least || v.params > most {
-					return nil, said("Value must have an arity of: %d", most)
+					return nil, pyErrorf("Value must have an arity of: %d", most)
 				}
 				return v, nil
 			}
-			return nil, said("Value is not callable: %s", pyStr(v))
+			return nil, pyErrorf("Value is not callable: %s", pyStr(v))
 		},
 	}
 }
@@ -634,7 +634,7 @@ var anyDict = &kind{
 
 func checkDict(v any, _ *start) (any, error) {
 	if _, ok := v.(dict); !ok {
-		return nil, said("Value is not a dictionary: %s ", pyStr(v))
+		return nil, pyErrorf("Value is not a dictionary: %s ", pyStr(v))
 	}
 	return v, nil
 }
@@ -699,7 +699,7 @@ func identity(what string, own func() int, lookup func(string) (string, error)) 
 			if strings.Trim(v, "0123456789") != "" || v == "" {
 				var err error
 				if id, err = lookup(v); err != nil {
-					return nil, said("No such %s: %s", what, pyRepr(v))
+					return nil, pyErrorf("No such %s: %s", what, pyRepr(v))
 				}
 			}
 			return pyInt(id, 10)

@@ -339,14 +339,14 @@ func parseAddress(s string, port int) (address, error) {
 	if rest, ok := strings.CutPrefix(s, "fd://"); ok {
 		fd, err := pyInt(rest, 10)
 		if err != nil || fd < 0 || fd > 1<<20 {
-			return address{}, said("%s is not a valid file descriptor.", pyRepr(rest))
+			return address{}, pyErrorf("%s is not a valid file descriptor.", pyRepr(rest))
 		}
 		return address{network: "fd", fd: int(fd)}, nil
 	}
 	if rest, ok := strings.CutPrefix(s, "unix:"); ok {
 		path := strings.TrimPrefix(rest, "//")
 		if path == "" {
-			return address{}, said("%s has no path of a socket.", pyRepr(s))
+			return address{}, pyErrorf("%s has no path of a socket.", pyRepr(s))
 		}
 		return address{network: "unix", path: path}, nil
 	}
@@ -363,7 +363,7 @@ func parseAddress(s string, port int) (address, error) {
 		text, _, _ = strings.Cut(text, ":")
 		n, err := pyInt(text, 10)
 		if err != nil || n < 0 || n > 65535 {
-			return address{}, said("%s is not a valid port number.", pyRepr(text))
+			return address{}, pyErrorf("%s is not a valid port number.", pyRepr(text))
 		}
 		a.port = int(n)
 	}

@@ -127,7 +127,7 @@ func (w *worker) placeDue() (due int64) {
 		due = sooner(due, c.lagged+int64(placePatience))
 	}
 	if t := w.tls; t != nil && len(t.queue) > 0 {
-		t.makeRoom(w.now, len(t.queue))
+		t.evict(w.now, len(t.queue))
 		due = sooner(due, t.running[0].shaken+int64(placePatience))
 	}
 	if due <= w.now {

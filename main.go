@@ -374,7 +374,7 @@ func (c *config) checkPackage() error {
 	if err == nil && exitStatus(waitFor(pid)) == 0 {
 		return nil
 	}
-	return bootError(said("class uri %s invalid or not found: %s has no package %s", pyRepr(c.workerClass), c.python, name))
+	return bootError(pyErrorf("class uri %s invalid or not found: %s has no package %s", pyRepr(c.workerClass), c.python, name))
 }
 
 // outputMax bounds what a Python may say of a config file.

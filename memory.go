@@ -123,9 +123,9 @@ func (w *worker) rank(c *conn) int {
 	return staying
 }
 
-// age counts the seconds for which the worker has been waiting for c's client.
+// countSlow counts the seconds for which the worker has been waiting for c's client.
 // The caller calls age once a second.
-func (w *worker) age(c *conn) {
+func (w *worker) countSlow(c *conn) {
 	if w.rank(c) != awaited || c.held() == 0 {
 		c.slow = 0
 	} else if c.slow < slowMost {
@@ -173,7 +173,7 @@ func (w *worker) yield(c *conn) {
 	t, bad := c.turn, newBadRequest(503, "", "")
 	switch {
 	case c.shakes():
-		c.secure.giveUp()
+		c.secure.abort()
 		w.weigh(c)
 		return
 	case c.state == handshaking, c.between() && len(c.in) == 0:

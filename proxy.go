@@ -193,9 +193,9 @@ type proxied struct {
 	addr, port string // PROXY_ADDR, PROXY_PORT: empty without addresses
 }
 
-// introduce replaces the peer's address by the client's address in a PROXY
+// setClient replaces the peer's address by the client's address in a PROXY
 // header. A header without addresses leaves the proxy's own address.
-func (e *endpoint) introduce(h proxyHeader) {
+func (e *endpoint) setClient(h proxyHeader) {
 	e.proxy = &proxied{protocol: h.protocol}
 	if h.client.IsValid() {
 		e.remoteAddr, e.remotePort = h.client.Addr().String(), strconv.Itoa(int(h.client.Port()))

@@ -27,7 +27,7 @@ func (w *worker) tick() {
 	for _, c := range w.conns {
 		if c != nil && !c.gone {
 			w.hurry(c)
-			w.age(c)
+			w.countSlow(c)
 		}
 	}
 	if l := w.python.oldest(); l != nil {
@@ -54,7 +54,7 @@ func (w *worker) tick() {
 	w.pool.trim()
 	if w.tls != nil {
 		w.tls.forgetLeft()
-		w.renew()
+		w.renewTLS()
 	}
 }
 
@@ -80,7 +80,7 @@ func (w *worker) hurry(c *conn) {
 func (w *worker) expire(c *conn) {
 	switch {
 	case c.shakes():
-		c.secure.giveUp()
+		c.secure.abort()
 		c.expires = 0
 	case c.between() && len(c.in) > 0 && !w.draining():
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
@@ -418,7 +418,7 @@ func (w *worker) logStacks() {
 
 // fate says how the Python has ended.
 func (w *worker) fate(status unix.WaitStatus) string {
-	text, memory := w.memory.fate(status)
+	text, memory := w.memory.death(status)
 	if memory {
 		w.slot.cause.Store(causeMemory)
 	}

@@ -332,7 +332,7 @@ func parseSyslogAddr(s string) (network, host string, port int, err error) {
 	}
 	network, rest, ok := strings.Cut(s, "://")
 	if !ok || network != "udp" && network != "tcp" {
-		return "", "", 0, said("invalid syslog address")
+		return "", "", 0, pyErrorf("invalid syslog address")
 	}
 	host, text, hasPort := strings.Cut(rest, ":")
 	if name, tail, ok := bracketed(rest); ok {
@@ -343,7 +343,7 @@ func parseSyslogAddr(s string) (network, host string, port int, err error) {
 	if hasPort {
 		n, err := strconv.ParseUint(text, 10, 16)
 		if err != nil {
-			return "", "", 0, said("%s is not a valid port number.", pyRepr(text))
+			return "", "", 0, pyErrorf("%s is not a valid port number.", pyRepr(text))
 		}
 		port = int(n)
 	}
@@ -356,7 +356,7 @@ func (c *config) checkSyslog() error {
 		return nil
 	}
 	if _, ok := facilities[strings.ToLower(c.syslogFacility)]; !ok {
-		return said("unknown facility name")
+		return pyErrorf("unknown facility name")
 	}
 	_, _, _, err := parseSyslogAddr(c.syslogAddr)
 	return err

@@ -722,10 +722,10 @@ func (m *memoryWatch) look() {
 	}
 }
 
-// fate describes how a process ended; memory reports whether for want of memory.
+// death describes how a process ended; memory reports whether for want of memory.
 // The kernel does not say which process was counted, but if the number grew when
 // our process was killed, our process was almost certainly the victim.
-func (m *memoryWatch) fate(s unix.WaitStatus) (text string, memory bool) {
+func (m *memoryWatch) death(s unix.WaitStatus) (text string, memory bool) {
 	switch {
 	case m.file == "" || !s.Signaled() || s.Signal() != unix.SIGKILL:
 		return fate(s), false

@@ -82,27 +82,27 @@ func TestMemoryWatch(t *testing.T) {
 		files[name] = "low 0\noom 2\noom_kill 2\n"
 		root := fakeRoot(t, files)
 		m := watchMemory(root)
-		if text, memory := m.fate(killed); memory || text != "was sent SIGKILL!" {
+		if text, memory := m.death(killed); memory || text != "was sent SIGKILL!" {
 			t.Errorf("%s: %q, %v", name, text, memory)
 		}
 		if err := os.WriteFile(filepath.Join(root, name), []byte("low 0\noom 3\noom_kill 3\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		m.look() // between the count and the end
-		if text, memory := m.fate(killed); !memory || text != "was sent SIGKILL! It was out of memory." {
+		if text, memory := m.death(killed); !memory || text != "was sent SIGKILL! It was out of memory." {
 			t.Errorf("%s: %q, %v", name, text, memory)
 		}
-		if _, memory := m.fate(unix.WaitStatus(unix.SIGSEGV)); memory {
+		if _, memory := m.death(unix.WaitStatus(unix.SIGSEGV)); memory {
 			t.Errorf("%s: a segmentation fault is none", name)
 		}
 		m.look()
-		if _, memory := m.fate(killed); memory {
+		if _, memory := m.death(killed); memory {
 			t.Errorf("%s: a kill long after", name)
 		}
 	}
 	m := watchMemory(fakeRoot(t, nil))
 	m.look()
-	if text, memory := m.fate(killed); memory || text != "was sent SIGKILL! Perhaps out of memory?" {
+	if text, memory := m.death(killed); memory || text != "was sent SIGKILL! Perhaps out of memory?" {
 		t.Errorf("nothing is known: %q, %v", text, memory)
 	}
 }

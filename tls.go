@@ -108,8 +108,8 @@ func (w *worker) openTLS() (err error) {
 	return w.listen(t.wake, unix.EPOLLIN, ownerFunc((*worker).handshakesEnded))
 }
 
-// renew makes the newest keyring the one for new connections.
-func (w *worker) renew() {
+// renewTLS makes the newest keyring the one for new connections.
+func (w *worker) renewTLS() {
 	t := w.tls
 	k, number, err := readVault(fdVault, t.number)
 	if err == nil && k == nil {
@@ -185,7 +185,7 @@ func (w *worker) shake(c *conn) {
 		if c.shaken == 0 {
 			c.shaken = w.now
 			t.queue = append(t.queue, c)
-			t.makeRoom(w.now, 1)
+			t.evict(w.now, 1)
 		}
 		return
 	}
@@ -207,15 +207,15 @@ func (t *terminator) forgetLeft() {
 	t.queue = slices.DeleteFunc(t.queue, func(c *conn) bool { return c.gone })
 }
 
-// makeRoom ends up to n handshakes whose clients have been silent for longer than
+// evict ends up to n handshakes whose clients have been silent for longer than
 // placePatience, oldest first. A handshake that waits for a processor is spared.
-func (t *terminator) makeRoom(now int64, n int) {
+func (t *terminator) evict(now int64, n int) {
 	for _, c := range t.running {
 		if n == 0 || now-c.shaken < int64(placePatience) {
 			return
 		}
 		if s := c.secure; s.waits.Load() && !s.over.Load() {
-			s.giveUp()
+			s.abort()
 			n--
 		}
 	}
@@ -249,9 +249,9 @@ func (s *secure) poke() {
 	nudge(s.ready)
 }
 
-// giveUp makes a handshake fail at its next step. The goroutine owns the
+// abort makes a handshake fail at its next step. The goroutine owns the
 // descriptor until the loop has collected the result.
-func (s *secure) giveUp() {
+func (s *secure) abort() {
 	s.over.Store(true)
 	s.poke()
 }
