@@ -45,7 +45,7 @@ type accessLog struct {
 	dropped int           // records dropped since the last report of recovered
 	json    bool          // records are JSON objects, not lines of the format
 	syslog  *syslog       // receives the records too, or alone; nil without
-	python  *recorder     // Python writes the log instead of out; nil without (logger.go)
+	python  *recorder     // Python writes the log instead of out; nil without
 }
 
 // openAccessLog opens path for appending, or standard output for "-". The log is

@@ -22,9 +22,8 @@
 //	loop.go       the event loop: descriptors, timers, burial
 //	dispatch.go   which connections and requests a worker takes, and in which order
 //	conn.go       one client's connection and its turns
-//	handover.go   connections that go to other workers, and pumps
-//	memory.go     the memory held for all clients, and who gives way
-//	spool.go      files for what slow clients make wait
+//	handover.go   connections that go to other workers or to the application, and pumps
+//	memory.go     the memory held for all clients, who gives way, the spool on disk
 //	tls.go        TLS of a connection; cert.go certificates, keys and ciphers
 //
 // A worker and its Python:
@@ -32,9 +31,8 @@
 //	python.go     the Python as a process: limits in time, failures
 //	lane.go       requests on their way to Python, one after another (WSGI)
 //	asgi.go       requests that share a lane, and WebSockets (ASGI)
-//	wire.go       frames: their table, and how they are sent and received
+//	wire.go       frames: their table, and how they are sent and received; marshal
 //	reply.go      what Python says, on its way to the client
-//	socket.go     connections that the application takes over
 //	reload.go     files that --reload watches
 //
 // Grammars, bytes to values and values to bytes:
@@ -43,16 +41,15 @@
 //	environ.go    what an application sees of a request
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol
-//	marshal.go    Python's marshal format, of which frames consist
 //
 // Settings, logs and the system:
 //
 //	settings.go   the table of settings; kind.go their types
 //	config.go     where values come from: flags, environment, configuration file
-//	log.go        the error log; access.go the access log
-//	remote.go     syslog and statsd; logger.go logs that are made in Python
-//	scoreboard.go shared memory in which arbiter and workers say what they do
-//	status.go     the scoreboard for --status; metrics.go for --metrics
+//	log.go        the error log, and logs that are made in Python
+//	access.go     the access log
+//	remote.go     syslog and statsd
+//	status.go     the scoreboard in shared memory, --status and --metrics
 //	sys.go        system calls; users and groups, daemons, control groups, limits
 //
 // The Python half, in python/:
@@ -64,8 +61,7 @@
 //	debug.py      the Python side of --reload and --spew
 //
 // The tests in test/ drive the binary and know nothing of the source; those that call
-// the source stand beside it. model_test.go tells the former what the parsers make of
-// bytes.
+// the source stand beside it.
 package main
 
 import (

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -317,5 +318,198 @@ func TestHeldLimit(t *testing.T) {
 		if got := heldLimit(fakeRoot(t, c.files), c.workers); got != c.want<<20 {
 			t.Errorf("%s: %d bytes, not %d MB", name, got, c.want)
 		}
+	}
+}
+
+// The spool -------------------------------------------------------------------
+
+// TestSpoolFiles makes the two sorts of files: they have no names and keep what
+// is written.
+func TestSpoolFiles(t *testing.T) {
+	dir := t.TempDir()
+	for name, open := range map[string]func(string) (int, error){"unnamed": openSpoolFile, "named": openNamedFile} {
+		fd, err := open(dir)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		b := make([]byte, 4)
+		if _, err := unix.Pwrite(fd, []byte("text"), 0); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if n, err := unix.Pread(fd, b, 0); string(b[:n]) != "text" || err != nil {
+			t.Errorf("%s: read %q, %v", name, b[:n], err)
+		}
+		unix.Close(fd)
+		if _, err := open(dir + "/none"); err != unix.ENOENT {
+			t.Errorf("%s: no directory: %v", name, err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); len(entries) > 0 || err != nil {
+		t.Errorf("left over: %v, %v", entries, err)
+	}
+}
+
+// TestRightsOfWorkers looks at a directory of root's with the eyes of workers
+// that are somebody else.
+func TestRightsOfWorkers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	dir := t.TempDir()
+	make := func() error {
+		fd, err := openSpoolFile(dir)
+		unix.Close(fd)
+		return err
+	}
+	group := &syscall.Credential{Uid: 65534, Gid: 65534, Groups: []uint32{65534, 12345}}
+	for _, c := range []struct {
+		mode os.FileMode
+		gid  int
+		cred *syscall.Credential
+		want error
+	}{
+		{0o700, 0, nil, nil},
+		{0o700, 0, group, unix.EACCES},
+		{0o770, 0, group, unix.EACCES},
+		{0o770, 12345, group, nil},
+		{0o777, 0, group, nil},
+	} {
+		if err := os.Chown(dir, 0, c.gid); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, c.mode); err != nil {
+			t.Fatal(err)
+		}
+		// Above it nobody else may look.
+		if err := os.Chmod(dir+"/..", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := withRightsOf(c.cred, make); err != c.want && !(c.want != nil && err != nil && err.Error() == c.want.Error()) {
+			t.Errorf("mode %v, group %d, %v: %v, want %v", c.mode, c.gid, c.cred, err, c.want)
+		}
+		if err := make(); err != nil {
+			t.Errorf("as root again: %v", err)
+		}
+	}
+}
+
+// The arbiter -----------------------------------------------------------------
+
+// testChild is a worker that is a process which does nothing.
+func testChild(t *testing.T, a *arbiter, age int) *child {
+	cmd := exec.Command("sleep", "100")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	w := &child{pid: cmd.Process.Pid, age: age, slot: &slot{}, started: monotonic(), heardAt: monotonic()}
+	a.workers[w.pid] = w
+	return w
+}
+
+func testArbiter(t *testing.T) *arbiter {
+	null, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(null) })
+	return &arbiter{generation: &generation{cfg: &config{timeout: time.Second}, log: newErrorLog(sink{fd: null, file: true}, "info")},
+		workers: map[int]*child{}, target: 1, awake: monotonic()}
+}
+
+// A worker lives by its heartbeats, not by what they say.
+func TestMurder(t *testing.T) {
+	a := testArbiter(t)
+	quiet, future, lively := testChild(t, a, 1), testChild(t, a, 2), testChild(t, a, 3)
+	future.slot.heartbeat.Store(1 << 62)
+	a.murder()
+	long := int64(a.cfg.timeout + silence + time.Second)
+	for _, w := range a.workers {
+		w.heardAt -= long
+	}
+	lively.slot.heartbeat.Store(-1)
+	a.murder()
+	if !quiet.aborted || !future.aborted || lively.aborted {
+		t.Errorf("silent: %v, in the future: %v, alive: %v", quiet.aborted, future.aborted, lively.aborted)
+	}
+}
+
+// When the arbiter has not run for long, it does not know that others have not.
+func TestMurderAfterPause(t *testing.T) {
+	defer paused.Store(paused.Load())
+	a := testArbiter(t)
+	w := testChild(t, a, 1)
+	a.murder()
+	a.awake -= int64(time.Hour)
+	w.heardAt -= int64(time.Hour)
+	before := monotonic()
+	a.murder()
+	if w.aborted {
+		t.Error("killed after a pause")
+	}
+	if gone := before - monotonic(); gone < int64(time.Hour-2*time.Second) {
+		t.Errorf("the clock leaves out %v", time.Duration(gone))
+	}
+}
+
+// Workers that say that they leave, and stay, are bounded.
+func TestLimitLeavers(t *testing.T) {
+	a := testArbiter(t)
+	first := testChild(t, a, 1)
+	for age := 2; age <= a.target+leaversMax; age++ {
+		a.workers[-age] = &child{pid: 1<<30 + age, age: age, slot: &slot{}, left: true}
+	}
+	a.limitLeavers()
+	if first.killed {
+		t.Fatal("killed while there was room")
+	}
+	first.left = true
+	a.limitLeavers()
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(first.pid, &status, 0, nil); err != nil || status.Signal() != syscall.SIGKILL || !first.killed {
+		t.Errorf("the oldest: %v, %v", status, err)
+	}
+}
+
+// Whoever has the pages of workers can neither shorten them nor keep the arbiter
+// from adding one.
+func TestScoreboardHostile(t *testing.T) {
+	s, err := newScoreboard()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, fd, err := s.take(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	s.hold(l)
+	if err := unix.Ftruncate(fd, 0); err != unix.EPERM {
+		t.Errorf("to shorten the pages: %v", err)
+	}
+	if err := unix.Ftruncate(fd, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	l.pid.Store(0) // as if it were nobody's
+	l.runningSize.Store(1 << 60)
+	l.begun.Store(1)
+	copy(l.running[:], "\x1b[2Jx")
+	if text := l.runningText(); len(text) > 4*runningMax || text[0] == '\x1b' {
+		t.Errorf("running %.20q", text)
+	}
+	other, fd2, err := s.take(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd2)
+	if other == l {
+		t.Error("two workers have one page")
+	}
+	r, err := readScoreboard(s.fd, s.pages)
+	if err != nil || len(r.workers) != 0 {
+		t.Errorf("%v, %v", r, err)
 	}
 }

@@ -57,7 +57,7 @@ func rawCases(t testing.TB) []rawCase {
 
 // A model is asked what the server's parser alone makes of bytes: it is the test
 // binary of the package beside this one, which knows the parser. (See
-// model_test.go there.)
+// http_test.go there.)
 
 // question is a stream of bytes, and the settings under which it is read.
 type question struct {
