@@ -3,11 +3,16 @@ package main
 // A worker serves clients: one thread, one epoll instance, non-blocking
 // descriptors, no locks. It parses requests, hands complete ones to its Python
 // through a lane and drains the responses to the clients at the clients' pace,
-// so that neither ever waits for the other beyond fixed buffers. Its Python is
-// its own child; when that dies, the clients still get an answer.
+// so that a slow client never blocks Python, nor a slow Python a client, beyond
+// fixed buffers. Python is a process of its own: when Python dies, the clients
+// still get an answer.
 //
-// A connection is never tied to a worker: what a worker cannot serve soon, or
-// will not serve any more, goes to its siblings through the hand-over socket.
+// A connection is not tied to its worker: a request that the worker cannot serve
+// soon, or will not serve any more, goes to its siblings through the hand-over
+// socket.
+//
+// This room has the worker's start, its phases and signals, and what it writes
+// into and takes back from its lanes.
 
 import (
 	"fmt"
@@ -23,48 +28,62 @@ import (
 
 // Limits in time that have no setting.
 const (
-	lingerIdle  = 2 * time.Second  // for a client to read the last answer
-	lingerLimit = 30 * time.Second // if it sends the rest of its request first
-	acceptPause = time.Second      // after running out of descriptors
+	// lingerIdle is how long a connection that has had its last response waits for
+	// the client's next byte or end: long enough for one lost packet, which TCP
+	// repeats after a second, and a slow round trip.
+	lingerIdle = 2 * time.Second
 
-	// For a client to send a head or to do a handshake; then its place is another's
-	// who wants it.
+	// lingerLimit is how long such a connection waits in all, for a client that
+	// still sends the rest of its request.
+	lingerLimit = 30 * time.Second
+
+	// acceptPause is how long accepting rests when descriptors or memory run out.
+	// The listeners stay readable, so that without a pause the loop would spin; a
+	// client hardly notices a second in the kernel's queue.
+	acceptPause = time.Second
+
+	// placePatience is how long a client may take over a head or a handshake before
+	// its connection is closed for another client, if one wants its place. Honest
+	// clients need a few round trips.
 	placePatience = time.Second
-	killDelay     = time.Second // from ABRT to KILL of a Python that hangs
+
+	// killDelay is how long a Python that hangs has between ABRT and KILL, for
+	// faulthandler to write its stacks, which takes milliseconds.
+	killDelay = time.Second
 )
 
 // Limits in bytes.
 const (
-	firstRead   = 4 << 10   // of a response that its client does not take at once
-	headRead    = 16 << 10  // at once, of a head and what follows it
-	held        = 1 << 20   // of a body, and of a response, for one connection
-	heldPressed = 64 << 10  // the same when half of what all connections may hold is held
-	resumeAt    = 256 << 10 // a response goes on below this
-	coalesce    = 64 << 10  // of small blocks for one write
-	turnMax     = 1 << 20   // sent from a file, or thrown away, before others have their turn
-	discardMax  = 64 << 10  // of a body that the application leaves, for the connection's sake
-	feedMax     = 256 << 10 // of a body in one frame
-	fateMax     = 1 << 10   // of what was running, in one line of the log
+	firstRead   = 4 << 10   // smallest buffer for the part of a response that its client has not taken
+	headRead    = 16 << 10  // most bytes of one read while a head is expected
+	held        = 1 << 20   // most bytes of one body, and of one response, in memory
+	heldPressed = 64 << 10  // replaces held while all connections together use more than half of pool.limit
+	resumeAt    = 256 << 10 // Python's response is read again once fewer bytes wait for the client
+	coalesce    = 64 << 10  // most bytes of small blocks that are gathered for one write
+	turnMax     = 1 << 20   // most bytes sent from a file, or thrown away, before other connections go on
+	discardMax  = 64 << 10  // most bytes of an unread body that are thrown away to keep the connection
+	feedMax     = 256 << 10 // most bytes of a body in one frame
+	fateMax     = 1 << 10   // bytes after which a log line about a dead Python names no further request
 )
 
 // Limits in number.
 const (
-	descriptorsApart = 16 // left for logs that are reopened and the like
-	laneDescriptors  = 4  // of each but the first
-	filesApart       = 64 // left for files, when connections take all that they may
+	descriptorsApart = 16 // descriptors kept free for logs that are reopened and the like
+	laneDescriptors  = 4  // descriptors of a lane; those of the first lane are open before clients come
+	filesApart       = 64 // descriptors that connections leave to files and further lanes
 )
 
 // worker is one worker process.
 type worker struct {
 	cfg        *config
 	log        *errorLog
-	access     *accessLog // nil without one
+	access     *accessLog // nil without an access log
 	slot       *slot      // this worker's page of the scoreboard
 	scriptName string     // SCRIPT_NAME of the server's environment
 	server     string     // the Server field of responses
 	pid        int
 	wake       int  // the arbiter's wake pipe
-	alone      bool // there are no siblings: nothing is gained by handing over
+	alone      bool // the only worker: there is no sibling to hand a connection to
 
 	life
 	loop
@@ -82,86 +101,89 @@ type worker struct {
 	memory   memoryWatch
 }
 
-// life is how far a worker has come, and when it has to end.
+// life is how far a worker has come, and when it has to end. Times are those of
+// the loop's clock.
 type life struct {
 	born       int64 // when this worker started
 	bootTook   int64 // how long its Python took to be ready
-	nextTick   int64 // when the limits in time are looked at next
-	dispatched int   // requests written into lanes and not taken back
-	counted    int   // dispatched at the last tick
-	maxServed  int   // requests after which this worker leaves, 0 for no limit
+	nextTick   int64 // when tick runs next
+	dispatched int   // requests written into lanes, less those taken back
+	counted    int   // value of dispatched at the last tick
+	maxServed  int   // requests after which this worker retires, 0 for no limit
 	renamed    bool  // USR1 came while Python was booting: forward it once Python is ready
 	termAt     int64 // when TERM came, 0 for not yet
 	deadline   int64 // when to quit at the latest, 0 for never
 	exit       int   // the exit status
 }
 
-// acceptor is what decides whether new connections are taken.
+// acceptor is what a worker needs to take connections, and to decide whether to.
 type acceptor struct {
 	listeners   []listener
 	armed       bool  // the loop watches the listeners and the hand-over socket
-	paused      int64 // accepting pauses until then
+	paused      int64 // time until which no connection is accepted
 	giveFD      int   // the hand-over socket's end for sending
 	takeFD      int   // the hand-over socket's end for receiving
-	descriptors int   // how many connections, files, pumps and lanes may take
-	silent      int64 // no word about a crowd before then
+	descriptors int   // most descriptors that connections, files, pumps and lanes may use
+	silent      int64 // time before which crowded logs no further warning
 }
 
-// clients are the connections, and what is held for them.
+// clients are the connections, and the memory and files held for them.
 type clients struct {
-	conns   []*conn // by descriptor
-	open    int     // connections
-	files   int     // files to be sent, or of the spool
-	pumps   int
-	resting idlers // idle connections, the longest idle first
-	lagging idlers // connections on which a part of a request or of a handshake has come
-	gaveWay int    // connections that ended for want of memory since the log last said so
-	hushed  int64  // no word about gaveWay before then
-	pool    pool
-	idle    []*turn // turns that can be reused
+	conns   []*conn // the connections, indexed by descriptor
+	open    int     // number of connections
+	files   int     // open files: to be sent as responses, or of the spool
+	pumps   int     // number of pumps (handover.go)
+	resting idlers  // idle connections, the longest idle first
+	lagging idlers  // connections that have sent a part of a request or of a handshake, the first to do so first
+	gaveWay int     // connections ended to free memory since the last warning about them
+	hushed  int64   // time before which no further warning about gaveWay is logged
+	pool    pool    // the buffers, and the count of all memory held for clients
+	idle    []*turn // spare turns, for the next requests
 }
 
 // scratch is memory that every turn of the loop uses again.
 type scratch struct {
-	rbuf    []byte   // what comes from any client, until its length is known
-	obuf    []byte   // what goes to obufFor next
-	obufFor *conn    // nil while obuf is empty
-	resp    response // the head that Python has just sent
-	text    []byte   // latin-1 of header fields that are not ASCII
-	fbuf    []byte   // the frame that is being made
-	batch   []*turn  // the requests that go into one message
-	wbuf    []byte   // the buffer of a wire, while no lane has it
+	rbuf    []byte   // bytes just read from any client
+	obuf    []byte   // bytes of a response, gathered for one write to obufFor
+	obufFor *conn    // the connection that obuf is for, nil while obuf is empty
+	resp    response // the response's head that Python has just sent
+	text    []byte   // header fields that are not ASCII, encoded as Latin-1
+	fbuf    []byte   // the frame being made
+	batch   []*turn  // the requests of the message being made
+	wbuf    []byte   // a spare buffer for a wire, nil while a lane uses it
 }
 
-// streaming is what ASGI needs beside a lane (asgi.go).
+// streaming is the state of ASGI's streams and WebSockets outside their lane (asgi.go).
 type streaming struct {
-	talks     int // WebSockets
+	talks     int // number of open WebSockets
 	sockets   wsPool
 	deflater  wsDeflater
 	deflating bool          // the message being received from Python is sent compressed
-	partAt    int64         // when streams are told to end, 0 for not at all
-	parting   time.Duration // how long streams then have
+	partAt    int64         // when streams will be told to end, 0 for never
+	parting   time.Duration // how long streams have to end after partAt
 }
 
-// Descriptors a worker starts with.
+// Descriptors a worker starts with. A number whose descriptor is not needed holds a
+// copy of the lifeline (workerFiles).
 const (
 	fdLifeline  = 3 + iota // read end; EOF means the arbiter is gone
 	fdSlot                 // this worker's page of the scoreboard
-	fdSettings             // what encode wrote
-	fdGive                 // hand-over
-	fdTake                 //
-	fdWake                 // a byte here makes the arbiter look
-	fdErrorlog             // if it is a file
-	fdAccesslog            // the same
-	fdFork                 // where the template is asked for a Python; no socket without one
-	fdRecords              // where records of the logs go, if Python makes them
-	fdBridge               // the Python half, for a Python of its own
-	fdVault                // where certificates are, if there are any
+	fdSettings             // the settings, as config.encode wrote them
+	fdGive                 // hand-over socket, end for sending a connection to a sibling
+	fdTake                 // hand-over socket, end for receiving a connection
+	fdWake                 // a byte written here makes the arbiter look at this worker's page
+	fdErrorlog             // error log, if that is a file
+	fdAccesslog            // access log, if that is a file
+	fdFork                 // socket to ask the template process for a Python; no socket without a template
+	fdRecords              // socket for log records, if Python formats the logs
+	fdBridge               // the embedded Python files, for a Python that is started afresh
+	fdVault                // the vault with the TLS certificates, if there are any
 	fdListeners            // first listener; the rest follow
 )
 
-// workerFiles lists the descriptors of a new worker. Where a worker needs none, its
-// lifeline takes the number: otherwise the worker could get a file of its own there.
+// workerFiles lists the descriptors of a new worker. A number whose descriptor is not
+// needed gets the lifeline: a free number could later be given to a file that the
+// worker opens, and be taken for the missing descriptor.
 func workerFiles(files map[int]int, listeners []*bound) []uintptr {
 	list := []uintptr{0, 1, 2}
 	for number := len(list); number < fdListeners; number++ {
@@ -201,9 +223,11 @@ func runWorker() int {
 	return w.exit
 }
 
+// newWorker makes a worker of the descriptors and the settings that the arbiter has
+// passed on. It may return a worker beside an error, for the worker's error log.
 func newWorker() (*worker, error) {
-	// Nothing is allocated in the steady state; what little garbage there is
-	// should not make a worker twice as large as it must be.
+	// Serving requests allocates next to nothing, so frequent collections are cheap,
+	// while Go's usual 100 % would let garbage double the size of a worker.
 	debug.SetGCPercent(25)
 	for fd := fdLifeline; fd < fdListeners; fd++ {
 		unix.CloseOnExec(fd)
@@ -228,6 +252,9 @@ func newWorker() (*worker, error) {
 		scratch:    scratch{rbuf: make([]byte, heldPressed)},
 	}
 	if cfg.maxRequests > 0 && cfg.maxRequestsJitter > 0 {
+		// Workers that start together have neighbouring pids and nearly the same
+		// time. The factor, the thousandth prime, scatters neighbouring pids over the
+		// range of the jitter, so that such workers do not retire together.
 		w.maxServed += int(uint64(time.Now().UnixNano()^int64(w.pid)*7919) % uint64(cfg.maxRequestsJitter+1))
 	}
 	out, err := inheritSink(cfg.errorlog, fdErrorlog, unix.Stderr)
@@ -258,7 +285,8 @@ func newWorker() (*worker, error) {
 	w.deflater.pool = &w.sockets
 	w.spool = newSpool(cfg)
 	w.pool.limit = heldLimit("", cfg.workers)
-	// Near this the collector works harder. It is the garbage on top and the worker itself.
+	// Near this limit the collector works harder. Beyond the memory of clients it
+	// leaves a quarter for garbage, and 24 MB for the worker itself.
 	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
@@ -286,7 +314,7 @@ func newWorker() (*worker, error) {
 	return w, w.openTLS()
 }
 
-// boot starts the Python and whatever the loop listens to.
+// boot starts the Python and puts the worker's own descriptors under the loop's watch.
 func (w *worker) boot() error {
 	r, err := w.catchSignals()
 	if err != nil {
@@ -339,9 +367,10 @@ func (w *worker) listenTo(l *lane) error {
 	return w.listen(l.fd, unix.EPOLLIN, l)
 }
 
-// listenToPipe is called when frames will come through a pipe. What comes over
-// the wire then is only of interest when one has said so, so that an event tells
-// of it once.
+// listenToPipe is called when Python announces that its frames will come through a
+// pipe. From then on the wire brings only large bodies and descriptors, each
+// announced by a frame in the pipe. The wire is therefore watched edge-triggered:
+// bytes that wait there for their frame must not wake the loop again and again.
 func (w *worker) listenToPipe(l *lane, _ *marshalReader) error {
 	if err := l.openPipe(); err != nil {
 		return err
@@ -350,9 +379,9 @@ func (w *worker) listenToPipe(l *lane, _ *marshalReader) error {
 	return w.listen(l.pipe, unix.EPOLLIN, l)
 }
 
-// claim is called when something has come over the wire, and not because of a
-// frame that was in the pipe by then. It can be a descriptor whose frame is still
-// to come. Bytes would be taken for those of another response.
+// claim receives what has come over the wire when no frame in the pipe has
+// announced anything. A descriptor may come before its frame, and is kept. A plain
+// byte is a protocol error: it would be taken for a part of some response.
 func (w *worker) claim(l *lane) {
 	if p := w.python; p.closed || p.eof || l.lost || l.choked != nil || l.passed >= 0 {
 		return
@@ -365,7 +394,7 @@ func (w *worker) claim(l *lane) {
 	l.keep(passed)
 }
 
-// deafen ends listening to a lane.
+// deafen takes a lane's descriptors out of the loop's watch.
 func (w *worker) deafen(l *lane) {
 	w.forget(l.fd)
 	if l.pipe >= 0 {
@@ -374,8 +403,8 @@ func (w *worker) deafen(l *lane) {
 }
 
 // catchSignals turns signals into bytes on a pipe and returns its read end.
-// ABRT is left to the runtime: it comes when this loop hangs, and the runtime's
-// answer, the stack of every goroutine, is what one wants to see then.
+// ABRT is left to Go's runtime: the arbiter sends ABRT when this loop hangs, and
+// the runtime prints the stack of every goroutine, which shows where.
 func (w *worker) catchSignals() (int, error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
@@ -383,7 +412,7 @@ func (w *worker) catchSignals() (int, error) {
 	}
 	caught := make(chan os.Signal, 16)
 	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCHLD,
-		unix.SIGXFSZ) // a file that is as long as it may be is an error of the write, too
+		unix.SIGXFSZ) // uncaught, it would end the process; write reports a file at its size limit anyway
 	go func() {
 		for s := range caught {
 			_, _ = unix.Write(p[1], []byte{byte(s.(syscall.Signal))})
@@ -400,7 +429,8 @@ func (w *worker) serve() {
 	}
 }
 
-// obeyDue is when a TERM has to be obeyed of which nobody has said what it means.
+// obeyDue is when a TERM is obeyed for which the arbiter has given no order, 0 for
+// no such TERM.
 func (w *worker) obeyDue() int64 {
 	if w.termAt == 0 || w.stopping() {
 		return 0
@@ -408,10 +438,10 @@ func (w *worker) obeyDue() int64 {
 	return w.termAt + int64(groupWait)
 }
 
-// parentGone is called when the arbiter is no more.
+// parentGone is called when the arbiter has died. The worker then ends by itself.
 func (w *worker) parentGone(int, uint32) {
 	w.forget(fdLifeline)
-	w.log.python = nil // killed with its parent
+	w.log.python = nil // the logging process has died with the arbiter
 	w.log.infof("Parent changed, shutting down: <Worker %d>", w.pid)
 	w.deadline = w.now + int64(w.cfg.gracefulTimeout)
 	w.end()
@@ -420,10 +450,12 @@ func (w *worker) parentGone(int, uint32) {
 // stopping reports whether this worker takes no more work of its own accord.
 func (w *worker) stopping() bool { return w.slot.phase().stops() }
 
-// draining reports whether all workers stop, and this one serves what has been accepted.
+// draining reports whether all workers are stopping: with no sibling left to take
+// them over, this worker serves its connections to the end.
 func (w *worker) draining() bool { return w.slot.phase() == phaseDraining }
 
-// enter is the one place where a worker's phase changes. The arbiter is told.
+// enter is the one place where a worker's phase changes. It wakes the arbiter, which
+// reads the phase from the scoreboard.
 func (w *worker) enter(p phase) {
 	if from := w.slot.phase(); strict && !slices.Contains(phaseSteps[from], p) {
 		panic(fmt.Sprintf("a worker goes from phase %d to %d", from, p))
@@ -432,7 +464,8 @@ func (w *worker) enter(p phase) {
 	_, _ = unix.Write(w.wake, []byte{0})
 }
 
-// finished ends a worker that stops: first its Python, then itself.
+// finished reports whether the worker's life is over. When a worker that is stopping
+// has nothing left to serve, finished first has its Python end.
 func (w *worker) finished() bool {
 	p := w.python
 	if w.stopping() && !p.ended && len(w.listeners) == 0 && w.open == 0 && len(p.busy) == 0 &&
@@ -440,7 +473,7 @@ func (w *worker) finished() bool {
 		p.end()
 		if w.python.killAt == 0 {
 			w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
-			if w.python.hung != "" { // a thread that nobody waits for
+			if w.python.hung != "" { // a thread still runs a request that was given up
 				w.python.killAt = w.now + int64(killDelay)
 			}
 		}
@@ -450,6 +483,7 @@ func (w *worker) finished() bool {
 
 // Signals -------------------------------------------------------------------
 
+// signals acts on the signals that catchSignals has written to the pipe.
 func (w *worker) signals(fd int, _ uint32) {
 	var b [64]byte
 	n, _ := rawRead(fd, b[:])
@@ -461,7 +495,7 @@ func (w *worker) signals(fd int, _ uint32) {
 			}
 			w.obey()
 		case unix.SIGHUP, unix.SIGUSR2:
-			w.retire() // meant for the arbiter; being replaced does no harm
+			w.retire() // meant for the arbiter, which replaces a worker that retires
 		case unix.SIGINT, unix.SIGQUIT:
 			w.quit()
 		case unix.SIGUSR1:
@@ -474,12 +508,14 @@ func (w *worker) signals(fd int, _ uint32) {
 	}
 }
 
-// groupWait is how long a TERM that is not the arbiter's waits for the
-// arbiter's word: a service manager sends it to all processes at once, and then
-// nobody will be there to take anything over.
+// groupWait is how long a worker with an unexplained TERM waits for the arbiter's
+// order. A service manager sends TERM to all processes at once; the worker then must
+// not count on siblings. The arbiter needs a few milliseconds to write the order,
+// more on a loaded machine.
 const groupWait = 200 * time.Millisecond
 
-// obey acts on TERM once it is known what is meant.
+// obey acts on TERM: as the arbiter has ordered, or by retiring if no order comes in
+// time.
 func (w *worker) obey() {
 	switch w.slot.order.Load() {
 	case orderDrain, orderLeave:
@@ -493,6 +529,7 @@ func (w *worker) obey() {
 	}
 }
 
+// reopen reopens the log files, and has Python do the same.
 func (w *worker) reopen() {
 	if err := w.log.reopen(); err != nil {
 		w.log.errorf("errorlog: %v", err)
@@ -505,14 +542,14 @@ func (w *worker) reopen() {
 			w.log.errorf("capture_output: %v", err)
 		}
 	}
-	// Before its handler is there the signal would end it.
+	// A Python that is still booting has no handler for USR1 and would die of it.
 	if w.renamed = !w.python.ready; !w.renamed {
 		w.signalPython(unix.SIGUSR1)
 	}
 }
 
-// retire stops taking work and leaves what has not begun to the siblings, or
-// to the worker that replaces this one.
+// retire stops taking work, and hands requests that have not begun to the siblings
+// or to the worker that replaces this one.
 func (w *worker) retire() {
 	if w.stopping() {
 		return
@@ -545,8 +582,8 @@ func (w *worker) retire() {
 	}
 }
 
-// end stops for good, as all workers do: what has been accepted is answered,
-// what waits to be accepted too.
+// end stops this worker together with all others: connections that have been
+// accepted, or wait to be accepted, still get their answers.
 func (w *worker) end() {
 	if p := w.slot.phase(); p == phaseDraining || p == phaseQuitting {
 		return
@@ -567,7 +604,7 @@ func (w *worker) end() {
 		if c == nil || c.gone || c.state != handshaking && !c.between() {
 			continue
 		}
-		// What has come already is not to be lost for want of a look.
+		// A request may be in the socket that this turn of the loop has not read.
 		if c.between() && len(c.in) == 0 {
 			c.unread = true
 			w.advance(c)
@@ -589,8 +626,8 @@ func (w *worker) end() {
 	w.drainBacklog()
 }
 
-// drainBacklog closes each listener once nothing waits in its queue. New
-// clients are kept out meanwhile: the arbiter has cut the queue's length.
+// drainBacklog closes each listener once no client waits in its queue. Hardly any
+// new client can join meanwhile: the arbiter has cut the queue's length.
 func (w *worker) drainBacklog() {
 	kept := w.listeners[:0]
 	for _, l := range w.listeners {
@@ -604,7 +641,7 @@ func (w *worker) drainBacklog() {
 	w.listeners = kept
 }
 
-// quit leaves at once, whatever runs.
+// quit ends the worker at once, even if requests are running.
 func (w *worker) quit() {
 	if w.slot.phase() == phaseQuitting {
 		return
@@ -615,7 +652,7 @@ func (w *worker) quit() {
 	p := w.python
 	hooked := p.fate >= 0 && p.ready
 	if hooked {
-		w.signalPython(unix.SIGQUIT) // for worker_int, which has until killAt
+		w.signalPython(unix.SIGQUIT) // runs the hook worker_int, which has until killAt
 	}
 	p.end()
 	if len(p.busy) > 0 && !hooked || !p.ready {
@@ -632,7 +669,7 @@ func (w *worker) closeListeners() {
 	w.listeners = nil
 }
 
-// feed answers Python's demand for more of a request as soon as there is some.
+// feed gives Python more of a request, if Python has asked for more and some is there.
 func (w *worker) feed(t *turn) {
 	if t.talk != nil {
 		w.hear(t)
@@ -663,19 +700,19 @@ func (w *worker) feed(t *turn) {
 	w.readAhead(t)
 }
 
-// giveEnviron gives Python what did not fit into a message.
+// giveEnviron gives Python an environ that was too long for a message of the queue.
 func (w *worker) giveEnviron(t *turn) {
 	t.want = 0
 	b := w.python.gateway.environ(w, t, w.fbuf[:0])
 	w.fbuf = b[:0]
 	t.lane.answer(w, frame{number: t.number, kind: kindRequest}, b)
 	if t.conn.fd < 0 {
-		t.lane.clientLeft(w, t) // the application could not be told before
+		t.lane.clientLeft(w, t) // the client left before Python knew of the request
 	}
 }
 
-// giveBody gives Python a piece of the body. One that cannot be read off the disk breaks
-// the body.
+// giveBody gives Python a piece of the body. If the piece cannot be read from the
+// spool, Python is told instead that the body is broken.
 func (w *worker) giveBody(t *turn) {
 	b, most := t.body[t.fed:], min(t.want, feedMax)
 	if t.spooled.left() > 0 {
@@ -698,7 +735,8 @@ func (w *worker) giveBody(t *turn) {
 	t.lane.answer(w, f, b)
 }
 
-// giveEnd tells Python that the body has ended, with its trailer if Python has not got it.
+// giveEnd tells Python that the body has ended, and gives it the trailer if Python
+// does not have the trailer yet.
 func (w *worker) giveEnd(t *turn) {
 	f, b := frame{number: t.number, kind: kindBody, flags: flagLast}, []byte(nil)
 	if !t.hasTrailed() {
@@ -710,7 +748,7 @@ func (w *worker) giveEnd(t *turn) {
 	t.lane.answer(w, f, b)
 }
 
-// giveReason tells Python that, and why, no more of the body will come.
+// giveReason tells Python why the rest of the body will never come.
 func (w *worker) giveReason(t *turn) {
 	f := frame{number: t.number, kind: kindBody, flags: flagBroken, meta: uint32(t.broken.status)}
 	if t.broken.left {
@@ -720,12 +758,12 @@ func (w *worker) giveReason(t *turn) {
 	t.lane.answer(w, f, nil)
 }
 
-// hasTrailed says whether Python knows all that came after the body.
+// hasTrailed reports whether Python has the trailer, or there is none.
 func (t *turn) hasTrailed() bool { return t.owed != owesTrailer || len(t.trailer) == 0 }
 
-// watchWire asks for an event when the wire has room again, while something
-// waits for that, and for none while a slow client holds up reading, or a pipe has
-// to wait for what comes over the wire.
+// watchWire sets which events of a lane the loop waits for: room on the wire while
+// frames wait to be sent, and frames from Python unless a slow client holds up
+// reading or the rest of a body has to come over the wire first.
 func (w *worker) watchWire(l *lane) {
 	events := uint32(0)
 	if l.choked == nil && !l.apart() {
@@ -751,8 +789,8 @@ func (w *worker) watchWire(l *lane) {
 	}
 }
 
-// holdable is how much of one body or response may be held: less when many
-// connections hold much.
+// holdable is how many bytes of one body or response may be in memory: fewer when all
+// connections together use more than half of their limit.
 func (w *worker) holdable() int {
 	if w.pool.out > w.pool.limit/2 {
 		return heldPressed
@@ -760,7 +798,7 @@ func (w *worker) holdable() int {
 	return held
 }
 
-// lanesDue is when a lane has to be looked at.
+// lanesDue is when lookAtLanes is needed next, 0 for never.
 func (w *worker) lanesDue() (due int64) {
 	limit := w.requestLimit()
 	for _, l := range w.python.busy {
@@ -780,8 +818,8 @@ func sooner(a, b int64) int64 {
 	return a
 }
 
-// lookAtLanes finds requests that have run for more than a moment, or for longer than
-// they may.
+// lookAtLanes finds requests that have run for more than a moment, and requests that
+// have used up their time.
 func (w *worker) lookAtLanes() {
 	limit := w.requestLimit()
 	for i := 0; i < len(w.python.busy); {
@@ -797,17 +835,20 @@ func (w *worker) lookAtLanes() {
 	}
 }
 
-// giveBack takes what Python has not begun back among those that wait.
+// giveBack takes the requests that Python has not begun out of a lane, and puts them
+// back among the waiting requests.
 func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
 
-// giveAllBack does so for a lane from which nothing more is believed.
+// giveAllBack is giveBack for a lane that is about to be given up: it first waits
+// until Python cannot begin another request.
 func (w *worker) giveAllBack(l *lane) {
 	l.settle(w.now)
 	w.giveBack(l)
 }
 
-// leftOf puts back what Python has left of a message, unless that has been taken
-// back before.
+// leftOf handles Python's word that it has stopped within a message, as this worker
+// asked: the requests that Python has not begun wait again. Requests that were
+// taken back before are not put back twice.
 func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	q := l.laneKind.(*queueLane)
 	t := q.eldest()
@@ -824,7 +865,7 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	return nil
 }
 
-// putBack has requests wait that were in a lane, before all others.
+// putBack puts requests that were in a lane in front of all waiting requests.
 func (w *worker) putBack(back []*turn) {
 	w.dispatched -= len(back)
 	back = slices.DeleteFunc(back, func(t *turn) bool {
@@ -842,32 +883,35 @@ func (w *worker) putBack(back []*turn) {
 	}
 }
 
-// standDown asks for a replacement and serves until that does: the arbiter says when.
+// standDown asks the arbiter for a replacement, and serves until the arbiter has the
+// replacement ready and sends TERM.
 func (w *worker) standDown(cause uint64) {
 	w.because(cause)
 	w.enter(phaseStandingDown)
 }
 
-// aheadLeast is the least max_requests for which the end is foreseen. Who sets
-// less wants a fresh process for each few requests.
+// aheadLeast is the least max_requests for which a replacement is booted in advance.
+// A worker with less serves a few requests and boots again: it would ask for its
+// replacement as soon as it is ready, and hardly serve itself.
 const aheadLeast = 50
 
-// outgrow lets a worker go that is about to have served max_requests, or whose
-// Python has grown past max_memory.
+// outgrow asks for a replacement when this worker will soon have served max_requests,
+// or its Python has grown beyond max_memory. It runs once a second.
 func (w *worker) outgrow() {
 	last := w.dispatched - w.counted
 	w.counted = w.dispatched
 	if w.slot.phase() != phaseServing {
 		return
 	}
-	// What comes until a replacement has booted, and until the next look.
+	// Requests expected until a replacement has booted, at the rate of the last
+	// second, with two seconds to spare for the next tick and a rising rate.
 	soon := int64(last) * (w.bootTook + 2*int64(time.Second)) / int64(time.Second)
 	if w.maxServed >= aheadLeast && int64(w.maxServed-w.dispatched) <= soon {
 		w.log.infof("Autorestarting worker after current request.")
 		w.standDown(causeMaxRequests)
 		return
 	}
-	if w.cfg.maxMemory == 0 || w.dispatched == 0 { // one that is too large from the start is no better when it is new
+	if w.cfg.maxMemory == 0 || w.dispatched == 0 { // a Python that exceeds max_memory before its first request would do so again
 		return
 	}
 	if python := w.slot.python.Load(); python > 0 {
