@@ -1,8 +1,8 @@
 package main
 
 // A worker's event loop: one epoll instance, in which each descriptor has an owner,
-// and the times at which somebody wants to be woken. Whatever breaks a connection
-// during a turn of the loop only marks it; the connection is buried when the turn ends.
+// and a list of timers. Whatever breaks a connection during a turn of the loop only
+// marks the connection; marked connections are buried when the turn ends.
 
 import (
 	"os"
@@ -12,43 +12,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// owner is told what happens to a descriptor that it has put under the loop's watch.
+// An owner handles the events of the descriptors that the loop watches for it.
 type owner interface {
 	ready(w *worker, fd int, events uint32)
 }
 
-// ownerFunc is a method of the worker as the owner of a descriptor.
+// ownerFunc makes a method of the worker the owner of a descriptor.
 type ownerFunc func(w *worker, fd int, events uint32)
 
 func (f ownerFunc) ready(w *worker, fd int, events uint32) { f(w, fd, events) }
 
-// timer is something that has to be done at a time which its room knows.
+// timer is a task of another room, with the time at which the loop has to wake for it.
 type timer struct {
-	due func() int64 // monotonic; 0 for not at all
-	run func()       // called when due has passed; nil if every turn looks by itself
+	due func() int64 // loop time at which the task is due, 0 for never
+	run func()       // does the task; nil if every turn of the loop does it anyway and only has to be woken
 }
 
-// loop is the state of the event loop. All times are monotonic nanoseconds.
+// loop is the state of the event loop. All times are nanoseconds of a monotonic clock.
 type loop struct {
-	ep     int
-	clock  func(last int64) int64 // wake, or a test's
-	now    int64                  // of this turn
-	seats  []seat
-	serial int32
-	events [128]unix.EpollEvent
-	timers []timer
-	again  []*conn // had their share of this turn and could go on
-	doomed []*conn // marked, to be buried at the end of this turn
-	spent  []*turn // over, to be reused after this turn
+	ep     int                    // the epoll instance
+	clock  func(last int64) int64 // reads the clock: wake, or a test's function
+	now    int64                  // time of this turn
+	seats  []seat                 // owners of descriptors, by descriptor
+	serial int32                  // serial number of the latest listen
+	events [128]unix.EpollEvent   // room for the events of one turn
+	timers []timer                // set by setTimers
+	again  []*conn                // connections that had their share of this turn and can do more at once
+	doomed []*conn                // marked connections, to be buried at the end of this turn
+	spent  []*turn                // requests that are over: their turns are reused after this turn of the loop
 }
 
-// seat is the place of one descriptor. An event carries the serial number of the
-// listening that it belongs to, so that none reaches the next owner of the same number.
+// seat holds the owner of one descriptor. The serial number tells apart the owners
+// that a descriptor's number has had: each event carries the serial number under which
+// its descriptor was watched, and an event for a former owner is dropped.
 type seat struct {
 	owner  owner
 	serial int32
 }
 
+// openLoop makes a loop that watches nothing yet.
 func openLoop() (l loop, err error) {
 	l.clock, l.now = wake, monotonic()
 	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -57,7 +59,8 @@ func openLoop() (l loop, err error) {
 	return l, err
 }
 
-// listen watches a descriptor for its owner until forget, or until it is closed.
+// listen watches a descriptor for its owner, until forget or until the descriptor is
+// closed.
 func (l *loop) listen(fd int, events uint32, o owner) error {
 	for fd >= len(l.seats) {
 		l.seats = append(l.seats, make([]seat, max(64, fd+1-len(l.seats)))...)
@@ -67,14 +70,16 @@ func (l *loop) listen(fd int, events uint32, o owner) error {
 	return epollAdd(l.ep, fd, events, l.serial)
 }
 
-// change watches a descriptor for other events.
+// change sets the events for which a descriptor is watched.
 func (l *loop) change(fd int, events uint32) {
 	epollMod(l.ep, fd, events, l.seats[fd].serial)
 }
 
+// forget ends the watch on a descriptor.
 func (l *loop) forget(fd int) { epollDel(l.ep, fd) }
 
-// goOnLater lets the others have their share while c could go on.
+// goOnLater puts off the rest of c's work to the next turn of the loop, so that other
+// connections get their share of this turn.
 func (l *loop) goOnLater(c *conn) {
 	if !c.later {
 		c.later = true
@@ -82,7 +87,8 @@ func (l *loop) goOnLater(c *conn) {
 	}
 }
 
-// wait is how long the loop may sleep.
+// wait is how long the loop may sleep: a second at most, less if a timer is due
+// earlier or work is left over.
 func (l *loop) wait() time.Duration {
 	if len(l.again) > 0 || len(l.doomed) > 0 {
 		return 0
@@ -96,7 +102,7 @@ func (l *loop) wait() time.Duration {
 	return time.Duration(max(wait, 0))
 }
 
-// runTimers does what has come due.
+// runTimers runs the timers that are due.
 func (l *loop) runTimers() {
 	for i := range l.timers {
 		if t := &l.timers[i]; t.run != nil {
@@ -107,7 +113,7 @@ func (l *loop) runTimers() {
 	}
 }
 
-// setTimers lists who wants to be woken and when.
+// setTimers registers every task of a worker that has its own time.
 func (w *worker) setTimers() {
 	w.nextTick = w.now + int64(time.Second)
 	w.timers = []timer{
@@ -121,7 +127,8 @@ func (w *worker) setTimers() {
 	}
 }
 
-// placeDue is when somebody who has kept others waiting for a place has had it for long enough.
+// placeDue is when the patience with the slowest client ends while other clients wait
+// for its place: a connection, or a handshake. It returns 0 for never.
 func (w *worker) placeDue() (due int64) {
 	if c := w.lagging.first; c != nil && !w.armed {
 		due = sooner(due, c.lagged+int64(placePatience))
@@ -131,13 +138,13 @@ func (w *worker) placeDue() (due int64) {
 		due = sooner(due, t.running[0].shaken+int64(placePatience))
 	}
 	if due <= w.now {
-		return 0 // arm sees to the rest
+		return 0 // arm, at the end of each turn, makes use of a place that is due already
 	}
 	return due
 }
 
-// turn waits until something happens, and does all that follows from it. It returns
-// how many descriptors had an event.
+// turn is one turn of the loop: it waits for events, handles them, and does what is
+// due. It returns the number of descriptors that had an event.
 func (w *worker) turn(wait time.Duration) int {
 	n := epollWait(w.ep, w.events[:], wait)
 	w.now = w.loop.clock(w.now)
@@ -161,13 +168,14 @@ func (w *worker) turn(wait time.Duration) int {
 	return n
 }
 
+// handle gives an event to the owner of its descriptor.
 func (w *worker) handle(e *unix.EpollEvent) {
 	if s := &w.seats[e.Fd]; s.serial == e.Pad {
 		s.owner.ready(w, int(e.Fd), e.Events)
 	}
 }
 
-// goOn is for those that could have gone on in the turn before.
+// goOn resumes the connections that goOnLater put off in the turn before.
 func (w *worker) goOn() {
 	list := w.again
 	w.again = nil
@@ -177,14 +185,14 @@ func (w *worker) goOn() {
 		if pending {
 			w.drain(c)
 		}
-		if !pending || c.turn != nil && c.turn.talk != nil { // which has two directions
+		if !pending || c.turn != nil && c.turn.talk != nil { // a WebSocket reads even while it writes
 			w.advance(c)
 		}
 	}
 }
 
-// lost marks a connection whose client has left or broken a limit. Nothing is read
-// from it or written to it any more.
+// lost ends a connection whose client has left or broken a limit: from now on nothing
+// is read from the connection or written to it.
 func (w *worker) lost(c *conn) {
 	if !c.gone {
 		c.forbidEnd()
@@ -192,7 +200,7 @@ func (w *worker) lost(c *conn) {
 	}
 }
 
-// close marks a connection that has come to its end, or is somebody else's.
+// close ends a connection that is complete, or that a sibling has now.
 func (w *worker) close(c *conn) {
 	if c.gone { // its client left while Python had the request
 		w.release(c)
@@ -202,6 +210,7 @@ func (w *worker) close(c *conn) {
 	w.mark(c)
 }
 
+// mark has bury close a connection at the end of this turn.
 func (w *worker) mark(c *conn) {
 	if !c.gone {
 		c.gone = true
@@ -209,9 +218,10 @@ func (w *worker) mark(c *conn) {
 	}
 }
 
-// bury closes the connections that are marked, so that nobody has to ask after each
-// call whether its connection is still there. A request that Python may have begun
-// stays: Python is told, and what it says goes nowhere.
+// bury closes the marked connections. It runs at the end of a turn only, so that a
+// connection exists as long as any function works on it. A request that Python may
+// have begun is kept until Python is done with it: Python is told that the client has
+// left, and the response is thrown away.
 func (w *worker) bury() {
 	for len(w.doomed) > 0 {
 		list := w.doomed

@@ -1,7 +1,8 @@
 package main
 
-// The Python of a worker, as a process: limits in time, how it is asked whether it lives,
-// given up and killed, and what becomes of the requests that it had.
+// A worker's Python as a process: the limits in time of connections and requests, how
+// Python is asked whether it is alive, given up and killed, and what becomes of the
+// requests that a Python had when it was given up or died.
 
 import (
 	"encoding/binary"
@@ -18,7 +19,8 @@ import (
 
 // Limits in time --------------------------------------------------------------
 
-// tick runs once a second: the heartbeat, and every limit in time.
+// tick runs once a second. It renews the heartbeat, enforces limits in time and looks
+// at memory.
 func (w *worker) tick() {
 	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
@@ -58,7 +60,7 @@ func (w *worker) tick() {
 	}
 }
 
-// hurry ends what a client has let wait for too long.
+// hurry enforces the limits in time of a connection and its request.
 func (w *worker) hurry(c *conn) {
 	t := c.turn
 	switch {
@@ -66,7 +68,7 @@ func (w *worker) hurry(c *conn) {
 		w.expire(c)
 	case w.refuses(c):
 		w.log.infof("%s: ip=%s does not take its response; closing the connection", t.line(), c.peer.remoteAddr)
-		c.reset() // or the kernel would hold for hours what it waits for
+		c.reset() // without a reset the kernel would hold the unsent bytes, for hours at worst
 		w.lost(c)
 	case t == nil:
 	case t.lane != nil && t.lane.hurry(w, t):
@@ -76,7 +78,8 @@ func (w *worker) hurry(c *conn) {
 	}
 }
 
-// expire ends a wait for a head, for a handshake, or after the last answer.
+// expire ends a connection that has waited too long for a head, for a handshake, or
+// for the client's end after the last response.
 func (w *worker) expire(c *conn) {
 	switch {
 	case c.shakes():
@@ -85,14 +88,14 @@ func (w *worker) expire(c *conn) {
 	case c.between() && len(c.in) > 0 && !w.draining():
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
 	default:
-		w.close(c) // silently: there is no request yet, or its answer has been sent
+		w.close(c) // silently: there is no request yet, or its response has been sent
 	}
 }
 
-// requestLimit is how long one request may run, 0 without a limit.
+// requestLimit is how long a lane's request may run, 0 without a limit.
 func (w *worker) requestLimit() time.Duration {
 	if w.python.gateway.cancels {
-		return 0 // each stream has its own
+		return 0 // each ASGI stream has a limit of its own
 	}
 	if w.python.threads {
 		return w.cfg.requestTimeout
@@ -101,7 +104,8 @@ func (w *worker) requestLimit() time.Duration {
 }
 
 // clientLimit is how long a lane waits in all for the client of one request, 0
-// without a limit: nobody else is served there meanwhile.
+// without a limit. There is a limit because the lane serves no other request
+// meanwhile.
 func (w *worker) clientLimit() time.Duration {
 	limit := w.cfg.requestTimeout
 	if w.cfg.timeout > 0 && (limit == 0 || w.cfg.timeout < limit) {
@@ -110,8 +114,8 @@ func (w *worker) clientLimit() time.Duration {
 	return limit
 }
 
-// tooSlow ends the wait of a lane for its client. The application goes on, and
-// is told when it reads or writes.
+// tooSlow ends a lane's wait for the client of its request. The application goes on,
+// and its next read or write fails.
 func (w *worker) tooSlow(t *turn) {
 	if t.lane.choked != t {
 		w.breakBody(t, newBadRequest(408, "the request body did not come in time", ""))
@@ -120,11 +124,12 @@ func (w *worker) tooSlow(t *turn) {
 	}
 	w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
 		t.line(), t.conn.peer.remoteAddr)
-	t.conn.reset() // or the kernel would hold for hours what it waits for
+	t.conn.reset() // without a reset the kernel would hold the unsent bytes, for hours at worst
 	w.lost(t.conn)
 }
 
-// overdue is called when the running request has used up its time.
+// overdue gives up a lane's running request, which has used up its time: with its
+// thread if Python has several, else with the whole Python.
 func (w *worker) overdue(l *lane) {
 	t := l.eldest()
 	seconds := l.ran(w.now).Round(time.Second)
@@ -138,8 +143,9 @@ func (w *worker) overdue(l *lane) {
 	w.failPython(causeTimeout, 504, unix.SIGABRT)
 }
 
-// loseLane gives up one thread, which cannot be ended alone. The others finish
-// what they have begun, and then a new worker has to do.
+// loseLane gives up one thread of Python. A thread cannot be killed alone, so the
+// worker retires: the other threads finish their requests, and a new worker takes
+// over.
 func (w *worker) loseLane(l *lane) {
 	w.askFor(flagStacks)
 	w.giveAllBack(l)
@@ -151,9 +157,9 @@ func (w *worker) loseLane(l *lane) {
 	w.retire()
 }
 
-// askPython sees to it that the main thread of a Python with threads is alive:
-// nobody else would notice when an extension module holds the interpreter's
-// lock, or a greenlet never yields.
+// askPython checks that the main thread answers, where requests run in other threads,
+// greenlets or tasks. Otherwise nobody would notice that an extension module holds the
+// interpreter's lock, or that a greenlet never yields.
 func (w *worker) askPython() {
 	p := w.python
 	if !p.threads && !p.gateway.answers || w.cfg.timeout == 0 || !p.ready || p.closed || p.ended || w.python.gone {
@@ -179,16 +185,17 @@ func (w *worker) askPython() {
 	w.failPython(causeTimeout, 504, unix.SIGABRT)
 }
 
+// askFor asks Python's main thread for an answer, and notes since when one is due.
 func (w *worker) askFor(flags byte) {
 	if w.python.ask(flags) && w.python.askedAt == 0 {
 		w.python.askedAt = w.now
 	}
 }
 
-// Giving it up ----------------------------------------------------------------
+// Giving up a Python ----------------------------------------------------------
 
-// giveUp answers the request that a lane has begun in place of Python. Nothing
-// that the lane says from now on reaches anybody.
+// giveUp answers the requests that a lane has begun, in place of Python. Whatever the
+// lane sends for them from now on is ignored.
 func (w *worker) giveUp(l *lane, bad *badRequest) {
 	list := l.inPython()
 	l.clear()
@@ -228,9 +235,10 @@ func (w *worker) answerFor(t *turn, bad *badRequest) {
 	}
 }
 
-// failPython gives up the Python: the requests that it has begun are answered with
-// status, and the process gets sig, unless that is 0. Nothing that it says from now on
-// reaches anybody. SIGABRT has it write its stacks, and SIGKILL follows.
+// failPython gives up the Python. The requests that Python has begun are answered with
+// status, and whatever Python sends from now on is ignored. The process gets the
+// signal sig, none if sig is 0; after SIGABRT, on which faulthandler writes the
+// stacks, SIGKILL follows.
 func (w *worker) failPython(cause uint64, status int, sig syscall.Signal) {
 	p := w.python
 	w.because(cause)
@@ -251,7 +259,7 @@ func (w *worker) failPython(cause uint64, status int, sig syscall.Signal) {
 	w.slot.busy.Store(0)
 	increase(&w.slot.counters.failures, 1)
 	w.retire()
-	// Whoever could not be handed over gets an answer that says to try again.
+	// Requests that retire could not hand over are answered with 503: try again.
 	for _, t := range w.waiting {
 		if t.waits() {
 			w.refuseService(t)
@@ -266,14 +274,15 @@ func (w *worker) failPython(cause uint64, status int, sig syscall.Signal) {
 	}
 }
 
+// refuseService answers a request that nobody will run.
 func (w *worker) refuseService(t *turn) {
 	w.record(t, []byte("503"), true)
 	w.page(t.conn, newBadRequest(503, "", ""))
 }
 
-// outOfStep is called when Python speaks no frames any more, or hears none. Nothing that
-// it says is believed from then on. It is given up by dispatch, at the end of the turn:
-// who calls this may be at work on one of its requests.
+// outOfStep is called when Python breaks the protocol of frames, or takes no frames any
+// more. Nothing more is read from Python. Only dispatch, at the end of the turn, gives
+// Python up: the caller may be working on one of Python's requests.
 func (w *worker) outOfStep(l *lane, err error) {
 	if w.python.closed || l.lost || w.python.gone {
 		return
@@ -282,25 +291,29 @@ func (w *worker) outOfStep(l *lane, err error) {
 	w.python.closed, w.python.broken = true, true
 }
 
+// killPython sends Python a signal that is to end it, in place of a SIGKILL that was
+// due later.
 func (w *worker) killPython(sig syscall.Signal) {
 	w.python.killAt = 0
 	w.signalPython(sig)
 }
 
+// signalPython sends Python a signal, if Python is known and still exists.
 func (w *worker) signalPython(sig syscall.Signal) {
 	if !w.python.gone && w.python.pid > 0 {
 		_ = unix.Kill(w.python.pid, sig)
 	}
 }
 
-// Its life --------------------------------------------------------------------
+// The process -----------------------------------------------------------------
 
-// isPython notes who the Python is. When memory runs out the kernel should
-// rather end it than this worker, which can still answer for it.
+// isPython notes the Python's pid, and raises its score for the kernel's out-of-memory
+// killer: better that Python dies than this worker, which can still answer Python's
+// clients.
 func (w *worker) isPython(pid int) {
 	w.slot.python.Store(uint64(pid))
 	if pid == 0 {
-		return // the template will say
+		return // the template process forks the Python and will send its pid
 	}
 	own, _ := strconv.Atoi(strings.TrimSpace(readText("/proc/self/oom_score_adj")))
 	adj := strconv.Itoa(min(own+victimScore, 1000))
@@ -309,11 +322,12 @@ func (w *worker) isPython(pid int) {
 	}
 }
 
-// victimScore is added to oom_score_adj, as proc_pid_oom_score_adj(5) has it:
-// as if the Python had a tenth of the memory more.
+// victimScore is how much higher a Python's oom_score_adj is than its worker's. By
+// proc_pid_oom_score_adj(5) 100 counts like a tenth of all memory, more than any worker
+// process should use beside its Python.
 const victimScore = 100
 
-// reap takes note of the Python's death.
+// reap collects dead children. If the Python is one, died is told.
 func (w *worker) reap() {
 	for {
 		pid, status := reapAny()
@@ -326,8 +340,9 @@ func (w *worker) reap() {
 	}
 }
 
-// readFate reads what the template says of the Python that it has forked: its pid,
-// and in the end how it died. A template that is gone says nothing.
+// readFate reads what the template process reports about the Python that it has forked
+// for this worker: first the pid, at the end the wait status. If the template is gone,
+// no report will come, and tick looks for the Python instead.
 func (w *worker) readFate(int, uint32) {
 	var b [16]byte
 	n, errno := rawRead(w.python.fate, b[:])
@@ -354,18 +369,20 @@ func (w *worker) readFate(int, uint32) {
 	}
 }
 
-// lookForPython is what remains when nobody will tell of its death.
+// lookForPython checks whether a Python still exists whose template process is gone:
+// nobody else will report its death.
 func (w *worker) lookForPython() {
 	if !w.python.gone && (w.python.pid == 0 || unix.Kill(w.python.pid, 0) != nil) {
 		w.died(0)
 	}
 }
 
-// died is called when the Python has ended.
+// died is called when the Python's process has ended. A death that nobody asked for is
+// logged and ends the worker.
 func (w *worker) died(status unix.WaitStatus) {
 	p := w.python
 	if p.ready && !p.closed {
-		for _, l := range p.lanes { // what it said before it died still holds
+		for _, l := range p.lanes { // responses that Python sent before it died are still delivered
 			w.replies(l)
 		}
 	}
@@ -374,7 +391,7 @@ func (w *worker) died(status unix.WaitStatus) {
 	switch {
 	case !p.ready && !w.stopping():
 		if w.exit = exitStatus(status); status.Signaled() {
-			w.exit = 0 // said here, and need not be said again
+			w.exit = 0 // logged here: the arbiter need not log this death again
 			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, p.pid, w.fate(status))
 		}
 		p.closed = true
@@ -402,21 +419,22 @@ func (w *worker) died(status unix.WaitStatus) {
 	}
 }
 
-// because notes why this worker leaves; the first reason is the one.
+// because notes why this worker ends. The first cause is kept: later ones follow from
+// it.
 func (w *worker) because(cause uint64) {
 	if w.slot.cause.Load() == causeExit {
 		w.slot.cause.Store(cause)
 	}
 }
 
-// logStacks shows what faulthandler wrote.
+// logStacks logs the stacks that faulthandler wrote, if any.
 func (w *worker) logStacks() {
 	if s := w.python.stacks(); s != "" {
 		w.log.errorf("Python stacks of worker (pid:%d):\n%s", w.pid, s)
 	}
 }
 
-// fate says how the Python has ended.
+// fate describes how the Python has ended, and notes if memory was the cause.
 func (w *worker) fate(status unix.WaitStatus) string {
 	text, memory := w.memory.death(status)
 	if memory {
@@ -425,7 +443,7 @@ func (w *worker) fate(status unix.WaitStatus) string {
 	return text
 }
 
-// fate says how a process ended, in words that people look for in logs.
+// fate describes how a process ended, in Gunicorn's words, which people search logs for.
 func fate(s unix.WaitStatus) string {
 	switch {
 	case s.Signaled() && s.Signal() == unix.SIGKILL:
