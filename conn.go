@@ -1,8 +1,9 @@
 package main
 
-// One client's connection: a small state machine that reads requests, waits
-// while Python has one, and drains the response at the client's pace. What it
-// holds in memory is bounded, and so is every wait.
+// One client's connection, and its turns: a turn is one request and its response. Both
+// are small state machines, which read a request, wait while Python has the request,
+// and write the response at the client's pace. The memory of a connection is bounded,
+// and so is each of its waits.
 
 import (
 	"bytes"
@@ -17,23 +18,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The states of a connection, and what brings it from one to another:
+// The states of a connection, and what leads from one to another:
 //
-//	handshaking --TLS is agreed--> open <--the pump ends--> pumping
-//	     |                          |                          |
-//	     |        the last response is written                 |
-//	     |                          v                          |
-//	     +---------- alert ---> lingering <--------------------+
+//	handshaking --TLS agreed--> open --a pump joins--> pumping
+//	     |                       | <--the pump ends---    |
+//	     |         the last response is written           |
+//	     |                       v                        |
+//	     +------- alert ---> lingering <------------------+
 //
-// A connection in any of them is gone when its client is lost or has to go; the loop
-// buries it at the end of its turn.
+// A connection opens in the state open, and enters handshaking at once, or after its
+// PROXY header, if TLS is on. In any state it can be marked gone, when its client has
+// left or has to leave; the loop buries marked connections at the end of its turn.
 type connState uint8
 
 const (
-	open        connState = iota // idle, or its turn says more
-	handshaking                  // waits for the first byte of a TLS handshake, or for its end
-	pumping                      // somebody else speaks for it
-	lingering                    // the last response is written: what still comes is thrown away
+	open        connState = iota // idle, or in the state that its turn has
+	handshaking                  // a TLS handshake is expected or under way
+	pumping                      // a pump joins the client to a sibling or to the application (handover.go)
+	lingering                    // the last response is written; bytes that still come are thrown away
 )
 
 // The states of a turn:
@@ -42,20 +44,20 @@ const (
 //	     |               |             |                        ^
 //	     +---------------+-------------+----error page----------+
 //
-// A request that Python has not begun is taken back from inLane to waiting. Of a turn
-// that is over nothing remains.
+// A request that Python has not begun can be taken back, from inLane to waiting. A
+// turn that is over is forgotten: its connection has none while it is idle.
 type turnState uint8
 
 const (
-	readingHead turnState = iota
-	readingBody           // until it ends, or a lane may begin with what is there
-	waiting               // for a lane
-	inLane                // in the queue, or Python has it
-	draining              // the response is complete and not yet all written
-	discarding            // a rest of the request's body that the application has not read
+	readingHead turnState = iota // the request's head is incomplete
+	readingBody                  // the body is read, until it is complete or an application may have its beginning
+	waiting                      // the request waits for a lane
+	inLane                       // the request is in a lane's queue, or Python has it
+	draining                     // the response is complete, but not all written yet
+	discarding                   // the body's rest, which the application has not read, is thrown away
 )
 
-// Pairs of states that may follow each other, by the state that is left.
+// The states that may follow each state.
 var (
 	connSteps = [...][]connState{
 		open:        {handshaking, pumping, lingering},
@@ -73,7 +75,7 @@ var (
 	}
 )
 
-// strict makes a step that no table has a panic, as tests want it.
+// strict is set by tests: a step that is not in the tables then panics.
 var strict bool
 
 // enter is the one place where a connection's state changes.
@@ -92,127 +94,130 @@ func (t *turn) enter(s turnState) {
 	t.state = s
 }
 
-// conn is one client.
+// conn is the connection of one client. Times are those of the loop's clock.
 type conn struct {
-	fd      int // -1 once buried
+	fd      int // the client's socket, -1 once buried
 	state   connState
-	gone    bool  // the client is lost or has to go: the loop buries this connection
-	watched bool  // epoll watches the socket: edge-triggered, from then on
-	unread  bool  // the socket may hold bytes, or an end, not seen yet
-	ending  bool  // an end has been announced: reading goes on until it is seen
-	later   bool  // waits for the next turn of the loop, others having their share
-	trusted bool  // by the address of the socket's peer, whatever a proxy says
-	opening bool  // a PROXY header may come
-	lent    bool  // the TLS is a sibling's, which lends this connection for one request
-	shared  bool  // the application has seen the socket, and may have it open for longer than its request takes
-	keep    bool  // another request may follow
-	cut     bool  // the response ended where it must not
-	served  int   // requests before this one
-	expires int64 // when the wait for a head, the idle time or lingering ends; 0 for never
-	closeAt int64 // when lingering ends, whatever still comes
-	shaken  int64 // when the handshake began, or began to wait for its place
-	lagged  int64 // since when a part of something is there
+	gone    bool  // marked: the loop closes this connection at the end of its turn
+	watched bool  // epoll watches the socket, edge-triggered
+	unread  bool  // the socket may hold bytes or an end that have not been read
+	ending  bool  // epoll has announced the client's end: read until the end is seen
+	later   bool  // put off to the next turn of the loop, so that others get their share
+	trusted bool  // the socket's peer is in forwarded_allow_ips, whatever a PROXY header says
+	opening bool  // a PROXY header may still come first
+	lent    bool  // the socket leads to the pump of a sibling, which has the client's TLS
+	shared  bool  // the application has the socket too, perhaps for longer than its request
+	keep    bool  // another request may follow the current one
+	cut     bool  // the response broke off before its end
+	served  int   // requests served before the current one
+	expires int64 // when the wait for a head or a handshake, the idle time or lingering ends; 0 for never
+	closeAt int64 // when lingering ends, even if the client still sends
+	shaken  int64 // when the handshake began, or began to wait for its turn
+	lagged  int64 // since when the rest of a request or handshake has been missing
 	peer    endpoint
-	secure  *secure // nil without TLS
-	pump    *pump   // where another speaks for this connection
+	secure  *secure // the TLS, nil without
+	pump    *pump   // joins the client to a sibling or to the application, nil for none
 
 	list          *idlers // the worker's list that this connection is in
-	before, after *conn   // its neighbours there
+	before, after *conn   // neighbours in that list
 
-	weight int   // bytes held beside the pool's buffers, as last weighed
-	slow   uint8 // seconds for which the client has been waited for while something was held for it
+	weight int   // bytes of memory beside the pool's buffers, as weigh last found them
+	slow   uint8 // seconds for which the client has kept memory in use by being slow
 
-	in    []byte // from the head's first byte on
-	tried int    // bytes of in that parse has seen
+	in    []byte // bytes received, from the first byte of the current head on
+	tried int    // length of in when parse last looked
 	output
 
-	turn *turn // nil while idle
+	turn *turn // the current request and its response, nil while idle
 }
 
-// output is what waits for the client to take it.
+// output is the part of responses that the client has not taken yet: first out, then a
+// file, then rest.
 type output struct {
-	out     []byte // out[outAt:] is not written yet
-	outAt   int
-	unsent  int // bytes that the kernel held for the client when last looked at
-	given   int // bytes that the kernel was given since
-	reply   passage
-	file    int // descriptor of the file that comes after out, -1 for none
-	fileAt  int64
-	fileEnd int64
-	filed   bool   // the file is the spool's
-	rest    []byte // comes after the file
+	out     []byte  // bytes for the client, of which out[outAt:] are not written yet
+	outAt   int     // bytes of out already written
+	unsent  int     // bytes in the kernel's send buffer, as lookAtReply last found them
+	given   int     // bytes written to the kernel since lookAtReply last looked
+	reply   passage // how long the client has stalled the response
+	file    int     // descriptor of the file that follows out, -1 for none
+	fileAt  int64   // offset of the file's next byte
+	fileEnd int64   // offset at which the file's part of the response ends
+	filed   bool    // the file belongs to the spool
+	rest    []byte  // bytes that follow the file
 }
 
-// owed is what Python is still to be given of a request, on its demand.
+// owed is the part of a request that Python does not have yet, and gets when it asks.
 type owed uint8
 
 const (
-	owesNothing owed = iota // the message had all of it, or it has been given since
-	owesEnviron             // the environ, which was too long for a message, and then the body
+	owesNothing owed = iota // nothing: Python has the whole request
+	owesEnviron             // the environ, which was too long for a message, then the body
 	owesBody                // the body
-	owesTrailer             // the body, and then the trailer, which had not come when the environ was made
+	owesTrailer             // the body, then the trailer, which had not come when the environ was made
 	toldBroken              // nothing: Python knows that the body will never be complete
 )
 
-// supply is what Python gets of a request on its demand.
+// supply meters the part of a request that Python gets when it asks.
 type supply struct {
-	owed    owed        // what Python is still to be given
-	want    int         // bytes for which Python waits, 0 for none
+	owed    owed        // the part that Python does not have yet
+	want    int         // bytes that Python waits for, 0 for none
 	broken  *badRequest // why the body will never be complete
-	thirsty bool        // listed as waiting for room on the wire
+	thirsty bool        // in the ASGI lane's list of requests that wait for room on the wire
 }
 
 // turn is one request and its response.
 type turn struct {
 	conn     *conn
 	state    turnState
-	shed     []byte // the buffer that the head's slices are in, when that is no longer in
+	shed     []byte // former buffer of conn.in, to which the slices of req still point
 	head     int    // length of the parsed head
-	next     int    // where in in the next request begins
+	next     int    // offset in conn.in at which the next request begins
 	req      request
-	body     []byte // bytes not yet given to Python are body[fed:]
-	fed      int
-	ownBody  bool     // body is a buffer of its own, not a part of in
-	bodyLeft int64    // to be read from the client
-	spooled  *spooled // comes before body; nil for nothing
-	upload   passage
-	decoder  *chunkedDecoder
-	trailer  []field // of a body that has been read to its end
+	body     []byte          // bytes of the request's body, of which Python does not have body[fed:] yet
+	fed      int             // bytes of body given to Python
+	ownBody  bool            // body has its own buffer, rather than being a part of conn.in
+	bodyLeft int64           // bytes of a body with Content-Length that have not been received
+	spooled  *spooled        // the part of the body in the spool, which precedes body; nil for none
+	upload   passage         // how long the client has stalled the body
+	decoder  *chunkedDecoder // decodes a chunked body, nil once the body is complete
+	trailer  []field         // the trailer of a chunked body that is complete
 	supply
-	taken      bool         // the application has the socket
-	hello      *wsHandshake // the request asks for a WebSocket, and has no answer yet
-	talk       *talk        // it is one
-	uncredited int          // bytes of the response for which Python has no credit yet
-	lane       *lane        // that has the request
-	number     uint32       // of the request there
-	message    uint32       // number of the first in the message that it came in
-	since      int64        // when it began to wait for one
-	begun      int64        // when it was given to the lane
+	taken      bool         // the application has taken over the connection
+	hello      *wsHandshake // a WebSocket's opening handshake that is not answered yet, nil for none
+	talk       *talk        // the WebSocket, once its handshake is answered; nil for none
+	uncredited int          // bytes of the response received since Python was last given credit
+	lane       *lane        // the lane that has the request, nil for none
+	number     uint32       // number of the request in its frames
+	message    uint32       // number of the first request in this request's message
+	since      int64        // when the request began to wait for a lane
+	begun      int64        // when the request was written into its lane
 	started    bool         // the response's head is made
-	refused    bool         // what the application still says goes nowhere
-	dropped    bool         // and was too much for a client, which has its whole response
-	framing    framing
-	status     []byte
-	meta       []byte // of the response, for the access log, when it came in several frames
-	sent       int64  // bytes of body from the application
-	burst      int    // bytes that went into the spool since others had their turn
-	junk       int    // bytes thrown away
+	refused    bool         // body bytes that the application still sends are ignored
+	dropped    bool         // body bytes were ignored because the response was already complete
+	framing    framing      // how the response's end is told
+	status     []byte       // the response's status line, without the version
+	meta       []byte       // status and headers of a response in several frames, kept for the access log
+	sent       int64        // bytes of the response's body from the application
+	burst      int          // bytes written to the spool since other connections had their share
+	junk       int          // bytes of the request's body thrown away
 }
 
-// passage is how a body passes in one direction, as far as it is the client's
-// doing. Waiting spends patience, bytes that pass restore it. So a client may
-// be slow now and then, and cannot stay for a byte from time to time.
+// A passage meters how long the client has stalled a body, in one direction. Stalling
+// uses up an allowance; bytes restore it. A client may thus be slow now and then, but
+// cannot hold a connection with a byte from time to time.
 type passage struct {
-	since int64 // the client is waited for since then, 0 for not now
-	spent int64 // before that
+	since int64 // since when the client is being waited for, 0 for not now
+	spent int64 // allowance used up by earlier waits
 }
 
+// wait notes that the client is being waited for from now on.
 func (p *passage) wait(now int64) {
 	if p.since == 0 {
 		p.since = now
 	}
 }
 
+// pause notes that the client is no longer being waited for.
 func (p *passage) pause(now int64) {
 	if p.since != 0 {
 		p.spent += now - p.since
@@ -220,8 +225,8 @@ func (p *passage) pause(now int64) {
 	}
 }
 
-// move takes note of n bytes that have passed. Without a rate to keep, any
-// restore it all.
+// move restores the allowance for n bytes that have passed: by the time that n bytes
+// take at the least rate, or wholly if rate is 0 and no rate is demanded.
 func (p *passage) move(now int64, n, rate int) {
 	p.pause(now)
 	switch {
@@ -233,11 +238,12 @@ func (p *passage) move(now int64, n, rate int) {
 	}
 }
 
+// late reports whether a client that is being waited for has used up limit, 0 for none.
 func (p *passage) late(now int64, limit time.Duration) bool {
 	return p.since != 0 && limit > 0 && p.waited(now) >= int64(limit)
 }
 
-// waited is for how long the client has been waited for and has not made up.
+// waited is the used part of the allowance.
 func (p *passage) waited(now int64) int64 {
 	if p.since == 0 {
 		return p.spent
@@ -245,8 +251,8 @@ func (p *passage) waited(now int64) int64 {
 	return p.spent + now - p.since
 }
 
-// watch puts c under epoll. Both directions once and edge-triggered: no further
-// system call is needed however often the connection changes its state.
+// watch puts c under the loop's watch, once, for both directions and edge-triggered:
+// no further system call is needed however often the connection changes its state.
 func (w *worker) watch(c *conn) {
 	if c.watched || c.gone {
 		return
@@ -283,17 +289,18 @@ func (c *conn) ready(w *worker, _ int, events uint32) {
 	}
 }
 
-// between reports whether no request is complete up to its head: c is idle, or a head comes.
+// between reports whether c has no complete head: it is idle, or a head is coming in.
 func (c *conn) between() bool {
 	return c.state == open && (c.turn == nil || c.turn.state == readingHead)
 }
 
-// reading reports whether all that is due is more of a request.
+// reading reports whether the next thing due on c is more of a request.
 func (c *conn) reading() bool {
 	return c.between() || c.state == open && c.turn.state == readingBody
 }
 
-// awaitsHead reports whether a request is complete and with Python, and is no WebSocket.
+// awaitsHead reports whether Python has a complete request of c that is no WebSocket:
+// the next bytes from the client would be another head.
 func (c *conn) awaitsHead() bool {
 	t := c.turn
 	return c.state == open && t != nil && t.state == inLane && !t.incomplete() && t.talk == nil
@@ -301,12 +308,12 @@ func (c *conn) awaitsHead() bool {
 
 // Reading -------------------------------------------------------------------
 
-// advance takes c as far as the bytes that are there lead.
+// advance takes c through its states as far as the received bytes allow.
 func (w *worker) advance(c *conn) {
 	for more := true; more && !c.gone; {
 		switch {
 		case c.state == handshaking:
-			w.watch(c) // greet hears of the first byte
+			w.watch(c) // greet handles the event of the first byte
 			if c.secure == nil {
 				w.readHello(c)
 			}
@@ -327,8 +334,8 @@ func (w *worker) advance(c *conn) {
 	}
 }
 
-// advanceTurn goes on with a request whose head is complete; false when that needs
-// something to happen.
+// advanceTurn goes on with a request whose head is complete. It returns false if the
+// request now waits for an event.
 func (w *worker) advanceTurn(t *turn) bool {
 	switch t.state {
 	case readingBody:
@@ -354,8 +361,8 @@ func (w *worker) advanceTurn(t *turn) bool {
 	return false
 }
 
-// receive reads once into the free part of b. n is 0 when nothing is there;
-// end says that nothing will come any more.
+// receive reads once from the client into b. n is 0 if no bytes are there; end reports
+// that no more will come, because the client has shut down or the socket failed.
 func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
 	if !c.unread || c.gone {
 		return 0, false
@@ -364,17 +371,19 @@ func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
 	switch {
 	case errno == unix.EAGAIN:
 		c.unread = false
-		w.watch(c) // what comes from now on is an event of its own
+		w.watch(c) // bytes that come from now on raise an event
 		return 0, false
 	case errno != 0 || n == 0:
 		return 0, true
 	case n < len(b) && c.watched && !c.ending && c.secure == nil:
-		// That was all: asking once more costs a system call a request.
+		// A short read has emptied the socket. Reading on until EAGAIN would cost
+		// each request a system call.
 		c.unread = false
 	}
 	return n, false
 }
 
+// readHead reads more of a head. It returns false if nothing is there.
 func (w *worker) readHead(c *conn) bool {
 	n, end := w.receive(c, w.rbuf[:headRead])
 	if end {
@@ -392,7 +401,8 @@ func (w *worker) readHead(c *conn) bool {
 	return true
 }
 
-// awaitHead sets the time by which a head has to be there, or its first byte.
+// awaitHead sets the time by which a head has to be complete, or has to begin on an
+// idle connection.
 func (w *worker) awaitHead(c *conn) {
 	limit := w.cfg.clientHeaderTimeout
 	switch {
@@ -409,8 +419,8 @@ func (w *worker) awaitHead(c *conn) {
 	}
 }
 
-// lag is called when a client has sent a part of something: of a PROXY header, of a
-// TLS handshake, of a head, or of a body that nobody has yet.
+// lag lists c as lagging: its client has sent only a part of a PROXY header, of a TLS
+// handshake, of a head, or of a body that Python has not begun.
 func (w *worker) lag(c *conn) {
 	if c.list != &w.lagging {
 		c.lagged = w.now
@@ -418,17 +428,18 @@ func (w *worker) lag(c *conn) {
 	}
 }
 
-// hasten lets the wait end by then.
+// hasten moves the end of c's wait forward to by, if it is later or never.
 func (c *conn) hasten(by int64) {
 	if c.expires == 0 || c.expires > by {
 		c.expires = by
 	}
 }
 
-// idlers are the connections on which a client lets us wait, in the order in which
-// they began to.
+// idlers is a list of connections that wait for their clients, those that began to wait
+// first in front.
 type idlers struct{ first, last *conn }
 
+// add moves a connection from the list that it is in, if any, to the end of this one.
 func (l *idlers) add(c *conn) {
 	if c.list == l {
 		return
@@ -443,7 +454,7 @@ func (l *idlers) add(c *conn) {
 	l.last = c
 }
 
-// unlist takes it out of the list that it is in, if it is in one.
+// unlist takes c out of the list that it is in, if any.
 func (c *conn) unlist() {
 	l := c.list
 	if l == nil {
@@ -462,8 +473,8 @@ func (c *conn) unlist() {
 	c.list, c.before, c.after = nil, nil, nil
 }
 
-// parseProxy looks for a PROXY header: false when it is refused. Without one
-// the connection goes on as it is.
+// readProxy looks for a PROXY header at the start of c's bytes. It returns false if the
+// header is refused. A connection that begins without a header goes on without.
 func (w *worker) readProxy(c *conn) bool {
 	c.tried = len(c.in)
 	form := proxyFormOf(c.in, w.cfg.proxyProtocol)
@@ -491,7 +502,8 @@ func (w *worker) readProxy(c *conn) bool {
 	return true
 }
 
-// parse looks at the head: false when the request is refused.
+// parse looks for a complete head, and begins with the body behind it. It returns false
+// if the request is refused.
 func (w *worker) parse(c *conn) bool {
 	if c.opening {
 		if !w.readProxy(c) {
@@ -552,7 +564,8 @@ func (w *worker) parse(c *conn) bool {
 	return !c.gone
 }
 
-// readBody reads more of a body; false when nothing more is there now.
+// readBody reads more of a body. It returns false if no more is there now, or if the
+// body has broken off.
 func (w *worker) readBody(t *turn) bool {
 	room, direct := w.rbuf, false
 	if t.decoder == nil {
@@ -588,8 +601,9 @@ func (w *worker) readBody(t *turn) bool {
 	return true
 }
 
-// readAhead reads a body up to the limit, so that the application finds it here, and not
-// before there is much room: the rest has to be moved to make it.
+// readAhead reads a body up to holdable bytes before the application asks, so that the
+// application finds them here. It begins once half of this room is free: making room
+// copies the bytes that are still unread, which is not worth doing for a few more.
 func (w *worker) readAhead(t *turn) {
 	for room := w.holdable() / 2; len(t.body)-t.fed < room && t.broken == nil && t.incomplete(); {
 		room = w.holdable()
@@ -600,7 +614,7 @@ func (w *worker) readAhead(t *turn) {
 	t.upload.pause(w.now)
 }
 
-// makeRoom sees to it that c.body is a buffer with room for n bytes more.
+// makeRoom makes t.body a buffer of its own with room for n more bytes.
 func (w *worker) makeRoom(t *turn, n int) {
 	if t.ownBody && len(t.body)+n <= cap(t.body) {
 		return
@@ -618,8 +632,8 @@ func (w *worker) makeRoom(t *turn, n int) {
 	t.fed = 0
 }
 
-// decode takes raw bytes of a chunked body. What follows the body is the next
-// request and goes where that is looked for.
+// decode decodes raw bytes of a chunked body. Bytes behind the body belong to the next
+// request, and are put where parse will look for it.
 func (w *worker) decode(t *turn, raw []byte) bool {
 	w.makeRoom(t, len(raw))
 	out, n, done, bad := t.decoder.decode(t.body, raw, w.cfg)
@@ -636,8 +650,9 @@ func (w *worker) decode(t *turn, raw []byte) bool {
 	return true
 }
 
-// stash puts bytes of the next request behind this one's head, whose slices
-// must stay where they are: a buffer that is too small is left to them.
+// stash puts bytes of the next request behind the current head in conn.in. Slices of
+// req point into the current head, so a buffer that is too small is kept for them (as
+// shed), and the bytes go into a larger copy.
 func (w *worker) stash(t *turn, rest []byte) {
 	if t.head+len(rest) > cap(t.conn.in) {
 		bigger := w.pool.get(t.head + len(rest))
@@ -647,8 +662,8 @@ func (w *worker) stash(t *turn, rest []byte) {
 	t.next = t.head
 }
 
-// breakBody ends a body that cannot be completed. The application is told if
-// it has the request; otherwise it never hears of it.
+// breakBody ends a body that cannot be completed. An application that has the request
+// is told; otherwise the request is refused and the application never hears of it.
 func (w *worker) breakBody(t *turn, bad *badRequest) {
 	t.upload.pause(w.now)
 	switch t.state {
@@ -664,7 +679,7 @@ func (w *worker) breakBody(t *turn, bad *badRequest) {
 	}
 }
 
-// refuse answers a client's mistake and closes.
+// refuse logs a client's mistake, answers with an error page and closes the connection.
 func (w *worker) refuse(c *conn, bad *badRequest) {
 	w.warnBad(c, bad)
 	if parsed := !c.between(); c.turn != nil && (bad.access || parsed) {
@@ -673,17 +688,18 @@ func (w *worker) refuse(c *conn, bad *badRequest) {
 	w.page(c, bad)
 }
 
+// warnBad logs a client's mistake.
 func (w *worker) warnBad(c *conn, bad *badRequest) {
 	w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, bad.text)
 }
 
-// page writes an error page and closes politely.
+// page writes an error page, and closes the connection once the client has taken it.
 func (w *worker) page(c *conn, bad *badRequest) {
 	if c.gone {
 		return
 	}
 	if c.turn == nil {
-		c.turn = w.newTurn(c) // of which nothing was read
+		c.turn = w.newTurn(c) // the client has sent nothing of a request
 	}
 	c.keep = false
 	c.turn.enter(draining)
@@ -691,7 +707,7 @@ func (w *worker) page(c *conn, bad *badRequest) {
 	w.drained(c)
 }
 
-// appendPage appends an error page, without its body in answer to HEAD.
+// appendPage appends an error page; in answer to HEAD, only the page's head.
 func (t *turn) appendPage(b []byte, bad *badRequest) []byte {
 	at := len(b)
 	b = appendErrorPage(b, bad)
@@ -703,9 +719,11 @@ func (t *turn) appendPage(b []byte, bad *badRequest) []byte {
 
 // Writing -------------------------------------------------------------------
 
+// pending reports whether bytes or a file wait for the client.
 func (c *conn) pending() bool { return len(c.out) > c.outAt || c.file >= 0 }
 
-// send writes a and b to the client, as far as it takes them; the rest waits.
+// send writes a and b to the client. Bytes that the kernel does not take are kept until
+// the client has made room.
 func (w *worker) send(c *conn, a, b []byte) {
 	if c.gone || len(a)+len(b) == 0 {
 		return
@@ -743,15 +761,15 @@ func (w *worker) send(c *conn, a, b []byte) {
 	w.awaitTaking(c)
 }
 
-// awaitTaking is called when the kernel has no room for more of the response.
+// awaitTaking waits for room: the kernel has none for more of the response.
 func (w *worker) awaitTaking(c *conn) {
 	w.lookAtReply(c)
 	w.watch(c)
 }
 
-// lookAtReply takes note of what the client has taken. The kernel tells of room
-// only when there is much; what it still holds shows that a slow client is
-// alive.
+// lookAtReply meters how much of the response the client has taken. The kernel
+// announces room only when a large part of its buffer is free; the number of bytes
+// still in the buffer shows earlier that a slow client is taking some.
 func (w *worker) lookAtReply(c *conn) {
 	left := unsent(c.fd)
 	c.reply.move(w.now, c.unsent+c.given-left, w.cfg.clientMinRate)
@@ -759,15 +777,16 @@ func (w *worker) lookAtReply(c *conn) {
 	c.reply.wait(w.now)
 }
 
-// refuses says whether the client takes too little of its response.
+// refuses reports whether the client takes its response too slowly.
 func (w *worker) refuses(c *conn) bool {
 	if c.lent || !c.reply.late(w.now, w.cfg.clientSendTimeout) {
-		return false // where it is lent, the sibling looks at it
+		return false // the sibling with the client's TLS enforces the limit
 	}
 	w.lookAtReply(c)
 	return c.reply.late(w.now, w.cfg.clientSendTimeout)
 }
 
+// put appends b to the bytes that wait for the client.
 func (w *worker) put(c *conn, b []byte) {
 	if c.outAt > 0 && len(c.out)+len(b) > cap(c.out) {
 		n := copy(c.out, c.out[c.outAt:])
@@ -779,7 +798,7 @@ func (w *worker) put(c *conn, b []byte) {
 	c.out = append(c.out, b...)
 }
 
-// drain writes what waits for the client.
+// drain writes bytes that wait for the client, and then goes on with c.
 func (w *worker) drain(c *conn) {
 	for len(c.out) > c.outAt && !c.gone {
 		n, errno := rawWrite(c.fd, c.out[c.outAt:])
@@ -797,7 +816,7 @@ func (w *worker) drain(c *conn) {
 	if len(c.out) == c.outAt {
 		w.pool.put(c.out)
 		c.out, c.outAt = nil, 0
-		c.unread = c.unread || c.secure != nil // which may have waited for room
+		c.unread = c.unread || c.secure != nil // TLS may have put off reading until there was room
 		if c.file >= 0 && !w.drainFile(c) {
 			w.resume(c)
 			return
@@ -827,8 +846,8 @@ func (w *worker) resume(c *conn) {
 	}
 }
 
-// drainFile sends the file behind the head; false when the client is slow or
-// the connection gone.
+// drainFile sends the file that follows out, and then rest. It returns false if the
+// client is slow or the connection is gone.
 func (w *worker) drainFile(c *conn) bool {
 	for turn := c.fileAt + turnMax; c.fileAt < c.fileEnd; {
 		if c.fileAt >= turn {
@@ -854,7 +873,7 @@ func (w *worker) drainFile(c *conn) bool {
 			w.lost(c)
 			return false
 		}
-		if c.secure == nil { // which counts what it has made of it
+		if c.secure == nil { // with TLS, seal counts the encrypted bytes
 			c.given += n
 		}
 	}
@@ -874,7 +893,8 @@ func (w *worker) sendFile(c *conn) (int, error) {
 	return unix.Sendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
 }
 
-// drained goes on after a response, once it is written.
+// drained goes on after a complete response, if all of it has been written: with the
+// next request, or by closing the connection.
 func (w *worker) drained(c *conn) {
 	if c.gone || c.file >= 0 && len(c.out) == c.outAt && !w.drainFile(c) || c.pending() {
 		return
@@ -885,7 +905,7 @@ func (w *worker) drained(c *conn) {
 		return
 	}
 	if c.cut && (c.lent || c.turn != nil && c.turn.endless()) {
-		w.close(c) // with a reset, or what a pump takes for one
+		w.close(c) // by a reset, or by a closed socket that the sibling's pump takes for one
 		return
 	}
 	if !c.cut && c.secure.sayEnd() && c.pending() {
@@ -895,11 +915,12 @@ func (w *worker) drained(c *conn) {
 	w.leave(c)
 }
 
-// incomplete says whether more of the body is to come.
+// incomplete reports whether more of the request's body is to come.
 func (t *turn) incomplete() bool { return t.bodyLeft > 0 || t.decoder != nil }
 
-// discard throws away what the application has not read, within limits, so
-// that the connection can go on. Never is it taken for the next request.
+// discard throws away the part of a body that the application has not read, within
+// limits, so that the connection can be used again: those bytes must never be taken
+// for the next request.
 func (w *worker) discard(t *turn) {
 	for t.incomplete() {
 		if t.junk > w.python.gateway.discardable {
@@ -916,7 +937,7 @@ func (w *worker) discard(t *turn) {
 	w.nextRequest(t.conn)
 }
 
-// nextRequest makes c ready for what follows a complete exchange.
+// nextRequest makes c ready for the next request after a complete exchange.
 func (w *worker) nextRequest(c *conn) {
 	c.served++
 	rest := c.in[c.turn.next:]
@@ -938,17 +959,17 @@ func (w *worker) nextRequest(c *conn) {
 	w.advance(c)
 }
 
-// leave closes after the last response. Closing while the client still sends
-// would reset the connection and take the response away from it, so the rest
-// is read and thrown away first, within limits.
+// leave closes the connection after the last response. Closing while the client still
+// sends would reset the connection, and the client could lose the response (RFC 9112
+// 9.6). So the bytes that still come are first read and thrown away, within limits.
 func (w *worker) leave(c *conn) {
-	c.secure = nil // what still comes is not worth decrypting
+	c.secure = nil // bytes that still come are thrown away, encrypted or not
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
 	w.release(c)
 	c.enter(lingering)
 	c.unread = true
-	if c.lent { // its client may be slow, and closing now would pass for a cut
-		c.expires, c.closeAt = 0, math.MaxInt64 // the sibling has the limits
+	if c.lent { // the client may be slow, and a socket closed now would look like a broken response
+		c.expires, c.closeAt = 0, math.MaxInt64 // the sibling with the client's TLS enforces the limits
 	} else {
 		c.expires = w.now + int64(lingerIdle)
 		c.closeAt = w.now + int64(lingerLimit)
@@ -957,6 +978,8 @@ func (w *worker) leave(c *conn) {
 	w.linger(c)
 }
 
+// linger throws away bytes that come after the last response, until the client's end
+// or a limit.
 func (w *worker) linger(c *conn) {
 	for turn := 0; turn < turnMax; {
 		n, end := w.receive(c, w.rbuf)
@@ -975,7 +998,8 @@ func (w *worker) linger(c *conn) {
 	w.goOnLater(c)
 }
 
-// orphan lets Python know that the client of a request has left.
+// orphan tells Python that the client of its request has left, and frees what only the
+// client needed.
 func (w *worker) orphan(t *turn) {
 	l := t.lane
 	w.python.giveUp[l.index].Store(t.number)
@@ -999,36 +1023,38 @@ func (w *worker) orphan(t *turn) {
 	}
 }
 
-// forbidEnd makes closing a reset when an orderly end would pass for the end of
-// the body.
+// forbidEnd makes close reset the connection if the client would take an orderly end
+// for the end of the response's body.
 func (c *conn) forbidEnd() {
 	if !c.gone && (c.turn != nil && c.turn.endless() || c.state == pumping) {
 		c.reset()
 	}
 }
 
-// reset makes closing forget what the client has not taken.
+// reset makes close reset the connection, and the kernel forget bytes that the client
+// has not taken.
 func (c *conn) reset() {
 	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
-// endless says whether nothing but the connection's end ends the response.
+// endless reports whether only the connection's end tells the client where the
+// response ends.
 func (t *turn) endless() bool {
 	return t.started && !t.framing.chunked && t.framing.length < 0 && !t.framing.noBody
 }
 
-// unplug closes the client's socket and keeps the rest.
+// unplug closes the client's socket, but keeps the turn for Python.
 func (w *worker) unplug(c *conn) {
 	c.unlist()
-	if c.between() && !c.cut && !c.pending() { // close has forgotten the turn of a response that was cut off
+	if c.between() && !c.cut && !c.pending() { // cut: close has forgotten the turn of a response that broke off
 		c.secure.sayEnd()
 	}
 	c.secure = nil
 	w.part(c)
 	if c.shared {
-		// A thread there that still reads must not do so for ever. And epoll
-		// must not go on watching what lives on, under a number that will be
-		// another's.
+		// The application may have the socket open. A thread of it that reads the
+		// socket must not block for ever, and epoll would go on watching the socket
+		// under this descriptor's number, which another socket will get.
 		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
 		if c.watched {
 			w.forget(c.fd)
@@ -1045,6 +1071,7 @@ func (w *worker) unplug(c *conn) {
 	w.weigh(c)
 }
 
+// closeFile closes the file of a response, and drops the bytes that follow the file.
 func (w *worker) closeFile(c *conn) {
 	if c.file >= 0 {
 		size := int64(0)
@@ -1058,15 +1085,16 @@ func (w *worker) closeFile(c *conn) {
 	c.rest = nil
 }
 
-// release gives back the buffers of a connection that is closed, or will be after
-// what is left to be said.
+// release gives back all buffers for requests of a connection that will not have
+// another.
 func (w *worker) release(c *conn) {
 	w.recycle(c)
 	w.pool.put(c.in)
 	c.in = nil
 }
 
-// recycle forgets a request; c.in stays for the next.
+// recycle forgets c's turn. The bytes in c.in are kept: the next request may be among
+// them.
 func (w *worker) recycle(c *conn) {
 	t := c.turn
 	c.turn, c.tried, c.reply, c.unsent, c.given = nil, 0, passage{}, 0, 0
@@ -1086,7 +1114,7 @@ func (w *worker) recycle(c *conn) {
 	w.weigh(c)
 }
 
-// newTurn is for a request of which the first bytes have come.
+// newTurn makes the turn of c's next request, from the spare ones if there are any.
 func (w *worker) newTurn(c *conn) *turn {
 	if n := len(w.idle); n > 0 {
 		t := w.idle[n-1]
@@ -1099,8 +1127,8 @@ func (w *worker) newTurn(c *conn) *turn {
 	return t
 }
 
-// reuse keeps a turn that is over for another request. Lists of those that wait may
-// still have one that waited.
+// reuse keeps a turn that is over as a spare one. A turn that ended while it waited is
+// not kept: the list of waiting requests may still hold it.
 func (w *worker) reuse(t *turn) {
 	if t.state == waiting || len(w.idle) >= poolKeep || cap(t.req.fields) > fewFields {
 		return
@@ -1112,7 +1140,7 @@ func (w *worker) reuse(t *turn) {
 	w.idle = append(w.idle, t)
 }
 
-// lane is where the request is that c has, nil for nowhere.
+// lane is the lane that has c's request, nil for none.
 func (c *conn) lane() *lane {
 	if c.turn == nil {
 		return nil
@@ -1120,7 +1148,7 @@ func (c *conn) lane() *lane {
 	return c.turn.lane
 }
 
-// line names a request for the log: "GET /path".
+// line names a request for the log, as in "GET /path".
 func (t *turn) line() string {
 	if t == nil || len(t.req.target) == 0 {
 		return "(no URI read)"

@@ -1,8 +1,9 @@
 package main
 
-// Which work a worker takes, and in which order: connections from the listeners while
-// it can serve soon, requests that wait, and requests that go into a lane. A request
-// that would wait here while a sibling is free goes there (handover.go).
+// Which work a worker takes, and in which order. The worker accepts connections while
+// it can serve them soon, lines up requests that wait for a lane, and writes requests
+// into lanes. A request that would wait here while a sibling is free goes to that
+// sibling (handover.go).
 
 import (
 	"encoding/binary"
@@ -20,12 +21,14 @@ import (
 
 // Accepting -------------------------------------------------------------------
 
+// listener is a socket on which clients connect.
 type listener struct {
 	fd   int
-	peer endpoint // of its connections, without the remote half
-	tcp  bool
+	peer endpoint // what all its connections share: the local address
+	tcp  bool     // a TCP socket, not a unix socket
 }
 
+// newListener describes a listening socket that is bound to sa.
 func newListener(fd int, sa unix.Sockaddr) listener {
 	l := listener{fd: fd}
 	if own := addrPort(sa); own.IsValid() {
@@ -38,11 +41,14 @@ func newListener(fd int, sa unix.Sockaddr) listener {
 	return l
 }
 
-// arm watches the listeners while a request that comes in could be served
-// soon, so that new connections go to workers that are free. A worker in the
-// middle of a short call stays armed: what it accepts then waits for less than
-// the system calls that changing its mind would take, and is handed over if
-// that proves wrong.
+// arm watches the listeners and the hand-over socket while this worker could serve a
+// new request soon, and stops watching otherwise, so that new connections go to
+// workers that are free.
+//
+// A worker whose calls are short, on average less than a quarter of a moment, stays
+// armed during a call: disarming and arming again around each call would cost more
+// than a new connection's wait for the end of one such call. If the call turns out to
+// be long, the connection is handed over.
 func (w *worker) arm() {
 	if w.draining() {
 		w.drainBacklog()
@@ -69,6 +75,7 @@ func (w *worker) arm() {
 	w.armed = true
 }
 
+// disarm stops watching for new connections.
 func (w *worker) disarm() {
 	if !w.armed {
 		return
@@ -80,21 +87,23 @@ func (w *worker) disarm() {
 	w.armed = false
 }
 
-// full says whether there are as many connections as there may be. Some
-// descriptors are left for files that responses consist of.
+// full reports whether the worker has as many connections as it may have. Some
+// descriptors, filesApart or a quarter if there are few, are left for files that
+// responses consist of.
 func (w *worker) full() bool {
 	return w.cfg.workerConnections > 0 && w.open >= w.cfg.workerConnections ||
 		w.held() >= w.descriptors-min(filesApart, w.descriptors/4)
 }
 
-// held is how many descriptors come and go with clients.
+// held is how many descriptors are in use for clients: connections, files, pumps and
+// all lanes but the first.
 func (w *worker) held() int {
 	return w.open + w.files + w.pumps + laneDescriptors*(len(w.python.lanes)-1)
 }
 
-// countDescriptors finds how many descriptors clients may take. The runtime has
-// raised the limit as far as it goes, and programs that are started get theirs
-// back.
+// countDescriptors finds how many descriptors clients may use. Go's runtime has raised
+// the soft limit to the hard limit already, and gives the original limit to programs
+// that this process starts.
 func (w *worker) countDescriptors() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -109,8 +118,9 @@ func (w *worker) countDescriptors() error {
 	return nil
 }
 
-// makeWay closes the slowest connection, as another client wants its place. One
-// that has just sent something may not be slow.
+// makeWay closes the slowest connection, because another client wants its place, and
+// reports whether it did. A connection with unread bytes is read first, and may then
+// no longer be the slowest.
 func (w *worker) makeWay() bool {
 	for range acceptAtOnce {
 		c := w.slowest()
@@ -135,15 +145,17 @@ func (w *worker) makeWay() bool {
 				w.close(c)
 			}
 		}
-		w.bury() // its descriptor is wanted now
+		w.bury() // the caller needs the free descriptor at once
 		return true
 	}
 	return false
 }
 
-// slowest is the connection that can make way: the longest idle, or without one
-// the oldest of those that lag for too long. A body may take its time while it keeps to the
-// least rate, and a handshake's place is not free before it is its client's turn.
+// slowest is the connection to close for a new client, nil for none: the longest idle,
+// or else the one that has sent a part of something and has been slow with the rest for
+// longest, if longer than placePatience. Two kinds of slow connection are spared: a
+// body that keeps to client_min_rate, and a handshake in which the server's part is
+// due.
 func (w *worker) slowest() *conn {
 	if w.resting.first != nil {
 		return w.resting.first
@@ -161,7 +173,8 @@ func (w *worker) slowest() *conn {
 	}
 }
 
-// crowded tells, once in a while, that clients get in each other's way.
+// crowded warns, at most once a minute, that the worker has as many connections as it
+// may have.
 func (w *worker) crowded(remedy string) {
 	if w.silent > w.now {
 		return
@@ -170,10 +183,11 @@ func (w *worker) crowded(remedy string) {
 	w.log.warningf("%d connections are open, and worker_connections or the limit of open files allows no more; %s", w.open, remedy)
 }
 
-// acceptAtOnce bounds what one turn of the loop takes, so that siblings get
-// their share of a burst.
+// acceptAtOnce is the most connections that one event on a listener takes, so that
+// siblings get their share of a burst.
 const acceptAtOnce = 8
 
+// accept takes connections from a listener.
 func (w *worker) accept(fd int, _ uint32) {
 	var l *listener
 	for i := range w.listeners {
@@ -205,8 +219,8 @@ func (w *worker) accept(fd int, _ uint32) {
 			}
 			fallthrough
 		default:
-			// Out of descriptors or memory: clients wait in the kernel's
-			// queue until some of ours have left.
+			// Out of descriptors or memory: new clients wait in the kernel's
+			// queue until some connections of this worker have ended.
 			if w.paused < w.now {
 				w.log.errorf("accept: %v; accepting pauses for %v", errno, acceptPause)
 			}
@@ -216,9 +230,10 @@ func (w *worker) accept(fd int, _ uint32) {
 	}
 }
 
-// stepBack puts this worker behind its siblings, of whom the kernel wakes the
-// one that has watched a listener for longest. Where a connection may stay for
-// hours, and with it all of its work, each is to get as many.
+// stepBack puts this worker last among those that the kernel wakes for a listener: the
+// kernel wakes the one that has watched the listener for longest. Where a connection,
+// such as a WebSocket, stays with its worker for hours, all workers get equally many
+// connections in this way.
 func (w *worker) stepBack(fd int) {
 	if w.armed {
 		w.forget(fd)
@@ -226,6 +241,7 @@ func (w *worker) stepBack(fd int) {
 	}
 }
 
+// admit starts serving a connection that accept has taken.
 func (w *worker) admit(l *listener, fd int, sa *unix.RawSockaddrAny) {
 	peer := l.peer
 	trusted := peer.unix
@@ -248,7 +264,7 @@ func (w *worker) admit(l *listener, fd int, sa *unix.RawSockaddrAny) {
 	w.advance(c)
 }
 
-// sayListening tells where the application can be reached.
+// sayListening logs the addresses at which the application can be reached.
 func (w *worker) sayListening() {
 	for _, l := range w.listeners {
 		scheme, address := "http", "unix:"+l.peer.serverName
@@ -268,6 +284,7 @@ func port(p uint16) string {
 	return strconv.Itoa(int(b[0])<<8 | int(b[1]))
 }
 
+// add makes a connection of a client's socket.
 func (w *worker) add(fd int, peer endpoint, trusted bool) *conn {
 	for fd >= len(w.conns) {
 		w.conns = append(w.conns, make([]*conn, max(64, fd+1-len(w.conns)))...)
@@ -279,8 +296,8 @@ func (w *worker) add(fd int, peer endpoint, trusted bool) *conn {
 	return c
 }
 
-// introduce says what comes first on a connection, before any request: a PROXY
-// header unless it has been read, and a TLS handshake.
+// introduce sets what is expected on a connection before any request: a PROXY header,
+// unless opening is false because a sibling has read the header, and a TLS handshake.
 func (w *worker) introduce(c *conn, opening bool) {
 	c.opening = opening && w.cfg.proxyProtocol != "off"
 	c.peer.https = w.tls != nil
@@ -291,12 +308,13 @@ func (w *worker) introduce(c *conn, opening bool) {
 
 // Waiting ---------------------------------------------------------------------
 
+// enqueue has a request wait for a lane, here or with a sibling.
 func (w *worker) enqueue(t *turn) {
 	t.enter(waiting)
 	t.conn.expires, t.since = 0, w.now
 	t.upload.pause(w.now)
 	t.conn.unlist()
-	// A Python whose wire has ended is dying, even if nobody has said so yet.
+	// A Python that has closed its wire is dying, even before its death is reported.
 	gone := w.python.closed || w.python.eof
 	if (w.stopping() || gone) && w.giveAway(t.conn) {
 		return
@@ -309,10 +327,11 @@ func (w *worker) enqueue(t *turn) {
 	w.waiting = append(w.waiting, t)
 }
 
-// waits reports whether t still waits for a lane: a sibling may have it by now.
+// waits reports whether t still waits for a lane. It may have gone to a sibling, or its
+// client may have left.
 func (t *turn) waits() bool { return t.state == waiting && t.conn.turn == t && !t.conn.gone }
 
-// keepWaiting forgets those that wait no longer.
+// keepWaiting removes the requests that wait no longer from the waiting list.
 func (w *worker) keepWaiting() {
 	kept := w.waiting[:0]
 	for _, t := range w.waiting {
@@ -324,9 +343,12 @@ func (w *worker) keepWaiting() {
 	w.waiting = kept
 }
 
-// patience is how long a request waits here while siblings may be free, 0 for as
-// long as it takes. A queue of short calls drains by itself, and faster than the
-// queue that all share: there, a hand-over of each would take a tenth of the time.
+// patience is how long a request waits in this worker before it is offered to all
+// siblings, 0 for no limit. It grows as calls become shorter: a queue of short calls
+// drains by itself, and a hand-over costs time. Handing over every call of 0.5 ms cost
+// a tenth of the throughput, so below half a moment (1 ms) a request waits ten moments
+// (20 ms), in which some twenty calls or more end. Brief calls are not handed over at
+// all.
 func (w *worker) patience() int64 {
 	switch pace := w.python.pace; {
 	case w.alone || pace < int64(brief):
@@ -337,7 +359,7 @@ func (w *worker) patience() int64 {
 	return int64(moment)
 }
 
-// patienceDue is when the first request has waited here for long enough.
+// patienceDue is when the patience of the first waiting request ends, 0 for never.
 func (w *worker) patienceDue() int64 {
 	if len(w.waiting) == 0 {
 		return 0
@@ -348,8 +370,9 @@ func (w *worker) patienceDue() int64 {
 	return 0
 }
 
-// takeWaiting puts requests that siblings have handed over, which have waited for
-// longest, in front of our own, as many as there are lanes for.
+// takeWaiting takes requests that siblings have handed over, as many as there are free
+// lanes. They go in front of this worker's own waiting requests, because they have
+// waited longer.
 func (w *worker) takeWaiting() {
 	p, own := w.python, len(w.waiting)
 	for range acceptAtOnce {
@@ -362,40 +385,44 @@ func (w *worker) takeWaiting() {
 	}
 }
 
-// handedOver takes a connection from a sibling. An event that came before may have
-// changed our mind: a worker that leaves must not be given anything any more.
+// handedOver takes a connection from a sibling. An earlier event of the same turn may
+// have disarmed this worker, and a worker that stops must not take a connection.
 func (w *worker) handedOver(int, uint32) {
 	if w.armed {
 		w.takeOver()
 	}
 }
 
-// overload is what adaptive LIFO needs to know (Maurer, "Fail at Scale", ACM Queue 13(8),
-// 2015). A queue in which everybody waits for about as long as clients do is served too
-// late from its first to its last. So, while clients leave whose requests wait here, the
-// newest request runs first, and whoever has left when its turn comes is not served.
+// overload is the state of adaptive LIFO (Maurer, "Fail at Scale", ACM Queue 13(8),
+// 2015). In a queue served in order, once the wait is as long as clients' patience,
+// every request is served too late. Therefore, while clients whose requests wait here
+// give up and leave, the newest request runs first, and a request whose client has left
+// is dropped.
 type overload struct {
-	leftAt int64 // when a client that waited was last found to have left, 0 for never
-	turns  int   // requests that ran since the server started
-	info   unix.TCPInfo
+	leftAt int64        // when a waiting request was last dropped because its client had left, 0 for never
+	turns  int          // messages written into lanes since the worker started
+	info   unix.TCPInfo // memory for departed
 }
 
 const (
-	// leavingKept is how long the queue stays reversed after the last client that left.
+	// leavingKept is how long the queue stays reversed after the last client left: long
+	// enough for clients with timeouts of a few seconds to leave again if the overload
+	// lasts.
 	leavingKept = 10 * time.Second
 
-	// oldestEvery is which turn goes to the oldest request while the queue is reversed,
-	// so that a client that stays is served in the end. It costs a thirty-second of the
-	// work at most, if that client then leaves too.
+	// oldestEvery gives every 32nd turn to the oldest request while the queue is
+	// reversed, so that a client that stays is served in the end. At most a
+	// thirty-second of the work is lost, if each of these clients leaves all the same.
 	oldestEvery = 32
 
-	// halfClosedFor is how old the request must be of a client that has closed its sending
-	// half to count as gone: a client that leaves looks like that until something is sent
-	// to it, and those that mean to wait are rare, and mostly served by then.
+	// halfClosedFor is how long after its last byte a client that has closed its sending
+	// half counts as gone. A client that has left looks the same until the server sends
+	// something. Clients that close their half and wait for the response are rare, and
+	// most are served within half a second.
 	halfClosedFor = 500 * time.Millisecond
 )
 
-// next is the index of the waiting request whose turn it is.
+// next is the index of the waiting request to run next.
 func (w *worker) next() int {
 	o := &w.overload
 	if o.leftAt == 0 || w.now-o.leftAt >= int64(leavingKept) || w.stopping() || w.python.pace < int64(brief) || o.turns%oldestEvery == 0 {
@@ -404,8 +431,9 @@ func (w *worker) next() int {
 	return len(w.waiting) - 1
 }
 
-// hasLeft looks whether the client of a waiting request is still there, where that costs
-// less than the request does, and lets go of one that is not.
+// hasLeft reports whether the client of a waiting request has left, and ends the
+// connection if so. Where calls are brief it does not look: the system call would cost
+// about as much as running the request.
 func (w *worker) hasLeft(t *turn) bool {
 	if w.python.pace < int64(brief) || !w.departed(t) {
 		return false
@@ -415,7 +443,7 @@ func (w *worker) hasLeft(t *turn) bool {
 	return true
 }
 
-// departed asks the kernel about a client (tcp(7), TCP_INFO).
+// departed asks the kernel whether a client has left (tcp(7), TCP_INFO).
 func (w *worker) departed(t *turn) bool {
 	info := &w.overload.info
 	if rawTCPInfo(t.conn.fd, info) != 0 { // a unix socket
@@ -425,8 +453,9 @@ func (w *worker) departed(t *turn) bool {
 		info.State == unix.BPF_TCP_CLOSE_WAIT && int64(info.Last_data_recv)*int64(time.Millisecond) >= int64(halfClosedFor)
 }
 
-// sweepWaiting lets go of the clients that have left, once a second: while the queue is
-// reversed, the turn of the oldest may be long in coming.
+// sweepWaiting runs once a second and drops waiting requests whose clients have left.
+// It is needed while the queue is reversed, because old requests are then hardly
+// looked at.
 func (w *worker) sweepWaiting() {
 	if w.next() > 0 {
 		for _, t := range w.waiting {
@@ -440,12 +469,13 @@ func (w *worker) sweepWaiting() {
 
 // Dispatching -----------------------------------------------------------------
 
-// dispatch writes waiting requests into lanes, as deep as the pace of late
-// allows.
+// dispatch writes waiting requests into lanes, as many into each as recent calls have
+// shown to finish within a moment.
 //
-// The hand-over socket is the one queue that all workers share, so that nobody
-// waits behind a slow request while a lane is idle anywhere: what has waited here
-// for too long goes there, and a lane that is free first looks there.
+// The hand-over socket is the one queue that all workers share, so that no request
+// waits behind a slow one while another worker has a free lane. A request that has
+// waited here for longer than patience goes into the hand-over socket, and a worker
+// with a free lane takes from the hand-over socket first.
 func (w *worker) dispatch() {
 	patience := w.patience()
 	if patience > 0 && !w.stopping() {
@@ -487,8 +517,8 @@ func (w *worker) servedAll() bool {
 	return w.maxServed > 0 && w.dispatched >= w.maxServed && !w.stopping()
 }
 
-// write writes the request at i, and others behind it where that saves time, into a
-// lane; false when there is no room.
+// write writes the waiting request at i into a lane, and further requests behind it if
+// the lane takes several at once. It returns false if the lane has no room.
 func (w *worker) write(l *lane, i int) bool {
 	t := w.waiting[i]
 	message, body := w.message(l, w.fbuf[:0], t)
@@ -516,12 +546,12 @@ func (w *worker) write(l *lane, i int) bool {
 	return true
 }
 
-// batchMax is after how many bytes a message of several requests ends.
+// batchMax is the size in bytes at which a message takes no further request. By then a
+// dozen ordinary requests share its system calls, and more would save little.
 const batchMax = 16 << 10
 
-// gather has the requests that wait behind the first of a message go with it while
-// there is room: to be received one by one would cost each a system call on
-// either side, and a loop that is busy receives neither.
+// gather appends further waiting requests to a message while there is room. Sent one
+// by one, each request would cost a system call on either side.
 func (w *worker) gather(l *lane, message, body []byte, behind []*turn) ([]byte, []byte) {
 	most := l.room()
 	if w.maxServed > 0 && !w.stopping() {
@@ -544,8 +574,8 @@ func (w *worker) gather(l *lane, message, body []byte, behind []*turn) ([]byte, 
 	return message, body
 }
 
-// pick is the lane for the next request. When there cannot be one more, those
-// there are have to do.
+// pick returns the lane for the next request, nil for none. If no further lane can be
+// opened, the worker makes do with the lanes it has.
 func (w *worker) pick() (*lane, error) {
 	n := len(w.python.lanes)
 	l, err := w.python.pick()
@@ -564,8 +594,9 @@ func (w *worker) pick() (*lane, error) {
 	return l, nil
 }
 
-// roomForFile says whether Python may send one more file in place of a body, or
-// have one more lane: a descriptor for which there is no room would be lost.
+// roomForFile reports whether there are descriptors for one more request: Python may
+// answer with a file, or need a new lane. A descriptor that Python sends is lost if the
+// worker has no room for it.
 func (w *worker) roomForFile() bool {
 	if w.roomForFiles() {
 		return true
@@ -577,13 +608,14 @@ func (w *worker) roomForFile() bool {
 	return n < w.descriptors || w.makeWay()
 }
 
-// roomForFiles says whether it may, even if every connection has one sent.
+// roomForFiles reports whether there would be descriptors even if every request were
+// answered with a file.
 func (w *worker) roomForFiles() bool {
 	return w.held()+laneDescriptors+w.open-w.talks < w.descriptors
 }
 
-// message appends the frame for the queue: the environ and, if there is room for
-// it as a whole, the body, which stays where it is.
+// message appends a request's frame for the queue, with the environ. If the message has
+// room for the whole body, the body is returned separately, to save a copy.
 func (w *worker) message(l *lane, b []byte, t *turn) (longer, body []byte) {
 	p := w.python
 	if p.number++; p.number == 0 {
@@ -622,11 +654,11 @@ func (w *worker) message(l *lane, b []byte, t *turn) (longer, body []byte) {
 	return b, body
 }
 
-// halves appends the environ as a dict of what a client's requests have in
-// common, alike bytes of marshal, and a tuple of what each has of its own:
-// Python, which knows many of these dicts by their bytes, copies them then, in a
-// third of the time that it takes to make one. Where that is unlikely it is one
-// dict, and alike is 0.
+// halves appends the environ in two halves: a dict of the items that a client's
+// requests have in common, alike bytes long, and a tuple of the items that belong to
+// this request. Python keeps the dicts that it has made, by their bytes, and copies a
+// known dict in a third of the time that making one takes. If the dict is unlikely to
+// come again, the environ is a single dict, and alike is 0.
 func (w *worker) halves(t *turn, b []byte) (out []byte, alike int) {
 	if g := w.python.gateway; !g.halves || t.req.chunked || w.cfg.counted {
 		return g.environ(w, t, b), 0
@@ -640,18 +672,19 @@ func (w *worker) halves(t *turn, b []byte) (out []byte, alike int) {
 	alike = len(b) - at
 	b = t.req.appendOwnTuple(b, &t.conn.peer, w.scriptName, length)
 	if len(b) > queueMax {
-		return w.environ(t, b[:at]), 0 // as Python will ask for it
+		return w.environ(t, b[:at]), 0 // too long for a message: Python will ask for the environ as one dict
 	}
 	return b, alike
 }
 
+// environ appends the environ of a WSGI request as one dict.
 func (w *worker) environ(t *turn, b []byte) []byte {
 	t.owed = owesBody
 	b = append(b, marshalDict)
 	b = t.req.appendEnviron(b, &t.conn.peer, w.scriptName)
 	if t.req.chunked {
-		// The application reads it in this list, which is filled when the body
-		// has ended.
+		// The application finds the trailer in this list, which Python fills when
+		// the body has ended.
 		b = appendTrailer(appendMarshalText(b, "gunicorn.trailers"), t.trailer)
 		if t.decoder != nil {
 			t.owed = owesTrailer

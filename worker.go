@@ -911,7 +911,7 @@ func (w *worker) outgrow() {
 		w.standDown(causeMaxRequests)
 		return
 	}
-	if w.cfg.maxMemory == 0 || w.dispatched == 0 { // a Python that exceeds max_memory before its first request would do so again
+	if w.cfg.maxMemory == 0 || w.dispatched == 0 { // a Python too large before its first request would be so again
 		return
 	}
 	if python := w.slot.python.Load(); python > 0 {
