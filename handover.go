@@ -1,11 +1,12 @@
 package main
 
 // Connections that change hands. A worker that stops, or is busy, sends a client to
-// whichever sibling is free first: the descriptor and the bytes read so far go through a
-// socket that all workers share. TLS cannot be handed over: there a pump joins the
-// client to a plain socket at whose other end somebody else speaks for it: a sibling, or
-// an application that has taken the connection over. What is on the way is bounded both
-// ways: nothing is read from one side that the other has no room for.
+// whichever sibling is free first: the descriptor and the bytes read so far go through
+// the hand-over socket, which all workers share. A TLS connection cannot be handed over,
+// because its keys stay with the worker. Instead, a pump joins the client to a plain
+// socket, at whose other end a sibling serves the client, or an application that has
+// taken the connection over. The bytes inside a pump are bounded in both directions:
+// the pump reads from one side only what it has room to keep for the other.
 
 import (
 	"net/netip"
@@ -18,9 +19,10 @@ import (
 
 // To a sibling ----------------------------------------------------------------
 
-// giveAway hands a connection to whichever worker is free first, with the bytes
-// read so far. It fails when the socket between them is full, or the request is
-// too long for a message; then the connection stays.
+// giveAway hands a connection, with the bytes read so far, to whichever worker is free
+// first. It returns false, and the connection stays, if the hand-over socket is full, if
+// the request is too long for a message, if bytes still wait for the client, or if a
+// chunked body is partly decoded. A TLS connection is lent instead (lend).
 func (w *worker) giveAway(c *conn) bool {
 	if w.draining() || c.gone || c.pending() || c.turn != nil && (c.turn.decoder != nil || c.turn.req.chunked && !c.between()) {
 		return false
@@ -29,18 +31,18 @@ func (w *worker) giveAway(c *conn) bool {
 		return c.turn != nil && c.turn.state == waiting && (w.stopping() || w.now-c.turn.since >= int64(lendAfter)) && w.lend(c)
 	}
 	if err := w.sendAway(c, c.fd, c.lent); err != nil {
-		w.watch(c) // once: an event of its own each time would have us try without a pause
+		w.watch(c) // edge-triggered, so that bytes already there do not make us try again at once
 		return false
 	}
 	if c.watched {
-		w.forget(c.fd) // the kernel would keep watching: the socket lives on
+		w.forget(c.fd) // epoll would go on watching: the socket stays open in the sibling
 		c.watched = false
 	}
 	w.close(c)
 	return true
 }
 
-// sendAway sends a descriptor and what is known of its connection.
+// sendAway sends the descriptor fd and the state of connection c to a sibling.
 func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	in, body := c.in, []byte(nil)
 	if c.turn != nil && c.turn.ownBody {
@@ -73,8 +75,8 @@ func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	return unix.Sendmsg(w.giveFD, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
 
-// takeOver receives a connection as accept would a new one; false when there is
-// none.
+// takeOver receives a connection that a sibling has sent, and serves it as if it were
+// newly accepted. It returns false if there is none.
 func (w *worker) takeOver() bool {
 	b := w.pool.get(2 * queueMax)
 	defer w.pool.put(b)
@@ -104,7 +106,7 @@ func (w *worker) takeOver() bool {
 	if w.full() {
 		w.makeWay()
 	}
-	// The socket knows whom to trust; the address may be a proxy's word.
+	// Trust goes by the socket's peer: the address in peer may come from a PROXY header.
 	c := w.add(fd, peer, peer.unix || !lent && w.trusts(fd) || lent && trusted)
 	c.served, c.lent = served, lent
 	if lent {
@@ -120,11 +122,11 @@ func (w *worker) takeOver() bool {
 	return true
 }
 
-// trusts says whether the peer of a TCP socket is one of forwarded_allow_ips.
+// trusts reports whether the peer of a TCP socket is one of forwarded_allow_ips.
 func (w *worker) trusts(fd int) bool {
 	sa, err := unix.Getpeername(fd)
 	if err != nil {
-		return false // it has left
+		return false // the peer has left
 	}
 	peer := addrPort(sa)
 	return peer.IsValid() && w.cfg.forwardedAllowIPs.has(peer.Addr())
@@ -134,13 +136,14 @@ func (w *worker) trusts(fd int) bool {
 
 const (
 	// lendAfter is how long a request waits before a sibling serves the request.
-	// Lending ends the connection and costs the client a new handshake, so a wait
-	// that a user hardly notices comes first.
+	// Lending ends the connection and costs the client a new handshake, so the request
+	// first waits for as long as a user hardly notices.
 	lendAfter = 500 * time.Millisecond
-	// pumpPiece is the most that is copied at a time: one TLS record.
+	// pumpPiece is the most bytes that are copied at a time: one TLS record.
 	pumpPiece = 16 << 10
 	// pumpAhead is how many bytes may wait for the client before the pump stops
-	// reading from the plain socket: four records.
+	// reading from the plain socket: four TLS records, so that a client that takes
+	// bytes in bursts finds the next ones ready.
 	pumpAhead = 64 << 10
 )
 
@@ -150,7 +153,7 @@ type pump struct {
 	fd    int    // our end of the plain socket
 	out   []byte // bytes of the client that the plain socket has not taken
 	outAt int    // bytes of out already written
-	ended bool   // the client has shut down, and so has our end
+	ended bool   // the client has shut down sending, and our end has been shut down too
 }
 
 // lend has a sibling serve the request of c, over a pump. The response is the
@@ -216,7 +219,7 @@ func (w *worker) moveIn(c *conn) bool {
 	if len(p.out) > p.outAt {
 		n, errno := rawWrite(p.fd, p.out[p.outAt:])
 		if errno != 0 {
-			return false // an event tells of room; moveOut notices a closed socket
+			return false // room raises an event; moveOut notices a closed socket
 		}
 		p.outAt += n
 		return true
@@ -273,7 +276,7 @@ func (w *worker) moveOut(c *conn) bool {
 	return n > 0
 }
 
-// part ends the pump and leaves the client's connection.
+// part ends c's pump, if any. The client's connection stays.
 func (w *worker) part(c *conn) {
 	if p := c.pump; p != nil {
 		w.pumps--
@@ -289,22 +292,21 @@ func hungUp(fd int) bool { return poll(fd, 0, 0) != 0 }
 
 // To the application ----------------------------------------------------------
 
-// gunicorn.socket: an application that speaks another protocol than HTTP, mostly
-// WebSocket, wants the client's connection itself. It asks for it over its lane
-// and gets a descriptor.
+// gunicorn.socket in the environ: an application that speaks another protocol than
+// HTTP, mostly WebSocket, wants the client's connection itself. Python asks for the
+// connection over its lane, and gets a descriptor.
 //
-// On a request with Upgrade (RFC 9110 7.8) the connection is the application's
-// from then on: this worker neither reads nor writes it until the request ends,
-// and then closes it. The descriptor is the socket's own where that will do.
-// Where this worker has something the socket has not, TLS or bytes that the
-// client sent behind the request's head, the application gets the plain side of
-// a pump.
+// If the request has Upgrade (RFC 9110 7.8), the application takes the connection over:
+// this worker neither reads nor writes the connection until the request ends, and then
+// closes it. The descriptor is the client's socket, unless the bytes on that socket are
+// not all: with TLS, or when the worker already has bytes from behind the request's
+// head or for the client, the application gets the plain side of a pump.
 //
-// On any other request the descriptor is for looking: who the peer is, whether
-// it is still there. This worker goes on answering.
+// On any other request the descriptor is for looking only: who the peer is, and whether
+// the peer is still connected. This worker goes on serving the connection.
 
-// upgrade says whether the client has asked for another protocol. HTTP/1.0 has
-// no such thing.
+// upgrade reports whether the client has asked for another protocol. HTTP/1.0 has no
+// Upgrade.
 func (r *request) upgrade() bool {
 	return r.minor > 0 && r.upgrades && r.has("UPGRADE")
 }
@@ -350,9 +352,9 @@ func (w *worker) lendSocket(t *turn, _ *marshalReader) error {
 	return nil
 }
 
-// endTaken tells an application that nothing will come from its client, as it
-// would learn if that had left: the server stops, and waits no longer than
-// graceful_timeout. It can still send.
+// endTaken tells an application that has taken over c that the server is stopping: the
+// application reads an end of the client's bytes, and can still send until
+// graceful_timeout is over.
 func (w *worker) endTaken(c *conn) {
 	if p := c.pump; p == nil {
 		_ = unix.Shutdown(c.fd, unix.SHUT_RD)
@@ -362,8 +364,9 @@ func (w *worker) endTaken(c *conn) {
 	}
 }
 
-// lendTo sends a descriptor, and what one of a pump does not know: where the
-// connection's ends are, and the client's certificate.
+// lendTo sends Python the descriptor fd, or none if fd is negative. With the descriptor go
+// the addresses of the connection's two ends and the client's certificate, because the
+// plain socket of a pump knows neither.
 func (w *worker) lendTo(t *turn, f frame, fd int) error {
 	var rights []byte
 	var ends []byte
@@ -382,14 +385,14 @@ func (w *worker) lendTo(t *turn, f frame, fd int) error {
 	if len(l.out) > 0 {
 		return protocolError("it asks for a socket and does not take other answers")
 	}
-	// Python waits for this and nothing else, so the wire has room.
+	// Python waits for this answer and for nothing else, so the wire has room.
 	err := unix.Sendmsg(l.fd, append(f.append(nil), ends...), rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	return os.NewSyscallError("sendmsg", err)
 }
 
-// appendEnds appends the addresses of both ends.
+// appendEnds appends the addresses of the connection's two ends, the client's first.
 func (c *conn) appendEnds(b []byte) []byte {
-	if c.lent { // this socket is not the client's
+	if c.lent { // the socket is one of a pair, without addresses
 		b = appendAddress(b, c.peer.remoteAddr, c.peer.remotePort)
 		return appendAddress(b, c.peer.serverName, c.peer.serverPort)
 	}
@@ -398,12 +401,13 @@ func (c *conn) appendEnds(b []byte) []byte {
 	return appendSockaddr(appendSockaddr(b, peer), own)
 }
 
+// appendAddress appends an address and a port as Python's socket module represents them.
 func appendAddress(b []byte, addr, port string) []byte {
 	n, _ := strconv.Atoi(port)
 	return appendMarshalInt(appendMarshalText(appendMarshalTuple(b, 2), addr), int64(n))
 }
 
-// appendSockaddr appends an address as Python's socket module has it.
+// appendSockaddr appends an address as Python's socket module represents it.
 func appendSockaddr(b []byte, sa unix.Sockaddr) []byte {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
@@ -419,10 +423,9 @@ func appendSockaddr(b []byte, sa unix.Sockaddr) []byte {
 	return appendMarshalText(b, "")
 }
 
-// takeSocketBack is called when the request of an application that has taken
-// the connection is over. It says whether the connection is this worker's to
-// close: a pump goes on until the application has closed its end, but not for
-// long.
+// takeSocketBack is called when the request of an application that has taken the
+// connection over has ended. It reports whether the caller has to close the connection
+// now. A pump goes on until the application has closed its end, for lingerIdle at most.
 func (w *worker) takeSocketBack(t *turn) bool {
 	if !t.conn.gone && t.conn.pump != nil {
 		t.conn.expires = w.now + int64(lingerIdle)
@@ -431,7 +434,7 @@ func (w *worker) takeSocketBack(t *turn) bool {
 	if t.conn.gone {
 		return true
 	}
-	// Python had it blocking, and so the client's end is for both.
+	// Python made the socket blocking, for this process too: both share its flags.
 	_ = unix.SetNonblock(t.conn.fd, true)
 	t.conn.unread = true
 	return true

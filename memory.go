@@ -1,13 +1,13 @@
 package main
 
-// What a worker holds for its clients, in memory and on disk.
+// What a worker holds for its clients, in memory (the pool) and on disk (the spool).
 //
-// The memory that a worker holds for its clients is counted and bounded in one
-// place, the pool. Buffers for heads, bodies and responses come from the pool; the
-// memory that parsers, inflaters and crypto/tls keep for a connection is estimated
-// and added. When the sum exceeds the limit, connections are ended until the sum is
-// well below: first connections that wait for their client, those with the most
-// memory, held for the longest time, before others.
+// All memory for clients is counted and bounded in the pool. Buffers for heads, bodies
+// and responses come from the pool; the memory that parsers, inflaters and crypto/tls
+// keep for a connection is estimated and added. When the sum exceeds the limit,
+// connections are ended until the sum is well below the limit. Connections that wait
+// for their clients are ended first, and among these the ones that have held the most
+// memory for the longest time.
 
 import (
 	"cmp"
@@ -23,19 +23,21 @@ import (
 )
 
 const (
-	// heldTotal is the most memory that the connections of one worker may hold.
+	// heldTotal is the most memory that the connections of one worker may hold: enough
+	// for some hundred bodies or responses of the most bytes that one may hold (held).
 	heldTotal = 128 << 20
 	// heldPart limits the connections of all workers to a quarter of the memory
 	// that the control group allows: Python and the workers need the rest.
 	heldPart = 4
-	// heldLeast is the least limit, however little the control group allows:
-	// below, ordinary requests would be refused.
+	// heldLeast is the smallest limit, however little the control group allows: a
+	// smaller limit would refuse ordinary requests.
 	heldLeast = 4 << 20
 	// heldModest is the memory of an ordinary request: a head, a body and a
 	// response of usual sizes.
 	heldModest = 32 << 10
-	// slowMost bounds the seconds of slowness that count against a connection, so
-	// that a long download does not become the first to be ended.
+	// slowMost bounds the seconds of slowness that count against a connection, so that
+	// a long download does not become the first connection to be ended. After eight
+	// seconds of waiting its memory counts ninefold.
 	slowMost = 8
 )
 
@@ -56,7 +58,7 @@ func (w *worker) weigh(c *conn) {
 	c.weight = n
 }
 
-// beside estimates the memory of c's parsers and TLS, which is not from the pool.
+// beside estimates the memory that c's parsers and TLS use outside the pool.
 func (c *conn) beside() (n int) {
 	if c.secure != nil {
 		n += c.secure.held()
@@ -110,6 +112,7 @@ const (
 	staying        // never ended: a lane's memory is freed only when its request ends
 )
 
+// rank is the rank of c.
 func (w *worker) rank(c *conn) int {
 	t := c.turn
 	switch {
@@ -123,8 +126,8 @@ func (w *worker) rank(c *conn) int {
 	return staying
 }
 
-// countSlow counts the seconds for which the worker has been waiting for c's client.
-// The caller calls age once a second.
+// countSlow counts the seconds for which the worker has been waiting for c's client. It
+// is called once a second.
 func (w *worker) countSlow(c *conn) {
 	if w.rank(c) != awaited || c.held() == 0 {
 		c.slow = 0
@@ -133,9 +136,9 @@ func (w *worker) countSlow(c *conn) {
 	}
 }
 
-// relieve ends connections if all together hold more than the limit. It frees a
-// sixteenth of the limit in addition, so that the next byte does not bring
-// relieve back.
+// relieve ends connections if all together hold more memory than the limit. It frees a
+// sixteenth of the limit in addition: otherwise the next few bytes would exceed the
+// limit again, and all connections would be sorted again.
 func (w *worker) relieve() {
 	over := w.pool.out - w.pool.limit
 	if over <= 0 {
@@ -201,17 +204,17 @@ func (w *worker) yield(c *conn) {
 // pool keeps buffers for reuse, and counts the memory held for clients.
 type pool struct {
 	free  [poolClasses][][]byte // spare buffers, by class of size
-	out   int                   // bytes held: buffers in use, and the weights of connections
-	limit int                   // bytes of out above which relieve ends connections
+	out   int                   // bytes in use: buffers, and the weights of connections
+	limit int                   // value of out above which relieve ends connections
 }
 
 const (
 	poolSmallest = 512                               // smallest size of a buffer
 	poolClasses  = 13                                // classes of sizes, each twice the one before
 	poolLongest  = poolSmallest << (poolClasses - 1) // 2 MiB; longer buffers are not kept
-	poolLarge    = 8                                 // first class that trim shrinks: 128 KiB
+	poolLarge    = 8                                 // smallest class that trim shrinks: 128 KiB
 	poolKeep     = 64                                // most spare buffers of a class
-	poolKeepPart = 32                                // the spare buffers of a class hold at most this part of limit
+	poolKeepPart = 32                                // the spare buffers of a class hold at most limit/poolKeepPart bytes
 )
 
 // poolClass is the class and the size of the smallest buffer for n bytes. Sizes
@@ -241,7 +244,7 @@ func (p *pool) get(n int) []byte {
 	return make([]byte, 0, size)
 }
 
-// put takes a buffer back.
+// put takes a buffer back, and keeps it as a spare unless its class has enough.
 func (p *pool) put(b []byte) {
 	if cap(b) == 0 {
 		return
@@ -299,10 +302,10 @@ func (p *pool) trim() {
 
 // Spool ---------------------------------------------------------------------
 //
-// The spool is files for bodies that do not fit into memory while a client is
-// slow, so that no application has to wait for a client. A request goes to Python
-// when its body is complete, and Python is free as soon as it has produced a
-// response. The files have no names, so that none are left when a worker ends.
+// The spool keeps bodies in files while a client is slow and its body exceeds its share
+// of memory, so that no application has to wait for a client. A request goes to Python
+// when its body is complete, and Python is free as soon as it has produced the
+// response. The files have no names: when a worker ends, the kernel removes them.
 
 // spool is the spool of one worker.
 type spool struct {
@@ -314,11 +317,12 @@ type spool struct {
 
 // spooled is the spooled part of a request's body.
 type spooled struct {
-	file int
+	file int   // descriptor of the file
 	at   int64 // offset of the next byte for Python
 	end  int64 // size of the file
 }
 
+// left is the number of spooled bytes that Python does not have yet.
 func (s *spooled) left() int64 {
 	if s == nil {
 		return 0
@@ -339,8 +343,8 @@ func newSpool(c *config) spool {
 	return s
 }
 
-// spoolPath is the absolute path of the directory; a relative spool_dir counts
-// from chdir.
+// spoolPath is the absolute path of spool_dir; a relative spool_dir is taken from
+// chdir.
 func (c *config) spoolPath() string {
 	if filepath.IsAbs(c.spoolDir) {
 		return c.spoolDir
@@ -348,8 +352,8 @@ func (c *config) spoolPath() string {
 	return filepath.Join(c.chdir, c.spoolDir)
 }
 
-// checkSpool makes a file in the directory as workers will do. No other check
-// finds read-only file systems and access control lists.
+// checkSpool tries to make a file in spool_dir, with the rights of a worker. Only the
+// attempt finds read-only file systems and access control lists.
 func (c *config) checkSpool() error {
 	if c.spoolDir == "" {
 		return nil
@@ -449,6 +453,8 @@ func (w *worker) spoolFails(err error) {
 	w.log.warningf("%s; requests wait for slow clients in the application", why)
 }
 
+// closeSpool closes a file of the given size in the spool. A file that is not in the
+// spool has size 0.
 func (w *worker) closeSpool(file int, size int64) {
 	unix.Close(file)
 	w.files--
