@@ -300,7 +300,7 @@ func (c *conn) reading() bool {
 }
 
 // awaitsHead reports whether Python has a complete request of c that is no WebSocket:
-// the next bytes from the client would be another head.
+// only another request could follow from the client.
 func (c *conn) awaitsHead() bool {
 	t := c.turn
 	return c.state == open && t != nil && t.state == inLane && !t.incomplete() && t.talk == nil

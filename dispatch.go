@@ -46,9 +46,9 @@ func newListener(fd int, sa unix.Sockaddr) listener {
 // workers that are free.
 //
 // A worker whose calls are short, on average less than a quarter of a moment, stays
-// armed during a call: disarming and arming again around each call would cost more
-// than a new connection's wait for the end of one such call. If the call turns out to
-// be long, the connection is handed over.
+// armed during a call: disarming and arming again around each call would cost several
+// system calls, and save a new connection only the wait for the end of one short call.
+// If that call turns out to be long, the connection is handed over.
 func (w *worker) arm() {
 	if w.draining() {
 		w.drainBacklog()
@@ -183,8 +183,9 @@ func (w *worker) crowded(remedy string) {
 	w.log.warningf("%d connections are open, and worker_connections or the limit of open files allows no more; %s", w.open, remedy)
 }
 
-// acceptAtOnce is the most connections that one event on a listener takes, so that
-// siblings get their share of a burst.
+// acceptAtOnce is the most connections that one event on a listener takes: few enough
+// that siblings get their share of a burst, and enough that a turn of the loop spends
+// little on epoll for each.
 const acceptAtOnce = 8
 
 // accept takes connections from a listener.

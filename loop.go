@@ -218,8 +218,8 @@ func (w *worker) mark(c *conn) {
 	}
 }
 
-// bury closes the marked connections. It runs at the end of a turn only, so that a
-// connection exists as long as any function works on it. A request that Python may
+// bury closes the marked connections. It runs at the end of a turn, and in makeWay, so
+// that a connection exists as long as any function works on it. A request that Python may
 // have begun is kept until Python is done with it: Python is told that the client has
 // left, and the response is thrown away.
 func (w *worker) bury() {

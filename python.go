@@ -377,8 +377,8 @@ func (w *worker) lookForPython() {
 	}
 }
 
-// died is called when the Python's process has ended. A death that nobody asked for is
-// logged and ends the worker.
+// died is called when the Python's process has ended. An unexpected
+// death is logged and ends the worker.
 func (w *worker) died(status unix.WaitStatus) {
 	p := w.python
 	if p.ready && !p.closed {

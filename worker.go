@@ -11,8 +11,8 @@ package main
 // soon, or will not serve any more, goes to its siblings through the hand-over
 // socket.
 //
-// This room has the worker's start, its phases and signals, and what it writes
-// into and takes back from its lanes.
+// This room has the worker's start, its phases and signals, and the traffic with its
+// lanes: bodies that Python asks for, and requests taken back from a lane.
 
 import (
 	"fmt"
@@ -54,16 +54,46 @@ const (
 
 // Limits in bytes.
 const (
-	firstRead   = 4 << 10   // smallest buffer for the part of a response that its client has not taken
-	headRead    = 16 << 10  // most bytes of one read while a head is expected
-	held        = 1 << 20   // most bytes of one body, and of one response, in memory
-	heldPressed = 64 << 10  // replaces held while all connections together use more than half of pool.limit
-	resumeAt    = 256 << 10 // Python's response is read again once fewer bytes wait for the client
-	coalesce    = 64 << 10  // most bytes of small blocks that are gathered for one write
-	turnMax     = 1 << 20   // most bytes sent from a file, or thrown away, before other connections go on
-	discardMax  = 64 << 10  // most bytes of an unread body that are thrown away to keep the connection
-	feedMax     = 256 << 10 // most bytes of a body in one frame
-	fateMax     = 1 << 10   // bytes after which a log line about a dead Python names no further request
+	// firstRead is the smallest buffer for the part of a response that its client has
+	// not taken.
+	firstRead = 4 << 10
+
+	// headRead is the most bytes of one read while a head is expected: several times
+	// an ordinary head.
+	headRead = 16 << 10
+
+	// held is the most bytes of one body, and of one response, in memory: most uploads
+	// and pages fit.
+	held = 1 << 20
+
+	// heldPressed replaces held while all connections together use more than half of
+	// pool.limit: about what a socket's buffer holds anyway.
+	heldPressed = 64 << 10
+
+	// resumeAt is how few bytes have to wait for the client before more of the
+	// response is read from Python: a quarter of held, so that the client does not run
+	// dry.
+	resumeAt = 256 << 10
+
+	// coalesce is the most bytes of small blocks that are gathered for one write;
+	// larger ones are not worth a copy.
+	coalesce = 64 << 10
+
+	// turnMax is the most bytes sent from a file, or thrown away, before other
+	// connections go on: about a millisecond's work.
+	turnMax = 1 << 20
+
+	// discardMax is the most bytes of an unread body that are thrown away: more would
+	// cost more than a new connection.
+	discardMax = 64 << 10
+
+	// feedMax is the most bytes of a body in one frame: as many as a wire's buffer has
+	// room for (wireRoom).
+	feedMax = 256 << 10
+
+	// fateMax is the length in bytes after which a log line about a dead Python names
+	// no further request.
+	fateMax = 1 << 10
 )
 
 // Limits in number.
@@ -662,6 +692,7 @@ func (w *worker) quit() {
 	}
 }
 
+// closeListeners closes this worker's copies of the listeners.
 func (w *worker) closeListeners() {
 	for _, l := range w.listeners {
 		unix.Close(l.fd)
@@ -891,8 +922,8 @@ func (w *worker) standDown(cause uint64) {
 }
 
 // aheadLeast is the least max_requests for which a replacement is booted in advance.
-// A worker with less serves a few requests and boots again: it would ask for its
-// replacement as soon as it is ready, and hardly serve itself.
+// A worker with less has few requests to serve, and would ask for its replacement as
+// soon as its own Python is ready.
 const aheadLeast = 50
 
 // outgrow asks for a replacement when this worker will soon have served max_requests,
