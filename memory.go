@@ -5,9 +5,10 @@ package main
 // All memory for clients is counted and bounded in the pool. Buffers for heads, bodies
 // and responses come from the pool; the memory that parsers, inflaters and crypto/tls
 // keep for a connection is estimated and added. When the sum exceeds the limit,
-// connections are ended until the sum is well below the limit. Connections that wait
-// for their clients are ended first, and among these the ones that have held the most
-// memory for the longest time.
+// connections are ended until the sum is well below the limit. Connections that hold no
+// more than an ordinary request are ended last. Among the others, those that wait for
+// their clients are ended first, beginning with the most memory, held for the longest
+// time.
 
 import (
 	"cmp"
@@ -24,7 +25,7 @@ import (
 
 const (
 	// heldTotal is the most memory that the connections of one worker may hold: enough
-	// for some hundred bodies or responses of the most bytes that one may hold (held).
+	// for some hundred bodies or responses of the largest size in memory (held).
 	heldTotal = 128 << 20
 	// heldPart limits the connections of all workers to a quarter of the memory
 	// that the control group allows: Python and the workers need the rest.
@@ -112,7 +113,7 @@ const (
 	staying        // never ended: a lane's memory is freed only when its request ends
 )
 
-// rank is the rank of c.
+// rank ranks c by what its memory is held for.
 func (w *worker) rank(c *conn) int {
 	t := c.turn
 	switch {
