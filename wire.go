@@ -578,6 +578,7 @@ func appendMarshalTuple(b []byte, n int) []byte {
 	return binary.LittleEndian.AppendUint32(append(b, '('), uint32(n))
 }
 
+// appendMarshalList opens a list of n values, which the caller appends next.
 func appendMarshalList(b []byte, n int) []byte {
 	return binary.LittleEndian.AppendUint32(append(b, '['), uint32(n))
 }
