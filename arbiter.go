@@ -70,7 +70,7 @@ type arbiter struct {
 	manager  serviceManager
 	memory   memoryWatch
 	nextLook int64  // when to look at the memory again
-	awake    int64  // when the arbiter's loop last ran: a gap means that the machine was suspended
+	awake    int64  // when the arbiter's loop last ran; a gap means that the process was paused (wake)
 	untidy   bool   // the loop has used memory (reading settings, starting workers) that can be returned
 	master   string // how log lines name this process
 	ownPid   string // the pidfile that this process has written
