@@ -124,9 +124,9 @@ type slot struct {
 	// Written by the worker.
 	heartbeat   atomic.Int64
 	state       atomic.Uint64
-	connections atomic.Uint64 // connections that are open now
-	waiting     atomic.Uint64 // requests that wait for a lane now, number
-	busy        atomic.Uint64 // lanes that run a request now
+	connections atomic.Uint64 // connections that are open at present
+	waiting     atomic.Uint64 // requests that wait for a lane at present
+	busy        atomic.Uint64 // lanes that run a request at present
 	lanes       atomic.Uint64 // number of lanes
 	python      atomic.Uint64 // pid of the worker's Python
 	cause       atomic.Uint64 // reason for which the worker leaves
