@@ -674,7 +674,7 @@ class Server:
         self.newest = 0
         self.asked = {}  # flags of requests too long for a message, by number, until the requests come over the wire
         self.out, self.pending, self.scheduled, self.writing = deque(), 0, False, False
-        self.since = self.pushed = self.turned = 0.0  # times: since, of the last flush; pushed, of the last push; turned, of the last read of the queue
+        self.since = self.pushed = self.turned = 0.0  # times: since, when flush was scheduled; pushed, of the last push; turned, of the last read of the queue
         self.batch, self.begun = 1, 0  # batch: requests to begin in one batch; begun: requests begun in this batch
         self.crowd = 0  # number of further requests for which batches go on
         self.waiting = []  # futures of tasks that wait for room on the wire
