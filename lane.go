@@ -68,7 +68,7 @@ const brief = moment / 16
 
 // python is the process in which the application runs.
 type python struct {
-	pid   int // 0 until the template process has reported the pid
+	pid   int // pid of the process, 0 until the template process has reported it
 	fate  int // socket on which the template process reports the pid and later the exit status; -1 without a template
 	trace int // memfd into which faulthandler writes stacks
 
@@ -103,14 +103,14 @@ type python struct {
 	pace   int64  // how long recent calls took: nanoseconds, smoothed
 }
 
-// lane is one thread of Python.
+// lane is the worker's end of a lane, and so stands for one thread of Python.
 type lane struct {
 	wire
 	laneKind
 	python *python
 	index  int
-	queue  int  // the worker's end
-	back   int  // Python's end, kept to take back requests that Python has not begun
+	queue  int  // the worker's end of the queue
+	back   int  // a copy of Python's end of the queue, from which requests that Python has not begun are taken back
 	lost   bool // the lane's thread has run into a limit and serves nobody any more
 
 	begun    int64   // start of the oldest request
