@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	crowd       = 4         // number of requests at which Python does better to run several before it answers any; asgi.py then takes batches
+	crowd       = 4         // running requests from which on asgi.py takes requests in batches: fewer gain nothing by it
 	window      = 256 << 10 // bytes of a stream that one side may send ahead; the same as WINDOW in asgi.py
 	messageCost = 64        // bytes that each message adds to its own against the window, for its frame and Python objects; as MESSAGE_COST in asgi.py
 	pongsMax    = 4 << 10   // bytes of output waiting for a client, beyond which only the latest ping is answered
