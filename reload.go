@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	reloadCheck = time.Second            // least time between two checks of all files: an editor's user does not notice a second
+	reloadCheck = time.Second            // least time between two checks of all files
 	reloadQuiet = 100 * time.Millisecond // time without a change after which an editor or git has finished
 	reloadLimit = time.Second            // longest wait for such a quiet time, as a program may write for ever
 	reloadFiles = 1 << 16                // most files that are watched
