@@ -37,7 +37,7 @@ const (
 const (
 	blockedAfter = 20 * time.Millisecond // time without a frame after which an event loop with a request to receive counts as blocked: far above what a task should take
 	partingMax   = 3 * time.Second       // longest part of the grace period left for streams to end after they are told to
-	shutLimit    = 5 * time.Second       // on a reload, time for streams to end after they are told to: no arbiter waits for this worker
+	shutLimit    = 5 * time.Second       // on a reload, time for streams to end after they are told to
 	answerLimit  = 5 * time.Second       // longest wait for an application to take what a client sent before it closed its WebSocket
 )
 
