@@ -153,8 +153,8 @@ func (a *arbiter) allListeners() []*bound {
 	return append(without(a.former.listeners, a.listeners), a.listeners...)
 }
 
-// keep tells a new logger process of a rotation that it has missed, and reads certificates
-// that have changed.
+// keep tells the logger process again to reopen its files, if it was too busy to be told at
+// USR1, and reads certificates that have changed.
 func (g *generation) keep() {
 	if g.logger != nil && g.logger.rotated {
 		g.logger.reopen()
