@@ -1,14 +1,13 @@
 package main
 
-// The arbiter binds the listeners, starts the workers and replaces those that
-// die or fall silent. Its state is one struct, touched by one goroutine (run);
-// the only other goroutine queues signals and wakes it. It never touches a
-// client.
+// The arbiter binds the listeners, starts the workers and replaces workers that die or
+// fall silent. Its state is one struct, touched by one goroutine (run); the only other
+// goroutine queues signals and wakes the first. The arbiter never touches a client.
 //
-// With --user the arbiter is root and its workers are not, so nothing that they
-// can write is believed: a byte on the wake pipe says no more than "look", the
-// processes that are signalled are the arbiter's own children, and a page of the
-// scoreboard can at worst harm the worker that has it.
+// With --user the arbiter is root and its workers are not, so the arbiter trusts nothing
+// that workers can write: a byte on the wake pipe means no more than "look", only the
+// arbiter's own children are signalled, and a page of the scoreboard can at worst harm the
+// worker to which it belongs.
 
 import (
 	"errors"
@@ -29,41 +28,41 @@ import (
 const (
 	bindTries    = 5
 	bindPause    = time.Second
-	firstPause   = time.Second // before a worker that could not boot is tried again,
-	longestWait  = 30 * time.Second
-	pauseAlone   = 250 * time.Millisecond // the first pause while nobody serves,
-	longestAlone = 5 * time.Second        // and the longest
-	soon         = time.Second            // after its start, a crash is an early one
-	quickLimit   = 2 * time.Second        // from a second signal to KILL
-	silence      = 5 * time.Second        // without a heartbeat, beyond --timeout
-	lookPause    = 20 * time.Millisecond  // between two looks that workers ask for
-	leaversMax   = 32                     // workers that leave of their own accord, beside one for each that is wanted
+	firstPause   = time.Second            // first pause before a failed boot is tried again
+	longestWait  = 30 * time.Second       // longest such pause: the pause doubles with each failure
+	pauseAlone   = 250 * time.Millisecond // first pause while no worker serves, when every moment is an outage
+	longestAlone = 5 * time.Second        // longest pause while no worker serves
+	soon         = time.Second            // a crash within this time of a worker's start may belong to a crash loop
+	quickLimit   = 2 * time.Second        // time from a second stop signal to KILL
+	silence      = 5 * time.Second        // silence beyond --timeout after which a worker counts as hung: within it, the worker has to end its own hanging requests
+	lookPause    = 20 * time.Millisecond  // least time between two passes of the loop that workers ask for
+	leaversMax   = 32                     // workers that may leave of their own accord at a time, beyond the number wanted
 )
 
 type arbiter struct {
-	*generation             // in force: new workers are of it
-	former      *generation // during a reload: what to go back to
-	again       bool        // HUP came during a reload, which another one has to follow
+	*generation             // the generation in force, of which new workers are made
+	former      *generation // during a reload: the generation to return to if the new one fails
+	again       bool        // HUP came during a reload: reload once more afterwards
 	load        func() (*generation, error)
 
-	wakeR  int // readable when there is something to look at; what the bytes are says nothing
-	wakeW  int // workers hold this end too
+	wakeR  int // read end of the wake pipe: readable when there is something to do; the bytes have no meaning
+	wakeW  int // write end of the wake pipe; workers hold a copy
 	caught chan syscall.Signal
-	later  []syscall.Signal // caught while something else was waited for
-	lifeR  int              // workers hold this end; EOF tells them that the arbiter is gone
+	later  []syscall.Signal // signals caught while a bind was retried, to be handled later
+	lifeR  int              // read end of the lifeline, of which workers hold a copy: EOF tells them that the arbiter has ended
 	lifeW  int
-	give   int // the hand-over socket outlives every worker
+	give   int // sending end of the hand-over socket, kept open here so that connections in it outlive every worker
 	take   int
 
 	workers   map[int]*child
 	target    int           // number of workers wanted
 	counted   int           // number of workers as statsd was last told
-	age       int           // of the newest worker
-	served    bool          // a worker has served since the start
-	pause     time.Duration // the back-off, 0 after a successful boot
+	age       int           // age of the newest worker
+	served    bool          // a worker has served at some time since the start
+	pause     time.Duration // latest pause of the back-off, 0 after a successful boot
 	notBefore int64         // earliest start of replacements for workers that failed
 	failed    int           // replacements that wait for notBefore
-	early     int           // workers that have crashed soon after their start, in a row
+	early     int           // number of workers in a row that have crashed soon after their start
 
 	heir     helper // the arbiter that USR2 has started
 	metrics  metrics
@@ -71,15 +70,15 @@ type arbiter struct {
 	manager  serviceManager
 	memory   memoryWatch
 	nextLook int64  // when to look at the memory again
-	awake    int64  // when the loop was last seen to run
-	untidy   bool   // memory was used for settings or a start, and can be returned
+	awake    int64  // when the arbiter's loop last ran; a gap means that the process was paused (wake)
+	untidy   bool   // the loop has used memory (reading settings, starting workers) that can be returned
 	master   string // how log lines name this process
 	ownPid   string // the pidfile that this process has written
 
-	systemd     bool     // the listeners are a service manager's
-	passed      passedOn // by the arbiter that has started this one
-	parentBoard *board   // that arbiter's page, nil when it is gone or speaks another version
-	orphans     []*bound // that arbiter's listeners that the settings do not ask for
+	systemd     bool     // the listeners come from a service manager
+	passed      passedOn // things inherited from the old arbiter, if USR2 has started this one
+	parentBoard *board   // the old arbiter's page of its scoreboard; nil without one, or if it has another version
+	orphans     []*bound // listeners of the old arbiter that the settings do not name
 }
 
 // child is a worker as the arbiter sees it.
@@ -88,24 +87,24 @@ type child struct {
 	age        int
 	generation *generation
 	slot       *slot
-	started    int64 // monotonic, as are the other times here
-	heartbeat  int64 // as last read: a time of the worker's, of which only a change counts
-	heardAt    int64 // when it changed
-	booted     bool  // its application is loaded
-	left       bool  // it has said that it leaves, which nobody had told it to
-	told       bool  // to leave
-	aborted    bool  // for its silence
-	killed     bool  // by us
+	started    int64 // start of the process, on the monotonic clock
+	heartbeat  int64 // heartbeat as last read; only a change of it counts
+	heardAt    int64 // when the heartbeat last changed, on the monotonic clock
+	booted     bool  // the application is loaded
+	left       bool  // the worker leaves of its own accord
+	told       bool  // the arbiter has told the worker to leave
+	aborted    bool  // the arbiter has sent ABRT, because the worker was silent
+	killed     bool  // the arbiter has sent KILL
 }
 
 // bound is one listening socket.
 type bound struct {
 	fd        int
-	addr      address // as configured
-	inherited bool    // from fd:// or a service manager, whose it remains
+	addr      address // address as configured
+	inherited bool    // the socket came from fd:// or a service manager, to which it belongs
 }
 
-// halt stops the server because of a worker's exit status.
+// halt is the reason to stop the server because of a child's exit status.
 type halt struct {
 	reason string
 	status int
@@ -131,7 +130,7 @@ func (a *arbiter) run() (status int) {
 			fmt.Fprint(os.Stderr, start.text)
 		case !errors.Is(err, errCannotBind) && !errors.Is(err, errInterrupted):
 			fmt.Fprintf(os.Stderr, "\nError: %v\n\n", err)
-			if a.cfg.daemon && a.log != nil { // nobody reads the other
+			if a.cfg.daemon && a.log != nil { // nobody reads a daemon's standard error
 				a.log.errorf("%v", err)
 			}
 		}
@@ -157,7 +156,7 @@ func (a *arbiter) run() (status int) {
 		a.manage()
 		if a.untidy && len(signals) == 0 {
 			a.untidy = false
-			debug.FreeOSMemory() // what that took is not needed again
+			debug.FreeOSMemory() // signals, reloads above all, take memory that is not needed again
 		}
 		a.publish()
 		a.startHelpers()
@@ -187,7 +186,7 @@ func (a *arbiter) start() error {
 	return nil
 }
 
-// announce makes the arbiter known to who may signal it.
+// announce writes the pidfile and calls on_starting.
 func (a *arbiter) announce() error {
 	a.log.infof("Starting gunicorn %s", version)
 	// Catch signals before the pidfile exists: whoever reads it may signal at once.
@@ -230,22 +229,22 @@ func (a *arbiter) openPipes() error {
 	go func() {
 		for s := range caught {
 			a.caught <- s.(syscall.Signal)
-			_, _ = unix.Write(a.wakeW, []byte{0}) // a pipe that is full wakes, too
+			_, _ = unix.Write(a.wakeW, []byte{0}) // a full pipe wakes the loop, too
 		}
 	}()
 	return nil
 }
 
-// signalNames are the signals that the arbiter acts on, as its log has them.
+// signalNames has the signals that the arbiter acts on, with their names in the log.
 var signalNames = map[syscall.Signal]string{
 	unix.SIGHUP: "hup", unix.SIGQUIT: "quit", unix.SIGINT: "int", unix.SIGTERM: "term",
 	unix.SIGTTIN: "ttin", unix.SIGTTOU: "ttou", unix.SIGUSR1: "usr1", unix.SIGUSR2: "usr2",
 	unix.SIGWINCH: "winch", unix.SIGCHLD: "cld",
 }
 
-// sleep waits for a byte on the wake pipe, at most d, and returns the signals
-// that came. Without a signal, the byte is a worker's that wants to be looked at,
-// and one that asks all the time is not to keep the arbiter busy.
+// sleep waits for a byte on the wake pipe, at most d, and returns the signals that came. If
+// no signal came, the byte is from a worker that has news; sleep then pauses, so that a
+// worker that writes all the time cannot keep the arbiter busy.
 func (a *arbiter) sleep(d time.Duration) (signals []syscall.Signal) {
 	signals, a.later = a.later, nil
 	if len(signals) > 0 {
@@ -272,10 +271,10 @@ func (a *arbiter) sleep(d time.Duration) (signals []syscall.Signal) {
 	}
 }
 
-// order says how to stop.
+// order is an instruction to stop the server.
 type order struct{ graceful bool }
 
-// handle acts on one signal; the result says to stop.
+// handle acts on one signal. The result is nil unless the server has to stop.
 func (a *arbiter) handle(s syscall.Signal) *order {
 	if s == unix.SIGCHLD {
 		a.log.debugf("Handling signal: %s", signalNames[s])
@@ -336,8 +335,8 @@ func (a *arbiter) signalAll(s syscall.Signal) {
 
 // Workers -------------------------------------------------------------------
 
-// manage keeps as many workers as there should be. One that is leaving does
-// not count, so its replacement boots while it finishes.
+// manage keeps the number of workers at the target. A leaving worker does not count, so its
+// replacement boots while the worker finishes.
 func (a *arbiter) manage() {
 	active := a.active()
 	if monotonic() >= a.notBefore {
@@ -359,9 +358,9 @@ func (a *arbiter) manage() {
 	a.measure()
 }
 
-// limitLeavers is called before another worker is started. To say that it leaves
-// and to stay is all that a worker needs for that, and its successor can do the
-// same: there is a bound, at which the one that has been there for longest goes.
+// limitLeavers bounds the number of workers that leave and do not end, and is called before
+// another worker is started. A compromised worker could report that it leaves and stay, and
+// so could each of its successors. At the bound, the oldest of them is killed.
 func (a *arbiter) limitLeavers() {
 	var oldest *child
 	n := 0
@@ -392,8 +391,8 @@ func (a *arbiter) measure() {
 	}
 	backlog, known := 0, false
 	for _, l := range a.listeners {
-		// Of a listener this is the length of its queue; a unix socket has
-		// no such thing.
+		// For a listening TCP socket, Unacked is the length of the accept
+		// queue. Unix sockets have no such figure.
 		if info, err := unix.GetsockoptTCPInfo(l.fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 			backlog, known = backlog+int(info.Unacked), true
 		}
@@ -424,7 +423,8 @@ func (a *arbiter) tell(w *child) {
 	_ = unix.Kill(w.pid, unix.SIGTERM)
 }
 
-// settle notes which workers have booted, and ends a reload when all have.
+// settle notes which workers have booted and which leave, and ends a reload once enough
+// workers of the new generation serve.
 func (a *arbiter) settle() {
 	serving, stale := 0, false
 	var leaving []*child
@@ -464,16 +464,17 @@ func (a *arbiter) settle() {
 	}
 }
 
-// stale reports whether a worker leaves because a file has changed that the
-// template process may have loaded, from which its replacement would be forked.
+// stale reports whether a worker leaves because a file of the application has changed, and
+// the template process, from which the replacement would be forked, may have loaded the old
+// file.
 func (a *arbiter) stale(w *child) bool {
 	return a.cfg.reload && a.template != nil && w.generation == a.generation && w.slot.cause.Load() == causeReload
 }
 
 // spawn starts one worker: this binary again, under a title of its own.
 func (a *arbiter) spawn() error {
-	// Ours and not only the worker's, who may be a user without the right to
-	// enter it. (A reload that failed may have left us elsewhere.)
+	// The worker inherits this directory, because its user may lack the right to
+	// enter it. A failed reload may have left the arbiter in another directory.
 	if err := os.Chdir(a.cfg.chdir); err != nil {
 		return err
 	}
@@ -510,7 +511,7 @@ func (a *arbiter) spawn() error {
 		Sys: &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
 	if err != nil {
-		return fmt.Errorf("/proc/self/exe: %w", err) // not there without /proc
+		return fmt.Errorf("/proc/self/exe: %w", err) // the file is missing if /proc is not mounted
 	}
 	slot.started.Store(time.Now().UnixNano())
 	slot.pid.Store(uint64(pid))
@@ -524,13 +525,13 @@ func (a *arbiter) spawn() error {
 	return a.template.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
 }
 
-// ownEnv is what the server adds to the environment.
+// ownEnv has the variables that the server adds to the environment.
 func (c *config) ownEnv() []string {
 	return append([]string{"SERVER_SOFTWARE=gunicorn/" + version}, c.rawEnv...)
 }
 
-// childEnv is the arbiter's environment with what the server adds. A name stands in
-// it once, as programs differ in which of two they believe.
+// childEnv is the arbiter's environment with the variables of ownEnv. Each name occurs
+// once, as programs differ in which of two values they use.
 func childEnv(c *config) []string {
 	env := os.Environ()
 	for _, set := range c.ownEnv() {
@@ -541,8 +542,8 @@ func childEnv(c *config) []string {
 	return env
 }
 
-// reap takes note of every dead child. As process 1 there are others than
-// workers among them.
+// reap takes note of every dead child. An arbiter that is process 1 of a container also
+// inherits strangers' children.
 func (a *arbiter) reap() (h *halt) {
 	for {
 		pid, status := reapAny()
@@ -581,7 +582,7 @@ func (a *arbiter) reap() (h *halt) {
 			a.log.errorf("Worker (pid:%d) exited with code %d.", pid, code)
 		}
 		if booted && !a.serves() {
-			// Nobody is left: those who have failed are tried again soon.
+			// No worker serves any more: try failed boots again soon.
 			a.notBefore = min(a.notBefore, monotonic()+int64(pauseAlone))
 		}
 		if booted && !w.told && (cause == causeCrash || cause == causeMemory || cause == causeExit) {
@@ -621,8 +622,8 @@ func (w *child) cause(status unix.WaitStatus) uint64 {
 	return w.slot.cause.Load()
 }
 
-// backOff slows down a crash loop: the place of a worker that has failed stays
-// empty for a while, longer each time. Others are filled at once.
+// backOff slows down a crash loop: the place of a worker that has failed stays empty for a
+// pause, which doubles each time. Other places are filled at once.
 func (a *arbiter) backOff(what string) {
 	a.failed++
 	if monotonic() < a.notBefore {
@@ -637,7 +638,7 @@ func (a *arbiter) backOff(what string) {
 	a.log.warningf("%s; the next try is in %v", what, a.pause)
 }
 
-// serves says whether any worker does.
+// serves reports whether any worker takes requests.
 func (a *arbiter) serves() bool {
 	for _, w := range a.workers {
 		if w.slot.phase().serves() {
@@ -647,8 +648,8 @@ func (a *arbiter) serves() bool {
 	return false
 }
 
-// diedSoon slows down workers that crash as soon as they serve. A few may do so
-// by chance, or because of one request: that is no loop.
+// diedSoon slows down a loop of workers that crash as soon as they serve. A few early
+// crashes are no loop: they may be chance, or one bad request.
 func (a *arbiter) diedSoon(w *child) {
 	if monotonic()-w.started > int64(soon) {
 		a.early = 0
@@ -659,9 +660,8 @@ func (a *arbiter) diedSoon(w *child) {
 	}
 }
 
-// murder ends workers whose loop has fallen silent: ABRT, and KILL in the next
-// pass. A request that hangs is the worker's own affair; here it is the worker
-// that hangs.
+// murder ends workers whose event loop has fallen silent, by ABRT, and by KILL in the next
+// pass. Here a worker itself hangs; a request that hangs is ended by its worker.
 func (a *arbiter) murder() {
 	if a.cfg.timeout == 0 {
 		return
@@ -696,19 +696,19 @@ func (a *arbiter) murder() {
 type helper struct {
 	pid       int    // 0 while there is none
 	notBefore int64  // the earliest time of the next start
-	said      string // the error of the last start, which is logged once
+	said      string // error of the last start, kept so that it is logged once
 }
 
-// helperRow is what the arbiter does about one helper.
+// helperRow is a row of the table of helpers.
 type helperRow struct {
 	*helper
 	name  string
-	after string                             // the log line of its death ends with this
-	start func() (pid int, err error)        // nil if the arbiter does not start another
-	died  func(status unix.WaitStatus) *halt // nil if nothing more has to be done
+	after string                             // last sentence of the log line about the helper's death
+	start func() (pid int, err error)        // starts the helper again; nil if the arbiter does not
+	died  func(status unix.WaitStatus) *halt // acts on the helper's death; nil for no action
 }
 
-// helpers is the table of the helpers.
+// helpers is the table of helpers.
 func (a *arbiter) helpers() []helperRow {
 	list := []helperRow{
 		{helper: &a.heir, name: "new arbiter", after: "This one goes on.", died: a.heirDied},
@@ -728,7 +728,7 @@ func (a *arbiter) helpers() []helperRow {
 	return list
 }
 
-// helperOf is the helper that a child is, nil for a worker or a stranger.
+// helperOf returns the helper with this pid, nil if there is none.
 func (a *arbiter) helperOf(pid int) *helperRow {
 	for _, h := range a.helpers() {
 		if h.pid == pid {
@@ -755,7 +755,7 @@ func (a *arbiter) reapHelper(h *helperRow, status unix.WaitStatus) *halt {
 	return nil
 }
 
-// startHelpers starts those that are missing, each at most once a second.
+// startHelpers starts missing helpers, each at most once a second.
 func (a *arbiter) startHelpers() {
 	for _, h := range a.helpers() {
 		if h.start == nil || h.pid > 0 || monotonic() < h.notBefore {
@@ -776,9 +776,9 @@ func (a *arbiter) startHelpers() {
 
 // Stopping ------------------------------------------------------------------
 
-// stop ends all workers and returns the exit status. Gracefully, what has been
-// accepted and what waits to be accepted is answered first; a second signal
-// ends that.
+// stop ends all workers and returns the exit status. On a graceful stop, accepted
+// connections and connections that wait to be accepted are answered first, unless a second
+// signal cuts this short.
 func (a *arbiter) stop(graceful bool, reason string, status int) int {
 	a.manager.stopping(a.heir.pid)
 	a.metrics.close(a)
@@ -829,17 +829,17 @@ func (a *arbiter) stop(graceful bool, reason string, status int) int {
 	return status
 }
 
-// leaving is how workers are to leave when no more of ours will come.
+// leaving is the order for workers that leave without replacements by this arbiter.
 func (a *arbiter) leaving() uint64 {
 	if a.successors() {
 		return orderRetire
 	}
-	return orderLeave // nobody is there to take over
+	return orderLeave // no other worker can take over connections
 }
 
-// shutListeners keeps new clients out and leaves those that wait to the
-// workers: the queue's length is cut to nothing, which drops nobody who is in
-// it. A socket that is not ours alone stays as it is for its next user.
+// shutListeners keeps new clients out and leaves waiting clients to the workers. A backlog
+// of 0 admits no new connection, and drops none that is in the queue. A socket that others
+// use too stays as it is.
 func (a *arbiter) shutListeners() {
 	shared := a.shared()
 	order := uint64(orderDrain)
@@ -882,8 +882,8 @@ func (a *arbiter) unlinkSockets() {
 
 // Pidfile -------------------------------------------------------------------
 
-// writePidfile claims the pidfile: a live owner is an error. It appears whole,
-// by a rename.
+// writePidfile claims the pidfile; a living owner is an error. A rename makes the file
+// appear with its contents.
 func (a *arbiter) writePidfile() error {
 	path := a.cfg.pidfile
 	if path == "" {
@@ -916,7 +916,7 @@ func (a *arbiter) writePidfile() error {
 	return nil
 }
 
-// pidfileOwner is the pid in the file, 0 when there is none.
+// pidfileOwner is the pid in a pidfile, 0 if there is none.
 func pidfileOwner(path string) int {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -926,7 +926,7 @@ func pidfileOwner(path string) int {
 	return pid
 }
 
-// removePidfile removes it if it is still ours.
+// removePidfile removes the pidfile, if it still has this process's pid.
 func (a *arbiter) removePidfile() {
 	if a.ownPid != "" && pidfileOwner(a.ownPid) == os.Getpid() {
 		_ = os.Remove(a.ownPid)

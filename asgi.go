@@ -1,15 +1,16 @@
 package main
 
-// ASGI: one lane carries all requests of a worker at once. Each is a stream,
-// known by its number, and its application is a task in Python's event loop
-// (asgi.py). A request comes to Python through the queue, as with any lane, and
-// can be taken back from there when the loop is blocked; all else goes over the
-// wire.
+// Requests of ASGI applications: the lane that carries them, their scopes, and WebSockets.
 //
-// The wire is never choked for the sake of one client. What Python may have
-// sent of a stream beyond what its client has taken is bounded by a window
-// instead, and so is what it is sent of a request's body, or of a WebSocket's
-// messages, beyond what its application has taken.
+// One lane carries all requests of a worker at once. Each request is a stream, known by its
+// number, and is served by a task in Python's event loop (asgi.py). A request comes to
+// Python through the queue, as on any lane, and can be taken back from the queue when the
+// event loop is blocked. Everything else goes over the wire.
+//
+// One slow client must not stop the others, so the worker never ceases to read the wire.
+// Instead, a window bounds how many bytes of a stream Python may send beyond those that the
+// client has taken, and how many bytes of a request's body, or of a WebSocket's messages,
+// Python is sent beyond those that the application has taken.
 
 import (
 	"bytes"
@@ -26,35 +27,35 @@ import (
 )
 
 const (
-	crowd       = 4         // requests from which on it is better to do several and then answer them
-	window      = 256 << 10 // bytes of a stream that one side may send ahead; asgi.py has it too
-	messageCost = 64        // what a message's frame counts for beside its bytes
-	pongsMax    = 4 << 10   // bytes for a client that does not read: then only its latest ping is answered
-	deflateMin  = 128       // shorter messages do not become shorter
+	crowd       = 4         // running requests from which on asgi.py takes requests in batches: fewer gain nothing by it
+	window      = 256 << 10 // bytes of a stream that one side may send ahead; the same as WINDOW in asgi.py
+	messageCost = 64        // bytes that each message adds to its own against the window, for its frame and Python objects; as MESSAGE_COST in asgi.py
+	pongsMax    = 4 << 10   // bytes of output waiting for a client, beyond which only the latest ping is answered
+	deflateMin  = 128       // shortest message that is compressed: a shorter one gains too little
 )
 
 const (
-	blockedAfter = 20 * time.Millisecond // without a sign of life of a loop that has a request to receive
-	partingMax   = 3 * time.Second       // of the grace period, for what is told to leave
-	shutLimit    = 5 * time.Second       // after that, on a reload
-	answerLimit  = 5 * time.Second       // for an application to take what a client has sent before it closed
+	blockedAfter = 20 * time.Millisecond // time without a frame after which an event loop with a request to receive counts as blocked: far above what a task should take
+	partingMax   = 3 * time.Second       // longest part of the grace period left for streams to end after they are told to
+	shutLimit    = 5 * time.Second       // on a reload, time for streams to end after they are told to
+	answerLimit  = 5 * time.Second       // longest wait for an application to take what a client sent before it closed its WebSocket
 )
 
-// talk is what a connection has more when it is a WebSocket.
+// talk is the further state of a turn whose connection has become a WebSocket.
 type talk struct {
 	decoder *wsDecoder
 	deflate bool
-	heard   int64 // when the client was last heard of
-	pinged  int64 // and was asked for a sign of life, 0 if it need not give one
+	heard   int64 // when the client last sent something
+	pinged  int64 // when the client was sent a ping that it has not answered, 0 for none
 
-	within  bool     // a frame to the client, which is sent in pieces
-	ping    []byte   // the latest, as long as it cannot be answered; nil for none
-	bye     *wsError // the client's close frame, as long as that has no answer
-	byeBy   int64    // which it gets then, at the latest
-	closing *wsError // what to close with when the frame is complete
+	within  bool     // a frame to the client has been sent in part
+	ping    []byte   // payload of the latest ping that cannot be answered yet, nil for none
+	bye     *wsError // the client's close frame, until it is answered
+	byeBy   int64    // latest time to answer the client's close frame
+	closing *wsError // close frame to send once the frame sent in part is complete
 }
 
-// asgi is the ASGI specification, version 3.
+// asgi is the gateway of the ASGI specification, version 3.
 var asgi = gateway{
 	name:    "ASGI",
 	kind:    func(l *lane) laneKind { return &streamLane{lane: l, streams: map[uint32]*turn{}} },
@@ -73,7 +74,8 @@ var asgi = gateway{
 	answers:   true,
 	stays:     true,
 
-	// An answer may come before a body has, which with WSGI would have come first.
+	// An application may answer before the request's body has arrived, while WSGI
+	// waits for the body: more of it may have to be discarded.
 	discardable: held,
 }
 
@@ -82,11 +84,11 @@ var asgi = gateway{
 // streamLane carries many requests at once.
 type streamLane struct {
 	lane *lane
-	// streams are the requests by number, nil for one that is over for its client and not
-	// yet for Python.
+	// streams has the requests by number. A request that is over for its client, but not
+	// yet for Python, is nil.
 	streams map[uint32]*turn
-	unread  []uint32 // numbers that Python may not have received, in order
-	thirsty []*turn  // wait for room on the wire
+	unread  []uint32 // numbers of requests that Python may not have received, in order
+	thirsty []*turn  // turns with input that waits for room on the wire
 }
 
 // streams is the lane of an ASGI application, nil for one of WSGI.
@@ -95,7 +97,7 @@ func (w *worker) streams() *streamLane {
 	return s
 }
 
-// pickStream is the one lane, unless it is blocked or has as many requests as it may.
+// pickStream returns the only lane, unless that lane is blocked or full.
 func (p *python) pickStream() (*lane, error) {
 	if p.idle() == 0 {
 		return nil, nil
@@ -126,7 +128,7 @@ func (s *streamLane) sent(batch []*turn, now int64) {
 	}
 }
 
-// takeBack reads the messages: streams are known by their numbers, which are in them.
+// takeBack reads each message whole, because the numbers of its streams stand in it.
 func (s *streamLane) takeBack() (back []*turn) {
 	message := make([]byte, queueMax)
 	for {
@@ -160,8 +162,8 @@ func (s *streamLane) whose(number uint32) (*turn, bool) {
 	return t, ok || int32(number-s.lane.python.number) <= 0
 }
 
-// received notes that Python has received the request with that number, and
-// with it all before.
+// received notes that Python has received the request with this number, and thus all earlier
+// requests.
 func (s *streamLane) received(number uint32) {
 	n := 0
 	for n < len(s.unread) && int32(s.unread[n]-number) <= 0 {
@@ -181,7 +183,7 @@ func (s *streamLane) inPython() (list []*turn) {
 	return list
 }
 
-// eldest is a WebSocket only when there is nothing else.
+// eldest is a WebSocket only if there are no other requests.
 func (s *streamLane) eldest() (eldest *turn) {
 	for _, t := range s.streams {
 		if t != nil && (eldest == nil || eldest.talk != nil && t.talk == nil ||
@@ -199,8 +201,8 @@ func (s *streamLane) due() int64 {
 	return s.lane.patience + int64(blockedAfter)
 }
 
-// stall looks whether Python's loop still receives requests. If it does not,
-// those that wait for it are served by siblings.
+// stall checks whether Python's event loop still receives requests. If the loop is blocked,
+// the requests in the queue are given to other workers.
 func (s *streamLane) stall(w *worker) {
 	l, first := s.lane, s.unread[0]
 	if head, ok := l.queued(); ok {
@@ -213,7 +215,7 @@ func (s *streamLane) stall(w *worker) {
 	}
 	l.stalled = true
 	w.giveBack(l)
-	w.askFor(0) // the answer ends it
+	w.askFor(0) // the answer to this question ends the stall
 }
 
 func (s *streamLane) hurry(w *worker, t *turn) bool {
@@ -253,8 +255,8 @@ func (s *streamLane) roomFor(t *turn) bool {
 	return false
 }
 
-// hold tells Python what it may send, so that nothing is left on the wire, which is
-// everybody's.
+// hold bounds a slow client's response by the window, as the wire, which all streams share,
+// must be read.
 func (s *streamLane) hold(w *worker, t *turn) { w.credit(t) }
 
 func (s *streamLane) clientTook(w *worker, t *turn) {
@@ -262,7 +264,7 @@ func (s *streamLane) clientTook(w *worker, t *turn) {
 	w.pongLate(t)
 }
 
-// clientLeft tells an application, unless it does not know the request yet.
+// clientLeft tells the application, if it has got the request.
 func (s *streamLane) clientLeft(w *worker, t *turn) {
 	if t.owed != owesEnviron {
 		w.tellGone(t, 1006, "", -1)
@@ -276,7 +278,7 @@ func (s *streamLane) refuse(w *worker, t *turn, why *badRequest) {
 	s.unwanted(w, f)
 }
 
-// unwanted sees the end of a stream whose client has its answer.
+// unwanted forgets a stream that was answered in place of Python, once Python ends it too.
 func (s *streamLane) unwanted(w *worker, f frame) {
 	if f.last() {
 		s.forget(f.number)
@@ -291,8 +293,8 @@ func (s *streamLane) forget(number uint32) {
 	s.lane.rest()
 }
 
-// bury leaves nothing of a stream but its number, which Python still uses: its
-// connection goes its own way.
+// bury detaches the turn from its stream. Only the stream's number stays, until Python ends
+// the stream too.
 func (s *streamLane) bury(t *turn) {
 	s.streams[t.number] = nil
 	if s.lane.owner == t {
@@ -301,23 +303,23 @@ func (s *streamLane) bury(t *turn) {
 	t.lane = nil
 }
 
-// cancel answers a request in place of its application, which is told that its client has
-// left, and is cancelled after grace.
+// cancel answers a request in place of its application. The application is told that the
+// client has left, and its task is cancelled after grace.
 func (w *worker) cancel(t *turn, grace time.Duration, bad *badRequest) {
 	w.tellGone(t, 1006, "", grace)
 	w.streams().bury(t)
 	w.answerFor(t, bad)
 }
 
-// post has a frame written to Python at the end of this turn of the loop.
+// post queues a frame to Python, which is written at the end of this pass of the event loop.
 func (w *worker) post(l *lane, f frame, payload []byte) {
 	if !l.python.closed {
 		l.wire.post(f, payload)
 	}
 }
 
-// flushStreams writes what has been posted, and lets those go on that had to
-// wait for it.
+// flushStreams writes the queued frames, and resumes the turns that waited for room on the
+// wire.
 func (w *worker) flushStreams() {
 	s := w.streams()
 	for s != nil && len(s.lane.out) > 0 {
@@ -337,7 +339,7 @@ func (w *worker) flushStreams() {
 	}
 }
 
-// credit tells Python what its client has taken, once that is worth a frame.
+// credit tells Python how much the client has taken, once half a window has gathered.
 func (w *worker) credit(t *turn) {
 	l := t.lane
 	if l == nil || t.uncredited < window/2 || len(t.conn.out)-t.conn.outAt >= window/2 {
@@ -347,9 +349,8 @@ func (w *worker) credit(t *turn) {
 	t.uncredited = 0
 }
 
-// tellGone tells the application that its client has left. Its task is
-// cancelled after grace; asgi_disconnect_grace_period counts when that is
-// negative.
+// tellGone tells the application that its client has left. The task is cancelled after
+// grace, or after asgi_disconnect_grace_period if grace is negative.
 func (w *worker) tellGone(t *turn, code uint16, reason string, grace time.Duration) {
 	w.postGone(t, kindGone, code, reason, grace)
 }
@@ -366,7 +367,8 @@ func (w *worker) postGone(t *turn, kind byte, code uint16, reason string, grace 
 	w.post(t.lane, frame{number: t.number, kind: kind}, b)
 }
 
-// overdueStream answers in place of an application that has not begun to.
+// overdueStream answers 504 in place of an application that has exceeded request_timeout
+// without starting a response.
 func (w *worker) overdueStream(t *turn) {
 	w.log.errorf("Request timeout (pid:%d): %s from %s has run for %v and is cancelled", w.pid, t.line(), t.conn.peer.remoteAddr,
 		time.Duration(w.now-t.begun).Round(time.Second))
@@ -376,8 +378,8 @@ func (w *worker) overdueStream(t *turn) {
 
 // The end of the grace period ------------------------------------------------
 
-// partLater sets when streams that do not end by themselves are told to. On a
-// stop that is early enough for them to obey before the arbiter's patience ends.
+// partLater sets the time at which streams that have not ended are told to end. On a stop
+// this time is early enough for them to obey before the arbiter kills the worker.
 func (w *worker) partLater(reload bool) {
 	s := w.streams()
 	if s == nil {
@@ -398,9 +400,9 @@ func (w *worker) partLater(reload bool) {
 	}
 }
 
-// partAll tells every stream that its time is over. WebSockets are closed with a
-// code that says what their clients may expect; other applications hear that
-// their client has left, and what they still say is heard.
+// partAll tells every stream to end. A WebSocket is closed with 1001 (going away) or, on a
+// reload, 1012 (service restart). The application of any other request is told that the
+// client has left, and may still complete its response.
 func (w *worker) partAll() {
 	code := uint16(1001)
 	if !w.draining() {
@@ -429,7 +431,8 @@ func (w *worker) partAll() {
 
 // Requests -------------------------------------------------------------------
 
-// appendScope appends what asgi.py makes a scope of. ASGI knows no trailers of requests.
+// appendScope appends the values from which asgi.py makes a scope. ASGI has no trailers of
+// requests.
 func (w *worker) appendScope(t *turn, b []byte) []byte {
 	t.owed = owesBody
 	r, e := &t.req, &t.conn.peer
@@ -454,7 +457,7 @@ func (w *worker) appendScope(t *turn, b []byte) []byte {
 	b = appendUnquoted(b, r.path)
 	binary.LittleEndian.PutUint32(b[at-4:], uint32(len(b)-at))
 	if utf8.Valid(b[at:]) {
-		b[at-5] = 'u' // Python replaces what is no text
+		b[at-5] = 'u' // bytes that are not UTF-8 are replaced in Python
 	}
 	b = appendMarshalBytes(b, r.path)
 	b = appendMarshalBytes(b, r.query)
@@ -490,8 +493,9 @@ func appendHostPort(b []byte, host, port string) []byte {
 	return appendMarshalInt(appendMarshalText(appendMarshalTuple(b, 2), host), int64(n))
 }
 
-// appendClient appends the client's address. Under uvicorn's classes it is the
-// one that a trusted proxy tells, as there: the last that is not trusted.
+// appendClient appends the client's address. Under uvicorn's worker classes, as in uvicorn,
+// a trusted proxy's X-Forwarded-For gives the address: the last one in it that is not
+// trusted itself.
 func (w *worker) appendClient(b []byte, t *turn) []byte {
 	if w.cfg.proxied() && t.conn.trusted {
 		for i := len(t.req.fields) - 1; i >= 0; i-- {
@@ -512,13 +516,13 @@ func (w *worker) appendClient(b []byte, t *turn) []byte {
 		}
 	}
 	if t.conn.peer.remotePort == "" {
-		return append(b, marshalNone) // a unix socket's
+		return append(b, marshalNone) // the client of a unix socket has no address
 	}
 	return appendHostPort(b, t.conn.peer.remoteAddr, t.conn.peer.remotePort)
 }
 
-// greetSocket looks whether a request asks for a WebSocket: false when it asks
-// in a way that is refused.
+// greetSocket notes whether a request asks for a WebSocket. The result is false if the
+// handshake is wrong and has been refused.
 func (w *worker) greetSocket(t *turn) bool {
 	h, asked, bad := websocketHandshake(&t.req)
 	if bad != nil {
@@ -532,7 +536,7 @@ func (w *worker) greetSocket(t *turn) bool {
 	return true
 }
 
-// trailerSection ends a chunked body with fields.
+// trailerSection handles a TRAILER frame: trailer fields end the chunked body.
 func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
@@ -561,7 +565,8 @@ func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 
 // WebSockets -----------------------------------------------------------------
 
-// agree answers the handshake as the application wants it.
+// agree handles an ACCEPT frame: the handshake is answered with the application's
+// subprotocol and headers.
 func (w *worker) agree(t *turn, r *marshalReader) error {
 	good := r.sequence() == 2
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
@@ -605,7 +610,7 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	return nil
 }
 
-// appendOwnFields appends Server and Date, where the application gives none.
+// appendOwnFields appends Server and Date, unless the application has set them.
 func (w *worker) appendOwnFields(b []byte) []byte {
 	if !w.resp.has("SERVER") {
 		b = append(append(b, cmp.Or(w.server, "Server: gunicorn")...), "\r\n"...)
@@ -616,11 +621,10 @@ func (w *worker) appendOwnFields(b []byte) []byte {
 	return b
 }
 
-// hear takes what a WebSocket's client says, as far as the application has taken
-// what came before.
+// hear reads frames from a WebSocket's client, as far as the application's window is open.
 func (w *worker) hear(t *turn) {
 	defer w.weigh(t.conn)
-	piece := -1 // where on the wire its latest frame begins, while more can be added to that
+	piece := -1 // where in the wire's output the message's latest frame begins, -1 if nothing can be added to that frame
 	for turn := 0; !t.conn.gone && t.lane != nil; {
 		if t.want <= 0 || t.talk.bye != nil {
 			return
@@ -664,9 +668,10 @@ func (w *worker) hear(t *turn) {
 				t.talk.ping = append([]byte{}, e.payload...)
 			}
 		case wsClose:
-			// Its answer comes when the application has had what came before, so
-			// that what it says to that is not lost. Without a code the answer
-			// has none either (RFC 6455 5.5.1).
+			// The close frame is answered once the application has received
+			// all earlier messages, so that its replies to them are not lost.
+			// An answer to a close frame without a code has no code either
+			// (RFC 6455 5.5.1).
 			t.talk.bye, t.talk.byeBy = &wsError{code: e.code}, w.now+int64(answerLimit)
 			w.postGone(t, kindBye, e.code, e.reason, -1)
 			return
@@ -675,7 +680,8 @@ func (w *worker) hear(t *turn) {
 				continue
 			}
 			if turn >= window {
-				// What says nothing, as pongs and empty fragments, has no window.
+				// Pongs and empty fragments take nothing off the window: let
+				// other connections have their turn.
 				w.goOnLater(t.conn)
 				return
 			}
@@ -686,10 +692,10 @@ func (w *worker) hear(t *turn) {
 	}
 }
 
-// hearMore reads: false when nothing is there.
+// hearMore reads from a WebSocket's client: false if nothing has come.
 func (w *worker) hearMore(t *turn) bool {
 	if t.fed == len(t.body) && t.ownBody {
-		w.pool.put(t.body) // an idle client needs none
+		w.pool.put(t.body) // an idle client needs no buffer
 		t.body, t.ownBody, t.fed = nil, false, 0
 	}
 	n, end := w.receive(t.conn, w.rbuf)
@@ -706,8 +712,8 @@ func (w *worker) hearMore(t *turn) bool {
 	return true
 }
 
-// takesPong says whether a pong can be sent now: not between the bytes of a
-// frame, and not to a client that does not read.
+// takesPong reports whether a pong can be sent now: not within another frame, and not to a
+// client that does not read.
 func (w *worker) takesPong(t *turn) bool {
 	if w.obufFor == t.conn && len(w.obuf) >= pongsMax {
 		w.flushOut()
@@ -723,8 +729,8 @@ func (w *worker) pongLate(c *turn) {
 	}
 }
 
-// endMessage is reached when a message is complete, and makes up for what must
-// not come between its bytes.
+// endMessage handles the end of a message to the client, and sends the close frame or the
+// pong that had to wait for that end.
 func (w *worker) endMessage(t *turn) {
 	w.credit(t)
 	if t.talk.within = false; t.talk.closing != nil {
@@ -734,17 +740,19 @@ func (w *worker) endMessage(t *turn) {
 	w.pongLate(t)
 }
 
+// control sends a control frame: a ping or a pong.
 func (w *worker) control(c *conn, opcode byte, payload []byte) {
 	w.outFor(c)
 	w.obuf = append(appendWSHead(w.obuf, opcode, true, false, len(payload)), payload...)
 }
 
-// endTalk closes a WebSocket: the client gets the code, and is left. Python is
-// told by who knows why, or has said so itself.
+// endTalk closes a WebSocket: the client gets a close frame, and the connection ends. The
+// caller tells Python, unless Python asked for the close.
 func (w *worker) endTalk(t *turn, code uint16, reason string) {
 	if t.talk.within {
-		// Python has given all of the frame, which comes soon. The client may not
-		// have the close frame before, and is not listened to any more.
+		// A frame to the client has been sent in part, and the rest of it comes
+		// from Python soon. The close frame has to wait for the end of that
+		// frame; from now on the client's input is ignored.
 		if t.talk.closing == nil {
 			t.talk.closing = &wsError{code, reason}
 		}
@@ -767,7 +775,7 @@ func (w *worker) endTalk(t *turn, code uint16, reason string) {
 	w.drained(t.conn)
 }
 
-// shut closes a WebSocket for the application.
+// shut handles a SHUT frame: the application closes the WebSocket.
 func (w *worker) shut(t *turn, r *marshalReader) error {
 	r.sequence()
 	code, reason := r.int(), string(r.text())
@@ -786,7 +794,7 @@ func (w *worker) shut(t *turn, r *marshalReader) error {
 	return nil
 }
 
-// beginMessage begins a message to the client.
+// beginMessage handles the start of a MESSAGE frame from Python, a message to the client.
 func (w *worker) beginMessage(t *turn, _ *marshalReader) error {
 	f, opcode := t.lane.frame, byte(opBinary)
 	if f.flags&flagText != 0 {
@@ -802,7 +810,7 @@ func (w *worker) beginMessage(t *turn, _ *marshalReader) error {
 	return nil
 }
 
-// deflate takes a piece of a message that is sent in compressed form.
+// deflate compresses a piece of a message to the client.
 func (w *worker) deflate(t *turn, b []byte, last bool) {
 	w.outFor(t.conn)
 	w.obuf = w.deflater.piece(w.obuf, b, last)
@@ -811,8 +819,8 @@ func (w *worker) deflate(t *turn, b []byte, last bool) {
 	}
 }
 
-// answerBye closes a WebSocket whose client has, in place of an application that
-// has not heard of it.
+// answerBye answers the client's close frame in place of an application that has not taken
+// the messages before it in time.
 func (w *worker) answerBye(t *turn) {
 	bye := t.talk.bye
 	t.talk.bye = nil
@@ -820,14 +828,14 @@ func (w *worker) answerBye(t *turn) {
 	w.endTalk(t, bye.code, "")
 }
 
-// keepUp pings a client that has been silent, and ends a connection on which
-// nothing comes back.
+// keepUp sends a ping to a client that has been silent, and closes the WebSocket if the
+// ping is not answered in time.
 func (w *worker) keepUp(c *turn) {
 	t := c.talk
 	switch {
 	case w.cfg.wsPingInterval == 0 || t.within || t.bye != nil:
 	case c.want <= 0:
-		t.pinged = 0 // it is the application that does not listen
+		t.pinged = 0 // the worker is not reading from this client, because the application does not receive
 	case t.pinged == 0:
 		if w.now-t.heard >= int64(w.cfg.wsPingInterval) && !c.conn.pending() {
 			t.pinged = w.now
@@ -841,5 +849,6 @@ func (w *worker) keepUp(c *turn) {
 	}
 }
 
-// proxied says whether proxies tell who the client is.
+// proxied reports whether the client's address is taken from X-Forwarded-For, as uvicorn
+// does.
 func (c *config) proxied() bool { return strings.HasPrefix(c.workerClass, "uvicorn") }

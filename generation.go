@@ -1,9 +1,9 @@
 package main
 
-// A generation is one reading of the settings, with everything that lives as long
-// as they are in force. A reload opens a second one beside it. When enough workers
-// of the new generation serve, the former one is closed; when the new one is of no
-// use, it is closed instead, and nothing has changed.
+// A generation is one reading of the settings, with everything that lives as long as those
+// settings are in force. A reload opens a second generation beside the first. Once enough
+// workers of the new generation serve, the former generation is closed. If the new
+// generation fails, it is closed instead, and nothing has changed.
 
 import (
 	"cmp"
@@ -16,17 +16,18 @@ import (
 
 type generation struct {
 	cfg       *config
-	bridge    *os.File  // the Python half as the interpreter wants it, shared by every Python
-	template  *template // nil without a configuration file and --preload
+	bridge    *os.File  // the Python half in the form that bootstrap reads, shared by every Python
+	template  *template // the template process; nil with neither a configuration file nor --preload
 	log       *errorLog
-	access    *accessLog // for workers to inherit
-	logger    *logger    // nil unless Python makes the logs
-	vault     *vault     // nil without TLS
+	access    *accessLog // the access log, which workers inherit; nil for none
+	logger    *logger    // the process that makes the logs in Python; nil if the logs are made in Go
+	vault     *vault     // certificates and keys; nil without TLS
 	listeners []*bound
 }
 
-// readGeneration reads every source of settings, and finds what they name: the
-// interpreter, its packages, the user. Only a server needs more than the settings.
+// readGeneration reads every source of settings, and finds the things that they name: the
+// interpreter, its packages, the user. A command such as --print-config needs the settings
+// only.
 func readGeneration(args []string, dir string) (_ *generation, err error) {
 	if err := os.Chdir(dir); err != nil {
 		return nil, err
@@ -37,7 +38,7 @@ func readGeneration(args []string, dir string) (_ *generation, err error) {
 			g.template.close()
 		}
 	}()
-	python := "" // the one that the file wants to be run by
+	python := "" // interpreter that the configuration file names
 	for g.bridge == nil {
 		g.cfg, err = loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
 			c.python = cmp.Or(python, c.python)
@@ -54,8 +55,8 @@ func readGeneration(args []string, dir string) (_ *generation, err error) {
 		if err != nil {
 			return nil, err
 		}
-		// The workers' Pythons are forks of the one that runs the file. A file that names
-		// another interpreter is run once more, by that.
+		// The workers' Pythons are forks of the process that has run the file. If the file
+		// names another interpreter, that interpreter runs the file again.
 		if t := g.template; t != nil && t.python != found {
 			if python != "" {
 				return nil, fmt.Errorf("python: the configuration file wants %q, and run by that it wants %q", python, found)
@@ -85,9 +86,10 @@ func readGeneration(args []string, dir string) (_ *generation, err error) {
 	return g, os.Chdir(c.chdir)
 }
 
-// open makes what the workers of g need. The order matters: what goes wrong later
-// is told in the logs, hooks may change settings and make files, and a listener is
-// bound last, because clients see it. announce is called once hooks can be.
+// open makes everything that the workers of g need. The order matters: the logs come first,
+// as later errors go there; hooks come next, as they may change settings and make files;
+// listeners come last, because clients see them. announce is called as soon as hooks can
+// be called.
 func (a *arbiter) open(g *generation, announce func() error) (err error) {
 	if err := g.openLogs(); err != nil {
 		return err
@@ -97,7 +99,7 @@ func (a *arbiter) open(g *generation, announce func() error) (err error) {
 			return err
 		}
 	}
-	var before any // None, at the start
+	var before any // old number of workers; None for the hook at the start
 	if g != a.generation {
 		before = a.target
 	}
@@ -123,7 +125,7 @@ func (a *arbiter) open(g *generation, announce func() error) (err error) {
 	return nil
 }
 
-// close ends what g has alone; kept is the generation that goes on.
+// close closes everything of g that kept, the generation in force, does not share.
 func (a *arbiter) close(g, kept *generation) {
 	g.template.close()
 	g.logger.close()
@@ -135,7 +137,7 @@ func (a *arbiter) close(g, kept *generation) {
 	a.closeBound(without(g.listeners, kept.listeners))
 }
 
-// generations are the one in force and the one to go back to.
+// generations returns the generation in force and, during a reload, the former generation.
 func (a *arbiter) generations() []*generation {
 	if a.former == nil {
 		return []*generation{a.generation}
@@ -143,7 +145,7 @@ func (a *arbiter) generations() []*generation {
 	return []*generation{a.generation, a.former}
 }
 
-// allListeners are those of all generations.
+// allListeners returns the listeners of all generations, each once.
 func (a *arbiter) allListeners() []*bound {
 	if a.former == nil {
 		return a.listeners
@@ -151,7 +153,8 @@ func (a *arbiter) allListeners() []*bound {
 	return append(without(a.former.listeners, a.listeners), a.listeners...)
 }
 
-// keep makes up for what had to wait, and reads certificates that have changed.
+// keep tells the logger process again to reopen its files, if it was too busy to be told at
+// USR1, and reads certificates that have changed.
 func (g *generation) keep() {
 	if g.logger != nil && g.logger.rotated {
 		g.logger.reopen()
@@ -159,7 +162,7 @@ func (g *generation) keep() {
 	g.vault.keep(g.log)
 }
 
-// without are the listeners of list that are not in other.
+// without returns the listeners of list that are not in other.
 func without(list, other []*bound) (rest []*bound) {
 	for _, l := range list {
 		if !slices.Contains(other, l) {
@@ -169,7 +172,7 @@ func without(list, other []*bound) (rest []*bound) {
 	return rest
 }
 
-// use puts a generation in force: new workers are of it.
+// use puts a generation in force: new workers belong to it.
 func (a *arbiter) use(g *generation) {
 	a.generation, a.manager.log = g, g.log
 	a.removePidfile()
@@ -178,8 +181,8 @@ func (a *arbiter) use(g *generation) {
 	}
 }
 
-// openLogs opens both logs, gives their files to the user that workers switch to,
-// and sends the server's output there if that is to be captured.
+// openLogs opens both logs, gives their files to the user that workers switch to, and with
+// capture_output redirects the server's output to the error log.
 func (g *generation) openLogs() (err error) {
 	c := g.cfg
 	warning, err := c.resolveLogs()
@@ -213,7 +216,7 @@ func (g *generation) openLogs() (err error) {
 	return err
 }
 
-// giveLogs makes the log files the workers' user's, so that workers can reopen them.
+// giveLogs gives the log files to the workers' user, so that workers can reopen them.
 func (g *generation) giveLogs() error {
 	err := g.log.out.give(g.cfg.credential)
 	if err == nil && g.access != nil {
@@ -222,7 +225,7 @@ func (g *generation) giveLogs() error {
 	return err
 }
 
-// capture makes the error log the standard output, if that is wanted.
+// capture makes the error log the standard output and error, if capture_output is set.
 func (g *generation) capture() error {
 	if !g.cfg.captureOutput {
 		return nil
@@ -252,19 +255,19 @@ func (g *generation) reopen() {
 	if err != nil {
 		g.log.errorf("%v", err)
 	}
-	if g.template != nil && g.template.pid > 0 { // the Pythons that it will fork have its files
+	if g.template != nil && g.template.pid > 0 { // Pythons forked later inherit the template's log files
 		_ = unix.Kill(g.template.pid, unix.SIGUSR1)
 	}
 }
 
 // Reload --------------------------------------------------------------------
 
-// reload reads the settings anew and boots a new set of workers. The old ones
-// serve until the new ones do; when anything about the new settings or the
-// application is wrong, they simply go on.
+// reload reads the settings anew and boots new workers. The old workers serve until the new
+// workers do, and go on serving if anything is wrong with the new settings or the
+// application.
 func (a *arbiter) reload() {
 	if a.former != nil {
-		a.again = true // what has changed since must not be missed
+		a.again = true // changes made since this reload began must not be missed
 		return
 	}
 	a.again = false
@@ -276,7 +279,7 @@ func (a *arbiter) reload() {
 		a.manager.ready()
 		return
 	}
-	next.listeners = a.listeners // as far as hooks see, until others are open
+	next.listeners = a.listeners // hooks see the old listeners until the new ones are open
 	old := a.target
 	err = a.open(next, func() error { return nil })
 	if err == nil {
@@ -285,7 +288,7 @@ func (a *arbiter) reload() {
 	if err != nil {
 		a.target = old
 		a.discard(next)
-		if err.Error() == "" { // Python has said what is wrong
+		if err.Error() == "" { // Python has printed the reason
 			a.log.errorf("The new configuration cannot be used; the old configuration stays in force.")
 		} else {
 			a.log.errorf("%s; the old configuration stays in force.", plainSentence(err))
@@ -317,8 +320,8 @@ func (a *arbiter) endReload() {
 	}
 }
 
-// abandonReload is called when a worker of the new generation could not boot: the
-// former workers have never stopped serving, and stay.
+// abandonReload is called when a worker of the new generation could not boot. The former
+// workers have never stopped serving, and stay.
 func (a *arbiter) abandonReload() {
 	a.log.errorf("The reload is abandoned: a worker could not boot. The workers that were there go on.")
 	for _, w := range a.workers {
@@ -335,14 +338,15 @@ func (a *arbiter) abandonReload() {
 	}
 }
 
-// discard closes a generation that is of no use beside the one in force.
+// discard closes a failed generation, and restores the parts of the generation in force that
+// the failed one had replaced.
 func (a *arbiter) discard(g *generation) {
 	a.close(g, a.generation)
 	if err := a.capture(); err != nil {
 		a.log.errorf("%v", err)
 	}
 	if a.passed.parent == 0 && a.metrics.set(a, a.cfg) != nil {
-		a.metrics.close(a) // startHelpers tries again, and tells
+		a.metrics.close(a) // startHelpers tries again, and logs the error
 	}
-	a.manager.ready() // as before
+	a.manager.ready() // the service manager may still believe in a reload
 }

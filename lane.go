@@ -1,30 +1,33 @@
 package main
 
+// Lanes, the application's Python process they lead into, and the gateways (WSGI, ASGI).
+//
 // A lane joins a worker to one thread of its Python. Requests wait for that thread as
-// messages in a socket, the queue; what belongs to the requests that run, their responses
-// and the rest of their bodies, goes over the wire (wire.go).
+// messages in a socket, the queue; responses, and request bodies that are too long for a
+// message, go over the wire (wire.go).
 //
-// The queue is a SOCK_SEQPACKET pair of which the worker keeps both ends.
-// Whoever receives a message owns it, by the kernel's word: a request that
-// Python has received has begun, and one that it has not can be received back
-// and be served elsewhere. So a request that was written ahead is never lost,
-// never stuck behind a slow one, and never executed twice.
+// The queue is a SOCK_SEQPACKET pair of which the worker keeps both ends. The kernel gives
+// each message to one receiver: a request that Python has received has begun, and a
+// request that Python has not received can be received back by the worker and be served
+// elsewhere. So a request that was written ahead is never lost, never stuck behind a slow
+// request, and never executed twice.
 //
-// Every request has a number and every frame repeats it. What belongs to one
-// request ends at most that request: a frame that it may not have now, or with
-// marshal that nobody understands, is a wrongFrame, and one that comes after the
-// end of its request is ignored. Only bytes that are no frame, or one for a number
-// that has never been, are a protocolError: nothing that this Python says after that
+// Every request has a number, which each of its frames repeats. A faulty frame ends at
+// most the request whose number it bears: a frame that is not legal at this moment, or
+// whose marshal cannot be read, is a wrongFrame, and a frame that comes after the end of
+// its request is ignored. Bytes that are not a frame at all, and a frame with a number
+// that no request has had, are a protocolError: nothing that this Python sends afterwards
 // reaches anybody.
 //
-// There are two kinds of lane. A WSGI lane runs one request after another, and others
-// wait in its queue (queueLane, here); the one lane of an ASGI application carries all
-// requests at once (streamLane, asgi.go). What else WSGI and ASGI do differently is in
-// their gateways.
+// There are two kinds of lane. A WSGI lane runs one request after another, and further
+// requests wait in its queue (queueLane, here); the only lane of an ASGI application
+// carries all requests at once (streamLane, asgi.go). All other differences between WSGI
+// and ASGI are in their gateways.
 //
-// The first lane comes with the process and belongs to its main thread. In sync
-// that one runs the requests. With threads or greenlets it runs none: it opens
-// the other lanes, one a thread, when they are needed, and says that it lives.
+// The first lane comes with the process and belongs to its main thread. In a sync worker
+// the main thread runs the requests. With threads or greenlets the main thread runs none:
+// it opens the other lanes, one for each thread, as they are needed, and answers when the
+// worker asks whether the process is alive.
 
 import (
 	"embed"
@@ -40,137 +43,140 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The Python half, in python/: wsgi.py is what runs, and loads the others if it needs them.
+// The Python half, in python/: wsgi.py runs first, and imports the other files as needed.
 //
 //go:embed python/*.py
 var pythonFiles embed.FS
 
 const (
-	queueMax = 1 << 17   // bytes of the longest message in a queue: 64 KB of body fit, with their head
-	depthMax = 32        // requests in a queue and running
-	wireRoom = 256 << 10 // bytes taken off the wire at once, and in a pipe
-	alikeMax = 4 << 10   // bytes of an environ that Python keeps for the next
-	metaMax  = 4 << 20   // bytes of status and headers: far above any client's limit
+	queueMax = 1 << 17   // bytes of the longest message in a queue: room for a head and 64 KB of body
+	depthMax = 32        // requests that one lane may hold, the running one included
+	wireRoom = 256 << 10 // bytes read from the wire at once, and the size of a pipe
+	alikeMax = 4 << 10   // longest part of an environ that Python keeps for the client's next request
+	metaMax  = 4 << 20   // bytes of status and headers in a response: far more than any client accepts
 )
 
-// moment is how long a request may keep others waiting in a worker before they
-// are served elsewhere, and how much work is written ahead.
+// moment is how long a request may keep others waiting in a worker before those are served
+// by another worker, and how much work may be written ahead. It is many times what a
+// transfer to another worker takes, and too short for a client to notice.
 const moment = 2 * time.Millisecond
 
-// brief calls are all run by one thread, one after another: several would spend
-// their time on handing the interpreter's lock to each other.
+// brief bounds calls that are worth running in one thread, one after another: several
+// threads would spend a good part of so short a call on handing the interpreter's lock to
+// each other.
 const brief = moment / 16
 
 // python is the process in which the application runs.
 type python struct {
-	pid   int // 0 until the template has said
-	fate  int // where the template says so, and how it ended; -1 without a template
-	trace int // memfd: stacks, as faulthandler writes them
+	pid   int // pid of the process, 0 until the template process has reported it
+	fate  int // socket on which the template process reports the pid and later the exit status; -1 without a template
+	trace int // memfd into which faulthandler writes stacks
 
-	// Words for each lane, of memory that is shared. Python reads giveUp after
-	// each block: the number of the request whose client has left. Of a message of
-	// several requests it writes begun, the number of the one that it begins,
-	// before it reads halts: the first of those that it must leave.
+	// Words in memory shared with Python, one of each sort for each lane. giveUp is the
+	// number of the request whose client has left; Python reads it after each block.
+	// begun and halts serve messages of several requests: before each request Python
+	// writes its number to begun, and then reads from halts the number of the first
+	// request that Python must leave to the worker.
 	giveUp, begun, halts []atomic.Uint32
 
 	gateway *gateway
-	lanes   []*lane // the first is the main thread's
-	threads bool    // which runs no requests, but opens the other lanes
-	batches bool    // it takes messages of several requests
-	most    int     // how many lanes may run requests
-	busy    []*lane // those with requests in flight
+	lanes   []*lane // the first lane is the main thread's
+	threads bool    // the main thread runs no requests, but opens lanes for threads that do
+	batches bool    // Python takes messages of several requests
+	most    int     // requests that may run at once
+	busy    []*lane // lanes with requests in flight
 
 	ready  bool
-	eof    bool // it has closed the wire of a lane
-	closed bool // given up: nothing more is sent or believed
-	broken bool // after a protocol error: dispatch gives it up
-	ended  bool // it has been told that no request will come
-	traced int  // bytes of trace that are logged
+	eof    bool // Python has closed the wire of a lane
+	closed bool // the worker has given this Python up: nothing more is sent to it or believed
+	broken bool // a protocol error has occurred: dispatch gives this Python up
+	ended  bool // Python has been told that no further request will come
+	traced int  // bytes of trace that have been logged
 
 	gone     bool   // the process has ended
-	orphaned bool   // the process that forked it is gone, and will not say when it ends
-	killAt   int64  // when to kill it, 0 for never
-	hung     string // what was running when it was given up
-	askedAt  int64  // when it was asked whether it is alive, 0 if it has answered
+	orphaned bool   // the template process has ended: nobody will report how this process ends
+	killAt   int64  // when to kill the process, 0 for never
+	hung     string // the requests that ran when this Python was given up
+	askedAt  int64  // when the main thread was asked whether it is alive, 0 once it has answered
 
-	number uint32 // of the newest request
-	pace   int64  // how long calls take of late: nanoseconds, smoothed
+	number uint32 // number of the newest request
+	pace   int64  // how long recent calls took: nanoseconds, smoothed
 }
 
-// lane is one thread of Python.
+// lane is the worker's end of a lane, and so stands for one thread of Python.
 type lane struct {
 	wire
 	laneKind
 	python *python
 	index  int
-	queue  int  // the worker's end
-	back   int  // Python's end, kept to take back what has not begun
-	lost   bool // its thread has run into a limit and serves nobody any more
+	queue  int  // the worker's end of the queue
+	back   int  // a copy of Python's end of the queue, from which requests that Python has not begun are taken back
+	lost   bool // the lane's thread has run into a limit and serves nobody any more
 
-	begun    int64   // when the oldest request began
-	patience int64   // when the oldest request began, or was last seen not to have begun
+	begun    int64   // start of the oldest request
+	patience int64   // start of the oldest request, or the last time when Python was seen not to have begun the request
 	stalled  bool    // the oldest request has run for more than a moment
 	client   passage // how long the running request has waited for its client
-	choked   *turn   // its client is slow: the wire is not read until it has taken enough
-	owner    *turn   // of the frame at hand; nil for nobody
+	choked   *turn   // the turn whose client is slow: the wire is not read until that client has taken enough
+	owner    *turn   // the turn that the frame at hand is about, nil for none
 }
 
-// laneKind is what the two kinds of lane do differently.
+// laneKind has the functions in which the two kinds of lane differ.
 type laneKind interface {
 	load() int                // requests in the queue and running
-	room() int                // requests that one message may bring
-	mayPass(talks int) int    // requests that may be answered with a file
-	flags(talks int) byte     // of the next request's frame
-	sent(b []*turn, at int64) // these requests are in the queue
-	takeBack() []*turn        // those that Python has not begun, oldest first
-	settle(now int64)         // waits until Python cannot begin another, where that takes time
+	room() int                // requests that the next message may contain
+	mayPass(talks int) int    // how many requests may be answered with a file
+	flags(talks int) byte     // flags of the next request's frame
+	sent(b []*turn, at int64) // notes that the requests of b have been written into the queue
+	takeBack() []*turn        // receives back the requests that Python has not begun, oldest first
+	settle(now int64)         // makes Python begin no further request of its message, and waits until Python obeys
 	clear()                   // forgets all requests
 
-	whose(number uint32) (t *turn, ok bool) // the request that a frame is about: nil if it is over, false if there has been none
+	whose(number uint32) (t *turn, ok bool) // the request that a frame is about: nil if that request is over, false if the number was never given
 	inPython() []*turn                      // requests that Python has, oldest first
 	eldest() *turn                          // the request that has run for longest, nil for none
 
 	due() int64                    // when to call stall, 0 for never
-	stall(w *worker)               // whoever waits for this lane should not
-	hurry(w *worker, t *turn) bool // enforces the limits in time of a request, once a second; false if there was nothing to do
+	stall(w *worker)               // acts on a lane that has not moved: requests that wait for it go elsewhere
+	hurry(w *worker, t *turn) bool // enforces a request's time limits, once a second; false if nothing was due
 
-	heard(now int64)                            // Python has said something
-	demand(t *turn, n int) bool                 // Python asks for n bytes; false if it may not
-	met(t *turn, n int)                         // Python is given n of them
+	heard(now int64)                            // notes that a frame has come from Python
+	demand(t *turn, n int) bool                 // notes that Python asks for n bytes of the body; false if Python may not ask now
+	met(t *turn, n int)                         // notes that Python has been sent n bytes of the body
 	answer(w *worker, f frame, payload []byte)  // sends Python a frame
-	roomFor(t *turn) bool                       // the wire has room for more of the request; if not, feed is called when it has
-	hold(w *worker, t *turn)                    // keeps a slow client's response from filling the memory
-	clientTook(w *worker, t *turn)              // the client has taken some of the response
-	clientLeft(w *worker, t *turn)              // tells the application, if it can be told
-	refuse(w *worker, t *turn, why *badRequest) // ends a request in place of Python, which goes on with it
-	unwanted(w *worker, f frame)                // handles a frame of a request that is over
-	over(w *worker, t *turn)                    // the response is complete
+	roomFor(t *turn) bool                       // reports whether the wire has room for more of the request; if not, feed is called once it has
+	hold(w *worker, t *turn)                    // keeps a slow client's response from filling memory
+	clientTook(w *worker, t *turn)              // notes that the client has taken some of the response
+	clientLeft(w *worker, t *turn)              // tells the application, if possible, that the client has left
+	refuse(w *worker, t *turn, why *badRequest) // answers a request that Python still works on
+	unwanted(w *worker, f frame)                // handles a frame about a request that is over
+	over(w *worker, t *turn)                    // notes that the response is complete
 }
 
-// gateway is what the interfaces between a server and its application, WSGI and ASGI, do
-// differently.
+// gateway describes an interface between server and application, WSGI or ASGI, where the
+// two differ.
 type gateway struct {
 	name    string
-	kind    func(l *lane) laneKind              // of its lanes
-	pick    func(p *python) (*lane, error)      // for the next request; nil for none
-	running func(p *python) int                 // requests that run
-	environ func(*worker, *turn, []byte) []byte // appends what the application is told of a request
-	greet   func(*worker, *turn) bool           // looks at a request for another protocol; nil if the application does
-	ready   func(*worker)                       // says that the application is loaded; nil for no word
+	kind    func(l *lane) laneKind              // makes the kind of a lane
+	pick    func(p *python) (*lane, error)      // chooses the lane for the next request; nil for none
+	running func(p *python) int                 // counts the running requests
+	environ func(*worker, *turn, []byte) []byte // appends the environ or scope of a request
+	greet   func(*worker, *turn) bool           // handles a request to change the protocol; nil leaves such requests to the application
+	ready   func(*worker)                       // logs that the application is loaded; nil for no log line
 
-	early       bool // a request runs before its body has come
-	halves      bool // the environ has a part that the client's next request will have, too
-	octets      bool // names and values of headers may be bytes
-	overrides   bool // the application's Server, Date and "Connection: close" count
-	dropsHead   bool // applications send a body in answer to HEAD and have the server drop it
+	early       bool // a request starts before its body has arrived
+	halves      bool // a part of the environ is the same for the client's next request
+	octets      bool // names and values of response headers may be bytes
+	overrides   bool // the application's own Server, Date and "Connection: close" are used
+	dropsHead   bool // a body in answer to HEAD is usual: the server drops the body silently
 	watches     bool // the application is told at once when its client leaves
-	cancels     bool // one request can be ended without the others, and has its own limit in time
+	cancels     bool // each request has its own time limit, and can be ended alone
 	answers     bool // the main thread answers questions while requests run
-	stays       bool // a connection may stay for hours, and with it all of its work
-	discardable int  // bytes of a body that may be thrown away for the connection's sake
+	stays       bool // a connection may stay for hours, with a request running all the time
+	discardable int  // unread bytes of a request's body that may be discarded to keep the connection
 }
 
-// wsgi is PEP 3333.
+// wsgi is the gateway of PEP 3333.
 var wsgi = gateway{
 	name:        "WSGI",
 	kind:        func(l *lane) laneKind { return &queueLane{lane: l} },
@@ -181,13 +187,13 @@ var wsgi = gateway{
 	discardable: discardMax,
 }
 
-// bootstrap runs the bridge on descriptor 3: a length in four bytes, an index as
-// marshal of that length, the sources, and wsgi.py as one version of Python has
-// compiled it. Compiling takes 10 ms and 2 MB, so it is done once and not by
-// each worker's Python, unless that is another by now. Only what is wanted is
-// read: a large block that is freed again changes how malloc treats the
-// application's. wsgi.py is the module _gunicorn.wsgi, and imports the others by a
-// finder of its own.
+// bootstrap runs the Python half from the bridge file on descriptor 3, which holds the
+// index's length in four bytes, the index as marshal, the sources, and wsgi.py as compiled
+// by one version of Python. Compiling takes 10 ms and 2 MB, so the arbiter does it once,
+// and a worker's Python compiles the source only if its version differs by now. bootstrap
+// reads no more of the file than it needs: a large block that is freed again would change
+// how malloc treats the application's blocks. wsgi.py becomes the module _gunicorn.wsgi,
+// and imports the other files through a finder of its own.
 const bootstrap = `import marshal, os, sys
 def load(name):
     size = int.from_bytes(os.pread(3, 4, 0), 'little')
@@ -215,16 +221,16 @@ func sources() []byte {
 	return appendMarshal(nil, files)
 }
 
-// startPython runs wsgi.py in the given role, with files from descriptor 4 on,
-// and returns its pid. The environment is the worker's, and never is the mode
-// an isolated one: wrappers that patch through PYTHONPATH must work.
+// startPython runs wsgi.py in the given role, with files from descriptor 4 on, and returns
+// the pid. Python never runs in isolated mode (-I): programs that patch an application
+// through PYTHONPATH must work.
 func startPython(python string, bridge *os.File, role string, env []string, files ...int) (int, error) {
 	attr := &syscall.ProcAttr{
 		Env:   env,
 		Files: []uintptr{0, 1, 2, bridge.Fd()},
-		// Whatever becomes of this process, its Python does not
-		// outlive it. The signal comes when the thread that forks
-		// ends; Go's threads end with the process.
+		// A Python must not outlive the process that started it. The kernel
+		// sends this signal when the thread that forked ends, and Go's
+		// threads end with the process.
 		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	}
 	for _, fd := range files {
@@ -239,15 +245,14 @@ func startPython(python string, bridge *os.File, role string, env []string, file
 	return pid, nil
 }
 
-// lanesMax bounds the lanes of one Python: each has three shared words, and takes
-// five descriptors of the two processes.
+// lanesMax bounds the lanes of one Python: each lane has three shared words and takes five
+// descriptors, counted in both processes.
 const lanesMax = 4096
 
 const wordsSize = 3 * 4 * lanesMax
 
-// openPython starts a Python whose application will serve what its lanes bring.
-// It is forked by the template, if there is one behind the socket fork, and started
-// afresh otherwise.
+// openPython starts the Python of a worker's application. The template process forks it if
+// fork is the socket of a template; if fork is -1, the Python is started afresh.
 func openPython(c *config, bridge *os.File, env []string, fork int) (p *python, err error) {
 	family := c.family()
 	p = &python{fate: -1, threads: family != familySync && family != familyASGI, most: c.concurrency()}
@@ -293,8 +298,8 @@ func openPython(c *config, bridge *os.File, env []string, fork int) (p *python, 
 	return p, err
 }
 
-// newLane makes a lane's sockets; Python's end of the wire is the caller's to
-// pass on and to close.
+// newLane makes a lane's sockets. The caller has to pass far, Python's end of the wire, to
+// Python, and to close far then.
 func (p *python) newLane() (l *lane, far int, err error) {
 	l = &lane{python: p, index: len(p.lanes), wire: wire{pipe: -1, passed: -1, file: -1}}
 	l.laneKind = p.gateway.kind(l)
@@ -306,8 +311,7 @@ func (p *python) newLane() (l *lane, far int, err error) {
 		unix.Close(l.back)
 		return nil, -1, err
 	}
-	// As much as the kernel lets anyone have: a full queue only means that
-	// fewer requests are written ahead.
+	// The kernel may grant less than this; then fewer requests are written ahead.
 	_ = unix.SetsockoptInt(l.queue, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
 	_ = unix.SetsockoptInt(far, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
 	if err = unix.SetNonblock(l.fd, true); err != nil {
@@ -317,8 +321,8 @@ func (p *python) newLane() (l *lane, far int, err error) {
 	return l, far, nil
 }
 
-// openLane has Python start one more thread. What is written into its queue
-// waits there until it runs.
+// openLane has Python start one more thread. The new lane's queue can be written to at
+// once: requests wait there until the thread runs.
 func (p *python) openLane() (*lane, error) {
 	l, far, err := p.newLane()
 	if err != nil {
@@ -345,7 +349,7 @@ func (p *python) pick() (*lane, error) {
 	return p.gateway.pick(p)
 }
 
-// pickQueue is a lane that is idle, or one more, or one that will soon be idle.
+// pickQueue returns an idle lane, or a new lane, or a lane that will soon be idle.
 func (p *python) pickQueue() (*lane, error) {
 	depth := p.depth()
 	if p.brief() {
@@ -394,7 +398,7 @@ func (p *python) oldest() (oldest *lane) {
 	return oldest
 }
 
-// idle is how many requests more could run, each in a lane that may not be open yet.
+// idle is how many further requests could run, in lanes that are open or can be opened.
 func (p *python) idle() int {
 	if p.lanes[0].stalled {
 		return 0
@@ -402,11 +406,11 @@ func (p *python) idle() int {
 	return p.most - p.running()
 }
 
-// running is how many requests run, or are about to where they cannot be told
-// apart.
+// running is how many requests run. ASGI's count includes requests that Python has not yet
+// received.
 func (p *python) running() int { return p.gateway.running(p) }
 
-// stuck says whether every lane there may be runs a request that takes longer
+// stuck reports whether all lanes are open, and each runs a request that has taken longer
 // than a moment.
 func (p *python) stuck() bool {
 	if p.idle() > 0 {
@@ -420,7 +424,7 @@ func (p *python) stuck() bool {
 	return true
 }
 
-// logFile is the descriptor of a log that is a file, or -1.
+// logFile is fd if the log at path is a file, -1 otherwise.
 func logFile(path string, fd int) int {
 	if path == "" || path == "-" {
 		return -1
@@ -428,11 +432,11 @@ func logFile(path string, fd int) int {
 	return fd
 }
 
-// brief says whether calls are.
+// brief reports whether recent calls took less than moment/16.
 func (p *python) brief() bool { return p.pace > 0 && p.pace < int64(brief) }
 
-// depth is how many requests a lane may hold: as many as are done in a moment at
-// the pace of late, one when calls take longer.
+// depth is how many requests a lane may hold: as many as finish within a moment at the
+// recent pace, and at least one.
 func (p *python) depth() int {
 	if p.pace == 0 {
 		return 1
@@ -440,8 +444,8 @@ func (p *python) depth() int {
 	return max(1, min(depthMax, int(int64(moment)/p.pace)))
 }
 
-// send writes one message, of two parts, into the queue: false when it has no
-// room now. It has one request, or several.
+// send writes one message into the queue: false if the queue has no room now. The message
+// has the requests of batch; body is its second part.
 func (l *lane) send(batch []*turn, message, body []byte, now int64) (bool, error) {
 	switch errno := rawSend(l.queue, message, body); {
 	case errno == unix.EAGAIN && l.load() > 0:
@@ -457,7 +461,7 @@ func (l *lane) send(batch []*turn, message, body []byte, now int64) (bool, error
 	return true, nil
 }
 
-// queued is the number of the queue's first message.
+// queued is the number of the first request in the queue, false if the queue is empty.
 func (l *lane) queued() (number uint32, ok bool) {
 	var head [frameHeader]byte
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&head[0])),
@@ -465,8 +469,8 @@ func (l *lane) queued() (number uint32, ok bool) {
 	return readFrame(head[:]).number, errno == 0 && n >= frameHeader
 }
 
-// receiveBack receives a message that Python has not received, as far as there is room:
-// 0 when there is none.
+// receiveBack receives the oldest message that Python has not received, cut to the length
+// of message: 0 if the queue is empty.
 func (l *lane) receiveBack(message []byte) int {
 	for {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&message[0])),
@@ -481,7 +485,7 @@ func (l *lane) receiveBack(message []byte) int {
 	}
 }
 
-// rest takes a lane off the busy ones when nothing is in flight there.
+// rest takes a lane off the list of busy lanes if no request is in flight there.
 func (l *lane) rest() {
 	p := l.python
 	if i := slices.Index(p.busy, l); i >= 0 && l.load() == 0 {
@@ -490,8 +494,8 @@ func (l *lane) rest() {
 	}
 }
 
-// ran is for how long the request has run: not while the lane waited for its
-// client.
+// ran is for how long the oldest request has run, without the time in which the lane waited
+// for the client.
 func (l *lane) ran(now int64) time.Duration {
 	return time.Duration(now - l.begun - l.client.waited(now))
 }
@@ -509,7 +513,7 @@ func (l *lane) ready(w *worker, fd int, events uint32) {
 	}
 }
 
-// flush writes what waits for room on the wire.
+// flush writes frames that have waited for room on the wire.
 func (l *lane) flush() {
 	if !l.python.closed && !l.lost {
 		l.wire.flush()
@@ -521,14 +525,14 @@ func (l *lane) flush() {
 // queueLane runs one request after another.
 type queueLane struct {
 	lane   *lane
-	flight []*turn // written and not answered, oldest first
-	halted int64   // when halt wrote its word, 0 when there is nothing to wait for
+	flight []*turn // requests written to the queue and not yet answered, oldest first
+	halted int64   // when halt wrote its word; 0 if no halt is under way
 }
 
 func (q *queueLane) load() int { return len(q.flight) }
 
-// room is one unless calls are brief: where several run at a time, each should be picked by
-// who is free first.
+// room is one unless calls are brief: where several lanes run at a time, each request should
+// go to the lane that is free first.
 func (q *queueLane) room() int {
 	if p := q.lane.python; p.batches && p.brief() {
 		return p.depth() - len(q.flight)
@@ -549,8 +553,8 @@ func (q *queueLane) sent(batch []*turn, _ int64) {
 func (q *queueLane) clear()            { q.flight, q.halted = nil, 0 }
 func (q *queueLane) inPython() []*turn { return slices.Clone(q.flight) }
 
-// eldest is the request that Python has begun, nil for none. What is still in the queue
-// has not: the caller takes that back first when the difference matters.
+// eldest is the oldest request in flight, nil for none. Python may not have begun it: a
+// caller to whom the difference matters takes the queue's requests back first.
 func (q *queueLane) eldest() *turn {
 	if len(q.flight) == 0 {
 		return nil
@@ -569,15 +573,15 @@ func (q *queueLane) whose(number uint32) (*turn, bool) {
 	return nil, int32(number-newest) <= 0
 }
 
-// headBegun says whether Python has received the oldest request: then it is no
-// longer the first message of the queue.
+// headBegun reports whether Python has received the oldest request, so that the queue no
+// longer begins with it.
 func (q *queueLane) headBegun() bool {
 	number, ok := q.lane.queued()
 	return !ok || number != q.flight[0].number
 }
 
-// takeBack throws the rest of each message away: its requests still have what it was made
-// of.
+// takeBack reads only the head of each message and discards the rest: the turns still have
+// everything that the message was made of.
 func (q *queueLane) takeBack() []*turn {
 	back := q.leftOver()
 	for head := make([]byte, frameHeader); q.lane.receiveBack(head) > 0; {
@@ -586,8 +590,8 @@ func (q *queueLane) takeBack() []*turn {
 	return back
 }
 
-// retrieve takes off the flight what came in one message, but for the request
-// that runs.
+// retrieve takes the requests of one message off the flight, except for the running
+// request.
 func (q *queueLane) retrieve(message uint32, running ...*turn) (back []*turn) {
 	q.flight = slices.DeleteFunc(q.flight, func(t *turn) bool {
 		if t.message != message || slices.Contains(running, t) {
@@ -601,12 +605,12 @@ func (q *queueLane) retrieve(message uint32, running ...*turn) (back []*turn) {
 	return back
 }
 
-// settled is after how long everybody sees what somebody has written into shared
-// memory. No processor keeps it to itself for that long, and what keeps a process
-// from running lets the others see it.
+// settled is the time after which every process sees a word written to shared memory. A
+// processor's store buffer empties within microseconds, and a process that stops running
+// has its stores flushed by the kernel: 1 ms is ample.
 const settled = moment / 2
 
-// halt has Python leave what it has not begun of the message that it is at.
+// halt tells Python to leave the requests of the present message that it has not begun.
 func (q *queueLane) halt(now int64) {
 	if len(q.flight) > 1 && q.flight[1].message == q.flight[0].message {
 		q.lane.python.halts[q.lane.index].Store(q.flight[1].number)
@@ -614,10 +618,11 @@ func (q *queueLane) halt(now int64) {
 	}
 }
 
-// leftOver takes what Python leaves because of halt, once that has settled:
-// either Python reads that word before it begins the next request, or we read here
-// that it has begun that (Dekker's algorithm, with time in place of fences). In
-// the latter case it leaves nothing, or says so itself (kindLeft).
+// leftOver takes the requests that Python leaves because of halt, once the word has settled.
+// Either Python reads the word before it begins the next request, or we read in begun that
+// Python has begun that request (Dekker's algorithm, with time in place of fences). If
+// Python has begun the next request, any requests that it then leaves are reported by a
+// LEFT frame.
 func (q *queueLane) leftOver() []*turn {
 	if q.halted == 0 {
 		return nil
@@ -646,8 +651,8 @@ func (q *queueLane) due() int64 {
 	return q.lane.patience + int64(moment)
 }
 
-// stall is called when a request has run for more than a moment: whoever waits
-// behind it should not.
+// stall is called when a request has run for more than a moment: the requests that wait
+// behind it are given to other workers.
 func (q *queueLane) stall(w *worker) {
 	l := q.lane
 	if q.halted != 0 {
@@ -655,7 +660,8 @@ func (q *queueLane) stall(w *worker) {
 		return
 	}
 	if !q.headBegun() {
-		// It is the machine that is busy, and would be for siblings too.
+		// Python has had no processor time yet. The machine is busy, and
+		// other workers would fare no better.
 		l.patience = w.now
 		return
 	}
@@ -667,7 +673,7 @@ func (q *queueLane) stall(w *worker) {
 	q.halt(w.now)
 }
 
-// hurry ends the wait of the lane for a client that uses up its time.
+// hurry ends a request whose client has kept the lane waiting for too long.
 func (q *queueLane) hurry(w *worker, t *turn) bool {
 	if t != q.eldest() || !q.lane.client.late(w.now, w.clientLimit()) {
 		return false
@@ -678,7 +684,7 @@ func (q *queueLane) hurry(w *worker, t *turn) bool {
 
 func (q *queueLane) heard(int64) {}
 
-// demand takes one demand at a time.
+// demand refuses a second demand before the first is met.
 func (q *queueLane) demand(t *turn, n int) bool {
 	if t.want > 0 {
 		return false
@@ -700,7 +706,7 @@ func (q *queueLane) answer(w *worker, f frame, payload []byte) {
 
 func (q *queueLane) roomFor(*turn) bool { return true }
 
-// hold leaves on the wire what the client is not ready for.
+// hold stops reading the wire while the client has more than enough to take.
 func (q *queueLane) hold(w *worker, t *turn) {
 	l := q.lane
 	if t.conn.gone {
@@ -727,7 +733,8 @@ func (q *queueLane) hold(w *worker, t *turn) {
 
 func (q *queueLane) clientTook(*worker, *turn) {}
 
-// clientLeft does nothing: the shared words tell the thread at its next block.
+// clientLeft does nothing: the thread reads in the shared words, at its next block, that the
+// client has left.
 func (q *queueLane) clientLeft(*worker, *turn) {}
 
 // refuse ends a request with 500, or with a closed connection if the response has begun.
@@ -747,7 +754,7 @@ func (q *queueLane) refuse(w *worker, t *turn, why *badRequest) {
 	}
 }
 
-// unwanted answers a thread that asks for something and waits.
+// unwanted answers a thread that asks for a body or a socket, and would wait for ever.
 func (q *queueLane) unwanted(w *worker, f frame) {
 	switch f.kind {
 	case kindRead:
@@ -761,7 +768,8 @@ func (q *queueLane) unwanted(w *worker, f frame) {
 func (q *queueLane) over(w *worker, t *turn) {
 	l := q.lane
 	if t.want > 0 {
-		// A thread, or one that a timeout of the application's has interrupted.
+		// A thread of the application's still waits for the body, or a timeout
+		// of the application's has interrupted the wait.
 		q.answer(w, frame{number: t.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
 	}
 	took := w.now - l.begun
@@ -777,9 +785,9 @@ func (q *queueLane) over(w *worker, t *turn) {
 	l.rest()
 }
 
-// relayed receives what Python says to its worker beside responses: n is 0
-// when there is no more. It comes the other way through the first queue, as
-// messages, because every thread of Python may speak here.
+// relayed receives one message that Python sends beside responses: n is 0 when there is
+// none. Such messages come back through the first queue, because a message is written
+// whole, whichever of Python's threads writes it.
 func (p *python) relayed(b []byte) (n int) {
 	if p.ended {
 		return 0
@@ -792,15 +800,15 @@ func (p *python) relayed(b []byte) (n int) {
 	return int(r)
 }
 
-// ask has the main thread answer with kindHere. False says that the queue is
-// full of questions.
+// ask requests a HERE frame from the main thread. The result is false if the queue is full
+// of unanswered questions.
 func (p *python) ask(flags byte) bool {
 	f := frame{kind: kindAsk, flags: flags}
 	return unix.Sendto(p.lanes[0].queue, f.append(nil), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) == nil
 }
 
-// end tells Python that no request will come: it runs its exit handlers and
-// leaves.
+// end tells Python that no further request will come, upon which Python runs its exit
+// handlers and ends.
 func (p *python) end() {
 	if p.ended {
 		return
@@ -812,8 +820,7 @@ func (p *python) end() {
 	}
 }
 
-// stacks is what faulthandler has written since the last call, at most 64 KB of
-// it.
+// stacks returns what faulthandler has written since the last call, at most 64 KB.
 func (p *python) stacks() string {
 	b, err := readFile(p.trace, p.traced+64<<10)
 	if err != nil || len(b) < p.traced {

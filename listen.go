@@ -1,7 +1,7 @@
 package main
 
-// Listeners: what the arbiter binds, or is given by a service manager, and
-// workers accept from, and how addresses are written.
+// Listeners, the sockets that the arbiter binds or gets from a service manager, and from
+// which workers accept connections; and the notation of addresses.
 
 import (
 	"context"
@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listening is what the log says of the listeners.
+// listening is the list of listeners for the log.
 func (a *arbiter) listening() string {
 	var names []string
 	for _, l := range a.listeners {
@@ -46,9 +46,9 @@ func (l *bound) String() string {
 	return "unknown"
 }
 
-// openListeners binds what c asks for, taking over those in old that are the
-// same. Sockets from a service manager or fd:// replace all others. With an error
-// come the listeners that have been opened before it.
+// openListeners binds the addresses of c, and takes over listeners in old that have the same
+// address. Sockets from a service manager or fd:// replace all others. If there is an error,
+// list has the listeners that were opened before the error.
 func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err error) {
 	if passed := passedListeners(); passed > 0 {
 		a.systemd = true
@@ -96,7 +96,7 @@ func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err err
 	return list, nil
 }
 
-// addressesOf reads bind, which has been checked.
+// addressesOf parses the setting bind, whose syntax has been checked.
 func addressesOf(c *config) (list []address) {
 	for _, text := range c.bind {
 		addr, _ := parseBind(text)
@@ -105,7 +105,7 @@ func addressesOf(c *config) (list []address) {
 	return list
 }
 
-// passedListeners is how many sockets a service manager has passed, from
+// passedListeners is the number of sockets that a service manager has passed, from
 // descriptor 3 on (sd_listen_fds(3)).
 func passedListeners() int {
 	if pid, _ := strconv.Atoi(os.Getenv("LISTEN_PID")); pid != os.Getpid() {
@@ -116,14 +116,15 @@ func passedListeners() int {
 	return max(0, min(n, 1000))
 }
 
-// forgetListeners keeps the application from taking them for its own.
+// forgetListeners removes the service manager's variables, so that the application does not
+// take the listeners for its own.
 func forgetListeners() {
 	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
 		os.Unsetenv(name)
 	}
 }
 
-// bind tries for a while: the last owner of the address may be leaving.
+// bind makes several attempts, as the last owner of the address may be about to end.
 func (a *arbiter) bind(c *config, addr address) (int, error) {
 	for try := 1; ; try++ {
 		fd, err := a.bindOnce(c, addr)
@@ -161,8 +162,8 @@ var (
 	errInterrupted = errors.New("interrupted")
 )
 
-// interrupted waits, and tells whether a signal asks to stop meanwhile. What
-// else comes in is for later.
+// interrupted waits, and reports whether a signal to stop has come meanwhile. Other signals
+// are kept for later.
 func (a *arbiter) interrupted(d time.Duration) bool {
 	var later []syscall.Signal
 	end := monotonic() + int64(d)
@@ -179,7 +180,7 @@ func (a *arbiter) interrupted(d time.Duration) bool {
 	return false
 }
 
-// capitalized is the C library's spelling of an error.
+// capitalized spells an error as the C library does.
 func capitalized(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
@@ -231,7 +232,7 @@ func (a *arbiter) bindOnce(c *config, addr address) (fd int, err error) {
 				return -1, os.NewSyscallError("setsockopt", err)
 			}
 		}
-		// Connections inherit it.
+		// Accepted connections inherit TCP_NODELAY.
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 		err = unix.Bind(fd, sa)
 	}
@@ -248,8 +249,8 @@ func (a *arbiter) listen(fd, backlog int) error {
 	return os.NewSyscallError("listen", unix.Listen(fd, backlog))
 }
 
-// clearSocket removes the socket file of a server that is gone. One that
-// somebody listens on is in use, and another kind of file is not ours.
+// clearSocket removes the socket file of a server that has ended. A socket on which somebody
+// listens, or another kind of file, is an error.
 func clearSocket(path string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
@@ -263,7 +264,7 @@ func clearSocket(path string) error {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
-	// EAGAIN is a listener with a full queue.
+	// EAGAIN means that the listener's queue is full.
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == nil || err == unix.EAGAIN {
 		return unix.EADDRINUSE
 	}
@@ -272,8 +273,8 @@ func clearSocket(path string) error {
 
 var errNoHost = errors.New("[Errno -2] Name or service not known")
 
-// resolve is the address of a host to listen on; names have IPv4 ones here, and
-// those of IPv6 stand in brackets.
+// resolve returns the IP address of a host to listen on. A name stands for an IPv4 address,
+// and an IPv6 address stands in brackets.
 func (a address) resolve() (netip.Addr, error) {
 	ip, err := resolve("ip4", a.host)
 	if err == nil && ip.Is6() && a.network != "tcp6" {
@@ -282,8 +283,8 @@ func (a address) resolve() (netip.Addr, error) {
 	return ip, err
 }
 
-// resolve looks up a host, which may be an address. Network is ip4, or ip for
-// either kind of address.
+// resolve looks up a host, which is a name or an address. The network is "ip4", or "ip" for
+// both kinds of addresses.
 func resolve(network, host string) (netip.Addr, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return ip, nil
@@ -294,8 +295,8 @@ func resolve(network, host string) (netip.Addr, error) {
 	if err != nil || len(ips) == 0 {
 		return netip.Addr{}, errNoHost
 	}
-	// Of a name with both kinds of addresses the old kind, where daemons have
-	// always listened.
+	// If a name has addresses of both kinds, prefer IPv4, on which daemons (syslog,
+	// statsd) have always listened.
 	i := slices.IndexFunc(ips, func(a netip.Addr) bool { return a.Unmap().Is4() })
 	return ips[max(i, 0)].Unmap(), nil
 }
@@ -322,7 +323,7 @@ func (a *arbiter) closeBound(list []*bound) {
 
 // Addresses ------------------------------------------------------------------
 
-// address is where to listen.
+// address is an address to listen on.
 type address struct {
 	network string // "tcp", "tcp6", "unix", "fd"
 	host    string
@@ -331,10 +332,10 @@ type address struct {
 	fd      int
 }
 
-// parseBind reads one address of bind. Its errors are those of the original.
+// parseBind reads one address of the setting bind. Its errors are worded as Gunicorn's.
 func parseBind(s string) (address, error) { return parseAddress(s, 8000) }
 
-// parseAddress reads an address, which has the port given if it says none.
+// parseAddress reads an address; port is the default.
 func parseAddress(s string, port int) (address, error) {
 	if rest, ok := strings.CutPrefix(s, "fd://"); ok {
 		fd, err := pyInt(rest, 10)
@@ -382,7 +383,7 @@ func bracketed(s string) (host, rest string, ok bool) {
 	return host, rest, ok
 }
 
-// String is the address as parseAddress takes it.
+// String is the address in the notation that parseAddress reads.
 func (a address) String() string {
 	switch a.network {
 	case "unix":
@@ -393,7 +394,7 @@ func (a address) String() string {
 	return net.JoinHostPort(a.host, strconv.Itoa(a.port))
 }
 
-// tuple is the address as Python's log lines show it.
+// tuple is the address as Gunicorn's log lines show it.
 func (a address) tuple() string {
 	switch a.network {
 	case "unix":

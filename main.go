@@ -20,7 +20,7 @@
 //
 //	worker.go     a worker's life: start, signals, phases, stop
 //	loop.go       the event loop: descriptors, timers, burial
-//	dispatch.go   which connections and requests a worker takes, and in which order
+//	dispatch.go   the choice of connections and requests to take, and their order
 //	conn.go       one client's connection and its turns
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
@@ -32,13 +32,13 @@
 //	lane.go       requests on their way to Python, one after another (WSGI)
 //	asgi.go       requests that share a lane, and WebSockets (ASGI)
 //	wire.go       frames: their table, and how they are sent and received; marshal
-//	reply.go      what Python says, on its way to the client
+//	reply.go      frames from Python, and what becomes of them for the client
 //	reload.go     files that --reload watches
 //
 // Grammars, bytes to values and values to bytes:
 //
 //	http.go       HTTP/1.1 requests; response.go responses
-//	environ.go    what an application sees of a request
+//	environ.go    the environ, in which an application sees a request
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol
 //
@@ -79,19 +79,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// version is what --version and SERVER_SOFTWARE say.
+// version is the version of this program, as in --version and SERVER_SOFTWARE.
 const version = "0.1.0"
 
 // Exit statuses; the manual explains them.
 const (
 	exitFailure = 1
 	exitUsage   = 2
-	exitBoot    = 3 // a worker's: the application could not be imported
-	exitLoad    = 4 // a worker's: it was, and has no such object
+	exitBoot    = 3 // of a worker: the application's module could not be imported
+	exitLoad    = 4 // of a worker: the application's module has no object of the given name
 )
 
-// workerTitle begins the name of a worker in the process list, and is how the
-// binary knows that it is one.
+// workerTitle begins the name of a worker in the process list, and tells the binary to be a
+// worker.
 const workerTitle = "gunicorn: worker ["
 
 //go:embed gunicorn.1
@@ -99,7 +99,7 @@ var manual string
 
 func main() {
 	if strings.HasPrefix(os.Args[0], workerTitle) {
-		// Executed as /proc/self/exe, the process would be called exe.
+		// The kernel names a process after the executed file, here /proc/self/exe.
 		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(cString("gunicorn")), 0, 0, 0)
 		os.Exit(runWorker())
 	}
@@ -115,7 +115,8 @@ func fatalf(format string, args ...any) {
 	os.Exit(exitFailure)
 }
 
-// runCommand is what a user started.
+// runCommand is the life of the process that a user has started: the arbiter, or a command
+// such as --check-config.
 func runCommand(args []string) int {
 	if len(args) > 0 && args[0] == "--man" {
 		fmt.Print(manual)
@@ -162,10 +163,10 @@ func runCommand(args []string) int {
 	if err := checkLimits(c); err != nil {
 		fatalf("%v", err)
 	}
-	// One that another arbiter has started is in the background already.
+	// An arbiter started by another arbiter is in the background already.
 	if c.daemon && !background && passed.parent == 0 {
-		// Unless a hook may still make the files, they are looked at while
-		// somebody reads what is wrong with them.
+		// Check the certificates while the terminal can still show errors,
+		// unless a hook may be about to make the files.
 		if c.usesTLS() && !c.hooks()["on_starting"] {
 			if _, err := readKeyring(c); err != nil {
 				fmt.Fprint(os.Stderr, err)
@@ -181,17 +182,16 @@ func runCommand(args []string) int {
 	return a.run()
 }
 
-// startDir is the directory that the user is in, by the name that the user has
-// for it when that is right.
+// startDir is the current directory, by the user's name for it ($PWD) if that name is right.
 func startDir() string {
-	dir, err := os.Getwd() // prefers $PWD when it names the same directory
+	dir, err := os.Getwd() // Getwd prefers $PWD if it names the same directory
 	if err != nil {
 		fatalf("start directory: %v", err)
 	}
 	return dir
 }
 
-// programPath is sys.argv[0] of the application: the file that was executed.
+// programPath is the path of the executed file, which the application sees as sys.argv[0].
 func programPath() string {
 	if path, err := exec.LookPath(os.Args[0]); err == nil {
 		if path, err = filepath.Abs(path); err == nil {
@@ -201,8 +201,8 @@ func programPath() string {
 	return os.Args[0]
 }
 
-// checkPlaces says whether what the settings name could be opened, without
-// opening it.
+// checkPlaces checks whether the files and directories that the settings name could be
+// opened, without opening them for writing.
 func checkPlaces(c *config) error {
 	if err := c.checkBoot(); err != nil {
 		return err
@@ -221,13 +221,13 @@ func checkPlaces(c *config) error {
 			err = unix.Access(filepath.Dir(path), unix.W_OK)
 		}
 		if err != nil {
-			return bootError(fmt.Errorf("Error: %w", unwritable(path, err))) // the word is there twice
+			return bootError(fmt.Errorf("Error: %w", unwritable(path, err))) // "Error:" is there twice, as in Gunicorn
 		}
 	}
 	return nil
 }
 
-// checkApp is --check-config beyond the settings: the application loads.
+// checkApp checks for --check-config whether the application can be loaded.
 func checkApp(g *generation) int {
 	if g.template != nil {
 		if err := g.template.prepare("check", g.cfg); err != nil {
@@ -247,7 +247,7 @@ func checkApp(g *generation) int {
 	return exitStatus(waitFor(pid))
 }
 
-// exitStatus is a process's status as a shell has it.
+// exitStatus is a process's exit status as a shell shows it.
 func exitStatus(s unix.WaitStatus) int {
 	if s.Signaled() {
 		return 128 + int(s.Signal())
@@ -260,9 +260,9 @@ func exitStatus(s unix.WaitStatus) int {
 // oldest is the first version that wsgi.py runs on.
 const oldest = "3.8"
 
-// probe answers with an interpreter's version, whether that will do, and its
-// own path, which is not the one it was called by when that is a version
-// manager's script; then with the bridge that bootstrap reads.
+// probe is a program that makes an interpreter write its version, whether the version is
+// recent enough, and its path; after this line, the bridge that bootstrap reads. The path
+// differs from the path called if the latter is a version manager's script.
 const probe = `import marshal, sys
 w = open(3, 'wb')
 w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
@@ -277,9 +277,9 @@ head = marshal.dumps((sys.version, index))
 w.write(len(head).to_bytes(4, 'little') + head + b''.join(files.values()))
 w.close()`
 
-// probed is the answer of the interpreter that was asked last, by the name that it
-// was called by. It holds as long as that file is the same: reading settings and
-// reloads need not wait for Python to start again.
+// probed is the answer of the interpreter probed last, with the path by which it was called.
+// The answer stays valid while the file is the same, so that a reload need not wait for
+// another Python to start.
 var probed struct {
 	path   string
 	file   os.FileInfo
@@ -290,8 +290,8 @@ func sameFile(a, b os.FileInfo) bool {
 	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
-// findPython returns the interpreter for the application, --python, that of the
-// active virtualenv or the first on PATH, and wsgi.py as that one wants it.
+// findPython returns the interpreter for the application, and a bridge for that interpreter.
+// The interpreter is --python, or that of the active virtualenv, or the first on PATH.
 func findPython(c *config) (python string, bridge *os.File, err error) {
 	candidates := []string{"python3", "python"}
 	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
@@ -342,11 +342,12 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 				return "", nil, err
 			}
 			bridge := os.NewFile(uintptr(fd), "bridge")
-			// All Pythons share it, and they run as different users.
+			// All Pythons share the bridge, and may run as different users:
+			// none must be able to change it.
 			if err := seal(fd); err != nil {
 				return "", nil, err
 			}
-			if words[2] == path { // and not one that a version manager may choose anew
+			if words[2] == path { // a version manager's script may choose another interpreter next time: do not remember its answer
 				probed.path, probed.file, probed.bridge = path, file, bridge
 			} else if words[2] != "" {
 				path = words[2]
@@ -357,8 +358,8 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 	return "", nil, fmt.Errorf("python: no Python %s or newer was found; tried %s", oldest, strings.Join(tried, ", "))
 }
 
-// checkPackage looks for the package that the worker class wants, so that its
-// absence is told once and at the start.
+// checkPackage looks for the package that the worker class needs, so that a missing package
+// is reported once, at the start.
 func (c *config) checkPackage() error {
 	name := c.family()
 	if name != familyGevent && name != familyEventlet {
@@ -373,12 +374,12 @@ func (c *config) checkPackage() error {
 	return bootError(pyErrorf("class uri %s invalid or not found: %s has no package %s", pyRepr(c.workerClass), c.python, name))
 }
 
-// outputMax bounds what a Python may say of a config file.
+// outputMax bounds the output of a Python that runs a configuration file: far more than any
+// settings take.
 const outputMax = 16 << 20
 
-// readPython starts an interpreter that may write to the descriptor given, and
-// returns what it wrote there until it closed that. Its other output goes
-// where ours goes.
+// readPython starts an interpreter that writes to the descriptor out, and returns everything
+// written there until the interpreter closed out. Standard output and error are ours.
 func readPython(start func(out int) (pid int, err error)) (out []byte, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
@@ -408,7 +409,7 @@ func readPython(start func(out int) (pid int, err error)) (out []byte, err error
 	return out, nil
 }
 
-// waitFor waits for one child.
+// waitFor waits for the end of one child.
 func waitFor(pid int) (status unix.WaitStatus) {
 	for {
 		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {

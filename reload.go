@@ -49,7 +49,7 @@ type watchedFile struct {
 	extra bool  // the file is checked every time, even with inotify, as a link may hide changes
 }
 
-// reloader watches files. Its second group of fields belongs to the goroutine.
+// reloader watches files. The fields after the empty line belong to the goroutine.
 type reloader struct {
 	at       *start         // directory to which the names in extra are relative
 	extra    []string       // reload_extra_files: names and patterns
@@ -89,7 +89,7 @@ func (w *worker) startReload() (wake int, err error) {
 	return p[0], nil
 }
 
-// watchFiles takes a list that Python reports.
+// watchFiles handles a WATCH frame: a list of files that Python reports.
 func (w *worker) watchFiles(l *lane, r *marshalReader) error {
 	if !w.python.ready || w.reload == nil {
 		return l.frame.unexpected()
@@ -142,7 +142,7 @@ func (r *reloader) report(list []watched) bool {
 	}
 }
 
-// watch is the goroutine. It ends when a file has changed and no more changes come.
+// watch is the goroutine. It ends when a file has changed and the changes have come to rest.
 func (r *reloader) watch() {
 	var events chan []byte
 	if r.inotify >= 0 {
@@ -247,7 +247,7 @@ func stampOf(path string) int64 {
 
 // Inotify -------------------------------------------------------------------
 
-// inotifyEvents are the events of a watched directory. IN_ATTRIB is touch(1)'s.
+// inotifyEvents has the events to watch a directory for. touch(1) causes IN_ATTRIB.
 const inotifyEvents = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MODIFY | unix.IN_ATTRIB | unix.IN_MOVED_FROM |
 	unix.IN_MOVED_TO | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_ONLYDIR
 

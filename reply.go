@@ -1,7 +1,8 @@
 package main
 
-// What Python says, frame by frame, and what becomes of it: a response's head
-// and body for the client, a demand for more of the request, a failure.
+// Frames from Python, and what the worker does about each: a response's head and body go
+// to the client, a demand for more of the request's body is met, a failure becomes an
+// error page or a cut connection.
 
 import (
 	"bytes"
@@ -13,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replies takes what a lane has said. What is in memory comes first, so that the
-// buffer never has to grow for a body.
+// replies handles the frames that have come on a lane. Frames that are in memory are handled
+// before more is received, so that the buffer never has to grow for a body.
 func (w *worker) replies(l *lane) {
 	p, ended := w.python, w.python.eof
 	l.heard(w.now)
@@ -41,7 +42,7 @@ func (w *worker) replies(l *lane) {
 		p.eof = p.eof || l.eof
 	}
 	if p.eof && !ended && !p.closed {
-		// It is dying, or ought to: SIGCHLD tells how.
+		// Python is dying, or ought to: SIGCHLD will report its status.
 		w.deafen(l)
 		if w.python.killAt == 0 && !w.python.gone {
 			w.python.killAt = w.now + int64(killDelay)
@@ -98,7 +99,7 @@ func (w *worker) frames(l *lane) error {
 	return nil
 }
 
-// openFrame handles a frame's head and marshal, as the table of frames has it.
+// openFrame handles a frame's head and marshal as the table of frames prescribes.
 func (w *worker) openFrame(l *lane) error {
 	f := l.frame
 	k := &frameKinds[f.kind]
@@ -113,7 +114,7 @@ func (w *worker) openFrame(l *lane) error {
 	return err
 }
 
-// heed tells frames about the process or a lane from those about a request.
+// heed distinguishes frames about the process or a lane from frames about a request.
 func (w *worker) heed(l *lane, f frame, k *frameKind) error {
 	l.owner = nil
 	switch aside := k.aside != nil && k.numbered == (f.number != 0) && w.has(k); {
@@ -139,10 +140,10 @@ func (w *worker) heed(l *lane, f frame, k *frameKind) error {
 	return err
 }
 
-// has says whether the application's interface has such frames.
+// has reports whether frames of this kind exist in the application's interface.
 func (w *worker) has(k *frameKind) bool { return k.only == nil || k.only == w.python.gateway }
 
-// said handles what Python says about a request that runs.
+// said handles a frame about a running request, if the frame is legal now.
 func (w *worker) said(t *turn, k *frameKind) error {
 	l := t.lane
 	switch {
@@ -176,7 +177,7 @@ func (w *worker) pythonReady(l *lane, _ *marshalReader) error {
 	return nil
 }
 
-// pythonHere takes the main thread's sign of life.
+// pythonHere handles the main thread's answer to an ASK frame, a sign of life.
 func (w *worker) pythonHere(l *lane, _ *marshalReader) error {
 	if w.python.askedAt = 0; l.frame.flags&flagStacks != 0 {
 		w.logStacks()
@@ -184,13 +185,13 @@ func (w *worker) pythonHere(l *lane, _ *marshalReader) error {
 	return nil
 }
 
-// askedToRetire obeys a worker hook that wants this worker to leave.
+// askedToRetire handles a RETIRE frame: a worker hook wants this worker to leave.
 func (w *worker) askedToRetire(*lane, *marshalReader) error {
 	w.retire()
 	return nil
 }
 
-// response begins the response that Python has begun.
+// response handles the start of a RESPONSE frame.
 func (w *worker) response(t *turn, r *marshalReader) error {
 	if w.begin(t, r); t.framing.chunked && t.lane.bodyLeft > 0 {
 		w.obuf = appendChunkSize(w.obuf, t.lane.bodyLeft)
@@ -198,7 +199,7 @@ func (w *worker) response(t *turn, r *marshalReader) error {
 	return nil
 }
 
-// beginBlock begins a piece of the body.
+// beginBlock handles the start of a BLOCK frame, a further piece of the response's body.
 func (w *worker) beginBlock(t *turn, _ *marshalReader) error {
 	if w.outFor(t.conn); t.framing.chunked && !t.refused && t.lane.bodyLeft > 0 {
 		w.obuf = appendChunkSize(w.obuf, t.lane.bodyLeft)
@@ -206,7 +207,8 @@ func (w *worker) beginBlock(t *turn, _ *marshalReader) error {
 	return nil
 }
 
-// demand takes note of how much of the request Python waits for.
+// demand notes how many bytes of the request's body Python waits for, and sends what is
+// there.
 func (w *worker) demand(t *turn, _ *marshalReader) error {
 	n := int(min(binary.LittleEndian.Uint32(t.lane.tail), feedMax))
 	if !t.lane.demand(t, max(n, 1)) {
@@ -216,9 +218,8 @@ func (w *worker) demand(t *turn, _ *marshalReader) error {
 	return nil
 }
 
-// refuseFrame ends a request of which Python has said what it must not: with 500,
-// or a closed connection if the answer has begun. What else it says of that request
-// goes nowhere.
+// refuseFrame ends a request after an illegal frame: with 500, or with a closed connection
+// if the response has begun. Further frames about the request are ignored.
 func (w *worker) refuseFrame(l *lane, t *turn, why wrongFrame) {
 	if l.owner = nil; !t.refused {
 		w.log.errorf("Error handling request %s: %v", t.line(), why)
@@ -226,11 +227,11 @@ func (w *worker) refuseFrame(l *lane, t *turn, why wrongFrame) {
 	l.refuse(w, t, newBadRequest(500, "", ""))
 }
 
-// errBadType is an application's mistake, not a lane's.
+// errBadType is a mistake of the application's: the lane goes on.
 var errBadType = errors.New("status and headers must be strings")
 
-// readResponse fills w.resp with slices of the frame's memory. What is of a wrong
-// type leaves an empty status, which begin refuses.
+// readResponse fills w.resp with slices of the frame's memory. A value of a wrong type
+// leaves the status nil, which begin refuses.
 func (w *worker) readResponse(r *marshalReader) {
 	w.text = w.text[:0]
 	w.resp.status, w.resp.fields = nil, w.resp.fields[:0]
@@ -242,8 +243,8 @@ func (w *worker) readResponse(r *marshalReader) {
 	}
 }
 
-// readFields adds to w.resp.fields. What Python can put into marshal and this
-// server cannot read is of a wrong type too.
+// readFields adds to w.resp.fields. Types that exist in Python's marshal but not in this
+// reader count as wrong types too.
 func (w *worker) readFields(r *marshalReader, good *bool) {
 	defer func() { *good = *good && r.err == nil }()
 	if k := r.kind(); k != '(' && k != '[' {
@@ -269,8 +270,7 @@ func (w *worker) readFields(r *marshalReader, good *bool) {
 	}
 }
 
-// readText is the latin-1 of the next value, which should be a str; with ASGI it
-// is bytes.
+// readText returns the next value, a str, in latin-1. With ASGI the value may be bytes.
 func (w *worker) readText(r *marshalReader, good *bool) []byte {
 	if k := r.kind(); k == 's' && w.python.gateway.octets {
 		return r.bytes()
@@ -292,7 +292,7 @@ func (w *worker) readText(r *marshalReader, good *bool) []byte {
 	return b
 }
 
-// begin makes the response's head.
+// begin writes the response's head.
 func (w *worker) begin(t *turn, r *marshalReader) {
 	meta := r.b
 	w.readResponse(r)
@@ -302,8 +302,8 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		keepAlive: t.conn.keep && w.promises(t.conn), server: w.server, own: w.python.gateway.overrides}
 	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil {
-		// The rest of the body may never be read; then the connection cannot
-		// go on. Better to say so than to promise.
+		// The rest of the request's body may never be read, and then the
+		// connection cannot be kept: do not promise keep-alive.
 		x.keepAlive = false
 	}
 	if t.lane.frame.flags&flagClose != 0 {
@@ -321,7 +321,8 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 		return
 	}
 	if t.owed == toldBroken && t.framing.code == 500 {
-		// What a framework makes of an error that is the client's.
+		// The framework has made a 500 of the error that reading the broken
+		// body raised. The mistake is the client's, with a status of its own.
 		w.obuf = w.obuf[:at]
 		w.serverError(t)
 		return
@@ -337,7 +338,8 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 }
 
 // promises reports whether a connection may have another request: not while all workers
-// stop, and not where TLS keeps it from being handed over.
+// stop, and not in a retiring worker if the connection uses TLS, as TLS connections cannot
+// be handed to other workers.
 func (w *worker) promises(c *conn) bool {
 	switch w.slot.phase() {
 	case phaseDraining, phaseQuitting:
@@ -348,7 +350,8 @@ func (w *worker) promises(c *conn) bool {
 	return true
 }
 
-// serverError answers 500 in place of what the application made.
+// serverError answers 500, or the status of a broken request, in place of the application's
+// response.
 func (w *worker) serverError(t *turn) {
 	t.started, t.refused = true, true
 	t.status = append(t.status[:0], "500 Internal Server Error"...)
@@ -365,7 +368,7 @@ func (w *worker) serverError(t *turn) {
 	w.obuf = t.appendPage(w.obuf, bad)
 }
 
-// outFor makes c the connection that w.obuf is for.
+// outFor makes c the connection whose output is collected in w.obuf.
 func (w *worker) outFor(c *conn) {
 	if w.obufFor != c {
 		w.flushOut()
@@ -384,21 +387,21 @@ func (w *worker) flushOut() {
 	}
 }
 
-// hold bounds what a response may have waiting for its client.
+// hold bounds how much of a response may wait for its client.
 func (w *worker) hold(t *turn) {
 	if l := t.lane; l != nil {
 		l.hold(w, t)
 	}
 }
 
-// unchoke reads the wire again: the client is ready for more.
+// unchoke resumes reading a wire, once the slow client is ready for more.
 func (w *worker) unchoke(l *lane) {
 	l.choked = nil
 	l.client.pause(w.now)
 	w.watchWire(l)
 }
 
-// block takes a piece of the response's body.
+// block sends a piece of the response's body.
 func (w *worker) block(t *turn, b []byte) {
 	if t.refused {
 		return
@@ -429,14 +432,14 @@ func (w *worker) block(t *turn, b []byte) {
 	w.hold(t)
 }
 
-// endFrame handles the end of a frame.
+// endFrame handles the end of a frame, when its body has come in full.
 func (w *worker) endFrame(l *lane) {
 	if end := frameKinds[l.frame.kind].end; end != nil && l.owner != nil {
 		end(w, l.owner)
 	}
 }
 
-// endPart ends a piece of a response's body, and the body with the last.
+// endPart handles the end of a RESPONSE or BLOCK frame; the last such frame ends the body.
 func (w *worker) endPart(t *turn) {
 	f := t.lane.frame
 	if t.framing.chunked && !t.refused {
@@ -452,15 +455,15 @@ func (w *worker) endPart(t *turn) {
 		w.flushOut()
 		w.complete(t)
 	} else {
-		t.lane.clientTook(w, t) // counting what was thrown away, too
+		t.lane.clientTook(w, t) // bytes that were discarded count as taken
 	}
 }
 
-// tooLate stands in place of a status in an answer to kindRead: the response was
-// complete before.
+// tooLate stands in place of a status in the answer to a READ frame that comes after the
+// response is complete.
 const tooLate = 410
 
-// noteRunning tells the scoreboard how much runs.
+// noteRunning writes to the scoreboard how many requests run.
 func (w *worker) noteRunning() {
 	w.slot.busy.Store(uint64(w.python.running()))
 	if len(w.python.busy) == 0 {
@@ -468,8 +471,8 @@ func (w *worker) noteRunning() {
 	}
 }
 
-// attach puts the file that came along behind the head, as far as the head has
-// promised it: a file can have grown since.
+// attach handles a FILE frame: the file's contents become the body of the response, cut to
+// the Content-Length, as the file may have grown since.
 func (w *worker) attach(t *turn, r *marshalReader) error {
 	n := marshalReader{b: t.lane.tail}
 	offset, size, l := n.uint64(), n.uint64(), t.lane
@@ -500,6 +503,7 @@ func (w *worker) attach(t *turn, r *marshalReader) error {
 	return nil
 }
 
+// hints sends an interim response 103 (RFC 8297) ahead of the response.
 func (w *worker) hints(t *turn, r *marshalReader) error {
 	if t.started || t.taken || t.req.minor == 0 {
 		return nil
@@ -518,8 +522,8 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 	return nil
 }
 
-// addFields takes headers that pre_request has added: the access log has them
-// as if they had been sent.
+// addFields adds headers that the pre_request hook has set to the request, so that the
+// access log shows them as if the client had sent them.
 func (w *worker) addFields(t *turn, r *marshalReader) error {
 	good := true
 	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
@@ -532,7 +536,7 @@ func (w *worker) addFields(t *turn, r *marshalReader) error {
 	return nil
 }
 
-// failed ends a response that the application did not finish.
+// failed handles a FAILED frame: the application did not finish its response.
 func (w *worker) failed(t *turn, _ *marshalReader) error {
 	quiet := t.lane.frame.flags&flagQuiet != 0
 	switch {
@@ -554,15 +558,16 @@ func (w *worker) failed(t *turn, _ *marshalReader) error {
 	return nil
 }
 
-// cut ends a response in the middle, so that no client takes it for complete.
+// cut ends a response in the middle, in such a way that no client takes the response for
+// complete.
 func (w *worker) cut(t *turn) {
 	t.conn.keep, t.refused, t.conn.cut = false, true, true
 	t.conn.forbidEnd()
 	w.complete(t)
 }
 
-// complete is reached once for every request that Python has begun: its
-// response is in the hands of this worker, or was cut off.
+// complete is called once for every request that Python has begun, when the whole response
+// has come to this worker or the response was cut.
 func (w *worker) complete(t *turn) {
 	l := t.lane
 	if t.framing.length > t.sent && !t.refused && !t.framing.noBody {
@@ -585,7 +590,7 @@ func (w *worker) complete(t *turn) {
 		w.unchoke(l)
 	}
 	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil {
-		t.conn.keep = false // what is unread must never be taken for a request
+		t.conn.keep = false // the unread rest of the body must never be taken for a request
 	}
 	if t.taken && !w.takeSocketBack(t) {
 		return

@@ -1,16 +1,17 @@
 package main
 
-// The scoreboard: shared memory in which the arbiter and its workers say what
-// they are doing. It is two files: in one the arbiter has a page, and in the
-// other each worker has one, of which it maps no more than its own. Whoever may
-// look into the arbiter's descriptors can read all of it (--status). No file is
-// touched, so nothing stalls on a disk and a read-only system will do. Each field
-// has one writer.
+// The scoreboard, and its readers: --status and --metrics.
 //
-// Workers may run as another user than the arbiter, and whoever has the
-// descriptor of a page can write to all pages of that file. So the arbiter's own
-// page is not in it, the kernel lets nobody shorten it (a page that is gone is a
-// SIGBUS for whoever looks), and the arbiter reads there only what may be wrong.
+// The scoreboard is shared memory in which the arbiter and its workers publish their state.
+// It consists of two memory files. One has the arbiter's page; the other has a page for
+// each worker, and a worker maps no page but its own. Any process that may read the
+// arbiter's descriptors can read the scoreboard (--status). No file on a disk is involved,
+// so that nothing stalls, and a read-only system is good enough. Each field has one writer.
+//
+// Workers may run as another user than the arbiter, and any process with the descriptor of
+// one page can write to all pages of the workers' file. So the arbiter's page is in a file
+// of its own; a seal keeps the workers' file from being shortened (reading a page that has
+// gone raises SIGBUS); and the arbiter relies on nothing that it reads from workers' pages.
 
 import (
 	"bytes"
@@ -32,7 +33,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// phase is what a worker is about. It is stored once, in the worker's slot:
+// phase is the stage of a worker's life, stored in the worker's slot and nowhere else:
 //
 //	booting --> serving --> standing down --> retiring --> draining --> quitting
 //
@@ -40,15 +41,15 @@ import (
 type phase uint64
 
 const (
-	phaseBooting phase = iota // its Python imports the application
+	phaseBooting phase = iota // Python imports the application
 	phaseServing
-	phaseStandingDown // serves until its replacement does
-	phaseRetiring     // takes no more work: siblings take over
-	phaseDraining     // all workers stop: what has been accepted is answered
-	phaseQuitting     // leaves at once, whatever runs
+	phaseStandingDown // the worker serves until its replacement does
+	phaseRetiring     // the worker takes no more work: other workers take over
+	phaseDraining     // all workers stop: accepted requests are answered
+	phaseQuitting     // the worker ends at once, whatever runs
 )
 
-// phaseSteps are the phases that may follow each.
+// phaseSteps has the phases that may follow each phase.
 var phaseSteps = [...][]phase{
 	phaseBooting:      {phaseServing, phaseRetiring, phaseDraining, phaseQuitting},
 	phaseServing:      {phaseStandingDown, phaseRetiring, phaseDraining, phaseQuitting},
@@ -68,28 +69,28 @@ func (p phase) stops() bool {
 
 func (s *slot) phase() phase { return phase(s.state.Load()) }
 
-// What the arbiter means by TERM.
+// The meanings of TERM, which the arbiter stores in a worker's slot before the signal.
 const (
-	orderNone   = iota // the signal is not its own, or not yet
-	orderRetire        // siblings take over
-	orderDrain         // all stop; whoever waits to be accepted is served first
-	orderLeave         // all stop; the listeners outlive us, their next owner serves
+	orderNone   = iota // no order: TERM came from somebody else
+	orderRetire        // leave; other workers take over
+	orderDrain         // all workers stop; clients that wait to be accepted are served first
+	orderLeave         // all workers stop; waiting clients are left to the next owner of the listeners
 )
 
-// Why a worker has left, as the arbiter counts.
+// The causes by which the arbiter counts the ends of workers.
 const (
-	causeExit        = iota // it ended by itself, for no reason that is known
-	causeReload             // HUP, TTOU, a file that has changed
-	causeMaxRequests        //
-	causeMaxMemory          //
-	causeTimeout            // a request has run for too long, or the worker was silent
-	causeCrash              // its Python, or itself, was ended by a signal or an exit
-	causeMemory             // the same by the kernel, for want of memory
-	causeBoot               // it could not load the application
+	causeExit        = iota // the worker ended by itself, for an unknown reason
+	causeReload             // HUP, TTOU, or a changed file with --reload
+	causeMaxRequests        // the setting max_requests
+	causeMaxMemory          // the setting max_memory
+	causeTimeout            // a request ran for too long, or the worker fell silent
+	causeCrash              // a signal or an exit ended the worker or its Python
+	causeMemory             // the kernel killed the worker or its Python for want of memory
+	causeBoot               // the worker could not load the application
 	causes
 )
 
-// causeNames are what metrics and the status call them.
+// causeNames has the names of the causes in --status and --metrics.
 var causeNames = [causes]string{"exit", "reload", "max_requests", "max_memory", "timeout", "crash", "out_of_memory", "boot"}
 
 const (
@@ -97,8 +98,8 @@ const (
 	runningMax = 1024
 )
 
-// boardLayout changes with the structs below, so that nobody reads one for
-// another.
+// boardLayout changes with the layout of board or slot, so that no program reads the
+// scoreboard of another version.
 const boardLayout = 0x67756e69_0002
 
 // board is the arbiter's page.
@@ -106,52 +107,53 @@ type board struct {
 	layout  atomic.Uint64
 	pid     atomic.Uint64
 	started atomic.Int64  // Unix time, nanoseconds
-	target  atomic.Uint64 // workers that there should be
-	heir    atomic.Uint64 // the same of the arbiter that USR2 has started, written by that
-	serving atomic.Uint64 // workers that have booted and do not leave
-	slots   atomic.Uint64 // workers' pages
+	target  atomic.Uint64 // number of workers wanted
+	heir    atomic.Uint64 // number of workers wanted by the arbiter that USR2 has started, which writes this field
+	serving atomic.Uint64 // number of workers that take requests and are not told to leave
+	slots   atomic.Uint64 // number of workers' pages
 
-	// Of workers that have ended. A reader believes what it has read while
-	// folds was even and the same before and after.
+	// Sums of the workers that have ended. folds is odd while they change: a copy is
+	// consistent if folds was even, and the same before and after copying.
 	folds    atomic.Uint64
 	ended    counters
 	restarts [causes]atomic.Uint64
 }
 
-// slot is a worker's page. Times are those of sharedTime.
+// slot is a worker's page. Times are on the clock of sharedTime.
 type slot struct {
 	// Written by the worker.
 	heartbeat   atomic.Int64
 	state       atomic.Uint64
-	connections atomic.Uint64 // open now
-	waiting     atomic.Uint64 // requests that wait for a lane now
-	busy        atomic.Uint64 // lanes in a request now
-	lanes       atomic.Uint64 // how many there are
-	python      atomic.Uint64 // pid of the Python
-	cause       atomic.Uint64 // why it leaves
+	connections atomic.Uint64 // connections that are open at present
+	waiting     atomic.Uint64 // requests that wait for a lane at present
+	busy        atomic.Uint64 // lanes that run a request at present
+	lanes       atomic.Uint64 // number of lanes
+	python      atomic.Uint64 // pid of the worker's Python
+	cause       atomic.Uint64 // reason for which the worker leaves
 	begun       atomic.Int64  // when the oldest running request began, 0 if none
 	counters    counters
-	runningSize atomic.Uint64    // its method and target, as printed; for people,
-	running     [runningMax]byte // so a torn read does no harm
+	runningSize atomic.Uint64    // length of running
+	running     [runningMax]byte // method and target of the oldest running request, as printed; people read them, so a torn read does no harm
 
 	// Written by the arbiter, for others to read.
-	pid     atomic.Uint64 // 0 when nobody has the page
+	pid     atomic.Uint64 // pid of the worker, 0 if the page is free
 	age     atomic.Uint64 // serial number of the worker
 	started atomic.Int64  // Unix time, nanoseconds
 	order   atomic.Uint64
 }
 
-// counters only grow.
+// counters has numbers that only grow.
 type counters struct {
-	answers     [6]atomic.Uint64 // by the first digit of the status; [0] is any other
-	failures    atomic.Uint64    // 500 and above, or cut off
-	bytes       atomic.Uint64    // of response bodies
-	connections atomic.Uint64    // accepted
-	duration    histogram        // of requests, from lane to end
-	wait        histogram        // for a lane
+	answers     [6]atomic.Uint64 // responses by the first digit of the status; [0] counts any other status
+	failures    atomic.Uint64    // responses with status 500 or above, or cut off
+	bytes       atomic.Uint64    // bytes of response bodies
+	connections atomic.Uint64    // accepted connections
+	duration    histogram        // time from a request's start in the application to the end of its response
+	wait        histogram        // time that requests have waited for a lane
 }
 
-// bounds are the upper ends of a histogram's buckets; the last has none.
+// bounds has the upper bounds of a histogram's buckets, except for the last bucket, which
+// has none.
 var bounds = [...]time.Duration{
 	time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond,
 	50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
@@ -160,10 +162,10 @@ var bounds = [...]time.Duration{
 
 type histogram struct {
 	counts [len(bounds) + 1]atomic.Uint64
-	sum    atomic.Uint64 // nanoseconds
+	sum    atomic.Uint64 // total of the observed times in nanoseconds
 }
 
-// increase is Add for a field with one writer, who needs no locked instruction.
+// increase adds n to a field that has one writer, and so needs no locked instruction.
 func increase(a *atomic.Uint64, n uint64) { a.Store(a.Load() + n) }
 
 func (h *histogram) observe(d time.Duration) {
@@ -175,7 +177,7 @@ func (h *histogram) observe(d time.Duration) {
 	increase(&h.sum, uint64(max(d, 0)))
 }
 
-// all is every field, in an order of their own.
+// all returns every counter, in the order of their fields.
 func (c *counters) all() []*atomic.Uint64 {
 	n := int(unsafe.Sizeof(*c) / unsafe.Sizeof(atomic.Uint64{}))
 	words := unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(c)), n)
@@ -186,7 +188,7 @@ func (c *counters) all() []*atomic.Uint64 {
 	return list
 }
 
-// add adds what other has counted.
+// add adds the counts of other.
 func (c *counters) add(other *counters) {
 	mine, more := c.all(), other.all()
 	for i := range mine {
@@ -194,13 +196,13 @@ func (c *counters) add(other *counters) {
 	}
 }
 
-// scoreboard is the arbiter's hold on all of it.
+// scoreboard is the arbiter's access to both files.
 type scoreboard struct {
 	fd    int
 	board *board
-	pages int     // the file of workers' pages
-	slots []*slot // by page; mapped for good
-	held  []bool  // by a worker
+	pages int     // descriptor of the file of workers' pages
+	slots []*slot // workers' pages in the order of the file, never unmapped
+	held  []bool  // for each page: a worker has the page
 }
 
 // The files' names in /proc/PID/fd.
@@ -209,7 +211,7 @@ const (
 	pagesName = "gunicorn-workers"
 )
 
-// boardStride is how far the pages are apart.
+// boardStride is the distance between pages in the workers' file.
 var boardStride = max(pageSize, os.Getpagesize())
 
 func newScoreboard() (*scoreboard, error) {
@@ -217,7 +219,8 @@ func newScoreboard() (*scoreboard, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Whoever is another user, and has it to read, must not open it to write.
+	// The metrics process has a descriptor for reading, and may be another user. It must
+	// not be able to open the file again for writing.
 	if err := unix.Fchmod(fd, 0o600); err != nil {
 		return nil, os.NewSyscallError("fchmod", err)
 	}
@@ -244,13 +247,13 @@ func mapPage(fd int, at int64) ([]byte, error) {
 	return b, os.NewSyscallError("mmap", err)
 }
 
-// take gives a page to a worker to be. The descriptor is for it to inherit, and
-// stands at that page.
+// take gives a page to a worker that is about to be started. The worker inherits fd, whose
+// file position is that of the page.
 func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
 	i := slices.Index(s.held, false)
 	if i < 0 {
 		i = len(s.slots)
-		// Not ftruncate, which would shorten a file that a worker has made longer.
+		// fallocate and not ftruncate, which would shorten a file that a worker has made longer.
 		if err := unix.Fallocate(s.pages, 0, int64(i*boardStride), int64(boardStride)); err != nil {
 			return nil, -1, os.NewSyscallError("fallocate", err)
 		}
@@ -267,7 +270,7 @@ func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
 	clear(unsafe.Slice((*byte)(unsafe.Pointer(l)), pageSize))
 	l.heartbeat.Store(sharedTime())
 	l.age.Store(uint64(age))
-	// A descriptor with a position of its own.
+	// Opening the file anew makes a descriptor with a file position of its own.
 	fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", s.pages), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, -1, os.NewSyscallError("open", err)
@@ -279,11 +282,11 @@ func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
 	return l, fd, nil
 }
 
-// hold keeps a page for the worker that has been started with it.
+// hold reserves a page for the worker that has been started with the page.
 func (s *scoreboard) hold(l *slot) { s.held[slices.Index(s.slots, l)] = true }
 
-// fold adds an ended worker's counters to those of all that have ended, and
-// frees its page.
+// fold adds an ended worker's counters to the sums of ended workers, and frees the worker's
+// page.
 func (s *scoreboard) fold(l *slot, cause uint64) {
 	b := s.board
 	b.folds.Add(1)
@@ -294,7 +297,7 @@ func (s *scoreboard) fold(l *slot, cause uint64) {
 	s.held[slices.Index(s.slots, l)] = false
 }
 
-// mapSlot maps the page at which fd stands, and closes fd.
+// mapSlot maps the page at fd's file position, and closes fd.
 func mapSlot(fd int) (*slot, error) {
 	at, err := unix.Seek(fd, 0, unix.SEEK_CUR)
 	if err != nil {
@@ -308,15 +311,16 @@ func mapSlot(fd int) (*slot, error) {
 	return (*slot)(unsafe.Pointer(&b[0])), nil
 }
 
-// setRunning says which request runs; text is already fit for a log.
+// setRunning stores which request runs. The text must be printable.
 func (s *slot) setRunning(text string, begun int64) {
 	n := copy(s.running[:], text)
 	s.runningSize.Store(uint64(n))
 	s.begun.Store(begun)
 }
 
-// runningText is what setRunning stored, or "" when nothing runs. Neither size nor
-// text is trusted: a worker may write what it likes, and be killed while it does.
+// runningText is the text stored by setRunning, or "" if no request runs. Neither size nor
+// text is trusted: a compromised worker may write anything there, and any worker may be
+// killed while it writes.
 func (s *slot) runningText() string {
 	if s.begun.Load() == 0 {
 		return ""
@@ -324,7 +328,7 @@ func (s *slot) runningText() string {
 	return printable(bytes.Clone(s.running[:min(s.runningSize.Load(), runningMax)]))
 }
 
-// count takes note of an answer, whatever kind it was.
+// count counts a response.
 func (c *counters) count(status []byte, took time.Duration, body int64) {
 	class := 0
 	if len(status) > 0 && status[0] >= '1' && status[0] <= '5' {
@@ -337,9 +341,8 @@ func (c *counters) count(status []byte, took time.Duration, body int64) {
 
 // The status ------------------------------------------------------------------
 
-// The state of a server, for people and for programs. gunicorn --status reads the
-// scoreboard of a running server through /proc, so that the kernel decides
-// whether the user may.
+// gunicorn --status prints the state of a running server, for people or for programs. It
+// reads the scoreboard through /proc, so that the kernel decides whether the user may.
 
 // reading is a consistent copy of the scoreboard.
 type reading struct {
@@ -645,22 +648,22 @@ const (
 	fdMetricsListener            // the listener
 )
 
-// metrics is the arbiter's hold on it.
+// metrics is the arbiter's view of the metrics process.
 type metrics struct {
 	helper
-	text     string // the setting as it was followed
+	text     string // the address last set, as in the settings
 	listener *bound
 }
 
-// set follows the setting, at the start and at each reload. What cannot be
-// bound leaves everything as it was.
+// set binds the address of the setting metrics, at the start and at each reload. If the
+// address cannot be bound, everything stays as it was.
 func (m *metrics) set(a *arbiter, c *config) error {
 	if c.metrics == m.text {
 		return nil
 	}
 	var l *bound
 	if c.metrics != "" {
-		addr, _ := parseBind(c.metrics) // has been checked
+		addr, _ := parseBind(c.metrics) // the syntax has been checked
 		fd, err := a.bindOnce(c, addr)
 		if err != nil {
 			return fmt.Errorf("metrics: %s: %w", c.metrics, err)
@@ -672,19 +675,19 @@ func (m *metrics) set(a *arbiter, c *config) error {
 	return nil
 }
 
-// close ends the process.
+// close ends the metrics process and closes its listener.
 func (m *metrics) close(a *arbiter) {
 	if m.listener != nil {
 		a.closeBound([]*bound{m.listener})
 	}
 	if m.pid > 0 {
-		_ = unix.Kill(m.pid, unix.SIGKILL) // it holds nothing
+		_ = unix.Kill(m.pid, unix.SIGKILL) // the process has nothing to save
 	}
 	m.text, m.listener, m.pid = "", nil, 0
 }
 
-// start starts the process. An arbiter that another has started leaves the address
-// to that one, until it is gone.
+// start starts the metrics process. An arbiter started by USR2 leaves the address to the old
+// arbiter until that has ended.
 func (m *metrics) start(a *arbiter) (pid int, err error) {
 	if a.passed.parent > 0 {
 		return 0, nil
@@ -707,7 +710,7 @@ func (m *metrics) start(a *arbiter) (pid int, err error) {
 	})
 }
 
-// runMetrics is the whole life of the process.
+// runMetrics is the life of the metrics process; it returns the exit status.
 func runMetrics() int {
 	for fd := fdMetricsLifeline; fd <= fdMetricsListener; fd++ {
 		unix.CloseOnExec(fd)

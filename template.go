@@ -1,11 +1,10 @@
 package main
 
-// The template process is the Python that has run the configuration file. It calls
-// the hooks of that file, and forks the Python of each worker: so what the file has
-// done to its process (environment, paths, logging, patches) is in every worker, as
-// under Gunicorn, and so are the hooks' state and, with --preload, the loaded
-// application. Without a file there is a template for --preload only. (hooks.py is
-// its other half.)
+// The template process is the Python that has run the configuration file. It calls the
+// hooks of that file, and forks the Python of each worker. So every worker has the changes
+// that the file has made to its process (environment, paths, logging, patches), as under
+// Gunicorn, and also the hooks' state and, with --preload, the loaded application. Without
+// a file, a template process exists only for --preload. Its Python half is hooks.py.
 
 import (
 	"errors"
@@ -20,14 +19,14 @@ import (
 
 type template struct {
 	helper
-	python string // path of its interpreter
-	sock   int    // questions and answers, one at a time
-	child  int    // the template's end of the socket, until the process is started
+	python string // path of the interpreter
+	sock   int    // the arbiter's end of the control socket: one question and answer at a time
+	child  int    // the template's end of the control socket, until the process is started
 }
 
-// evalConfig runs a configuration file, "" for none, and returns its globals and
-// the Python that has run it, to be closed when it is of no more use. What the
-// file prints goes where our output goes; when it fails it has said why.
+// evalConfig runs a configuration file, "" for none, and returns the file's globals and the
+// template process, which the caller has to close. The file prints to our standard output
+// and error; if the file fails, Python has printed the reason there.
 func evalConfig(c *config, spec string) (globals map[string]any, t *template, err error) {
 	python, bridge, err := findPython(c)
 	if err != nil {
@@ -67,7 +66,7 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 	}
 	if len(out) == 0 {
 		t.close()
-		return nil, nil, &startError{status: exitStatus(waitFor(t.pid))} // perhaps by exit()
+		return nil, nil, &startError{status: exitStatus(waitFor(t.pid))} // the file may have called exit()
 	}
 	v, err := unmarshal(out)
 	globals, ok := v.(map[string]any)
@@ -78,7 +77,7 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 	return globals, t, nil
 }
 
-// open makes the socket.
+// open makes the control socket.
 func (t *template) open() (err error) {
 	if t.sock, t.child, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return err
@@ -89,10 +88,11 @@ func (t *template) open() (err error) {
 	return nil
 }
 
-// templateRoom is the longest message: settings with a dictionary for the logs fit.
+// templateRoom is the length of the longest question: large enough for settings with a
+// logconfig_dict.
 const templateRoom = 160 << 10
 
-// hooks are the names of the hooks that the configuration file has.
+// hooks returns the names of the hooks that the configuration file defines.
 func (c *config) hooks() map[string]bool {
 	set := map[string]bool{}
 	for i := range settings {
@@ -104,7 +104,8 @@ func (c *config) hooks() map[string]bool {
 	return set
 }
 
-// close lets the template go: it ends when the Pythons that it has forked have.
+// close closes the control socket. The template process ends after the last Python that it
+// has forked.
 func (t *template) close() {
 	if t != nil && t.sock >= 0 {
 		unix.Close(t.sock)
@@ -112,17 +113,18 @@ func (t *template) close() {
 	}
 }
 
-// errTemplate is any end of the conversation.
+// errTemplate means that the template process has ended, or has sent something other than
+// an answer.
 var errTemplate = errors.New("the Python of the configuration file has ended")
 
-// terminalWait is how long a Python has to end by the INT that a terminal has
-// sent to it, too.
+// terminalWait is how long a Python gets to end by itself when a terminal has sent INT to the
+// whole foreground process group, Python included.
 const terminalWait = 200 * time.Millisecond
 
-// interrupt passes a signal that ends the server on to a Python that is waited
-// for and may never be done: as INT, which says where it was, after the time
-// given, and as KILL when that does not help. The result ends this, and tells
-// which signal has come.
+// interrupt guards a wait for a Python that may never finish. If a signal comes that ends
+// the server, Python gets INT after the given time, upon which it prints where it was, and
+// later KILL if INT does not help. The returned function ends the guard and returns the
+// signal that has come, 0 for none.
 func interrupt(pid int, wait time.Duration) func() syscall.Signal {
 	caught := make(chan os.Signal, 4)
 	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGQUIT} {
@@ -160,8 +162,8 @@ func interrupt(pid int, wait time.Duration) func() syscall.Signal {
 	}
 }
 
-// ask sends a question and waits for the answer, as long as the operator's
-// functions take, or until the server is told to end and they have not obeyed.
+// ask sends a question and waits for the answer without a limit, as hooks take whatever time
+// they take. A signal that ends the server ends the wait, too.
 func (t *template) ask(question map[string]any) (answer map[string]any, err error) {
 	wait, starting := quickLimit, question["do"] != "hook"
 	if starting {
@@ -170,7 +172,7 @@ func (t *template) ask(question map[string]any) (answer map[string]any, err erro
 	interrupted := interrupt(t.pid, wait)
 	answer, err = t.exchange(question)
 	if s := interrupted(); s != 0 && starting {
-		return nil, &startError{status: exitFailure} // nobody else has seen the signal
+		return nil, &startError{status: exitFailure} // before the start, the arbiter does not catch signals itself
 	}
 	return answer, err
 }
@@ -198,14 +200,14 @@ func (t *template) exchange(question map[string]any) (answer map[string]any, err
 			return nil, errTemplate
 		}
 		if answer["ok"] != true {
-			return nil, &startError{status: exitFailure} // the template has said why
+			return nil, &startError{status: exitFailure} // the template has printed the reason
 		}
 		return answer, nil
 	}
 }
 
-// prepare gives the template the settings: to start, after which it can fork, or
-// only to check that the application can be loaded.
+// prepare gives the settings to the template process. After "start" the template can fork;
+// "check" only tests whether the application can be loaded.
 func (t *template) prepare(do string, c *config) error {
 	all, err := unmarshal(c.encode())
 	if err != nil {
@@ -219,30 +221,30 @@ func (t *template) prepare(do string, c *config) error {
 	return err
 }
 
-// adopt tells the template of a worker, and gives it the socket on which that worker
-// asks for its Python: for one, once. Who asks is the arbiter's word, because the
-// template may have more rights than workers. When the socket's other end is closed
-// the worker is gone, and the template ends its Python. Nobody waits for an answer.
+// adopt tells the template process of a worker, and passes it the socket on which the worker
+// asks for its Python, once. The template learns from the arbiter which worker asks,
+// because it may have more rights than workers and must not believe them. When the worker
+// ends, the socket closes, and the template ends the worker's Python. There is no answer.
 func (t *template) adopt(age, pid, fd int) error {
 	b := appendMarshal(nil, map[string]any{"do": "adopt", "age": age, "worker": pid})
 	return os.NewSyscallError("sendmsg", unix.Sendmsg(t.sock, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
 }
 
-// askFork asks for a Python whose descriptors these are. What the template answers is
-// its pid, and in the end its status.
+// askFork asks the template process for a Python that has the given descriptors. The
+// template answers with the pid, and later with the exit status.
 func askFork(sock int, fds ...int) error {
 	return os.NewSyscallError("sendmsg", unix.Sendmsg(sock, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
 }
 
 // Hooks ---------------------------------------------------------------------
 
-// hook calls a server hook of the configuration file, if it has that one.
+// hook calls a server hook, if the configuration file defines that hook.
 func (a *arbiter) hook(name string, args ...any) error {
 	return a.hookOf(a.generation, name, args...)
 }
 
-// hookOf calls a hook of the file that g was read from. Without a name it only
-// tells the template of the listeners, which hooks in its children see.
+// hookOf calls a hook of g's configuration file. If name is "", it only tells the template
+// process of the listeners, so that hooks in forked Pythons see them.
 func (a *arbiter) hookOf(g *generation, name string, args ...any) error {
 	if g.template == nil || name != "" && !g.cfg.hooks()[name] {
 		return nil
@@ -282,9 +284,9 @@ func (a *arbiter) hookOf(g *generation, name string, args ...any) error {
 	return g.cfg.change(changed)
 }
 
-// templateDied is called when the template process of a generation has ended. An
-// exception in one of its hooks has ended it with 255, and ends the server; for
-// anything else a reload makes another.
+// templateDied is called when the template process of a generation has ended. Status 255
+// means an exception in a hook, which stops the server. After any other status, a reload
+// starts another template process.
 func (a *arbiter) templateDied(g *generation, status unix.WaitStatus) *halt {
 	g.template.close()
 	g.template = nil

@@ -1,9 +1,9 @@
 package main
 
-// USR2: the program that is on the disk now is executed beside this one, with
-// the same listeners. Both serve until one of the two arbiters is told to stop.
-// They also share the hand-over socket, so that an idle connection moves
-// between workers of both, and no client notices which way it goes.
+// USR2: the arbiter executes the program as it is on the disk now, with the same listeners.
+// Both programs serve until one of the two arbiters is told to stop. They also share the
+// hand-over socket, so that idle connections move between workers of both, and no client
+// notices the upgrade or its reversal.
 
 import (
 	"fmt"
@@ -17,29 +17,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a new arbiter learns from its environment. The first two are
-// Gunicorn's.
+// Variables by which an arbiter passes things to the arbiter that it executes. The first two
+// are Gunicorn's.
 const (
-	envParent    = "GUNICORN_PID"      // the old arbiter
-	envListeners = "GUNICORN_FD"       // listeners, separated by commas
+	envParent    = "GUNICORN_PID"      // pid of the old arbiter
+	envListeners = "GUNICORN_FD"       // descriptors of listeners, separated by commas
 	envHandover  = "GUNICORN_HANDOVER" // handoverVersion:GIVE,TAKE,BOARD
 )
 
-// handoverVersion changes with what giveAway writes and with the board. An
-// arbiter that speaks another one makes a socket of its own, and connections
-// do not move between the two.
+// handoverVersion changes whenever the format of giveAway's messages or of the board
+// changes. An arbiter of another version makes a hand-over socket of its own, and
+// connections do not move between the two.
 const handoverVersion = 1
 
-// passedOn is what an arbiter has been given by the one before it.
+// passedOn has the things that an arbiter has inherited from the arbiter that executed it.
 type passedOn struct {
-	parent    int // its pid
+	parent    int // pid of the old arbiter, 0 for none
 	systemd   bool
 	listeners []int
-	handover  []int // give, take, board; none if it speaks another version
+	handover  []int // descriptors of give, take and board; none if the old arbiter has another version
 }
 
-// takePassedOn reads the environment, and leaves nothing of this in it for
-// the application to see.
+// takePassedOn reads the old arbiter's variables, and removes them from the environment, so
+// that the application does not see them.
 func takePassedOn() (p passedOn) {
 	p.parent, _ = strconv.Atoi(os.Getenv(envParent))
 	if p.parent > 0 {
@@ -62,8 +62,8 @@ func takePassedOn() (p passedOn) {
 	return p
 }
 
-// descriptors reads a list of them, and sees to it that nobody inherits them
-// by accident. What is not open is not in the result.
+// descriptors reads a list of descriptors, and makes each close-on-exec. The result omits
+// descriptors that are not open.
 func descriptors(text string) (list []int) {
 	for word := range strings.SplitSeq(text, ",") {
 		fd, err := strconv.Atoi(word)
@@ -88,8 +88,8 @@ func (a *arbiter) adoptBoard(fd int) error {
 	return nil
 }
 
-// adoptListeners takes over those of the old arbiter that the settings ask for.
-// The others stay the old one's, to be closed with it.
+// adoptListeners takes over the old arbiter's listeners that the settings name. The other
+// listeners are kept as orphans, to be closed when the old arbiter has ended.
 func (a *arbiter) adoptListeners(c *config) (list []*bound) {
 	addrs := addressesOf(c)
 	ofManager := a.passed.systemd || slices.ContainsFunc(addrs, func(addr address) bool { return addr.network == "fd" })
@@ -118,7 +118,7 @@ func (a *arbiter) adoptListeners(c *config) (list []*bound) {
 	return list
 }
 
-// matches says whether the socket is what binding addr would make.
+// matches reports whether the socket is bound to addr.
 func (l *bound) matches(addr address) bool {
 	sa, err := unix.Getsockname(l.fd)
 	if err != nil {
@@ -164,9 +164,9 @@ func (a *arbiter) upgrade() {
 	a.log.infof("Executed %s (pid:%d)", path, pid)
 }
 
-// execute starts the program as the user did: the same file name, which may
-// mean another file by now, arguments, directory and environment. Listeners
-// come first, as a service manager passes them.
+// execute starts the program as the user did, with the same file name (by now perhaps a new
+// file), arguments, directory and environment. Listeners have the first descriptors, as
+// those that a service manager passes.
 func (a *arbiter) execute(path string) (pid int, err error) {
 	files := []uintptr{0, 1, 2}
 	var numbers []string
@@ -182,26 +182,27 @@ func (a *arbiter) execute(path string) (pid int, err error) {
 		pass(fd)
 	}
 	env := append(slices.DeleteFunc(os.Environ(), func(e string) bool {
-		return strings.HasPrefix(e, "WATCHDOG_PID=") // it will be another
+		return strings.HasPrefix(e, "WATCHDOG_PID=") // the new arbiter's pid will differ
 	}),
 		fmt.Sprintf("%s=%d", envParent, os.Getpid()),
 		envListeners+"="+strings.Join(numbers[:n], ","),
 		fmt.Sprintf("%s=%d:%s", envHandover, handoverVersion, strings.Join(numbers[n:], ",")))
 	if a.systemd {
-		// Its own number is what the variable should have, and nobody
-		// knows it yet.
+		// LISTEN_PID should be the new arbiter's pid, which is not known
+		// before the fork. takePassedOn accepts the parent's pid.
 		env = append(env, fmt.Sprintf("LISTEN_PID=%d", os.Getpid()), fmt.Sprintf("LISTEN_FDS=%d", n))
 	}
 	return syscall.ForkExec(path, os.Args, &syscall.ProcAttr{Dir: a.cfg.startDir, Env: env, Files: files})
 }
 
-// heirDied is called when the new arbiter has ended: this one serves on.
+// heirDied is called when the new arbiter has ended. The old arbiter goes on.
 func (a *arbiter) heirDied(unix.WaitStatus) *halt {
 	a.scores.board.heir.Store(0)
 	return nil
 }
 
-// promote notices that the old arbiter is gone.
+// promote checks whether the old arbiter has ended, and if so makes this arbiter the only
+// one.
 func (a *arbiter) promote() {
 	if a.passed.parent == 0 || os.Getppid() == a.passed.parent {
 		return
@@ -209,19 +210,19 @@ func (a *arbiter) promote() {
 	a.passed.parent, a.parentBoard = 0, nil
 	a.master = "Master"
 	a.log.infof("Master has been promoted.")
-	a.use(a.generation)     // whose pidfile has another name now
-	a.closeBound(a.orphans) // nobody else has them now
+	a.use(a.generation)     // writes the pidfile under its final name
+	a.closeBound(a.orphans) // no other arbiter serves these listeners any more
 	a.orphans = nil
 	a.manager.promoted()
 }
 
-// shared says whether another arbiter has the same listeners.
+// shared reports whether another arbiter has the same listeners.
 func (a *arbiter) shared() bool {
 	return a.heir.pid > 0 || a.passed.parent > 0 && os.Getppid() == a.passed.parent
 }
 
-// successors says whether the other arbiter has workers, or starts them, that
-// take over connections. Until they have booted, these wait in the socket.
+// successors reports whether the other arbiter has, or is starting, workers that take over
+// connections. Until those workers have booted, connections wait in the hand-over socket.
 func (a *arbiter) successors() bool {
 	switch {
 	case a.heir.pid > 0:
@@ -232,8 +233,8 @@ func (a *arbiter) successors() bool {
 	return false
 }
 
-// publish tells the other arbiter, and whoever reads the scoreboard, how many
-// workers there are.
+// publish writes the number of workers to the scoreboard, for the other arbiter, the service
+// manager and --status.
 func (a *arbiter) publish() {
 	serving := uint64(0)
 	for _, w := range a.workers {
@@ -249,7 +250,7 @@ func (a *arbiter) publish() {
 	}
 }
 
-// suffix is what names have until the old arbiter is gone.
+// suffix is appended to names (pidfile, process titles) until the old arbiter has ended.
 func (a *arbiter) suffix() string {
 	if a.passed.parent > 0 {
 		return ".2"

@@ -1,8 +1,12 @@
 package main
 
-// The wire joins a lane to its thread of Python and carries frames both ways. Python may
-// make a pipe and pass its end for reading: from then on its frames come there, which
-// takes less time, and only long bodies and descriptors come over the wire's socket.
+// Frames between a worker and its Python: the table of frames, the wire on which they
+// travel, and Python's marshal format, in which their contents are written.
+//
+// A wire joins a lane to one thread of Python and carries frames both ways over a socket.
+// Python may make a pipe and pass the end for reading to the worker. From then on Python's
+// frames come through the pipe, which takes less time than the socket, and only long bodies
+// and descriptors come over the socket.
 
 import (
 	"encoding/binary"
@@ -16,93 +20,96 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A frame's header: length of the payload, request number, bytes of marshal at the front
-// of the payload, kind, flags, two reserved bytes; in a request, the length of the part
-// of its marshal that the client's next request will probably begin with, too.
+// frameHeader is the size of a frame's header: length of the payload (4 bytes), request
+// number (4), length of the marshal at the front of the payload (4), kind (1), flags (1),
+// and two bytes that are reserved, except in a REQUEST frame: there they are the length of
+// the part of the marshal that the client's next request will probably share.
 const frameHeader = 16
 
-// Kinds of frames. The table frameKinds says what each is.
+// Kinds of frames that only the worker sends. The table frameKinds has the rules of each.
 const (
 	kindRequest  = 1 + iota // environ, body
-	kindIndirect            // the environ is too long for a message: Python asks for it
-	kindBody                // an answer to kindRead
-	kindOpen                // a new lane's number, with its descriptors
-	kindAsk                 // asks the main thread for a sign of life
-	kindLent                // an answer to kindSocket, with a descriptor
+	kindIndirect            // a request whose environ is too long for a message: Python sends READ to get the environ
+	kindBody                // answers kindRead
+	kindOpen                // opens a lane: its number, with its descriptors
+	kindAsk                 // asks the main thread whether it is alive
+	kindLent                // answers kindSocket, with a descriptor
 )
 
+// Kinds of frames that only Python sends.
 const (
 	kindReady    = 8 + iota // the application is loaded
-	kindResponse            // status and headers, body
-	kindBlock               // more body
-	kindFile                // status and headers, offset, length; with the file's descriptor
-	kindFailed              // no more will come; Python has logged the traceback
-	kindRead                // asks for so many bytes of the body
-	kindHints               // headers of a 103
-	kindWatch               // files that the application consists of, for reload
+	kindResponse            // status and headers of a response, and the start of its body
+	kindBlock               // a further piece of a response's body
+	kindFile                // a response whose body is part of a file: status and headers, offset, length; with the file's descriptor
+	kindFailed              // the application has failed: the response ends here; Python has logged the traceback
+	kindRead                // asks for a number of bytes of the request's body
+	kindHints               // headers of an interim response 103
+	kindWatch               // files that the application consists of, to be watched by --reload
 	kindRetire              // a worker hook wants this worker to leave
 	kindFields              // headers that a hook has added to the request, for the access log
-	kindHere                // the answer to kindAsk
+	kindHere                // answers kindAsk
 	kindSocket              // asks for the client's socket
-	kindPipe                // Python's frames come through this pipe from now on
-	kindLeft                // Python has left this request and those behind it in its message
+	kindPipe                // Python's frames come through this pipe from now on; with the pipe's descriptor
+	kindLeft                // Python leaves this request, and those behind it in the same message, to the worker
 )
 
 // Kinds of frames that only streams have.
 const (
-	kindGone    = 32 + iota // the client has left, or has to
-	kindCredit              // the client has taken so many bytes
+	kindGone    = 32 + iota // the client has left, or the server closes its connection
+	kindCredit              // the client has taken a number of bytes: as many more may be sent
 	kindMessage             // a WebSocket message; from the client, a piece of one
 	kindAccept              // the application accepts the WebSocket
 	kindShut                // the application closes the WebSocket
 	kindTrailer             // fields after the response's body
-	kindBye                 // the client closes the WebSocket; all that it sent before has been passed on
+	kindBye                 // the client closes the WebSocket; its earlier messages have all been passed on
 )
 
+// Flags of frames.
 const (
-	flagLast   = 1 << iota // nothing follows of this body
-	flagMore               // the rest of the body has to be asked for
+	flagLast   = 1 << iota // the body ends with this frame
+	flagMore               // the rest of the request's body has to be asked for
 	flagBroken             // the body will never be complete
-	flagQuiet              // the application wants the connection closed, and no error
-	flagClose              // no keep-alive after this response
+	flagQuiet              // of FAILED: close the connection without an error page
+	flagClose              // close the connection after this response
 	flagStacks             // write every thread's stack before the answer
 	flagTaken              // the client's socket is the application's from now on
-	flagPumped             // the descriptor is one end of a pump, not the client's socket
+	flagPumped             // the descriptor is one end of a pump (handover.go), not the client's socket
 )
 
-// Flags that mean something else on other frames.
+// Flags whose bit has another meaning on other frames.
 const (
 	flagApart = flagMore  // of RESPONSE and BLOCK: the head came through the pipe, the body follows on the socket, which is faster for large bodies
-	flagText  = flagQuiet // of MESSAGE: text
-	flagCrowd = flagQuiet // of a stream's REQUEST: Python has at least crowd others
+	flagText  = flagQuiet // of MESSAGE: the message is text, not binary
+	flagCrowd = flagQuiet // of a stream's REQUEST: Python runs at least crowd other requests
 )
 
-// Where a frame may come from.
+// The sides that may send a frame, as bits.
 const (
 	sentByWorker = 1 << iota
 	sentByPython
 )
 
-// anyLength is the tail of frames that end with a body.
+// anyLength marks frames whose marshal is followed by a body of any length.
 const anyLength = -1
 
 // frameKind is a row of the table of frames.
 type frameKind struct {
-	name       string   // of the constant in python/
-	from       byte     // the sides that send it
-	only       *gateway // whose applications have it; nil for all
+	name       string   // name of the constant in python/, which log lines use too
+	from       byte     // sides that may send the frame
+	only       *gateway // the only interface that has the frame; nil for all interfaces
 	descriptor bool     // a descriptor comes along
-	numbered   bool     // a request's number comes along, although the frame is about a lane
-	tail       int      // bytes behind the marshal, or anyLength
+	numbered   bool     // the frame bears a request's number, although it is about a lane
+	tail       int      // number of bytes after the marshal, or anyLength
 
-	when  func(t *turn) bool                               // the request may have it now; nil for always
-	said  func(w *worker, t *turn, r *marshalReader) error // handles it, if it is about a request
-	end   func(w *worker, t *turn)                         // handles the end of its body
-	aside func(w *worker, l *lane, r *marshalReader) error // handles it, if it is about the process or a lane
+	when  func(t *turn) bool                               // reports whether the frame is legal for the request now; nil for always
+	said  func(w *worker, t *turn, r *marshalReader) error // handles a frame about a request
+	end   func(w *worker, t *turn)                         // handles the end of the frame's body
+	aside func(w *worker, l *lane, r *marshalReader) error // handles a frame about the process or a lane
 }
 
-// frameKinds is the table of frames, by number. It is filled by init, because its
-// functions look into it.
+// frameKinds is the table of frames, by number. init fills it, because Go forbids an initial
+// value whose functions refer to the variable.
 var frameKinds [256]frameKind
 
 func init() {
@@ -141,24 +148,25 @@ func init() {
 	}
 }
 
-// When frames are legal.
+// The states of a turn in which frames are legal.
 func (t *turn) unanswered() bool { return !t.started && !t.taken }
 func (t *turn) answering() bool  { return t.started && t.talk == nil }
 func (t *turn) ownsSocket() bool { return !t.taken }
 func (t *turn) greets() bool     { return t.hello != nil && !t.started }
 func (t *turn) talks() bool      { return t.talk != nil }
 
-// protocolError ends a Python, with all that it runs: the reason is for the log.
+// protocolError is a fault after which the Python is given up, with all requests that run
+// there. Its text is the reason in the log.
 type protocolError string
 
 func (e protocolError) Error() string { return string(e) }
 
-// wrongFrame ends one request: the reason is for the log.
+// wrongFrame is a fault that ends one request. Its text is the reason in the log.
 type wrongFrame string
 
 func (e wrongFrame) Error() string { return string(e) }
 
-// frame is one header.
+// frame is the header of a frame.
 type frame struct {
 	length, number, meta uint32
 	kind, flags          byte
@@ -193,46 +201,48 @@ func (f frame) String() string {
 	return text
 }
 
-// unexpected is the error of a frame that must not come at all.
+// unexpected is the error about a frame that must not come at all.
 func (f frame) unexpected() error { return protocolError("unexpected " + f.String()) }
 
-// last says whether nothing more follows about the request.
+// last reports whether this frame is the last about its request.
 func (f frame) last() bool {
 	return f.kind == kindFailed || f.flags&flagLast != 0 && f.kind != kindMessage
 }
 
-// wire is the worker's end.
+// wire is the worker's end of a wire.
 type wire struct {
 	fd     int    // the socket
-	pipe   int    // Python's frames come here; -1 if they come over the socket
-	events uint32 // watched for
+	pipe   int    // the pipe for Python's frames; -1 if they come over the socket
+	events uint32 // events of epoll that the loop watches the socket for
 	eof    bool   // Python has closed its end
 
 	in       []byte // in[at:] is received and not yet handled
 	at       int
-	frame    frame         // the one at hand
-	marshal  marshalReader // its marshal
-	tail     []byte        // the few bytes behind the marshal that its kind has, if not a body
-	bodyLeft int           // bytes of its body that are still to come
-	skip     int           // bytes of marshal before the body, too many to be read
-	need     int           // bytes that the next frame's head and marshal lack
-	taken    int           // how often something was received on the socket beside a pipe
-	passed   int           // a descriptor whose frame is still to come, -1 for none
-	file     int           // the descriptor of the frame at hand, -1 for none
-	out      []byte        // waits for room on the socket
+	frame    frame         // header of the frame at hand
+	marshal  marshalReader // marshal of the frame at hand
+	tail     []byte        // bytes after the marshal of the frame at hand, if its kind has a fixed number of them
+	bodyLeft int           // bytes of the body of the frame at hand that have not been handled
+	skip     int           // bytes of an overlong marshal that remain to be skipped
+	need     int           // bytes missing from the next frame's header and marshal
+	taken    int           // number of receptions on the socket while frames come through the pipe
+	passed   int           // a received descriptor whose frame has not come yet, -1 for none
+	file     int           // descriptor of the frame at hand, -1 for none
+	out      []byte        // frames that wait for room on the socket
 }
 
-// receive takes what is on the wire into s.in: false when that is all. A
-// descriptor that came along is kept in s.passed. It belongs to the last frame that
-// begins there, as the kernel does not read on after one; and until that frame is
-// there as a whole no more is read, so that no other descriptor comes.
+// receive reads from the wire into s.in, and reports whether there may be more to read. A
+// descriptor that comes along is kept in s.passed. The descriptor belongs to the last frame
+// that begins in the bytes received, because the kernel ends a read at a descriptor. No
+// bytes beyond that frame are read until it is complete, so that no second descriptor comes
+// before.
 func (s *wire) receive() (more bool, err error) {
 	if s.at > 0 {
 		n := copy(s.in[:cap(s.in)], s.in[s.at:])
 		s.in, s.at = s.in[:n], 0
 	}
 	if s.full() {
-		// Only a frame's head and marshal must be in memory as a whole.
+		// Only a frame's header and marshal must be in memory as a whole, so
+		// the buffer grows for nothing else.
 		if cap(s.in) >= 2*metaMax {
 			return false, protocolError("a frame's head and marshal do not fit into memory")
 		}
@@ -266,7 +276,7 @@ func (s *wire) receive() (more bool, err error) {
 	return more || s.full(), nil
 }
 
-// keep takes note of a descriptor that has come, or was lost.
+// keep stores a descriptor that has come; a negative number means that it was lost.
 func (s *wire) keep(passed int) {
 	if s.passed >= 0 {
 		unix.Close(s.passed)
@@ -274,10 +284,11 @@ func (s *wire) keep(passed int) {
 	s.passed = max(passed, -1)
 }
 
-// full says whether there is no room to receive more.
+// full reports whether the buffer has no room to receive more.
 func (s *wire) full() bool { return len(s.in) >= cap(s.in)-s.spare() }
 
-// spare is room that is left for bodies that come apart.
+// spare is the part of the buffer that receive leaves free for bodies that come over the
+// socket (bodyApart).
 func (s *wire) spare() int {
 	if s.pipe < 0 {
 		return 0
@@ -285,8 +296,9 @@ func (s *wire) spare() int {
 	return wireRoom / 2
 }
 
-// take is the descriptor that has come along, -1 for none. A pipe takes none:
-// it comes over the wire with a byte, before its frame comes here.
+// take returns the descriptor that has come with the frame at hand, -1 for none. A pipe
+// cannot pass descriptors: Python sends them over the socket, with one byte each, before
+// the frame comes through the pipe.
 func (s *wire) take() (fd int) {
 	if s.pipe >= 0 && s.passed < 0 {
 		var b [1]byte
@@ -299,7 +311,7 @@ func (s *wire) take() (fd int) {
 	return fd
 }
 
-// openPipe makes the descriptor of the frame at hand the pipe.
+// openPipe makes the descriptor of the frame at hand the wire's pipe.
 func (s *wire) openPipe() error {
 	fd := s.file
 	var st unix.Stat_t
@@ -309,21 +321,22 @@ func (s *wire) openPipe() error {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return os.NewSyscallError("fcntl", err)
 	}
-	// A user may have so many pages in all pipes: what is refused is not needed.
+	// The kernel bounds the pages that a user may have in pipes. The pipe works at its
+	// present size too, so a refusal is ignored.
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, wireRoom)
 	s.pipe, s.file = fd, -1
 	return nil
 }
 
-// next takes the next frame's head, marshal and tail, once they are in memory. A body is
-// then taken by body.
+// next takes the next frame's header, marshal and tail, once they are in memory. The method
+// body then takes the frame's body.
 func (s *wire) next() (ok bool, err error) {
 	b := s.in[s.at:]
 	if s.need = frameHeader - len(b); s.need > 0 {
 		return false, nil
 	}
 	f := readFrame(b)
-	if f.meta > f.length || int(f.length) < 0 { // of 32 bits
+	if f.meta > f.length || int(f.length) < 0 { // negative if an int has 32 bits
 		return false, protocolError("impossible length of a " + f.String())
 	}
 	meta, tail := int(f.meta), frameKinds[f.kind].tail
@@ -344,8 +357,8 @@ func (s *wire) next() (ok bool, err error) {
 	return true, nil
 }
 
-// body takes what has come of the running frame's body; done when that was the
-// end of it.
+// body takes as much of the body of the frame at hand as has come; done reports whether the
+// body ends there.
 func (s *wire) body() (b []byte, done bool, err error) {
 	if s.apart() {
 		return s.bodyApart()
@@ -359,14 +372,14 @@ func (s *wire) body() (b []byte, done bool, err error) {
 	return b, s.bodyLeft == 0, nil
 }
 
-// apart says whether the rest of the running frame comes over the wire while
-// frames come through a pipe.
+// apart reports whether the rest of the frame at hand comes over the socket, although frames
+// come through a pipe.
 func (s *wire) apart() bool {
 	return s.bodyLeft > 0 && s.skip == 0 && s.pipe >= 0 && s.frame.flags&flagApart != 0
 }
 
-// bodyApart takes what has come of such a body, into the part of the buffer that
-// receive leaves free.
+// bodyApart reads the body of the frame at hand from the socket, into the part of the buffer
+// that receive leaves free.
 func (s *wire) bodyApart() (b []byte, done bool, err error) {
 	b = s.in[len(s.in):cap(s.in)]
 	n, errno := rawRead(s.fd, b[:min(s.bodyLeft, len(b))])
@@ -383,8 +396,8 @@ func (s *wire) bodyApart() (b []byte, done bool, err error) {
 	return b[:n], s.bodyLeft == 0, nil
 }
 
-// write sends an answer at once. What the socket has no room for waits in out. Python
-// asks for one answer at a time, so many that wait are its fault.
+// write sends an answer at once. Bytes for which the socket has no room wait in out. Python
+// asks for one answer at a time; if many answers wait, Python is at fault.
 func (s *wire) write(f frame, payload []byte) error {
 	if len(s.out) > 2*feedMax {
 		return protocolError("it asks and does not take the answers")
@@ -407,14 +420,15 @@ func (s *wire) write(f frame, payload []byte) error {
 	return nil
 }
 
-// post has a frame written by the next flush.
+// post queues a frame for the next flush.
 func (s *wire) post(f frame, payload []byte) {
 	f.length = uint32(len(payload))
 	s.out = append(f.append(s.out), payload...)
 }
 
-// extend adds to the frame that begins at at, if that is the last on the wire and
-// not under way: a message in a million fragments is not to be as many frames.
+// extend adds payload to the queued frame that begins at out[at], if that frame is the last
+// in out and no byte of it has been sent. Without this, a message in a million fragments
+// would become a million frames.
 func (s *wire) extend(at int, f frame, payload []byte) bool {
 	if at+frameHeader > len(s.out) {
 		return false
@@ -430,14 +444,15 @@ func (s *wire) extend(at int, f frame, payload []byte) bool {
 	return true
 }
 
-// flush writes what waits in out, as far as there is room.
+// flush writes the bytes in out, as far as the socket has room.
 func (s *wire) flush() {
 	if len(s.out) == 0 {
 		return
 	}
 	n, errno := rawWrite(s.fd, s.out)
 	if errno != 0 && errno != unix.EAGAIN {
-		// Python does not read this wire any more: it would be ready for ever.
+		// Python has closed the wire. With bytes left in out, epoll would
+		// report the socket as writable for ever.
 		s.out = nil
 		return
 	}
@@ -447,16 +462,16 @@ func (s *wire) flush() {
 	}
 }
 
-// roomy says whether there is room for more than what must be said.
+// roomy reports whether frames that can wait may be posted. Frames that cannot wait are
+// posted in any case.
 func (s *wire) roomy() bool { return len(s.out) < wireRoom }
 
 // Python's marshal format -----------------------------------------------------
 
-// Python's marshal format, version 2: the language of the frames between a
-// worker and its Python, and of the settings both read. Version 2 has been
-// stable since Python 2.4, has no back references, and is made and read by
-// one C call on the other side. The writer appends and the reader slices:
-// neither allocates for what a request needs.
+// Frames and settings are written in Python's marshal format, version 2. This version has
+// been stable since Python 2.4, has no back references, and Python reads and writes it with
+// one C call. The writer here appends and the reader slices, so that neither allocates for
+// a request.
 //
 // The types used: N None, T F bool, i int32, l long, u text (UTF-8),
 // t the same interned, s bytes, ( tuple, [ list, { dict ended by 0, g float.
@@ -467,7 +482,7 @@ const (
 	marshalNone    = 'N'
 )
 
-// errMarshal is any input that is not what dumps(x, 2) writes.
+// errMarshal is the error about input that marshal.dumps(x, 2) would not write.
 var errMarshal = errors.New("malformed marshal data")
 
 // marshalDepth bounds nesting: a worker's own frames need three levels, a
@@ -481,8 +496,8 @@ func appendMarshalBool(b []byte, v bool) []byte {
 	return append(b, 'F')
 }
 
-// appendMarshalInt writes an int, as a long of 15-bit digits when it does not
-// fit 32 bits.
+// appendMarshalInt writes an int. A value that does not fit into 32 bits becomes a long of
+// 15-bit digits.
 func appendMarshalInt(b []byte, v int64) []byte {
 	if v == int64(int32(v)) {
 		return binary.LittleEndian.AppendUint32(append(b, 'i'), uint32(v))
@@ -519,8 +534,8 @@ func appendMarshalText[T []byte | string](b []byte, v T) []byte {
 	return append(b, v...)
 }
 
-// appendMarshalLatin writes bytes as the str of the same code points, which is
-// how PEP 3333 hands the bytes of a request to Python.
+// appendMarshalLatin writes bytes as a str of the same code points, the form in which
+// PEP 3333 passes the bytes of a request to the application.
 func appendMarshalLatin[T []byte | string](b []byte, v T) []byte {
 	at := len(b) + 1
 	b = binary.LittleEndian.AppendUint32(append(b, 'u'), uint32(len(v)))
@@ -529,8 +544,8 @@ func appendMarshalLatin[T []byte | string](b []byte, v T) []byte {
 	return b
 }
 
-// appendLatin appends v, read as latin-1, as UTF-8. Nearly always that is v
-// itself, so v is copied first and looked at afterwards.
+// appendLatin converts v from latin-1 to UTF-8 and appends the result. Nearly always v is
+// ASCII and stays the same, so v is copied first and checked afterwards.
 func appendLatin[T []byte | string](b []byte, v T) []byte {
 	at := len(b)
 	b = append(b, v...)
@@ -558,18 +573,18 @@ func isASCII(b []byte) bool {
 	return true
 }
 
-// appendMarshalTuple and appendMarshalList open a sequence of n values, which
-// the caller appends next.
+// appendMarshalTuple opens a tuple of n values, which the caller appends next.
 func appendMarshalTuple(b []byte, n int) []byte {
 	return binary.LittleEndian.AppendUint32(append(b, '('), uint32(n))
 }
 
+// appendMarshalList opens a list of n values, which the caller appends next.
 func appendMarshalList(b []byte, n int) []byte {
 	return binary.LittleEndian.AppendUint32(append(b, '['), uint32(n))
 }
 
-// marshalReader takes values off the front of b. After the first error every
-// read returns a zero value and err stays.
+// marshalReader takes values off the front of b. After the first error, err stays set and
+// every read returns a zero value.
 type marshalReader struct {
 	b   []byte
 	err error
@@ -589,7 +604,7 @@ func (r *marshalReader) take(n int) []byte {
 	return v
 }
 
-// kind returns the type byte of the next value, which stays where it is.
+// kind returns the type byte of the next value without taking it.
 func (r *marshalReader) kind() byte {
 	if r.err != nil || len(r.b) == 0 {
 		r.fail()
@@ -632,7 +647,7 @@ func (r *marshalReader) uint64() uint64 {
 	return binary.LittleEndian.Uint64(v)
 }
 
-// sized reads a four-byte length and that many bytes.
+// sized reads a length of four bytes and as many bytes as the length says.
 func (r *marshalReader) sized() []byte {
 	n := r.uint32()
 	if r.err != nil || uint64(n) > uint64(len(r.b)) {
@@ -658,9 +673,9 @@ func (r *marshalReader) bytes() []byte {
 	return r.sized()
 }
 
-// sequence opens a tuple or a list and returns its length. A value takes one
-// byte at least, so a length that cannot be true is refused here and nobody
-// allocates for it.
+// sequence opens a tuple or a list and returns its length. Each value takes at least one
+// byte, so a length that exceeds the remaining input is refused before anybody allocates
+// memory for it.
 func (r *marshalReader) sequence() int {
 	if !r.is('(', '[') {
 		return 0
@@ -684,8 +699,8 @@ func (r *marshalReader) int() int64 {
 	return 0
 }
 
-// long reads digits of 15 bits, least significant first; the sign of their
-// number is the sign of the value. What does not fit 64 bits is refused.
+// long reads digits of 15 bits, the least significant first. The sign of the digit count is
+// the sign of the value. A value that does not fit into 64 bits is refused.
 func (r *marshalReader) long() int64 {
 	size := int32(r.uint32())
 	n, negative := int(size), size < 0
@@ -713,7 +728,7 @@ func (r *marshalReader) long() int64 {
 }
 
 // unmarshal reads one value of any type: nil, bool, int64, float64, string,
-// []byte, []any, or map[string]any. Nothing may follow it.
+// []byte, []any, or map[string]any. Input after the value is an error.
 func unmarshal(b []byte) (any, error) {
 	r := &marshalReader{b: b}
 	v := r.value(0)

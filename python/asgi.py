@@ -1,12 +1,13 @@
-"""ASGI: the Python half where requests run in an event loop.
+"""Runs an ASGI application: its requests and WebSockets are tasks in an event loop.
 
-One lane carries all requests: each is a stream, known by its number. Requests
-come in through the queue, as they do to any lane; everything else goes over
-the wire, in frames that say whose they are. Nobody here ever blocks on either.
+One lane carries all requests. Each request is a stream, known by its number.
+Requests come in through the queue, as on any lane; everything else goes over the
+wire, in frames that bear the number of their stream. Nothing in this file blocks on
+queue or wire.
 
-What one side may send of a stream before the other has taken some of it is
-bounded both ways: by WINDOW bytes, which READ (to the worker) and CREDIT (from
-it) open again.
+A window bounds each direction of a stream: a side may send at most WINDOW bytes that
+the other side has not taken. READ frames (to the worker) and CREDIT frames (from the
+worker) report bytes taken.
 """
 
 import asyncio
@@ -27,19 +28,19 @@ from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, MSG_DONTWAIT, QUEUE,
     QUEUE_MAX, QUIET, READ, REQUEST, RESPONSE, RETIRE, SCM_RIGHTS, SOL_SOCKET, WIRE, frame, meta_of)
 
-# Kinds that only streams have (asgi.go).
+# Kinds of frames that only streams have (wire.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
-TEXT = QUIET  # flag: a message is text
-CROWD = QUIET  # flag: of a request, this process has several others
+TEXT = QUIET  # flag of MESSAGE: the message is text, not binary
+CROWD = QUIET  # flag of REQUEST: this process runs several other requests
 
-WINDOW = 256 << 10  # bytes of a stream, each way, that are under way or not yet taken
-MESSAGE_COST = 64   # what a message's frame counts for beside its bytes
-PENDING_MAX = 4 << 20  # bytes for the wire, of all streams together
-PIECES = 64         # for one writev
-TURN = 0.001        # seconds of work to take from the queue at once, and for an answer to wait for others
-CROWD_STAYS = 16    # requests after one that came to many others
-BATCH_MAX = 64      # requests, however brief they are
-SMALL = 16384       # what is copied rather than written as a piece of its own
+WINDOW = 256 << 10  # bytes of a stream that one side may send before the other has taken any; as in asgi.go
+MESSAGE_COST = 64   # bytes that a message counts for beyond its own length, for its frame and objects; as in asgi.go
+PENDING_MAX = 4 << 20  # bytes of all streams waiting for the wire, beyond which send() waits
+PIECES = 64         # most buffers in one sendmsg
+TURN = 0.001        # seconds of work to begin in one batch, and longest wait of a response for others: too short to be noticed
+CROWD_STAYS = 16    # requests without the flag CROWD after which batches end, so that one quiet moment ends none
+BATCH_MAX = 64      # most requests in a batch, however brief they are
+SMALL = 16384       # longest body that is copied behind its head; beyond, a write of its own costs less than the copy
 
 STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus}
 
@@ -52,8 +53,8 @@ class ClientGone(OSError):
 
 
 def octets(data):
-    """A copy of what is like bytes, whatever its items are: the application may use
-    its memory again."""
+    """A bytes-like object as bytes. It is copied, because the application may reuse
+    its memory, and whatever the size of its items is."""
     return data if type(data) is bytes else memoryview(data).tobytes()
 
 
@@ -80,7 +81,7 @@ def encode_head(status, headers):
     return meta_of((line, pairs(headers)))
 
 
-# What a worker sends in a header (http.go, checkField).
+# The names and values that a worker accepts in a response header (checkField in http.go).
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
@@ -92,20 +93,20 @@ def check(headers):
 
 
 class Stream:
-    """One request: its task, and what passes between the task and the worker."""
+    """One request: its task, and the data between the task and the worker."""
 
-    # Of the class, so that most of it need not be set for each.
+    # Defaults stand in the class, so that most need not be set for each request.
     task = timer = None
     arrived = waiters = senders = None
-    gone = None  # the client: with this code and reason
-    broken = False  # the request's body has no end
-    ended = False  # it has one, and that has come
-    meta = None  # status and headers
-    trailers = None  # a list when there will be some, a tuple when they are due
+    gone = None  # code and reason with which the client has left, None while it is there
+    broken = False  # the request's body will never be complete
+    ended = False  # the end of the request's body has come
+    meta = None  # status and headers as marshal, None until the response starts
+    trailers = None  # a list if trailers are announced, a tuple once the body has ended and they are due
     sent = taken = 0
     begun = done = accepted = parting = events = False
 
-    # What the worker says --------------------------------------------------
+    # Frames from the worker ------------------------------------------------
 
     def wake(self):
         waiters, self.waiters = self.waiters, None
@@ -122,7 +123,7 @@ class Stream:
                     waiter.set_result(None)
 
     def leave(self, code, reason, grace, parting):
-        """The client has left, or has to: the server stops."""
+        """The client has left, or has to leave because the server stops (parting)."""
         if self.gone:
             return
         self.gone, self.parting = (code, reason), parting
@@ -145,7 +146,7 @@ class Stream:
             self.server.log.debug("Request cancelled (client disconnected)")
             self.task.cancel()
 
-    # What the application asks for -----------------------------------------
+    # Calls by the application ----------------------------------------------
 
     def wait(self):
         waiter = self.server.loop.create_future()
@@ -155,7 +156,8 @@ class Stream:
         return waiter
 
     def take(self, n):
-        """So much has been given to the application: as much more may come."""
+        """Notes that the application has been given n bytes, so that the worker may send
+        as many more."""
         self.taken += n
         if self.taken >= WINDOW // 2 and not self.gone and not self.done:
             self.read(self.taken)
@@ -165,8 +167,8 @@ class Stream:
         self.server.push(pack(4, self.number, 0, READ, 0) + struct.pack("<I", n))
 
     async def room(self):
-        """Until less than a window is under way to the client, and the wire is
-        not full of others' either."""
+        """Waits until the stream's window is open, and the streams together have less
+        than PENDING_MAX bytes waiting for the wire."""
         while self.sent >= WINDOW and (not self.gone or self.parting):
             if self.senders is None:
                 self.senders = []
@@ -179,7 +181,7 @@ class Stream:
             raise ClientGone("the client has left")
 
     async def push_body(self, kind, meta, body, flags):
-        """A frame of the response, or several if there is much."""
+        """Sends a frame of the response, or several frames if the body is long."""
         n = len(body)
         if n <= SMALL:
             self.server.push(pack(len(meta) + n, self.number, len(meta), kind, flags) + meta + body)
@@ -194,7 +196,8 @@ class Stream:
                 try:
                     await self.room()
                 except BaseException:
-                    # Cancelled, as by wait_for: what comes next would follow a gap.
+                    # Cancelled, as by asyncio.wait_for: any further body would
+                    # follow a gap.
                     self.fail(QUIET if self.gone else 0)
                     raise
             n -= at
@@ -224,7 +227,7 @@ class Stream:
         return RuntimeError("Unexpected ASGI message %r." % event["type"])
 
     async def respond(self, event):
-        """Events of a response."""
+        """Handles the events of a response."""
         kind = event["type"]
         if kind == "http.response.body":
             if self.meta is None or self.done or type(self.trailers) is tuple:
@@ -253,8 +256,8 @@ class Stream:
         if "trailers" in event and event["trailers"]:
             self.trailers = []
         if b"text/event-stream" in meta:
-            # Its reader wants to know that it is connected, however long the
-            # first event takes.
+            # A browser reports the stream as open when the head has come, so the
+            # head must not wait for the first event.
             self.events = self.begun = True
             self.server.push(frame(self.number, RESPONSE, meta))
 
@@ -266,7 +269,8 @@ class Stream:
         except asyncio.CancelledError:
             self.end(True)
         except BaseException as e:
-            # SystemExit and KeyboardInterrupt too: a request cannot end the server.
+            # SystemExit and KeyboardInterrupt are caught too, as no request may end
+            # the server.
             try:
                 if (self.gone or self.broken) and tells_of_leaving(e):
                     server.log.debug("%s: the client has left", type(e).__name__)
@@ -283,11 +287,11 @@ class Stream:
                 wsgi.report(server.push, server.files)
 
     def end(self, quiet):
-        """The task is over, whatever of the response is there."""
+        """Ends the response, complete or not, when the task is over."""
         if self.done:
             return
         if self.parting and self.events and self.begun:
-            # A stream of events has no other end than this.
+            # A stream of events ends when the server stops, and this end is regular.
             self.server.push(frame(self.number, BLOCK, flags=LAST))
             self.finish()
         else:
@@ -295,9 +299,9 @@ class Stream:
 
 
 def tells_of_leaving(error):
-    """Whether an exception says no more than that the client has left: ours, or
-    what a framework makes of that or of a disconnect event, as Starlette's
-    ClientDisconnect and WebSocketDisconnect."""
+    """Whether an exception only means that the client has left: our ClientGone, or
+    the exception that a framework makes of ClientGone or of a disconnect event, such as
+    Starlette's ClientDisconnect and WebSocketDisconnect."""
     for _ in range(16):
         if isinstance(error, ClientGone) or type(error).__name__.endswith("Disconnect"):
             return True
@@ -312,18 +316,19 @@ class Http(Stream):
         self.server, self.number, self.body, self.more = server, number, body, more
 
     def came(self, payload, flags, reason):
-        """A piece of the request's body, or why there will be no more: a status."""
+        """Handles a piece of the request's body or, if the body is broken, the status
+        that is the reason."""
         if flags & BROKEN:
             if reason == 499:
                 self.leave(1006, "", self.server.grace, False)
             else:
-                # The client is there, and gets an answer: the application's, if
-                # it minds no more than that, or the worker's.
+                # The client is still there and gets an answer: the application's,
+                # if the application copes with the broken body, or the worker's.
                 self.broken = True
                 self.wake()
             return
         if self.ended:
-            return  # it was asked for before its end was known
+            return  # an answer to a READ sent before the end of the body was known
         self.ended = bool(flags & LAST)
         if self.arrived is None:
             self.arrived = deque()
@@ -354,7 +359,7 @@ class Http(Stream):
                 await self.respond(event)
                 return
             n = len(body)
-            # What most responses are: all at once.
+            # Most responses are like this: the whole body in one event.
             self.begun = self.done = True
             self.server.push(pack(len(meta) + n, self.number, len(meta), RESPONSE, LAST) + meta + body, True)
             if self.waiters:
@@ -389,7 +394,7 @@ class Http(Stream):
             self.finish()
 
     def send_path(self, event):
-        """A file by its path: it goes out without passing through here."""
+        """Sends a file by its path. The worker reads the file itself."""
         if self.meta is None or self.begun or self.trailers is not None:
             raise self.unexpected(event)
         if self.gone:
@@ -426,14 +431,15 @@ class WebSocket(Stream):
         self.server, self.number = server, number
 
     def came(self, payload, flags, reason):
-        """A message, or a piece of one: pieces are no longer than a window."""
+        """Handles a message, or a piece of a message that is longer than a window."""
         cost = len(payload) + MESSAGE_COST
         if not flags & LAST:
             partial = self.partial
             if partial is None:
                 partial = self.partial = []
             if partial and len(partial[-1]) < SMALL:
-                # A million of them as objects would be many times as large.
+                # Small pieces are joined: a million bytes objects would take many
+                # times the memory of their contents.
                 if type(partial[-1]) is bytes:
                     partial[-1] = bytearray(partial[-1])
                 partial[-1] += payload
@@ -451,7 +457,8 @@ class WebSocket(Stream):
             self.wake()
 
     def bye(self, code, reason):
-        """The client has closed, after what has arrived."""
+        """The client has closed the WebSocket. The application is told after the messages
+        that have arrived before."""
         if self.arrived is None:
             self.arrived = deque()
         self.arrived.append(((code, reason), False, None))
@@ -466,7 +473,7 @@ class WebSocket(Stream):
             if self.arrived:
                 payload, text, cost = self.arrived.popleft()
                 if cost is None:
-                    # Now the client gets its answer.
+                    # The application has had all messages: answer the close frame.
                     if not self.done and not self.gone:
                         self.shut(*payload)
                     self.cancel_after(self.server.grace)
@@ -524,7 +531,8 @@ class WebSocket(Stream):
             raise self.unexpected(event)
 
     def shut(self, code, reason):
-        # A close frame has room for 123 bytes of it, and what is no code is 1011.
+        # A close frame has room for 123 bytes of reason. The worker replaces an
+        # impossible code with 1011.
         code = min(max(int(code), -1), 1 << 16)
         reason = ("%s" % (reason,))[:123].encode("utf-8", "replace").decode()
         meta = meta_of((code, reason))
@@ -564,7 +572,7 @@ class Lifespan:
     def __init__(self, server, mode):
         self.server, self.mode, self.state = server, mode, {}
         self.events, self.task = asyncio.Queue(), None
-        self.answer = None  # a future for what the application says next
+        self.answer = None  # a future for the application's next event
         self.supported = False
 
     async def receive(self):
@@ -584,14 +592,14 @@ class Lifespan:
             return e
 
     async def ask(self, phase):
-        """The answer to an event, None if there is none."""
+        """Sends an event and returns the application's answer, None if it ends without."""
         self.answer = self.server.loop.create_future()
         await self.events.put({"type": "lifespan." + phase})
         await asyncio.wait([self.answer, self.task], return_when=asyncio.FIRST_COMPLETED)
         return self.answer.result() if self.answer.done() else None
 
     async def start_up(self):
-        """Why the application cannot start, None if it can."""
+        """Returns the reason why the application cannot start, None if it has started."""
         if self.mode == "off":
             return None
         self.task = self.server.loop.create_task(self.run())
@@ -615,7 +623,7 @@ class Lifespan:
         event = await self.ask("shutdown")
         if event is not None and event["type"] != "lifespan.shutdown.complete":
             self.server.log.error("ASGI lifespan shutdown failed: %s", event.get("message", ""))
-        # One that goes on waiting for events is cancelled with what else is left.
+        # A lifespan task that goes on waiting for events is cancelled by Server.close.
 
 
 def new_loop(name, h11, log):
@@ -630,7 +638,7 @@ def new_loop(name, h11, log):
 
 
 def single_callable(app):
-    """The application as ASGI 3 has it. One of ASGI 2 is called twice."""
+    """The application in the form of ASGI 3; an ASGI 2 application is wrapped."""
     try:
         signature = inspect.signature(app)
     except (TypeError, ValueError):
@@ -650,9 +658,9 @@ def single_callable(app):
 
 
 class Server:
-    """The lane of all streams."""
+    """The lane of all streams, and the event loop."""
 
-    held, caught = False, None  # as in Wire (wsgi.py)
+    held, caught = False, None  # see Wire (wsgi.py)
     let_go = wsgi.Wire.let_go
 
     def __init__(self, settings, app, log, files):
@@ -664,13 +672,13 @@ class Server:
         self.view = memoryview(self.buffer)
         self.streams = {}
         self.newest = 0
-        self.asked = {}  # requests that are too long for a message, until they come: their flags
+        self.asked = {}  # flags of requests too long for a message, by number, until the requests come over the wire
         self.out, self.pending, self.scheduled, self.writing = deque(), 0, False, False
-        self.since = self.pushed = self.turned = 0.0  # when flush was scheduled, something was pushed, the queue read
-        self.batch, self.begun = 1, 0  # how many requests to begin at once, and have been begun so
-        self.crowd = 0  # for so many requests more it counts as best to do several and then answer them
-        self.waiting = []  # for the wire to have room
-        self.rest = b""  # of a frame that has not come in full
+        self.since = self.pushed = self.turned = 0.0  # times: since, when flush was scheduled; pushed, of the last push; turned, of the last read of the queue
+        self.batch, self.begun = 1, 0  # batch: requests to begin in one batch; begun: requests begun in this batch
+        self.crowd = 0  # number of further requests for which batches go on
+        self.waiting = []  # futures of tasks that wait for room on the wire
+        self.rest = b""  # start of a frame that has not come in full
         self.root_path = settings["root_path"] or ""
         self.grace = settings["asgi_disconnect_grace_period"]
         self.http = {"version": "3.0", "spec_version": "2.5"}
@@ -682,7 +690,7 @@ class Server:
         error = logging.getLogger("gunicorn.error")
         for name, own in (("uvicorn", error), ("uvicorn.error", error), ("uvicorn.access", logging.getLogger("gunicorn.access"))):
             logger = logging.getLogger(name)
-            # Applications log there, as they may under uvicorn's worker class.
+            # Applications may log to uvicorn's loggers, as under its worker class.
             if not logger.handlers and name != "uvicorn.error":
                 logger.handlers, logger.propagate = list(own.handlers), False
             logger.setLevel(own.level)
@@ -696,7 +704,7 @@ class Server:
                 except BaseException as e:
                     if main.done():
                         raise
-                    # asyncio lets no other exception of a task out than these two.
+                    # Of a task's exceptions, asyncio lets only these two out.
                     who = "task" if isinstance(e, (SystemExit, KeyboardInterrupt)) else "signal handler"
                     self.log.error("A %s of the application has ended with %r; the others go on", who, e)
         finally:
@@ -729,19 +737,19 @@ class Server:
         await lifespan.shut_down()
 
     def retire(self):
-        """Has another worker take this one's place, as a hook wishes."""
+        """Asks for another worker in place of this one, because a hook wishes so."""
         self.push(frame(0, RETIRE))
 
     # In --------------------------------------------------------------------
 
     def on_queue(self):
-        """Begins what one message has or, in a crowd, as many requests as take about
-        TURN, as far as the last ones tell. The worker is then woken once for all
-        their answers, not for each, which would cost it and this process more than
-        a brief request does. What is left in the queue, a sibling of the worker can
-        still serve."""
+        """Begins the requests of one message or, in a crowd, a batch of requests that
+        takes about TURN, judged by the last batch. The worker is then woken once for all
+        their answers: waking it for each would cost more than a brief request does.
+        Requests that stay in the queue can still be served by other workers."""
         if self.crowd and self.pushed > self.turned:
-            # By half at most, as this process may just not have had the processor.
+            # The batch shrinks by half at most, as the last one may have taken long
+            # only because this process did not have the processor.
             enough = int(self.begun * TURN / (self.pushed - self.turned))
             self.batch = max(1, self.batch // 2, min(self.batch * 2, BATCH_MAX, enough))
         self.turned, self.begun = monotonic(), 0
@@ -749,8 +757,7 @@ class Server:
             pass
 
     def take(self):
-        """Begins the requests of a message: false if there was none, or there will
-        be none any more."""
+        """Begins the requests of a message: false if the queue is empty or closed."""
         buffer, view, at = self.buffer, self.view, 0
         try:
             n = self.queue.recv_into(buffer, 0, MSG_DONTWAIT)
@@ -844,14 +851,15 @@ class Server:
 
     def hear(self, number, meta, kind, flags, payload):
         if kind == REQUEST:
-            # One that was too long for a message. Its body, if any, comes later.
+            # A request that was too long for a message. Its body comes later.
             self.begin(number, loads(payload), b"", self.asked.pop(number))
             return
         stream = self.streams.get(number)
         if stream is None:
             if kind != GONE or number <= self.newest:
-                return  # it is over here, and the worker did not know yet
-            # It is there, perhaps behind others, unless it has been taken back.
+                return  # the stream is over here, and the worker did not know yet
+            # The request is in the queue, perhaps behind others, unless the worker
+            # has taken it back.
             while self.newest < number and self.take():
                 pass
             stream = self.streams.get(number)
@@ -871,13 +879,14 @@ class Server:
     # Out -------------------------------------------------------------------
 
     def push(self, data, end=False):
-        """Puts a frame, or a piece of one, on the wire: bytes, or bytes and a
-        descriptor. What is said in one turn of the loop goes out at once, unless
-        that takes long, and without waiting for that what ends the only request."""
+        """Puts a frame, or a piece of a frame, on the wire: bytes, or a tuple of bytes
+        and a descriptor. Frames of one pass of the event loop are written together,
+        or after TURN at the latest. A frame that ends the only request (end) is
+        written at once."""
         self.out.append(data)
         self.pending += len(data) if type(data) is not tuple else len(data[0])
         if self.writing:
-            return  # as soon as there is room
+            return  # the event loop calls write once the wire has room
         if end and not self.crowd and len(self.streams) == 1:
             self.write()
             return
@@ -912,7 +921,7 @@ class Server:
                 for piece in out:
                     if type(piece) is tuple:
                         if pieces:
-                            break  # a descriptor comes with the first byte
+                            break  # a descriptor has to go with the first byte of a write
                         piece, fd = piece
                         control = [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))]
                     pieces.append(piece)

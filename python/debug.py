@@ -1,5 +1,5 @@
-"""What --reload and --spew do inside of the application's process. It is loaded
-only for these."""
+"""The parts of --reload and --spew that run in the application's process. This file is
+loaded only with these settings."""
 
 import os
 import sys
@@ -10,25 +10,25 @@ from importlib.machinery import SourceFileLoader
 
 # Reload --------------------------------------------------------------------
 
-UNKNOWN, ABSENT = -1, -2  # stamps; the worker (reload.go) has these too
+UNKNOWN, ABSENT = -1, -2  # stamps that are no times, as in reload.go
 
 
 class Files:
     """The files that the application consists of, for the worker to watch."""
 
-    BATCH = 1000  # in one report: the longest that the worker takes is 4 MB
-    LONGEST = 4095  # bytes of a path
+    BATCH = 1000  # paths in one report: the worker accepts reports of up to 4 MB
+    LONGEST = 4095  # bytes of the longest path that the kernel accepts
 
     def __init__(self):
-        self.read = {}  # path: when it was last modified, as of when it was read
+        self.read = {}  # by path: the file's modification time when the file was read
         self.reported = set()
         self.seen = None
         self.due = 0.0
         original = SourceFileLoader.path_stats
 
         def path_stats(loader, path):
-            # What is modified after this is newer than what will run, even if
-            # the worker gets to hear of the file only later.
+            # Any later modification makes the file newer than the code that will
+            # run, even if the worker learns of the file only afterwards.
             try:
                 self.read[os.path.abspath(path)] = os.stat(path).st_mtime_ns
             except OSError:
@@ -38,7 +38,7 @@ class Files:
         SourceFileLoader.path_stats = path_stats
 
     def new(self):
-        """Some that were not reported yet, with their stamps."""
+        """Up to BATCH files that have not been reported yet, with their stamps."""
         seen = len(sys.modules), len(self.read)
         now = time.monotonic()
         if seen == self.seen or now < self.due:
@@ -46,7 +46,7 @@ class Files:
         self.seen, self.due = seen, now + 1
         for module in tuple(sys.modules.values()):
             try:
-                # Not getattr: a lazy module would load.
+                # getattr would make a lazy module load.
                 name = object.__getattribute__(module, "__dict__").get("__file__")
             except AttributeError:
                 continue
@@ -54,17 +54,18 @@ class Files:
                 if name.endswith((".pyc", ".pyo")):
                     name = name[:-1]
                 self.read.setdefault(os.path.abspath(name), UNKNOWN)
-        # Another thread may be importing: a tuple is made in one step.
+        # tuple() copies in one step, as another thread may be importing.
         fresh = [path for path in tuple(self.read) if path not in self.reported]
         if len(fresh) > self.BATCH:
-            self.seen, self.due = None, 0.0  # there is more
+            self.seen, self.due = None, 0.0  # the rest goes into the next report
             fresh = fresh[:self.BATCH]
         self.reported.update(fresh)
         pairs = [(os.fsencode(path), self.read[path]) for path in fresh]
         return [pair for pair in pairs if len(pair[0]) <= self.LONGEST]
 
     def missed(self, error):
-        """Notes the files that would cure this error and are no module's."""
+        """Adds files that belong to no loaded module, but may cure this error once they
+        change."""
         chain = []
         while error is not None and error not in chain:
             chain.append(error)
@@ -82,7 +83,7 @@ class Files:
 
 
 def failed_app(error, asgi):
-    """An application that only tells why the real one could not be loaded."""
+    """An application that only shows why the real application could not be loaded."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     text = text.encode("utf-8", "backslashreplace")
 
@@ -106,10 +107,10 @@ def failed_app(error, asgi):
 # Spew ----------------------------------------------------------------------
 
 def spew():
-    """Prints every line of Python before it runs, but for the server's own."""
+    """Prints every line of Python before it runs, except for lines of the server."""
     import linecache
     import threading
-    write = os.write  # tracing goes on when the interpreter clears its modules
+    write = os.write  # kept, as tracing goes on while the exiting interpreter clears modules
 
     def trace(frame, event, arg):
         code = frame.f_code
@@ -128,8 +129,8 @@ def spew():
                     "Unknown code named [%s].  VM instruction #%d" % (code.co_name, frame.f_lasti))
             text = "%s:%d: %s\n" % (name, frame.f_lineno, line.rstrip())
             try:
-                # Not print: the application may have put its own stream in
-                # the place of standard output, or be writing to it just now.
+                # print would use sys.stdout, which the application may have
+                # replaced, or may be writing to at this moment.
                 write(1, text.encode("utf-8", "backslashreplace"))
             except OSError:
                 pass

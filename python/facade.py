@@ -1,17 +1,17 @@
-"""What stands for the parts of a server written in Python: for hooks (hooks.py), and
-for code that imports gunicorn (package.py)."""
+"""Objects that stand for the parts of a server written in Python. Hooks get them
+(hooks.py), and so does code that imports gunicorn (package.py)."""
 
 import os
 import re
 
 
-# The server's own affair: an application's are dropped.
+# Headers that only the server sets: those of an application are dropped.
 HOP_HEADERS = set("connection keep-alive proxy-authenticate proxy-authorization te trailers "
                   "transfer-encoding upgrade server date".split())
 
 
 class Config:
-    """cfg: every setting is an attribute."""
+    """The object cfg: every setting is an attribute."""
 
     def __init__(self, settings):
         self.__dict__["settings"] = {name: Setting(name, value) for name, value in settings.items()}
@@ -62,7 +62,7 @@ class Config:
 
 
 class Setting:
-    """One of cfg.settings."""
+    """A value of cfg.settings."""
 
     def __init__(self, name, value):
         self.name, self.value = name, value
@@ -75,7 +75,7 @@ class Setting:
 
 
 def parse_address(bind):
-    """A bind as cfg.address and server.address have it."""
+    """A bind address in the form of cfg.address and server.address."""
     if bind.startswith("unix:"):
         path = bind[5:]
         return path[2:] if path.startswith("//") else path
@@ -88,8 +88,8 @@ def parse_address(bind):
 
 
 class Worker:
-    """A worker, as hooks see it, and the base of worker classes, to be derived from
-    and named."""
+    """A worker as hooks see it, and the base of the worker classes in package.py, which
+    programs may name and derive from."""
 
     SIGNALS = ["SIGABRT", "SIGHUP", "SIGQUIT", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCHLD"]
     pid, nr, alive, booted, aborted = "[booting]", 0, True, False, False
@@ -106,14 +106,14 @@ class Worker:
 
 
 def key_of(name):
-    """The key of an environ that a header has."""
+    """The key of a header in an environ."""
     key = name.upper().replace("-", "_")
     return key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else "HTTP_" + key
 
 
 class Request:
-    """req: the request as pre_request, post_request and access logs see it. Fields
-    that came more than once are one here."""
+    """The object req: a request as pre_request, post_request and access logs see it.
+    Fields with the same name are joined into one."""
 
     def __init__(self, environ):
         self.method, self.uri = environ.get("REQUEST_METHOD"), environ.get("RAW_URI") or ""
@@ -128,7 +128,7 @@ class Request:
             if name in environ:
                 self.headers.append((name.replace("_", "-"), environ[name]))
         self.given = len(self.headers)
-        # Filled when the body has been read.
+        # The list of trailers is filled when the body has been read.
         self.trailers, self.body = environ.get("gunicorn.trailers", []), environ.get("wsgi.input")
         peer = environ.get("REMOTE_ADDR", "")
         self.peer_addr = self.remote_addr = (peer, int(environ["REMOTE_PORT"])) if "REMOTE_PORT" in environ else peer
@@ -156,7 +156,7 @@ class Request:
 
 
 class Response:
-    """resp: the response as post_request and access logs see it."""
+    """The object resp: a response as post_request and access logs see it."""
 
     def __init__(self, req, status, headers, sent, begun=True):
         self.req, self.status, self.headers = req, status, headers

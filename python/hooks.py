@@ -1,9 +1,10 @@
-"""Server hooks and the template: the second half of template.go.
+"""The template process, server hooks, and Pythons forked by the template: the Python
+half of template.go.
 
-The template is the process that has run the configuration file. It is asked, one
-question at a time, to call server hooks, and by each worker, once, to fork a
-Python that serves. What hooks leave in the file's globals, on server or on worker, is
-there in every Python that is forked later.
+The template is the process that has run the configuration file. The arbiter asks the
+template to call server hooks, one question at a time, and each worker asks it once to
+fork a Python that serves. Values that hooks store in the file's globals, on server or
+on worker, are there in every Python that is forked later.
 """
 
 import fcntl
@@ -13,7 +14,8 @@ import os
 import signal
 import struct
 import sys
-# By their names, before the configuration file can put greenlets' in their places.
+# These functions are imported by name, before the configuration file can have gevent or
+# eventlet replace them.
 from os import fork, read, waitpid
 from select import POLLIN, poll
 from signal import signal as set_handler
@@ -21,12 +23,12 @@ from signal import signal as set_handler
 from _gunicorn import wsgi
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of
 
-CONTROL = 6  # a descriptor of the template
-SIGNED = struct.Struct("<cI")  # what goes to a worker: b"P" and pid, b"S" and status
+CONTROL = 6  # descriptor of the control socket, on which the arbiter asks
+SIGNED = struct.Struct("<cI")  # a message to a worker: b"P" and pid, or b"S" and status
 
 
 class Listener:
-    """One of server.LISTENERS. The socket itself is the arbiter's."""
+    """An element of server.LISTENERS. The socket itself belongs to the arbiter."""
 
     sock = None
 
@@ -62,8 +64,8 @@ class Server:
 
     @num_workers.setter
     def num_workers(self, number):
-        # The answer to the arbiter's question carries it; at other times
-        # the arbiter's signals do.
+        # While the arbiter asks, the answer carries the number to it. At other
+        # times signals do.
         if not self.asking:
             more = number - self.wanted
             for _ in range(min(abs(more), 1000)):
@@ -86,7 +88,7 @@ class Server:
 
 
 class App:
-    """server.app and worker.app."""
+    """The application, as server.app and worker.app."""
 
     def __init__(self, cfg, load):
         self.cfg, self.load, self.callable = cfg, load, None
@@ -98,7 +100,7 @@ class App:
 
 
 class Heartbeat:
-    """worker.tmp. A Python need not say that it is alive: its worker does."""
+    """The object worker.tmp, which does nothing: the worker process has the heartbeat."""
 
     def notify(self):
         pass
@@ -111,8 +113,8 @@ class Heartbeat:
 
 
 class HookedWorker(Worker):
-    """A worker: in the template before the fork and after the end, in its own Python
-    between."""
+    """A worker as hooks see it: in the template before the fork and after the worker's
+    end, and in the forked Python in between."""
 
     def __init__(self, age, server, server_pid):
         super().__init__(age, server.pid, list(server.LISTENERS), server.app, server.cfg.timeout / 2, server.cfg, server.log)
@@ -122,7 +124,7 @@ class HookedWorker(Worker):
 
 
 def resolve(hook):
-    """A hook is a function, or its dotted name."""
+    """The function of a hook, which is given as a function or as its dotted name."""
     if not isinstance(hook, str):
         return hook
     import importlib
@@ -154,38 +156,38 @@ class Hooks:
 
 
 def hashable(address):
-    """HOST, PORT as Python has it."""
+    """An address in Python's form: marshal has made lists of tuples."""
     return tuple(address) if isinstance(address, list) else address
 
 
 class Template:
-    """The process that has run the configuration file, module."""
+    """The process that has run the configuration file; module is the file as a module."""
 
     def __init__(self, module):
         self.module = module
         self.control = wsgi.end_of(wsgi.SOCK_SEQPACKET, CONTROL)
         os.set_inheritable(CONTROL, False)
         self.poll = poll()
-        self.channels = {}  # by descriptor: the socket of a worker, and that worker
-        self.children = {}  # by pid: the descriptor of its worker's socket
+        self.channels = {}  # by descriptor: the socket on which a worker asks, and the worker
+        self.children = {}  # by pid of a forked Python: the descriptor of its worker's socket
         self.server = self.settings = self.hooks = None
 
     def run(self):
-        """Until the arbiter closes the control socket, and every child has
-        ended. Returns only in a child, with what it is to serve."""
+        """Answers questions until the arbiter has closed the control socket and every
+        child has ended. Returns only in a child, with the worker to be."""
         wake_r, wake_w = os.pipe()
         os.set_blocking(wake_r, False)
         os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         set_handler(signal.SIGCHLD, wsgi.ignore)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
-            signal.signal(number, wsgi.ignore)  # the arbiter decides
+            signal.signal(number, wsgi.ignore)  # the arbiter decides about signals
         signal.signal(signal.SIGUSR1, wsgi.reopen_logs)
         for fd in (wake_r, CONTROL):
             self.poll.register(fd, POLLIN)
         ended = False
         while not ended or self.children:
-            # One event at a time: what follows from it can make the others stale.
+            # Take one event at a time, as handling it can make the others stale.
             fd, events = self.poll.poll()[0]
             if fd == wake_r:
                 try:
@@ -198,7 +200,7 @@ class Template:
                 if data:
                     self.obey(marshal.loads(data), fds)
                     continue
-                ended = True  # no more forks; those that live go on
+                ended = True  # no more forks: wait for the children that live
                 self.poll.unregister(fd)
                 for other in set(self.channels) - set(self.children.values()):
                     self.drop(other)
@@ -209,7 +211,7 @@ class Template:
         os._exit(0)
 
     def receive(self, sock, size):
-        """A message, and the descriptors that came with it."""
+        """Receives a message, and the descriptors that came with it."""
         fds = []
         data, control, _, _ = sock.recvmsg(size, 1024)
         for level, kind, packed in control:
@@ -220,31 +222,31 @@ class Template:
     def obey(self, question, fds):
         if question["do"] == "adopt":
             channel = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET, 0, fds[0])
-            channel.setblocking(False)  # who has the other end may be another user, and is not waited for
+            channel.setblocking(False)  # the worker may be another user, for whom the template must never wait
             self.channels[fds[0]] = channel, HookedWorker(question["age"], self.server, question["worker"])
             self.poll.register(fds[0], POLLIN)
         else:
             self.answer(question)
 
     def drop(self, fd):
-        """The template has nothing more to do with that worker."""
-        self.poll.register(fd, 0)  # it may be no longer
+        """Closes the socket of a worker with which the template is done."""
+        self.poll.register(fd, 0)  # so that unregister works, whether fd is registered or not
         self.poll.unregister(fd)
         self.channels.pop(fd)[0].close()
 
     def left(self, fd):
-        """The worker is gone: nobody else would end its Python."""
+        """Ends the Python of a worker that is gone, as nobody else would."""
         self.poll.unregister(fd)
         pids = [pid for pid, other in self.children.items() if other == fd]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)  # and what is left to do, reap does
+            os.kill(pid, signal.SIGKILL)  # reap does the rest
         if not pids:
             self.drop(fd)
 
     def answer(self, question):
         do = question.pop("do")
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # it shows where it was
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # an INT from the arbiter prints where the hook is
             result = getattr(self, "do_" + do)(**question)
         except BaseException:
             import traceback
@@ -257,11 +259,11 @@ class Template:
         self.control.send(marshal.dumps(result or {"ok": True}, 2))
 
     def set_up(self, settings, env):
-        """What the file has done to this process stays, unless a setting says
-        something else."""
+        """Applies the settings to this process. Changes by the configuration file stay
+        where no setting replaces them."""
         self.settings = settings
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
-            os.environ.pop(name, None)  # the listeners are the arbiter's
+            os.environ.pop(name, None)  # the listeners belong to the arbiter
         os.environ.update(pair.split("=", 1) for pair in env)
         os.chdir(settings["chdir"])
         wsgi.set_up_path(settings)
@@ -303,8 +305,9 @@ class Template:
                 {key: wsgi.portable(value) for key, value in server.cfg.changed.items()}}
 
     def fork(self, fd, own):
-        """The Python of a worker; true in the child, which closes what is the
-        template's own. What a worker says is that it wants one, and nothing else."""
+        """Forks the Python of a worker. The result is true in the child, which closes the
+        descriptors that only the template needs (own). The contents of the worker's
+        message do not matter, as workers are not trusted: only its descriptors count."""
         channel, worker = self.channels[fd]
         fds = self.receive(channel, 1)[1]
         if len(fds) != 4:
@@ -312,12 +315,12 @@ class Template:
                 os.close(other)
             self.drop(fd)
             return False
-        self.poll.modify(fd, 0)  # it has one: what is of interest is when the worker is gone
+        self.poll.modify(fd, 0)  # a worker gets one Python: watch only for the worker's end
         self.worker, server = worker, self.server
         server.worker_age = max(server.worker_age, worker.age)
         self.guard(lambda: self.hooks.call("pre_fork", server, worker))
-        # What is there by now is garbage, or memory that the children share as
-        # long as their collectors leave it alone.
+        # After a collection, the objects that are left are frozen, so that the
+        # children's collectors leave them alone and their memory stays shared.
         gc.collect()
         gc.freeze()
         pid = fork()
@@ -335,8 +338,8 @@ class Template:
         signal.set_wakeup_fd(-1)
         for other in own:
             os.close(other)
-        # To the numbers that wsgi.py expects, by way of some that are not among
-        # them.
+        # Move the descriptors to the numbers that wsgi.py expects, by way of high
+        # numbers, so that none overwrites another.
         high = [fcntl.fcntl(other, fcntl.F_DUPFD_CLOEXEC, 64) for other in fds]
         for other in fds:
             os.close(other)
@@ -346,13 +349,14 @@ class Template:
         for number in (signal.SIGCHLD, signal.SIGHUP):
             set_handler(number, signal.SIG_DFL)
         if "gevent" in sys.modules:
-            sys.modules["gevent"].reinit()  # its loop is the parent's
+            sys.modules["gevent"].reinit()  # the child must not use the parent's event loop
         self.children, self.channels = {}, {}
         worker.pid = os.getpid()
         return True
 
     def guard(self, call):
-        """What runs outside of a question ends the server when it fails."""
+        """Runs a hook outside of a question: an exception ends the server, by status
+        255 of the template."""
         try:
             call()
         except BaseException:
@@ -363,7 +367,7 @@ class Template:
         try:
             channel.send(SIGNED.pack(tag, number))
         except OSError:
-            pass  # the worker is gone, and wants to know nothing
+            pass  # the worker is gone
 
     def reap(self):
         while self.children:
@@ -386,7 +390,7 @@ class Template:
 
 
 class HookLog:
-    """server.log and worker.log."""
+    """The log, as server.log and worker.log."""
 
     def __init__(self, log, cfg):
         import logging
@@ -397,7 +401,7 @@ class HookLog:
         if hasattr(self.error_log, name):
             return getattr(self.error_log, name)
         if self.whole is None:
-            # What few ask for is where logger classes are made.
+            # Members that few hooks use come from package.py, which is large.
             from _gunicorn.package import Logger
             self.whole = Logger.__new__(Logger)
             self.whole.__dict__.update(error_log=self.error_log, access_log=self.access_log, cfg=self.cfg,
@@ -411,7 +415,7 @@ class HookLog:
         self.error_log.log(level, *args, **kwargs)
 
     def setup(self, cfg):
-        pass  # it is set up
+        pass  # the log is set up already
 
     def reopen_files(self):
         pass
@@ -440,14 +444,14 @@ def serve(template, worker):
             handle_signals(hooks, worker)
             hooks.call("post_worker_init", worker)
         except SystemExit as e:
-            sys.exit(e.code)  # open_app has said why
+            sys.exit(e.code)  # open_app has logged the reason
         except BaseException as e:
             log.exception("Exception in worker process")
             print(e, file=sys.stderr, flush=True)
             sys.exit(3)
         worker.booted = True
         if settings["family"] == "asgi":
-            from _gunicorn import asgi  # which WSGI needs not
+            from _gunicorn import asgi  # WSGI workers do not load this
             lane = asgi.Server(settings, worker.wsgi, log.error_log, files)
             if hooks.functions:
                 lane.app = hooked_app(lane, hooks, worker)
@@ -467,7 +471,8 @@ def serve(template, worker):
 
 
 def drop_privileges(credential):
-    """The template is the starter's; what it forks for a worker is the worker's."""
+    """Changes to the workers' user, in a fork of the template, which runs as the user
+    that has started the server."""
     if credential:
         user, group, groups = credential
         os.setgroups(groups)
@@ -495,7 +500,7 @@ def handle_signals(hooks, worker):
 
 
 def hooked_app(server, hooks, worker):
-    """The ASGI application between pre_request and post_request."""
+    """The ASGI application, with pre_request and post_request called around it."""
     app = server.app
 
     async def hooked(scope, receive, send):
@@ -531,7 +536,7 @@ def call_post_request(hooks, log, worker, req, environ, call):
 
 
 class Heard:
-    """What an ASGI application has said, as Response wants to know it."""
+    """The facts about an ASGI application's response from which Response is made."""
 
     status, headers, sent, begun = None, (), 0, False
 
@@ -546,7 +551,7 @@ class Heard:
 
 
 def environ_of(scope):
-    """As much of an environ as hooks may look at."""
+    """An environ made from an ASGI scope, with the keys that hooks may look at."""
     target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     environ = {
         "REQUEST_METHOD": scope.get("method", "GET"), "RAW_URI": target.decode("latin-1"), "PATH_INFO": scope["path"],
@@ -584,7 +589,7 @@ class HookedLane(wsgi.Lane):
         worker, hooks = self.worker, self.hooks
         worker.nr += 1
         if "gunicorn.req_number" not in environ:
-            super().run(call, environ)  # no hook looks at requests
+            super().run(call, environ)  # without this key, no hook wants requests
             return
         call.__class__ = HookedCall
         req = call.req = Request(environ)

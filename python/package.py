@@ -1,12 +1,13 @@
-"""The gunicorn package that Python code imports, and what makes logs in Python.
+"""The gunicorn package for Python code that imports it, and the logs that are made in
+Python.
 
-Configuration files, loggers and worker classes import names from gunicorn;
-they find them here when the real package is not installed. Classes that only
-a server in Python could fill with life can be derived from and named, but not
-run. This file costs nothing until somebody imports gunicorn, or the logs are
-configured by logger_class or logconfig.
+Configuration files, loggers and worker classes import names from gunicorn. If the real
+package is not installed, they get the names defined here. Classes that only a server
+written in Python could run can be derived from and named, but not run. This file is
+not loaded until somebody imports gunicorn, or logger_class or logconfig configures the
+logs.
 
-MODULES has the modules made here by name.
+MODULES has the modules made here, by name.
 """
 
 import errno
@@ -23,7 +24,7 @@ from _gunicorn import facade, wsgi
 from _gunicorn.facade import HOP_HEADERS, Request, Response
 
 MODULES = {}
-VERSION = (26, 1, 0)  # of the interface that these modules have
+VERSION = (26, 1, 0)  # version of Gunicorn whose interface these modules have
 
 
 def refuse(what, instead):
@@ -54,7 +55,8 @@ class ParseException(Exception):
 
 
 def request_error(name, field, text, base=ParseException, code=None):
-    """One of a family that differs in the text alone."""
+    """Makes an exception class; the classes of this family differ little but in their
+    text."""
     def __init__(self, value=None, more=None):
         base.__init__(self, value)
         setattr(self, field, value)
@@ -95,7 +97,7 @@ KNOWN_SETTINGS = []
 
 
 class Setting(facade.Setting):
-    """One setting; its subclasses become known by being defined."""
+    """A setting. Defining a subclass makes the setting known."""
 
     name = value = section = cli = validator = type = meta = action = default = short = desc = None
     nargs = const = None
@@ -117,7 +119,7 @@ def make_settings(ignore=None):
 
 
 class Config(facade.Config):
-    """cfg, of the settings that this server has, or of known settings alone."""
+    """The object cfg, with this server's settings if given, and with known settings."""
 
     def __init__(self, usage=None, prog=None, settings=None):
         super().__init__(settings or {})
@@ -128,7 +130,7 @@ class Config(facade.Config):
 # gunicorn.util ---------------------------------------------------------------
 
 def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicorn.workers"):
-    """A class, by itself or by its dotted name."""
+    """The class that is given as a class, a dotted name or an entry point."""
     import importlib
     import inspect
     import traceback
@@ -245,7 +247,7 @@ CONFIG_DEFAULTS = {
 
 
 def configure(cfg):
-    """logconfig_dict, or else logconfig_json, or else logconfig."""
+    """Configures logging by logconfig_dict, or else logconfig_json, or else logconfig."""
     if not (cfg.logconfig_dict or cfg.logconfig_json or cfg.logconfig):
         return
     from logging.config import dictConfig, fileConfig
@@ -269,8 +271,8 @@ def configure(cfg):
 
 
 class SafeAtoms(dict):
-    """Atoms by name for the % operator. What is unknown is a hyphen, and
-    nothing that a client has sent ends the line or a quoted text."""
+    """Atoms by name for the % operator. An unknown atom is a hyphen. Text from a client
+    is escaped, so that it ends neither the line nor a quoted string."""
 
     def __init__(self, atoms):
         super().__init__((name, safe(value) if isinstance(value, str) else value) for name, value in atoms.items())
@@ -286,12 +288,12 @@ class SafeAtoms(dict):
 
 
 class Atoms(dict):
-    """Atoms by name. Those in braces are there when they are asked for:
-    there are many, and a line has few."""
+    """Atoms by name. Atoms in braces are looked up on use, as there are many and a line
+    has few."""
 
     def __init__(self, atoms, fields):
         super().__init__(atoms)
-        self.fields = fields  # pairs by the letter after the braces
+        self.fields = fields  # lists of (name, value), by the letter after the braces
 
     def __missing__(self, name):
         if name[:1] == "{" and name[-2:-1] == "}":
@@ -313,7 +315,7 @@ def safe(text):
 
 
 class Logger:
-    """The log of a server or a worker; logger_class may name a subclass."""
+    """The log of a server or a worker. The setting logger_class may name a subclass."""
 
     LOG_LEVELS = {"critical": logging.CRITICAL, "error": logging.ERROR, "warning": logging.WARNING,
                   "info": logging.INFO, "debug": logging.DEBUG}
@@ -384,7 +386,7 @@ class Logger:
         return time.strftime("[%d/%b/%Y:%H:%M:%S %z]")
 
     def atoms(self, resp, req, environ, request_time):
-        """What access_log_format may name, by name."""
+        """The atoms that access_log_format may use, by name."""
         micros = request_time.seconds * 1000000 + request_time.microseconds
         status = resp.status
         atoms = {
@@ -436,8 +438,8 @@ class Logger:
 
 
 class Statsd(Logger):
-    """A Logger with metrics for code that sends its own; those of requests
-    are the server's affair."""
+    """A Logger with methods for code that sends metrics of its own. The server itself
+    sends the metrics of requests."""
 
     def __init__(self, cfg):
         import socket
@@ -483,7 +485,7 @@ class Statsd(Logger):
         try:
             self.sock.send(text.encode("utf-8", "replace"))
         except OSError:
-            pass  # nobody listens
+            pass  # nobody listens for metrics
 
 
 # The classes below stand for parts of a server written in Python -------------
@@ -646,7 +648,7 @@ make("gunicorn.workers.geventlet", EventletWorker=stands_for("EventletWorker"))
 
 OWN = ("gunicorn.glogging.Logger", "gunicorn.instrument.statsd.Statsd", "simple", "")
 
-speaker = 0  # the pid that records show; 0 for the worker that this process is part of
+speaker = 0  # pid to show in records; 0 for the pid of this process's worker
 
 
 def record_pid():
@@ -654,8 +656,7 @@ def record_pid():
 
 
 def open_log(settings):
-    """The log of this process, of the class and by the configuration that the
-    settings name."""
+    """The log of this process, made by logger_class and logconfig of the settings."""
     global speaker
     config = wsgi.finder.settings = dict(settings)
     name, loggers = config["logger_class"], config["logconfig_dict"]
@@ -668,7 +669,7 @@ def open_log(settings):
                 name = name()
     config["logconfig_dict"] = marshal.loads(loggers) if isinstance(loggers, bytes) else loggers
     cfg = Config(settings=config)
-    # Records name the process that an operator knows: the worker, not its Python.
+    # Records name the worker's process, which operators know, and not its Python.
     make_record, here = logging.getLogRecordFactory(), os.getpid()
 
     def name_worker(*args, **kwargs):
@@ -685,12 +686,12 @@ def open_log(settings):
 
 
 def give_files(owner):
-    """Workers open the same files, as the user that they switch to. Returns the
-    files' names."""
+    """Gives the log files to the user that workers switch to, as workers open the same
+    files. Returns the files' names."""
     import stat
     names = set()
     for handler in wsgi.file_handlers():
-        if not handler.stream:  # it would be opened later, by somebody who may not
+        if not handler.stream:  # a delayed open could come when the right to open the file is gone
             handler.stream = handler._open()
         facts = os.fstat(handler.stream.fileno())
         if stat.S_ISREG(facts.st_mode) and facts.st_nlink == 1:
@@ -700,8 +701,8 @@ def give_files(owner):
 
 
 def become(credential):
-    """From here on this process has no more rights than the workers whose records
-    it reads: what they say has come from clients and from applications."""
+    """Changes to the workers' user, as the records that this process reads come from
+    clients and from applications."""
     import threading
     import time
     user, group, groups = credential
@@ -710,7 +711,7 @@ def become(credential):
     os.setgid(group)
     os.setuid(user)
 
-    def watch():  # the kernel forgets with the rights whose end should be ours
+    def watch():  # a change of user clears PR_SET_PDEATHSIG, so watch the parent
         while os.getppid() == parent:
             time.sleep(0.5)
         os._exit(1)
@@ -718,14 +719,14 @@ def become(credential):
 
 
 def keep_log(settings, records, answer):
-    """The whole life of the process that makes the logs of the arbiter and of
-    every worker (logger.go): until all of them have closed their ends."""
+    """The life of the process that makes the logs of the arbiter and of all workers
+    (log.go). It ends when all of them have closed their ends of the socket."""
     global speaker
     import signal
     from datetime import timedelta
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
                    signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)  # the last word is still to be written
+        signal.signal(number, signal.SIG_IGN)  # the last records of the server have to be written
     speaker = os.getppid()
     try:
         log = open_log(settings)

@@ -1,16 +1,17 @@
-"""The Python half of gunicorn: loads the application, calls it, speaks frames.
-It runs configuration files too, which are Python. The other files here are modules
-of the package _gunicorn, as this is: those that need them import them.
+"""The Python half of gunicorn: loads a WSGI application, calls it, and exchanges frames
+with the worker. This file also runs configuration files, and holds what all Python
+processes of the server share: logs, signals, the finder of modules. It is the module
+_gunicorn.wsgi; the other files in this directory are modules of the same package.
 
-It is embedded in the binary and run by each worker as a child process. It
-knows no HTTP and makes no policy: requests arrive parsed, responses leave as
-structure, and the worker writes them to clients.
+The binary embeds this directory, and a worker runs it in a child process. The Python
+half knows no HTTP and makes no policy: requests arrive parsed, responses leave as
+status, headers and body, and the worker writes them to clients.
 
-Descriptors, as the worker (lane.go) hands them over:
-  3  the bridge           6  wire: frames of the running request, both ways
-  4  settings, marshal    7  where faulthandler writes stacks
-  5  queue of requests    8  a word a lane: the number of the request to give up
-  9, 10  log files, if somebody else has opened them
+Descriptors, in the order in which the worker passes them (lane.go):
+  3  the bridge           6  wire: frames of running requests, both ways
+  4  settings, marshal    7  file into which faulthandler writes stacks
+  5  queue of requests    8  memory shared with the worker: three words for each lane
+  9, 10  log files, if the worker's user may be unable to open them
 
 A frame is a header and a payload: some bytes of marshal, then raw body.
 """
@@ -31,24 +32,25 @@ import struct
 import sys
 from types import FunctionType
 
-# Modules that are slow or large are imported where they are needed: what this
-# process has loaded is paid for once for each worker.
+# Slow and large modules are imported where they are needed, because every worker pays
+# for each module that is loaded.
 from _socket import (AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SCM_RIGHTS,
                      SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET, socket)
 
-# Real threads and locks, whatever gevent or eventlet puts in their places later.
+# Real threads and locks, kept in case gevent or eventlet replaces them later.
 start_thread, allocate_lock = _thread.start_new_thread, _thread.allocate_lock
 
 BRIDGE, SETTINGS, QUEUE, WIRE, TRACE, PAGE = 3, 4, 5, 6, 7, 8
-ERRORLOG, ACCESSLOG = 9, 10  # where the user of a worker is not the arbiter's
-ANSWER = 5  # where a configuration file's values go
+ERRORLOG, ACCESSLOG = 9, 10  # log files, if the workers' user is not the arbiter's
+ANSWER = 5  # descriptor to which a configuration file's values are written
 
-# length of the payload, request number, bytes of marshal in it, kind, flags
+# A frame's header: length of the payload, request number, length of the marshal in the
+# payload, kind, flags.
 HEADER = struct.Struct("<IIIBBxx")
-REQUEST_HEADER = struct.Struct("<IIIBBH")  # and bytes of what requests have in common
-QUEUE_MAX = 1 << 17  # no request message is longer; the worker keeps to it too
-RELAY_MAX = 60 << 10  # of a message the other way
-META_MAX = (4 << 20) - 16  # bytes of marshal in a frame
+REQUEST_HEADER = struct.Struct("<IIIBBH")  # as HEADER, and the length of the marshal that requests have in common
+QUEUE_MAX = 1 << 17  # bytes of the longest message in the queue, as in lane.go
+RELAY_MAX = 60 << 10  # bytes of the longest message to the worker through the queue
+META_MAX = (4 << 20) - 16  # bytes of marshal in a frame, as in lane.go
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT = 1, 2, 3, 4, 5, 6  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
@@ -59,7 +61,7 @@ LAST, MORE, BROKEN, QUIET, CLOSE, STACKS, TAKEN, PUMPED = 1, 2, 4, 8, 16, 32, 64
 # Application ---------------------------------------------------------------
 
 class LoadError(Exception):
-    """The application was imported but the object named is not there."""
+    """The application's module was imported, but has no object of the given name."""
 
 
 def load_app(spec):
@@ -87,7 +89,7 @@ def load_app(spec):
         try:
             app = app(*args, **kwargs)
         except TypeError as e:
-            # A TypeError of the call itself names the factory; one from
+            # The traceback of a wrong call ends in this frame. A TypeError from
             # deeper inside is the application's own.
             if e.__traceback__.tb_next is None:
                 raise LoadError("TypeError: %s" % e)
@@ -122,8 +124,8 @@ def parse_call(text):
 
 
 def set_up_path(settings):
-    """sys.path and sys.argv as an application under Gunicorn sees them."""
-    if sys.path and sys.path[0] == "":  # what -c put there
+    """Sets sys.path and sys.argv as an application under Gunicorn sees them."""
+    if sys.path and sys.path[0] == "":  # the entry that python -c adds
         del sys.path[0]
     for path in (settings["start_dir"], settings["chdir"]):
         if path not in sys.path:
@@ -139,13 +141,12 @@ def set_up_path(settings):
 # Logs ----------------------------------------------------------------------
 
 def printable(text, marked=""):
-    """Text from a client, whose bytes are its characters, as it may stand in a
-    log: control characters and their like as \\xNN, a backslash before what is
-    marked."""
+    """Text from a client, decoded as latin-1, in a form that is fit for a log:
+    unprintable characters become \\xNN, and characters in marked get a backslash."""
     if text.isascii() and text.isprintable() and not any(c in text for c in marked):
         return text
     try:
-        text = text.encode("latin-1").decode()  # mostly UTF-8
+        text = text.encode("latin-1").decode()  # most clients send UTF-8
     except UnicodeError:
         pass
     return "".join("\\" + c if c in marked else c if c.isprintable()
@@ -153,27 +154,28 @@ def printable(text, marked=""):
 
 
 def asked(environ):
-    """Names a request for the log, as the worker does: GET /path. The application
-    may have put anything into its environ, and an error here would be one too many."""
+    """Names a request for the log in the worker's style: GET /path. The application may
+    have put anything into its environ, and an error in here would hide the first error."""
     named = [environ.get(key) for key in ("REQUEST_METHOD", "RAW_URI")]
     return " ".join(printable(text) if type(text) is str else "?" for text in named)
 
 
 class Formatter(logging.Formatter):
-    """Gunicorn's line. The pid is the worker's, which is what an operator
-    sees in every other line and signals."""
+    """Formats Gunicorn's log lines. The pid is the worker's, which operators see in all
+    other lines, and which they signal."""
 
     def format(self, record):
         record.worker = owner or os.getppid()
         return super().format(record)
 
 
-logger = None  # an instance of logger_class, where logs are made in Python
-captured = False  # standard output and standard error are the error log
+logger = None  # an instance of logger_class, if the logs are made in Python
+captured = False  # standard output and standard error go to the error log
 
 
 def set_up_logging(settings):
-    """The loggers that applications look up, with live handlers."""
+    """Gives handlers to the loggers gunicorn.error and gunicorn.access, which applications
+    look up by name, and returns the former."""
     global captured, logger
     captured = settings["capture_output"] and settings["errorlog"] != "-"
     if settings["logs"]:
@@ -193,7 +195,7 @@ def add_relays(settings, error, access):
         if not settings["disable_redirect_access_to_syslog"]:
             relays.append((access, "a"))
     for log, kind in relays:
-        # A template has set them up before its forks do.
+        # A Python forked by the template has the template's handlers already.
         if not any(isinstance(handler, Relay) for handler in log.handlers):
             log.addHandler(Relay(kind))
     if settings["statsd_host"] and not any(isinstance(f, Metrics) for f in error.filters):
@@ -215,19 +217,19 @@ def add_handlers(settings):
         access.addHandler(handler_for(settings["accesslog"], sys.stdout, logging.Formatter("%(message)s")))
 
 
-outbox = None  # Python's end of the queue, to speak to the worker
+outbox = None  # a copy of Python's end of the queue, for messages to the worker
 
 
 def open_outbox(settings):
     global outbox
     if outbox is None and (settings["syslog"] or settings["statsd_host"]):
-        # A copy: children of the application keep it.
+        # Children of the application keep the copy when they close the queue.
         outbox = end_of(SOCK_SEQPACKET, os.dup(QUEUE))
 
 
 def relay(text):
-    """Has the worker (remote.go) send a record or a metric: neither a daemon
-    nor a name server can hold up the application."""
+    """Has the worker (remote.go) send a record or a metric, so that neither a daemon nor
+    a name server can hold up the application."""
     if outbox:
         try:
             outbox.send(text.encode("utf-8", "backslashreplace")[:RELAY_MAX])
@@ -236,7 +238,7 @@ def relay(text):
 
 
 class Relay(logging.Handler):
-    """Records for syslog."""
+    """Sends records to syslog through the worker."""
 
     def __init__(self, kind):
         super().__init__()
@@ -251,9 +253,9 @@ class Relay(logging.Handler):
 
 
 class Metrics(logging.Filter):
-    """Counts the records of gunicorn.error for statsd, and sends what they
-    carry. A filter sees what is logged by this name, and nothing that the
-    application sends to the same handlers."""
+    """Counts the records of gunicorn.error for statsd, and sends metrics that records
+    carry. This is a filter of the logger, and no handler, so that it does not see records
+    that the application sends to the same handlers."""
 
     COUNTED = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "critical"}
     TYPES = {"gauge": "g", "counter": "c|@1.0", "histogram": "h", "timer": "ms"}
@@ -284,7 +286,7 @@ def handler_for(path, stream, formatter):
     else:
         try:
             handler = logging.FileHandler(path)
-        except OSError:  # root, whose descriptor this is, could open it
+        except OSError:  # only root could open the file, and has passed a descriptor
             handler = logging.FileHandler(path, delay=True)
             fd = os.dup(ERRORLOG if stream is sys.stderr else ACCESSLOG)
             handler.stream = open(fd, "a", encoding=handler.encoding)
@@ -293,9 +295,9 @@ def handler_for(path, stream, formatter):
 
 
 def reopen_logs(number, frame):
-    """USR1: somebody has renamed the files. Every logger's are reopened, the
-    application's too, as under Gunicorn. One that cannot be opened goes on as
-    it is: a signal must not break what runs."""
+    """USR1: somebody has renamed log files. The files of all loggers are reopened, the
+    application's included, as under Gunicorn. A file that cannot be opened stays as it
+    is, because a signal must not disturb running requests."""
     for handler in file_handlers():
         with handler.lock:
             if handler.stream:
@@ -309,14 +311,14 @@ def reopen_logs(number, frame):
 
 
 def file_handlers():
-    """Those of all loggers."""
+    """The file handlers of all loggers."""
     loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
     return {handler for logger in loggers for handler in getattr(logger, "handlers", ())
             if isinstance(handler, logging.FileHandler)}
 
 
 class Errors:
-    """wsgi.errors: bare text to where the error log goes."""
+    """wsgi.errors: writes bare text to the destination of the error log."""
 
     @property
     def stream(self):
@@ -330,7 +332,8 @@ class Errors:
         try:
             stream.write(text)
         except UnicodeEncodeError:
-            # Whatever is to be recorded is (PEP 3333, environ Variables).
+            # All text is recorded, even if the log's encoding lacks characters
+            # (PEP 3333, environ Variables).
             coding = stream.encoding
             stream.write(text.encode(coding, "backslashreplace").decode(coding))
         stream.flush()
@@ -365,8 +368,8 @@ class ClientGone(Exception):
     """The client left while its response was being made."""
 
 
-# Why a body breaks off, by the status that the worker has for it. Python makes
-# a TimeoutError of 408 and a ConnectionAbortedError of 499.
+# The errors that reading a broken request body raises, by the worker's status. By their
+# errno, 408 becomes a TimeoutError and 499 a ConnectionAbortedError.
 REASONS = {
     408: (errno.ETIMEDOUT, "the request body did not come in time"),
     413: (errno.EFBIG, "the request body is too large"),
@@ -378,21 +381,21 @@ REASONS = {
 
 
 class Body(io.RawIOBase):
-    """What the worker still holds of a body: asked for piece by piece, so
-    nothing that the application does not read is sent here."""
+    """The rest of a request body, which the worker holds. It is asked for piece by piece,
+    so that bytes that the application does not read are never sent."""
 
-    rest = b""  # of an answer that was longer than what it was for
+    rest = b""  # rest of an answer that was longer than the buffer it was read for
 
     def __init__(self, wire, number, call, trailers):
         self.wire, self.number, self.call, self.ended = wire, number, call, False
-        self.trailers = trailers  # a list, filled at the body's end
+        self.trailers = trailers  # a list, which is filled when the body ends
 
     def readable(self):
         return True
 
     def readinto(self, into):
         if self.call.broken:
-            raise self.call.broken  # again: the end of the file would pass for that of the body
+            raise self.call.broken  # each time, as an end of file would pass for the end of the body
         if not self.rest:
             if self.ended or not len(into):
                 return 0
@@ -422,18 +425,19 @@ class Body(io.RawIOBase):
 
 
 def ask(wire, number, kind, into, keep=None):
-    """Asks for as much of a request and returns what there is. Who waits for the
-    answer may be interrupted, by a timeout in a greenlet or by a signal handler: the
-    answer is then still to come, and is the next to be read. What is raised once the
-    answer is coming waits for its end, and keep puts the payload aside."""
+    """Asks the worker for len(into) bytes of a request, and returns the answer. A timeout
+    in a greenlet or a signal handler may interrupt the wait for the answer: the answer is
+    then read before the next. An exception that comes while the answer is being read
+    is raised at the answer's end, after keep has put the payload aside."""
     with wire.asking:
         if wire.asked not in (0, number):
-            # Its answer comes first, and alone: receive reads on to where the buffer
-            # ends, and what follows there would be lost.
+            # The answer to an interrupted wait comes first, and has to be read before
+            # another is asked for: receive reads to the end of its buffer, and
+            # would take the start of the next answer too.
             skip(wire)
         held, wire.held = wire.held, True
         if not wire.asked:
-            wire.asked = number  # before it is sent: who is interrupted there has asked all the same
+            wire.asked = number  # set before the frame is sent, as an interruption while sending does not unsend it
             wire.say(HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", len(into)))
         wire.let_go(held)
         wire.await_answer()
@@ -449,7 +453,7 @@ def ask(wire, number, kind, into, keep=None):
 
 
 def skip(wire):
-    """Reads the answer for a request that is over."""
+    """Reads the answer to a request that is over."""
     held, wire.held = wire.held, True
     receive(wire, bytearray())
     wire.asked = 0
@@ -457,8 +461,8 @@ def skip(wire):
 
 
 def receive(wire, into):
-    """One frame off the wire, its payload in the buffer given if that is large
-    enough: a trailer is as long as it is."""
+    """Reads one frame from the wire. The payload is in the given buffer if it fits there,
+    which trailers need not do."""
     head = bytearray(HEADER.size)
     got = wire.recvmsg_into((head, into))[0]
     while 0 < got < HEADER.size:
@@ -484,14 +488,14 @@ GONE = (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN)
 
 
 def failed(error):
-    """The wire could not be written to."""
+    """Handles an error in writing to the wire."""
     if error.errno in GONE:
         os._exit(0)  # the worker is gone, and with it every client
     raise error
 
 
 def end_of(kind, fd):
-    """A socket that blocks, whatever socket.setdefaulttimeout says."""
+    """A blocking socket, whatever socket.setdefaulttimeout has set."""
     end = socket(AF_UNIX, kind, 0, fd)
     end.settimeout(None)
     return end
@@ -503,38 +507,41 @@ def frame(number, kind, meta=b"", flags=0):
 
 
 def meta_of(value):
-    """Marshal for a frame."""
+    """The value as marshal for a frame."""
     meta = marshal.dumps(value, 2)
     if len(meta) > META_MAX:
         raise ValueError("%d bytes of headers; the server sends no more than 4 MB" % len(meta))
     return meta
 
 
-APART = MORE  # flag of a frame whose body comes over the wire
-APART_MIN = 32768  # bytes of it that are worth that
-SHARED_MIN = 2048  # where threads may speak at once: a pipe keeps what is short in one piece
+APART = MORE  # flag of RESPONSE and BLOCK: the head goes through the pipe, the body over the socket
+APART_MIN = 32768  # bytes from which on a body is faster over the socket
+SHARED_MIN = 2048  # the same where several threads may send at once: a pipe keeps only short writes in one piece
 BLOCK_MAX = 1 << 30  # bytes of a body in one frame
 
 
-IDLE = 2  # value of held: the server waits for a request
+IDLE = 2  # value of Wire.held while the server waits for a request
 
 
 class Wire:
-    """The wire, with a pipe for frames to the worker: it takes less time. What
-    is long, and descriptors, go over the wire still."""
+    """Python's end of a wire: a socket, and a pipe for frames to the worker, which takes
+    less time. Long bodies and descriptors go over the socket."""
 
-    held = IDLE  # false while the application runs: its signal handlers may raise there
-    caught = None  # what one has raised while a frame was under way
+    held = IDLE  # false while the application runs, where signal handlers may raise exceptions
+    caught = None  # exception that a signal handler has raised while a frame was under way
 
     def let_go(self, held):
-        """A frame is complete: if it was the outermost, what was held back comes out."""
+        """Ends a section that signal handlers must not interrupt; held is the value from
+        before it. At the end of the outermost section, an exception that was held back
+        is raised."""
         self.held = held
         if self.caught and not held:
             caught, self.caught = self.caught, None
             raise caught
 
     def await_answer(self):
-        """Until there is some, without taking it: this can be interrupted."""
+        """Waits for the first byte of an answer, and leaves the byte. Signal handlers may
+        interrupt this wait."""
         if Guarded.wire is self and not self.held:
             self.end.recv(1, MSG_PEEK)
 
@@ -581,7 +588,7 @@ class Wire:
 class Call:
     """One request's start_response and the response that follows."""
 
-    # Of the class until they change, which most never do: it saves time.
+    # Defaults stand in the class, which saves time, as most never change.
     status = headers = left = socket = None
     broken = None  # the error that reading the body has raised
     begun = done = taken = False
@@ -603,7 +610,7 @@ class Call:
         return self.write
 
     def head(self):
-        """Status and headers as marshal; subclasses of str become str."""
+        """Status and headers as marshal. Subclasses of str become str."""
         status, headers = self.status, self.headers
         if type(status) is not str:
             if status is None:
@@ -618,11 +625,11 @@ class Call:
         return meta_of((status, [(plain(name), plain(value)) for name, value in headers]))
 
     def write(self, data):
-        """One block, on the wire before this returns."""
+        """Sends a block of the body, which is on the wire when this returns."""
         if type(data) is not bytes:
             if not isinstance(data, bytes):
                 raise TypeError("%r is not a byte" % (data,))
-            data = memoryview(data).tobytes()  # whatever a subclass says of its length
+            data = memoryview(data).tobytes()  # a subclass may have another __len__
         if self.done:
             if data:
                 raise AssertionError("the response body is longer than its Content-Length")
@@ -635,8 +642,8 @@ class Call:
         if self.left is not None:
             self.left -= len(data)
             if self.left <= 0:
-                # All that was promised: the worker need not wait for
-                # the iterable to say that it has ended.
+                # The body is as long as Content-Length: the worker need not
+                # wait for the end of the iterable.
                 flags = LAST
         self.send(data, flags)
         if self.cancelled[0] == self.number:
@@ -647,7 +654,8 @@ class Call:
             self.send(data, LAST)
 
     def whole(self, data):
-        """The response in one frame, as most are: send, with less to ask."""
+        """Sends the response in one frame, as most responses are. This is send with
+        fewer checks."""
         if self.begun or self.taken or len(data) > 16384:
             return self.finish(data)
         meta = self.head()
@@ -657,7 +665,7 @@ class Call:
 
     def send(self, data, flags):
         if self.taken:
-            # The response is what the application has written there itself.
+            # The application has written its response to the client's socket.
             self.fail(QUIET)
             return
         while len(data) > BLOCK_MAX:
@@ -694,7 +702,8 @@ class Call:
         wire.let_go(held)
 
     def send_file(self, wrapper):
-        """Passes the descriptor of a real file; False if it is none."""
+        """Passes the descriptor of a regular file to the worker: False if the wrapper has
+        none."""
         try:
             fd = wrapper.filelike.fileno()
             size = os.fstat(fd)
@@ -715,7 +724,7 @@ class Call:
             sent = self.wire.sendmsg((frame,), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))])
         except OSError:
             self.wire.let_go(held)
-            return False  # too many are under way: it is read instead
+            return False  # too many descriptors are under way: read the file instead
         self.begun = self.done = True
         self.wire.say(frame[sent:])
         self.wire.let_go(held)
@@ -727,7 +736,8 @@ class Call:
             self.begun = self.done = True
 
     def borrow(self):
-        """The client's socket, of this process too from now on."""
+        """Fetches the client's socket, which this process shares with the worker, or owns
+        if the request has Upgrade."""
         if self.done:
             raise OSError(errno.EBADF, "the request is over")
         wire = self.wire
@@ -760,7 +770,7 @@ class Call:
         return self.socket
 
     def early_hints(self, headers):
-        """wsgi.early_hints: a 103 before the response."""
+        """wsgi.early_hints: sends an interim response 103."""
         for name, value in headers:
             if not name or FORBIDDEN(name + value):
                 raise ValueError("invalid early hint: %r: %r" % (name, value))
@@ -770,19 +780,19 @@ class Call:
 
 
 def add_fields(call, fields):
-    """Headers that pre_request has added, for the access log."""
+    """Sends headers that pre_request has added to the worker, for the access log."""
     meta = meta_of([(plain(name), plain(value)) for name, value in fields])
     call.wire.say(frame(call.number, FIELDS, meta))
 
 
 class ClientSocket:
-    """gunicorn.socket: the client's, fetched when something is wanted of it. It
-    is closed when nobody holds it any more: a thread of a library may still
-    wait for the client's last word when the request is over.
+    """gunicorn.socket: the client's socket, fetched on first use. It is closed when
+    nobody refers to it any more, as a thread of a library may still wait for the client
+    when the request is over.
 
-    On a request with Upgrade it is the application's from then on, and the
-    worker's no more. On any other it is there to be looked at, and the worker
-    goes on answering there."""
+    On a request with Upgrade the socket belongs to the application from then on. On any
+    other request the application may look at the socket, and the worker goes on
+    answering the client."""
 
     __slots__ = ("call",)
 
@@ -802,13 +812,13 @@ class ClientSocket:
 
 
 def connection(fd, flags, peer, own, certificate):
-    """A descriptor as an object of whatever socket.socket is: greenlets patch
-    it. It blocks, as the application expects. The certificate is the client's,
+    """A descriptor as an object of socket.socket, which gevent or eventlet may have
+    replaced. The socket blocks, as applications expect. The certificate is the client's,
     None without TLS."""
     import socket
 
     class Borrowed(socket.socket):
-        # The worker has the same open file and must never block on it.
+        # The worker shares the open file, so O_NONBLOCK has to stay set.
         def settimeout(self, seconds):
             super().settimeout(1e6 if seconds is None else seconds)
 
@@ -816,14 +826,14 @@ def connection(fd, flags, peer, own, certificate):
             self.settimeout(None if flag else 0)
 
     class Sealed(Borrowed):
-        # What passes here is encrypted with the worker's keys.
+        # The socket carries TLS records, whose keys the worker has.
         def refuse(self, *args):
             raise OSError(errno.EOPNOTSUPP, "TLS: an application reads and writes here on a request with Upgrade only")
 
         recv = recv_into = recvfrom = recvmsg = send = sendall = sendto = sendmsg = sendfile = makefile = refuse
 
     class Pumped(socket.socket):
-        # The worker stands between this and the client.
+        # A socket pair whose other end the worker pumps to and from the client.
         def getpeername(self):
             return peer
 
@@ -856,7 +866,7 @@ def peercert(certificate, binary_form):
         return ssl._ssl._test_decode_cert("/proc/self/fd/%d" % f.fileno())
 
 
-FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # in a header
+FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # characters forbidden in a header
 
 
 def plain(text):
@@ -875,18 +885,18 @@ def content_length(headers):
     return None
 
 
-# Iterables whose next item costs nothing and shows nothing: taken as a whole.
+# Iterables whose items are ready, so that they can be sent as one block.
 WHOLE = (list, tuple, type(iter([])), type(iter(())))
 
 
-KNOWN_MAX = 64  # beginnings of environs that are kept; the worker bounds each
-SKIP = 4096  # requests without a look there, when most have not been known
+KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
+SKIP = 4096  # requests that are not looked up after most of the last ones were not known
 OWN = dict.fromkeys(("RAW_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input", "wsgi.early_hints", "gunicorn.socket"))
 
 
 def leave_children_out(lanes):
-    """A child that the application forks does not speak for this process,
-    and TERM ends it, as multiprocessing expects."""
+    """Detaches children that the application forks: they have no lane, and TERM ends
+    them, as multiprocessing expects."""
     def detach():
         for lane in lanes:
             lane.queue.close()
@@ -904,7 +914,7 @@ def say_ready(say, files):
 
 
 def report(say, files):
-    """Tells the worker of files to watch, with reload."""
+    """Tells the worker which files to watch, with --reload."""
     fresh = files and files.new()
     while fresh:
         say(frame(0, WATCH, meta_of(fresh)))
@@ -912,16 +922,17 @@ def report(say, files):
 
 
 def say_here(say, flags):
-    """The worker asks whether this process is alive, or for its stacks."""
+    """Answers an ASK frame: the process is alive. STACKS asks for the stacks first."""
     if flags & STACKS:
         faulthandler.dump_traceback(TRACE, all_threads=True)
     say(frame(0, HERE, flags=flags))
 
 
 class Environs:
-    """What requests have in common comes as bytes of marshal, and mostly as the same
-    bytes again: then a copy of their dict has only to be made, which takes a third of
-    the time. Where most of them are new, no more are looked for for a while."""
+    """A cache of environs. The part of an environ that requests have in common comes as
+    marshal, mostly the same bytes as before: copying the dict made of those bytes takes
+    a third of the time of reading the marshal. If most parts are new, the cache is not
+    used for a while."""
 
     def __init__(self, base):
         self.base, self.known = base, {}
@@ -942,20 +953,21 @@ class Environs:
         environ = marshal.loads(common)
         environ.update(self.base)
         if len(self.known) >= KNOWN_MAX:
-            self.known.clear()  # rather all anew than to ask of each how old it is
-        # With all its keys, so that a copy need not grow.
+            self.known.clear()  # clearing all is simpler than keeping ages, and costs 64 misses
+        # The kept dict has all keys of an environ, so that its copies need not grow.
         self.known[common] = dict(environ, **OWN)
         self.missed += 1
         if self.missed >= KNOWN_MAX:
-            # To know one saves as much as to learn one costs.
+            # A hit saves about as much time as a miss costs: with fewer hits than
+            # misses, the cache does not pay.
             self.skip = SKIP if self.asked < 2 * self.missed else 0
             self.asked = self.missed = 0
         return environ
 
 
 class RealThread:
-    """A thread where the application, or the configuration file, has put greenlets
-    in the place of threads: one that waits for a request would stop all others."""
+    """A real thread, used if the application or the configuration file has replaced
+    threads with greenlets: a greenlet that waits for a request would stop all others."""
 
     def __init__(self, target, name):
         self.target, self.name, self.runs = target, name, allocate_lock()
@@ -977,9 +989,9 @@ class RealThread:
 
 
 class Lane:
-    """One thread's work: receive a request, call the application, send the
-    response. The first lane is the main thread's. sync has no other; with
-    threads or greenlets the first only opens the others."""
+    """One thread's work: receive requests, call the application, send responses. The
+    first lane belongs to the main thread. A sync worker has no other lane; with threads
+    or greenlets the first lane only opens the others."""
 
     def __init__(self, settings, app, log, files=None):
         self.green = Green if settings["family"] in PATCHES else None
@@ -1025,7 +1037,7 @@ class Lane:
             self.work()
 
     def open_lanes(self):
-        """One more thread whenever the worker has a request for it."""
+        """Opens a lane and its thread whenever the worker asks for one."""
         import threading
         patched = not self.green and _thread.start_new_thread is not start_thread
         threads, Thread = [], RealThread if patched else threading.Thread
@@ -1039,7 +1051,7 @@ class Lane:
                 lane.__dict__.update(self.__dict__)
                 lane.attach(number, *struct.unpack("2i", control[0][2]))
                 self.all.append(lane)
-                # The name that threads have under Gunicorn: logs show it.
+                # Threads have this name under Gunicorn, and logs show it.
                 thread = Thread(target=lane.work, name="ThreadPoolExecutor-0_%d" % (number - 1))
                 thread.start()
                 threads.append(thread)
@@ -1067,8 +1079,9 @@ class Lane:
                 end = start + meta
                 at = start + length
                 if at < n or start > size:
-                    # One of several: to be said before it is asked whether the
-                    # worker has taken it back, and those behind it.
+                    # A message of several requests. Announce each request before
+                    # checking whether the worker has taken back this request and
+                    # those behind it (leftOver in lane.go).
                     begun[0] = number
                     if halt[0] == number:
                         self.wire.say(frame(number, LEFT))
@@ -1086,7 +1099,7 @@ class Lane:
                     environ = marshal.loads(view[start:end])
                     environ.update(self.base)
                 else:
-                    # Too long for a message: it comes over the wire.
+                    # The environ is too long for a message, and comes over the wire.
                     environ = marshal.loads(ask(self.wire, number, REQUEST, bytearray(length))[2])
                     environ.update(self.base)
                     at = end = n
@@ -1094,7 +1107,7 @@ class Lane:
                 if flags & MORE:
                     body = Body(self.wire, number, call, environ.get("gunicorn.trailers"))
                     environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
-                    call.apart_min = SHARED_MIN  # a thread may read it while another answers
+                    call.apart_min = SHARED_MIN  # one thread may read the body while another sends the response
                 else:
                     body = None
                     environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
@@ -1104,7 +1117,7 @@ class Lane:
                 try:
                     self.run(call, environ)
                 except BaseException:
-                    # A log that fails, or a hook: neither ends this thread.
+                    # A failing log or hook must not end this thread.
                     wire.held = IDLE
                     call.fail(0)
                     sys.excepthook(*sys.exc_info())
@@ -1139,18 +1152,19 @@ class Lane:
         except (StopIteration, ClientGone):
             call.fail(QUIET)
         except BaseException as e:
-            # SystemExit and KeyboardInterrupt too: a request cannot end the server.
-            if e is call.broken:  # the client's doing, and in the log
-                if e.errno == errno.EBADF:  # or not
+            # SystemExit and KeyboardInterrupt are caught too, as no request may end
+            # the server.
+            if e is call.broken:  # the client's mistake, which the worker logs
+                if e.errno == errno.EBADF:  # the application's mistake: it read too late
                     self.log.warning("%s: %s", asked(environ), e.strerror)
                 return call.fail(0)
             self.log.exception("Error handling request %s", asked(environ))
             call.fail(0)
 
     def stop(self, call, environ):
-        """Nothing is asked of an iterable that has given all that its
-        Content-Length promised (PEP 3333, Handling the Content-Length Header)."""
-        if call.left == 0:  # the worker has seen it otherwise
+        """Warns of a body that is longer than its Content-Length. The iterable is not
+        read any further (PEP 3333, Handling the Content-Length Header)."""
+        if call.left == 0:  # otherwise the worker has seen the excess, and logs
             self.log.warning("%s: the response body is longer than its Content-Length; the rest is dropped",
                              asked(environ))
 
@@ -1183,24 +1197,23 @@ PATCHES = {"gevent": patch_gevent, "eventlet": patch_eventlet}
 
 
 def patch(settings):
-    """Makes the standard library's blocking calls yield, where lanes are
-    greenlets: before the application is imported, as under Gunicorn."""
+    """With gevent or eventlet, makes the standard library's blocking calls yield. As under
+    Gunicorn, this happens before the application is imported."""
     if settings["family"] in PATCHES:
         Green.events, Green.sleep = map(staticmethod, PATCHES[settings["family"]]())
         Green.buffer = bytearray(QUEUE_MAX)
 
 
 class Green:
-    """An end of a lane on which nobody blocks: while it waits, other
-    greenlets run."""
+    """A greenlet's end of a queue or wire: while it waits, other greenlets run."""
 
-    events = sleep = None  # of the package in use
-    apart = None  # it has no pipe
-    runs = 0  # requests, to give other greenlets their turn
-    buffer = None  # nobody else runs between reading a message and taking it apart
+    events = sleep = None  # functions of the package in use
+    apart = None  # as in Wire; greenlets have no pipe
+    runs = 0  # number of requests run, by which other greenlets get their turn
+    buffer = None  # shared by all lanes, as no other greenlet runs between receiving a message and reading it
 
-    caught = None  # what has been raised while a frame was under way
-    held = False  # of no meaning here
+    caught = None  # exception raised while a frame was under way
+    held = False  # as in Wire; not used with greenlets
 
     def let_go(self, held):
         pass
@@ -1215,14 +1228,14 @@ class Green:
 
     @classmethod
     def pause(cls):
-        # A lane whose queue is never empty would keep them out for ever.
+        # A lane whose queue is never empty would keep other greenlets from running.
         cls.runs += 1
         if cls.runs % 8 == 0:
             cls.sleep(0)
 
-    # A timeout of the application's can be raised wherever a greenlet waits. One
-    # that waits for the first byte of an answer is interrupted; a frame that is
-    # under way is not: its other half would be taken for another frame.
+    # A timeout of the application's can be raised wherever a greenlet waits. It may
+    # interrupt the wait for the first byte of an answer, but no frame that is under
+    # way: the second half of the frame would be taken for another frame.
 
     def __enter__(self):
         caught = None
@@ -1294,9 +1307,9 @@ class Green:
 # Configuration file --------------------------------------------------------
 
 def read_config(spec, path, names):
-    """Run the configuration file spec, PATH or python:MODULE, as a program
-    started in the directory path, and return its module, and those of its
-    globals that are in names in terms of marshal. What goes wrong in it ends this process."""
+    """Runs the configuration file spec (PATH or python:MODULE) as a program started in
+    the directory path. Returns the file's module, and a dict of its globals that are in
+    names, in a form for marshal. An error in the file ends this process."""
     sys.path.insert(0, path)
     if spec.startswith("python:"):
         try:
@@ -1318,8 +1331,8 @@ def read_config(spec, path, names):
 
 
 def said(module):
-    """What a configuration file says that is not the value of a setting, or
-    cannot be described: see portable."""
+    """Facts about a configuration file that are no values of settings, or are values for
+    which portable has no form."""
     facts = {}
     gunicorn = sys.modules.get("gunicorn")
     version = getattr(gunicorn, "__version__", None)
@@ -1338,17 +1351,17 @@ def said(module):
     loggers = logging.root.manager.loggerDict
     if any(getattr(loggers.get(name), "filters", None) or getattr(loggers.get(name), "handlers", None)
            for name in ("gunicorn.error", "gunicorn.access")):
-        facts["loggers"] = True  # so they are to be used
+        facts["loggers"] = True  # the file has set up these loggers, so logs have to be made in Python
     try:
         facts["logconfig_dict"] = marshal.dumps(getattr(module, "logconfig_dict", {}), 2)
     except ValueError:
-        facts["logconfig_dict"] = None  # it has classes or objects, and so needs the module
+        facts["logconfig_dict"] = None  # classes and objects cannot leave the process: logs need the module itself
     return facts
 
 
 def config_module(settings):
-    """The configuration file as a module, for what cannot leave Python. It is
-    run again in a process that has not run it."""
+    """The configuration file as a module, for values that cannot leave a process. A
+    process that has not run the file runs it now."""
     spec = settings["config"]
     if spec.startswith("python:"):
         import importlib
@@ -1386,7 +1399,7 @@ def run_config(name, path):
 
 
 def point_out(module, names):
-    """Says which variables of the file were perhaps meant as settings."""
+    """Prints which variables of the file were perhaps meant as settings."""
     for name in vars(module):
         if name in names or name.startswith("_"):
             continue
@@ -1399,7 +1412,7 @@ def point_out(module, names):
 
 
 def one_edit(a, b):
-    """Whether one character more, less or other makes the one from the other."""
+    """Whether adding, dropping or changing one character turns a into b."""
     if len(a) > len(b):
         a, b = b, a
     if len(b) - len(a) > 1:
@@ -1411,8 +1424,8 @@ def one_edit(a, b):
 
 
 def portable(value, depth=16):
-    """The value for marshal: a scalar, or a list; anything else is a dict
-    that describes it."""
+    """The value in a form for marshal: a scalar or a list. For any other value, a dict
+    that describes the value."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -1438,7 +1451,7 @@ def portable(value, depth=16):
 
 
 def positional_params(function):
-    """How many there are by name; -1 when nobody knows."""
+    """The number of a function's positional parameters, -1 if unknown."""
     import inspect  # slow to load, and only hooks need it
     try:
         params = inspect.signature(function).parameters.values()
@@ -1450,11 +1463,11 @@ def positional_params(function):
 # Process -------------------------------------------------------------------
 
 class Finder:
-    """Answers imports of gunicorn with the modules of package.py, unless the
-    real package is installed. It comes first: a directory of the user's that
-    is called gunicorn too must not be taken for it."""
+    """Finds the modules of _gunicorn, and those of gunicorn in package.py unless the real
+    package is installed. It comes before other finders, so that a directory of the
+    user's with the name gunicorn is not taken for the package."""
 
-    settings = None  # with them, __config__ can be imported
+    settings = None  # settings with which __config__ can be imported, None if it cannot
 
     def find_spec(self, name, path=None, target=None):
         if name.startswith("_gunicorn."):
@@ -1498,7 +1511,7 @@ STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
 def hold_signals():
-    # One that reached a new child before detach would be lost.
+    # A signal that reached a new child before detach would be lost.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
 
 
@@ -1506,7 +1519,7 @@ def release_signals():
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP)
 
 
-owner = 0  # the worker's pid, where that is not the parent's
+owner = 0  # the worker's pid if the worker is not the parent process, else 0
 
 
 def own(pid):
@@ -1515,7 +1528,7 @@ def own(pid):
 
 
 def forward(number, frame):
-    """A signal sent to this process is meant for its worker."""
+    """Forwards a signal to the worker, for which it is meant."""
     os.kill(owner or os.getppid(), number)
 
 
@@ -1525,11 +1538,12 @@ def ignore(number, frame):
 
 
 class Guarded:
-    """A signal handler of the application's. It may raise wherever the application
-    runs: in the midst of a frame that would leave half a frame, so what it raises
-    there comes out behind it; and between two requests there is nobody to raise it to."""
+    """A signal handler of the application's. It may raise exceptions wherever the
+    application runs. An exception amidst a frame would leave half a frame on the wire,
+    so it is raised at the end of the frame. An exception between two requests has
+    nobody to catch it, and is logged and dropped."""
 
-    wire = log = None  # the main thread's, once there are such
+    wire = log = None  # wire and log of the main thread, once they exist
 
     def __init__(self, handler):
         self.handler = handler
@@ -1546,7 +1560,7 @@ class Guarded:
 
 
 def guard_handlers():
-    """From here on, handlers that are set are guarded, and so are those that have been."""
+    """Guards the signal handlers that are set, and those that will be set."""
     set_handler, get_handler = signal.signal, signal.getsignal
 
     def bare(handler):
@@ -1568,16 +1582,16 @@ def guard_handlers():
 def set_up_process():
     for fd in (BRIDGE, QUEUE, WIRE, TRACE, PAGE):
         os.set_inheritable(fd, False)
-    # The stack of every thread, when the worker gives up on this process
-    # (ABRT) or the application breaks it: seen even from inside C code.
+    # faulthandler writes every thread's stack when the worker sends ABRT or the
+    # application crashes, even inside C code.
     if sys.version_info >= (3, 14):
         faulthandler.enable(TRACE, all_threads=True, c_stack=False)
     else:
         faulthandler.enable(TRACE, all_threads=True)
     for number in STOP:
         signal.signal(number, forward)
-    # Handlers, not SIG_IGN: programs that the application starts would
-    # inherit that.
+    # These are handlers and not SIG_IGN, which programs started by the application
+    # would inherit.
     for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
         signal.signal(number, handler)
     guard_handlers()
@@ -1608,7 +1622,7 @@ def serve():
 
 
 def open_app(settings, log):
-    """The application and, with reload, the files that it consists of."""
+    """The application and, with --reload, its files, else None."""
     files = None
     if settings["reload"] or settings["spew"]:
         from _gunicorn import debug
@@ -1627,7 +1641,7 @@ def open_app(settings, log):
 
 
 def refuse(error, log):
-    """Ends this process, which has no application."""
+    """Ends this process, because the application could not be loaded."""
     if isinstance(error, LoadError):
         if log.isEnabledFor(logging.DEBUG):
             log.debug("", exc_info=True)
@@ -1640,7 +1654,7 @@ def refuse(error, log):
 
 
 def check():
-    """--check-config: only whether the application loads."""
+    """--check-config: checks whether the application can be loaded."""
     settings = read_settings()
     set_up_path(settings)
     try:
@@ -1660,12 +1674,13 @@ def check_app(settings):
 
 
 def config():
-    """Runs a configuration file and writes what it says to descriptor ANSWER."""
+    """Runs a configuration file, writes its values to descriptor ANSWER, and becomes the
+    template process."""
     question = read_settings()
     if sys.path and sys.path[0] == "":
         del sys.path[0]
-    # The descriptors of a forked Python's lane replace what has their numbers:
-    # no file that is opened here may get one.
+    # A forked Python gets its lane on the descriptors up to PAGE. These numbers are
+    # taken now, so that no file that is opened here gets one of them.
     spare = os.open(os.devnull, os.O_RDWR)
     for fd in (TRACE, PAGE):
         if fd != spare:
@@ -1681,14 +1696,14 @@ def config():
     os.dup2(spare, ANSWER, inheritable=False)
     if spare > PAGE:
         os.close(spare)
-    # The arbiter closes the control socket when it wants no more of this.
+    # The template process runs until the arbiter closes the control socket.
     template = hooks.Template(module)
     worker = template.run()
     hooks.serve(template, worker)
 
 
 def log():
-    """Makes the logs of the whole server."""
+    """Runs the process that makes the logs of the whole server."""
     settings = read_settings()
     set_up_path(settings)
     package()["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
