@@ -319,10 +319,10 @@ func (w *worker) post(l *lane, f frame, payload []byte) {
 }
 
 // flushStreams writes the queued frames, and resumes the turns that waited for room on the
-// wire.
+// wire: also when an event of the wire has emptied the queue before.
 func (w *worker) flushStreams() {
 	s := w.streams()
-	for s != nil && len(s.lane.out) > 0 {
+	for s != nil && len(s.lane.out)+len(s.thirsty) > 0 {
 		s.lane.flush()
 		w.watchWire(s.lane)
 		if len(s.thirsty) == 0 || !s.lane.roomy() {
