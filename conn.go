@@ -279,7 +279,7 @@ func (c *conn) ready(w *worker, _ int, events uint32) {
 	case c.state == handshaking:
 		w.greet(c, events)
 	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && !c.reading(),
-		events&unix.EPOLLRDHUP != 0 && w.python.gateway.watches && c.awaitsHead() && (c.secure != nil || ended(c.fd)):
+		events&unix.EPOLLRDHUP != 0 && w.endMatters(c):
 		w.lost(c)
 	default:
 		if events&unix.EPOLLOUT != 0 && c.pending() {
@@ -304,6 +304,12 @@ func (c *conn) reading() bool {
 func (c *conn) awaitsHead() bool {
 	t := c.turn
 	return c.state == open && t != nil && t.state == inLane && !t.incomplete() && t.talk == nil
+}
+
+// endMatters reports whether the client of c has ended its side while an application that
+// wants to know of such an end has the request.
+func (w *worker) endMatters(c *conn) bool {
+	return w.python.gateway.watches && c.awaitsHead() && (c.secure != nil || ended(c.fd))
 }
 
 // Reading -------------------------------------------------------------------

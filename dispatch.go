@@ -539,6 +539,9 @@ func (w *worker) write(l *lane, i int) bool {
 	for _, t := range w.batch {
 		t.enter(inLane)
 		t.begun, t.lane = w.now, l
+		if t.conn.ending && w.endMatters(t.conn) {
+			w.lost(t.conn) // the end was announced while the request waited, and will not be again
+		}
 		w.slot.counters.wait.observe(time.Duration(w.now - t.since))
 	}
 	w.dispatched += len(w.batch)
