@@ -87,18 +87,6 @@ class Server:
         pass
 
 
-class App:
-    """The application, as server.app and worker.app."""
-
-    def __init__(self, cfg, load):
-        self.cfg, self.load, self.callable = cfg, load, None
-
-    def wsgi(self):
-        if self.callable is None:
-            self.callable = self.load()
-        return self.callable
-
-
 class Heartbeat:
     """The object worker.tmp, which does nothing: the worker process has the heartbeat."""
 
@@ -280,7 +268,7 @@ class Template:
         cfg = Config(settings)
         for name, function in self.hooks.functions.items():
             cfg.settings[name].value = function
-        self.server = Server(cfg, wsgi.logger or HookLog(log, cfg), App(cfg, lambda: wsgi.load_app(settings["app"])), pid)
+        self.server = Server(cfg, wsgi.logger or HookLog(log, cfg), wsgi.App(settings, cfg), pid)
         if settings["preload_app"]:
             try:
                 self.server.app.wsgi()
@@ -439,8 +427,9 @@ def serve(template, worker):
             wsgi.open_outbox(settings)
             wsgi.patch(settings)
             if worker.app.callable is None:
-                worker.app.callable, files = wsgi.open_app(settings, log.error_log)
-            worker.wsgi = worker.app.callable
+                worker.wsgi, files = wsgi.open_app(settings, worker.app, log.error_log)
+            else:
+                worker.wsgi = worker.app.wsgi()
             handle_signals(hooks, worker)
             hooks.call("post_worker_init", worker)
         except SystemExit as e:
