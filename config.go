@@ -458,7 +458,7 @@ func (c *config) checkSupported(at *start) error {
 	for i := range settings {
 		r := &settings[i]
 		v, given := c.given[r.name]
-		if r.unsupported == "" || !given || r.accepts == nil && empty(v) {
+		if r.unsupported == "" || !given || r.accepts == nil && empty(v) || r.moot != nil && r.moot(c) {
 			continue
 		}
 		if standard, _ := c.defaultOf(r, at); reflect.DeepEqual(v, standard) {

@@ -111,20 +111,42 @@ class HookedWorker(Worker):
         self.wsgi = self.reloader = None
 
 
-def resolve(hook):
+PARAMETERS = {"post_request": (2, 3, 4), "nworkers_changed": (3,), **dict.fromkeys(  # 1 for the others
+    ("pre_fork", "post_fork", "pre_request", "child_exit", "worker_exit"), (2,))}
+
+
+def resolve(name, hook):
     """The function of a hook, which is given as a function or as its dotted name."""
     if not isinstance(hook, str):
         return hook
     import importlib
-    module, _, name = hook.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    module, _, last = hook.rpartition(".")
+    if not module:
+        raise TypeError("Value '%s' is not import string. Format: module[.submodules...].object" % hook)
+    try:
+        function = getattr(importlib.import_module(module), last)
+    except AttributeError:
+        raise TypeError("Can not load '%s' from '%s'" % (last, module))
+    if not callable(function):
+        raise TypeError("Value is not callable: %s" % (function,))
+    wanted = PARAMETERS.get(name, (1,))
+    if wsgi.positional_params(function) not in wanted:
+        raise TypeError("Value must have an arity of: %d" % wanted[-1])
+    return function
 
 
 class Hooks:
     """The functions of the configuration file, by name."""
 
     def __init__(self, module, names):
-        self.functions = {name: resolve(getattr(module, name)) for name in names}
+        self.functions = {}
+        for name in names:
+            try:
+                self.functions[name] = resolve(name, getattr(module, name))
+            except Exception as e:
+                print("Invalid value for %s: %s\n\n\nError: %s" % (name, getattr(module, name), e),
+                      file=sys.stderr, flush=True)
+                raise WrongHook
 
     def __contains__(self, name):
         return name in self.functions
@@ -141,6 +163,10 @@ class Hooks:
         self.functions["post_request"] = lambda *args: function(*args[:n])
         self.post_request = self.functions["post_request"]
         self.post_request(*args)
+
+
+class WrongHook(Exception):
+    """A setting does not lead to a hook; the reason has been printed."""
 
 
 def hashable(address):
@@ -236,6 +262,8 @@ class Template:
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # an INT from the arbiter prints where the hook is
             result = getattr(self, "do_" + do)(**question)
+        except WrongHook:
+            result = {"ok": False}
         except BaseException:
             import traceback
             sys.stdout.flush()
@@ -258,13 +286,16 @@ class Template:
 
     def do_check(self, settings, env):
         self.set_up(settings, env)
+        self.find_hooks()
         wsgi.check_app(settings)
+
+    def find_hooks(self):
+        self.hooks = Hooks(self.module, [name for name in self.settings["hooks"] if hasattr(self.module, name)])
 
     def do_start(self, settings, env, pid):
         self.set_up(settings, env)
         log = wsgi.set_up_logging(settings)
-        names = [name for name in settings["hooks"] if hasattr(self.module, name)]
-        self.hooks = Hooks(self.module, names)
+        self.find_hooks()
         cfg = Config(settings)
         for name, function in self.hooks.functions.items():
             cfg.settings[name].value = function
