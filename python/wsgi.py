@@ -1358,6 +1358,7 @@ def read_config(spec, path, names):
         if name in names:
             answer[name] = portable(value)
     answer["gunicorn"] = said(module)
+    uvicorn_kwargs(answer)
     return module, answer
 
 
@@ -1365,13 +1366,14 @@ def said(module):
     """Facts about a configuration file that are no values of settings, or are values for
     which portable has no form."""
     facts = {}
-    gunicorn = sys.modules.get("gunicorn")
-    version = getattr(gunicorn, "__version__", None)
-    if version is not None:
-        if gunicorn.SERVER != "gunicorn":
-            facts["server"] = str(gunicorn.SERVER)
-        if gunicorn.SERVER_SOFTWARE != "gunicorn/" + version:
-            facts["software"] = str(gunicorn.SERVER_SOFTWARE)
+    software = "gunicorn/%s" % sys.modules["gunicorn"].__version__
+    for name in ("gunicorn", "gunicorn.http.wsgi"):
+        place = sys.modules.get(name) or package().get(name)
+        if place and place.SERVER != "gunicorn":
+            facts["server"] = str(place.SERVER)
+        if place and place.SERVER_SOFTWARE != software:
+            facts["software"] = str(place.SERVER_SOFTWARE)
+    facts["replaced"] = replaced()
     facts["classes"] = {}
     for name in ("worker_class", "logger_class"):
         value = getattr(module, name, None)
@@ -1388,6 +1390,47 @@ def said(module):
     except ValueError:
         facts["logconfig_dict"] = None  # classes and objects cannot leave the process: logs need the module itself
     return facts
+
+
+def replaced():
+    """Names in Gunicorn's server that the configuration file has replaced, or modules beside
+    it, to no effect here. Installed packages that patch cope with other servers."""
+    library = os.path.dirname(os.__file__)
+
+    def foreign(value):
+        path = getattr(sys.modules.get(getattr(value, "__module__", None)), "__file__", None) or library
+        return isinstance(value, (FunctionType, type)) and not (
+            path.startswith((library, "<")) or "-packages" + os.sep in path)
+    names = []
+    for module in list(sys.modules.values()) + list(package().values()):
+        name = getattr(module, "__name__", "")
+        if not re.match(r"gunicorn\.(http|workers|arbiter|pidfile|reloader|sock|systemd|util)\b", name):
+            continue
+        for key, value in list(vars(module).items()):
+            if key != "import_app" and foreign(value):
+                names.append("%s.%s" % (name, key))
+            elif isinstance(value, type) and value.__module__ == name:
+                names += ["%s.%s.%s" % (name, key, part) for part, held in vars(value).items()
+                          if foreign(getattr(held, "__func__", held))]
+    return sorted(set(names))
+
+
+# Settings for what the attribute CONFIG_KWARGS of uvicorn's worker class changes, "" for
+# what makes no difference here.
+UVICORN = {"http": "", "ws": "", "loop": "asgi_loop", "lifespan": "asgi_lifespan", "root_path": "root_path",
+           "timeout_keep_alive": "keepalive", "ws_max_size": "ws_max_size", "ws_ping_interval": "ws_ping_interval",
+           "ws_ping_timeout": "ws_ping_timeout"}
+
+
+def uvicorn_kwargs(answer):
+    """Adds to answer the settings that CONFIG_KWARGS means."""
+    for module in ("uvicorn.workers", "uvicorn_worker", "uvicorn_worker._workers"):
+        worker = getattr(sys.modules.get(module), "UvicornWorker", None)
+        for name, value in getattr(worker, "CONFIG_KWARGS", {}).items():
+            if name not in UVICORN:
+                answer["gunicorn"]["replaced"].append("UvicornWorker.CONFIG_KWARGS[%r]" % name)
+            elif UVICORN[name]:
+                answer[UVICORN[name]] = portable(value)
 
 
 def config_module(settings):
@@ -1563,12 +1606,10 @@ def is_small():
 
 def fill(module, name):
     """The attribute of a module that was empty: loading package.py fills it."""
-    if not name.startswith("__"):
-        package(True)
-    try:
-        return vars(module)[name]
-    except KeyError:
+    if name.startswith("__"):
         raise AttributeError("module %r has no attribute %r" % (module.__name__, name))
+    package(True)
+    return getattr(module, name)
 
 
 def import_gunicorn(family):
