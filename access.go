@@ -119,7 +119,7 @@ func (a *accessLog) record(e *accessEntry) {
 			a.piece(&a.pieces[i], e)
 		}
 	}
-	a.syslog.access(a.buf[from:])
+	a.syslog.record(levelInfo, "access", a.buf[from:])
 	if full || a.out.fd < 0 {
 		a.buf = a.buf[:from]
 		return
@@ -132,11 +132,7 @@ func (a *accessLog) record(e *accessEntry) {
 
 // flush writes as much of the buffer as the descriptor takes without waiting.
 func (a *accessLog) flush() {
-	if a == nil {
-		return
-	}
-	a.syslog.flush()
-	if len(a.buf) == 0 {
+	if a == nil || len(a.buf) == 0 {
 		return
 	}
 	if n, _ := a.out.write(a.buf, 0); n > 0 {
@@ -435,12 +431,7 @@ func (a *accessLog) path(e *accessEntry) []byte {
 
 // appendSeconds appends seconds with six decimals.
 func appendSeconds(b []byte, d time.Duration) []byte {
-	micros := d.Microseconds()
-	b = strconv.AppendInt(b, micros/1e6, 10)
-	dot := len(b)
-	b = strconv.AppendInt(b, 1e6+micros%1e6, 10)
-	b[dot] = '.' // replaces the leading 1 that kept the zeros
-	return b
+	return strconv.AppendFloat(b, d.Truncate(time.Microsecond).Seconds(), 'f', 6, 64)
 }
 
 // userName is the name in Basic credentials, nil without credentials; valid until

@@ -200,12 +200,7 @@ func (a *arbiter) bindOnce(c *config, addr address) (fd int, err error) {
 		if err != nil {
 			return -1, err
 		}
-		if ip.Is4() {
-			sa = &unix.SockaddrInet4{Port: addr.port, Addr: ip.As4()}
-		} else {
-			family = unix.AF_INET6
-			sa = &unix.SockaddrInet6{Port: addr.port, Addr: ip.As16(), ZoneId: zoneIndex(ip.Zone())}
-		}
+		sa, family = sockaddr(netip.AddrPortFrom(ip, uint16(addr.port)))
 	}
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

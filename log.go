@@ -144,8 +144,9 @@ func (l *errorLog) record(level logLevel, format string, args ...any) {
 	if !l.enabled(level) {
 		return
 	}
-	l.syslog.error(level, format, args...)
-	if l.python != nil && l.python.record(level, l.pid, fmt.Sprintf(format, args...)) {
+	text := fmt.Appendf(nil, format, args...)
+	l.syslog.record(level, "error", text)
+	if l.python != nil && l.python.record(level, l.pid, string(text)) {
 		return
 	}
 	// Wait for a slow reader, but not while records are being lost: a client that
@@ -153,21 +154,21 @@ func (l *errorLog) record(level logLevel, format string, args ...any) {
 	wait := errorWait
 	if lost := l.lost.Load(); lost > 0 {
 		wait = 0
-		notice := l.line(levelWarning, "%d records of this log were lost", lost)
+		notice := l.line(levelWarning, fmt.Appendf(nil, "%d records of this log were lost", lost))
 		if n, _ := l.out.write(notice, wait); n == len(notice) {
 			l.lost.Add(-lost)
 		}
 	}
-	line := l.line(level, format, args...)
+	line := l.line(level, text)
 	if n, _ := l.out.write(line, wait); n < len(line) {
 		l.lost.Add(1)
 	}
 }
 
-func (l *errorLog) line(level logLevel, format string, args ...any) []byte {
+func (l *errorLog) line(level logLevel, text []byte) []byte {
 	b := time.Now().AppendFormat(make([]byte, 0, 256), "[2006-01-02 15:04:05 -0700] ")
 	b = fmt.Appendf(b, "[%d] [%s] ", l.pid, levelNames[level])
-	return append(fmt.Appendf(b, format, args...), '\n')
+	return append(append(b, text...), '\n')
 }
 
 // reopen opens the file again by its name, after log rotation has renamed the old

@@ -123,7 +123,6 @@ func (w *worker) setTimers() {
 		{w.lanesDue, w.lookAtLanes},
 		{w.patienceDue, nil},
 		{w.placeDue, nil},
-		{w.log.statsd.dueAt, func() { w.log.statsd.flush() }},
 	}
 }
 

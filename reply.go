@@ -610,7 +610,7 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 		began = w.now
 	}
 	took := time.Duration(w.now - began)
-	w.log.statsd.request(status, took, w.now)
+	w.log.statsd.request(status, took)
 	w.slot.counters.count(status, took, t.sent)
 	if w.access == nil {
 		return

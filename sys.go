@@ -362,6 +362,15 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// sockaddr is the reverse of addrPort, with the zone, and the address's family.
+func sockaddr(a netip.AddrPort) (sa unix.Sockaddr, family int) {
+	port, ip := int(a.Port()), a.Addr()
+	if ip.Is4() {
+		return &unix.SockaddrInet4{Port: port, Addr: ip.As4()}, unix.AF_INET
+	}
+	return &unix.SockaddrInet6{Port: port, Addr: ip.As16(), ZoneId: zoneIndex(ip.Zone())}, unix.AF_INET6
+}
+
 // Users and groups ----------------------------------------------------------
 //
 // The user and the groups that workers switch to, and the way of the arbiter
