@@ -282,12 +282,8 @@ w.close()`
 // another Python to start.
 var probed struct {
 	path   string
-	file   os.FileInfo
+	file   stamp
 	bridge *os.File
-}
-
-func sameFile(a, b os.FileInfo) bool {
-	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 // findPython returns the interpreter for the application, and a bridge for that interpreter.
@@ -310,8 +306,8 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		if path, err = filepath.Abs(path); err != nil {
 			return "", nil, err
 		}
-		file, _ := os.Stat(path)
-		if path == probed.path && sameFile(file, probed.file) {
+		file := stampOf(path)
+		if path == probed.path && file == probed.file {
 			return path, probed.bridge, nil
 		}
 		source, err := memfd("sources", sources())

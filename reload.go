@@ -203,7 +203,10 @@ func (r *reloader) checkFiles(all bool) (changed string) {
 
 // compare updates the stamp of a file, and returns path if the file has changed.
 func (r *reloader) compare(path string, f watchedFile) string {
-	now := stampOf(path)
+	now := int64(stampAbsent)
+	if s := stampOf(path); s != (stamp{}) {
+		now = s.mtime
+	}
 	if now == f.stamp {
 		return ""
 	}
@@ -234,15 +237,6 @@ func (r *reloader) add(path string, stamp int64, extra bool) string {
 		}
 	}
 	return r.compare(path, f)
-}
-
-// stampOf is the modification time of a file, or stampAbsent.
-func stampOf(path string) int64 {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return stampAbsent
-	}
-	return st.Mtim.Nano()
 }
 
 // Inotify -------------------------------------------------------------------

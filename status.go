@@ -219,11 +219,6 @@ func newScoreboard() (*scoreboard, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The metrics process has a descriptor for reading, and may be another user. It must
-	// not be able to open the file again for writing.
-	if err := unix.Fchmod(fd, 0o600); err != nil {
-		return nil, os.NewSyscallError("fchmod", err)
-	}
 	b, err := mapPage(fd, 0)
 	if err != nil {
 		return nil, err
@@ -270,10 +265,8 @@ func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
 	clear(unsafe.Slice((*byte)(unsafe.Pointer(l)), pageSize))
 	l.heartbeat.Store(sharedTime())
 	l.age.Store(uint64(age))
-	// Opening the file anew makes a descriptor with a file position of its own.
-	fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", s.pages), unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, -1, os.NewSyscallError("open", err)
+	if fd, err = openAnew(s.pages, unix.O_RDWR); err != nil {
+		return nil, -1, err
 	}
 	if _, err = unix.Seek(fd, at, unix.SEEK_SET); err != nil {
 		unix.Close(fd)
@@ -697,7 +690,7 @@ func (m *metrics) start(a *arbiter) (pid int, err error) {
 	}
 	files := []uintptr{0, 1, 2, uintptr(a.lifeR)}
 	for _, fd := range []int{a.scores.fd, a.scores.pages} {
-		read, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		read, err := openAnew(fd, unix.O_RDONLY)
 		if err != nil {
 			return 0, err
 		}

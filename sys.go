@@ -196,11 +196,15 @@ func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 // cmsgOneFD is CMSG_SPACE(4), the room for one descriptor, on every architecture.
 const cmsgOneFD = 24
 
-// memfd makes an anonymous file in memory with the content b and offset 0.
+// memfd makes an anonymous file in memory with the content b and offset 0. No other user
+// can open the file anew by way of /proc, only use a descriptor that we pass.
 func memfd(name string, b []byte) (int, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return -1, os.NewSyscallError("memfd_create", err)
+	}
+	if err := unix.Fchmod(fd, 0o600); err != nil {
+		return -1, os.NewSyscallError("fchmod", err)
 	}
 	for at := 0; at < len(b); {
 		n, err := unix.Pwrite(fd, b[at:], int64(at))
@@ -218,6 +222,27 @@ func seal(fd int) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,
 		unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
 	return os.NewSyscallError("fcntl", err)
+}
+
+// openAnew opens the file behind a descriptor again: the new descriptor has a file
+// position and rights of its own.
+func openAnew(fd, flags int) (int, error) {
+	anew, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags|unix.O_CLOEXEC, 0)
+	return anew, os.NewSyscallError("open", err)
+}
+
+// stamp identifies a version of a file's content. That of a missing file is zero.
+type stamp struct {
+	dev, ino    uint64
+	size, mtime int64
+}
+
+func stampOf(path string) (s stamp) {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) == nil {
+		s = stamp{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano()}
+	}
+	return s
 }
 
 // readFile reads at most limit bytes from the start of a memfd or a regular file.
