@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -94,10 +93,7 @@ func readKeyring(c *config) (*keyring, error) {
 
 // inDir makes a path absolute, relative to the directory of the application.
 func (c *config) inDir(path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(c.chdir, path)
+	return (&start{dir: c.chdir}).path(path)
 }
 
 func readCertFile(path string) ([]byte, error) {

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -78,14 +77,10 @@ func descriptors(text string) (list []int) {
 }
 
 // adoptBoard maps the old arbiter's page.
-func (a *arbiter) adoptBoard(fd int) error {
-	b, err := mapPage(fd, 0)
-	unix.Close(fd)
-	if err != nil {
-		return err
-	}
-	a.parentBoard = (*board)(unsafe.Pointer(&b[0]))
-	return nil
+func (a *arbiter) adoptBoard(fd int) (err error) {
+	defer unix.Close(fd)
+	a.parentBoard, err = mapPage[board](fd, 0)
+	return err
 }
 
 // adoptListeners takes over the old arbiter's listeners that the settings name. The other
