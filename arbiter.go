@@ -213,7 +213,9 @@ func (a *arbiter) openPipes() error {
 	}
 	if fds := a.passed.handover; fds != nil {
 		a.give, a.take = fds[0], fds[1]
-		if err := a.adoptBoard(fds[2]); err != nil {
+		a.parentBoard, err = mapPage[board](fds[2], 0)
+		unix.Close(fds[2])
+		if err != nil {
 			return err
 		}
 	} else if a.give, a.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {

@@ -442,9 +442,7 @@ func unwritable(path string, err error) error {
 	case unix.ENOTDIR:
 		class = "NotADirectoryError"
 	}
-	text := errno.Error()
-	text = strings.ToUpper(text[:1]) + text[1:]
-	return fmt.Errorf("'%s' isn't writable [%s(%d, '%s')]", path, class, int(errno), text)
+	return fmt.Errorf("'%s' isn't writable [%s(%d, '%s')]", path, class, int(errno), capitalized(errno.Error()))
 }
 
 // openAppend opens path for appending. A named pipe without a reader is an error,

@@ -12,9 +12,7 @@
 //	arbiter.go    the arbiter's loop: signals, workers' lives, helper processes, stop
 //	generation.go one reading of the settings and what lives as long; reload
 //	template.go   the Python that has run the configuration file, and its hooks
-//	listen.go     listeners
-//	upgrade.go    USR2: another binary beside this one, without an interruption
-//	systemd.go    messages to a service manager
+//	listen.go     listeners; USR2, another binary beside this one; the service manager
 //
 // A worker and its clients:
 //

@@ -281,11 +281,7 @@ func parseSyslogAddr(s string) (network, host string, port int, err error) {
 	if !ok || network != "udp" && network != "tcp" {
 		return "", "", 0, pyErrorf("invalid syslog address")
 	}
-	host, text, hasPort := strings.Cut(rest, ":")
-	if name, tail, ok := bracketed(rest); ok {
-		host = name
-		text, hasPort = strings.CutPrefix(tail, ":")
-	}
+	host, text, hasPort := splitHost(rest)
 	port = 514
 	if hasPort {
 		n, err := strconv.ParseUint(text, 10, 16)
