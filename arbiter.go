@@ -252,9 +252,9 @@ func (a *arbiter) sleep(d time.Duration) (signals []syscall.Signal) {
 	if len(signals) > 0 {
 		return signals
 	}
-	ok, err := selectRead(a.wakeR, min(d, a.manager.beat()))
+	come := poll(a.wakeR, unix.POLLIN, min(d, a.manager.beat()))
 	a.awake = wake(a.awake)
-	if err != nil || !ok {
+	if come == 0 {
 		return nil
 	}
 	var b [256]byte

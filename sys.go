@@ -144,19 +144,6 @@ func epollWait(ep int, events []unix.EpollEvent, d time.Duration) int {
 	return int(n)
 }
 
-// epollAdd watches fd. Events of fd carry the descriptor and a word of the caller.
-func epollAdd(ep, fd int, events uint32, word int32) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: word}))
-}
-
-func epollMod(ep, fd int, events uint32, word int32) {
-	_ = unix.EpollCtl(ep, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: word})
-}
-
-func epollDel(ep, fd int) {
-	_ = unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, fd, nil)
-}
-
 // rawRecvmsg reads from a unix socket and receives at most one descriptor, made
 // close-on-exec. passed is -1 without a descriptor, and -2 if descriptors were
 // lost, because the process may open no more files or several were sent. A
@@ -272,20 +259,6 @@ func socketpair(kind int) (a, b int, err error) {
 		return -1, -1, os.NewSyscallError("socketpair", err)
 	}
 	return p[0], p[1], nil
-}
-
-// selectRead waits until fd is readable, at most d. A signal ends the wait
-// with false: the caller is about to look at its clock and queue anyway, and a
-// second full wait would make it late.
-func selectRead(fd int, d time.Duration) (bool, error) {
-	var set unix.FdSet
-	set.Set(fd)
-	tv := unix.NsecToTimeval(d.Nanoseconds())
-	n, err := unix.Select(fd+1, &set, nil, nil, &tv)
-	if err == unix.EINTR {
-		return false, nil
-	}
-	return n > 0, os.NewSyscallError("select", err)
 }
 
 // poll waits until one of events, an error or the peer's end happens on fd, at most
@@ -666,24 +639,16 @@ func readText(name string) string {
 // quotaCPUs is the number of CPUs that the control groups allow, rounded up, or 0
 // without a limit.
 func quotaCPUs(root string) (cpus int) {
-	limit := func(quota, period string) {
-		q, err := strconv.ParseInt(quota, 10, 64)
-		p, err2 := strconv.ParseInt(period, 10, 64)
-		if err != nil || err2 != nil || q <= 0 || p <= 0 {
-			return // "max" or "-1": no limit
+	for _, dir := range append(cgroupDirs(root, ""), cgroupDirs(root, "cpu")...) {
+		f := strings.Fields(readText(dir+"/cpu.max") + readText(dir+"/cpu.cfs_quota_us") + readText(dir+"/cpu.cfs_period_us"))
+		if len(f) != 2 {
+			continue
 		}
-		n := int((q + p - 1) / p)
-		if cpus == 0 || n < cpus {
-			cpus = n
+		quota, _ := strconv.Atoi(f[0]) // 0 for "max", -1 for no limit
+		period, _ := strconv.Atoi(f[1])
+		if quota > 0 && period > 0 && (cpus == 0 || (quota+period-1)/period < cpus) {
+			cpus = (quota + period - 1) / period
 		}
-	}
-	for _, dir := range cgroupDirs(root, "") {
-		if f := strings.Fields(readText(dir + "/cpu.max")); len(f) == 2 {
-			limit(f[0], f[1])
-		}
-	}
-	for _, dir := range cgroupDirs(root, "cpu") {
-		limit(strings.TrimSpace(readText(dir+"/cpu.cfs_quota_us")), strings.TrimSpace(readText(dir+"/cpu.cfs_period_us")))
 	}
 	return cpus
 }
@@ -691,12 +656,11 @@ func quotaCPUs(root string) (cpus int) {
 // memoryLimit is the memory that the control groups allow in bytes, 0 without a
 // limit.
 func memoryLimit(root string) (least int64) {
-	for _, place := range []struct{ controller, file string }{{"", "/memory.max"}, {"memory", "/memory.limit_in_bytes"}} {
-		for _, dir := range cgroupDirs(root, place.controller) {
-			n, err := strconv.ParseInt(strings.TrimSpace(readText(dir+place.file)), 10, 64)
-			if err == nil && n > 0 && (least == 0 || n < least) { // "max" is no number; version 1 writes a huge number for no limit
-				least = n
-			}
+	for _, dir := range append(cgroupDirs(root, ""), cgroupDirs(root, "memory")...) {
+		text := readText(dir+"/memory.max") + readText(dir+"/memory.limit_in_bytes")
+		// "max" is no number; version 1 writes a huge number for no limit.
+		if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil && n > 0 && (least == 0 || n < least) {
+			least = n
 		}
 	}
 	return least
