@@ -70,17 +70,17 @@ func formatAccess(t *testing.T, format string, e *accessEntry) string {
 func TestClock(t *testing.T) {
 	var c clock
 	c.set(time.Date(2026, 11, 2, 1, 15, 26, 999, time.FixedZone("", -3*3600)))
-	if got := string(c.httpDate()); got != "Mon, 02 Nov 2026 04:15:26 GMT" {
+	if got := string(c.http); got != "Mon, 02 Nov 2026 04:15:26 GMT" {
 		t.Errorf("httpDate: %s", got)
 	}
-	if got := string(c.clf()); got != "[02/Nov/2026:01:15:26 -0300]" {
+	if got := string(c.local); got != "[02/Nov/2026:01:15:26 -0300]" {
 		t.Errorf("clf: %s", got)
 	}
 	c.set(c.now.Add(time.Second))
-	if got := string(c.httpDate()); got != "Mon, 02 Nov 2026 04:15:27 GMT" {
+	if got := string(c.http); got != "Mon, 02 Nov 2026 04:15:27 GMT" {
 		t.Errorf("httpDate a second later: %s", got)
 	}
-	c.refresh()
+	c.set(time.Now())
 	if n := testing.AllocsPerRun(100, func() { c.set(c.now.Add(time.Second)) }); n != 0 {
 		t.Errorf("%v allocations for a new second", n)
 	}

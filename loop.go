@@ -152,7 +152,7 @@ func (w *worker) placeDue() (due int64) {
 func (w *worker) turn(wait time.Duration) int {
 	n := epollWait(w.ep, w.events[:], wait)
 	w.now = w.loop.clock(w.now)
-	w.clock.refresh()
+	w.clock.set(time.Now())
 	for i := range w.events[:n] {
 		w.handle(&w.events[i])
 		w.relieve()

@@ -44,9 +44,8 @@
 //
 //	settings.go   the table of settings; kind.go their types
 //	config.go     where values come from: flags, environment, configuration file
-//	log.go        the error log, and logs that are made in Python
-//	access.go     the access log
-//	remote.go     syslog and statsd
+//	log.go        the error log and the access log
+//	remote.go     syslog, statsd, and logs that are made in Python
 //	status.go     the scoreboard in shared memory, --status and --metrics
 //	sys.go        system calls; users and groups, daemons, control groups, limits
 //

@@ -313,7 +313,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	if w.resp.status == nil {
 		err = errBadType
 	} else {
-		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.httpDate())
+		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
 	}
 	if err != nil {
 		w.log.errorf("Error handling request %s: %v", t.line(), err)

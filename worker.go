@@ -332,7 +332,7 @@ func newWorker() (*worker, error) {
 	}
 	w.born = w.now
 	w.slot.heartbeat.Store(sharedTime())
-	w.clock.refresh()
+	w.clock.set(time.Now())
 	for fd := fdListeners; ; fd++ {
 		sa, err := unix.Getsockname(fd)
 		if err != nil {
