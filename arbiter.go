@@ -388,7 +388,7 @@ func (a *arbiter) measure() {
 		a.log.debugf("%d workers", n)
 		a.log.statsd.send("gunicorn.workers:" + strconv.Itoa(n) + "|g")
 	}
-	if !a.cfg.backlogMetric {
+	if !a.cfg.enableBacklogMetric {
 		return
 	}
 	backlog, known := 0, false

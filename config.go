@@ -36,17 +36,17 @@ type config struct {
 	// of settings that marshal cannot express (said in wsgi.py).
 	said      map[string]any
 	logs      bool     // Python makes the logs
-	logLevel  logLevel // lowest level that Python's loggers accept
+	minLevel  logLevel // lowest level that Python's loggers accept
 	logAccess bool     // Python's loggers accept access records
 	counted   bool     // a hook sees requests, and their number on the connection
 
-	// The fields below are the values of settings in Go's types; put alone fills
-	// them, by the table's field functions.
+	// The fields below are the values of settings in Go's types. put alone fills them:
+	// a field has its setting's name without underscores, in any case.
 
 	// Config File, Server Socket
-	configFile, wsgiApp string
-	bind                []string
-	backlog             int
+	wsgiApp string
+	bind    []string
+	backlog int
 
 	// Worker Processes
 	workers, threads, workerConnections      int
@@ -67,22 +67,22 @@ type config struct {
 	spoolLimit                                                  int64
 
 	// Debugging
-	reload, spew, checkConfig, printConfig bool
-	reloadEngine                           string // auto, poll, inotify
-	reloadExtraFiles                       []string
-	status                                 string // off, table, json
+	reload, checkConfig, printConfig bool
+	reloadEngine                     string // auto, poll, inotify
+	reloadExtraFiles                 []string
+	status                           string // off, table, json
 
 	// Server Mechanics
-	sendfile, reusePort, preloadApp, daemon bool // sendfile: false with --no-sendfile
-	chdir, pidfile, pythonpath              string
-	rawEnv                                  []string
-	user, group, umask                      int
-	initgroups                              bool
-	secureSchemeHeaders                     map[string]string
-	forwardedAllowIPs, proxyAllowIPs        trustList
-	proxyProtocol                           string // off, v1, v2, auto
-	forwarderHeaders                        []string
-	headerMap                               string // drop, refuse, dangerous
+	reusePort, preloadApp, daemon    bool
+	chdir, pidfile                   string
+	rawEnv                           []string
+	user, group, umask               int
+	initgroups                       bool
+	secureSchemeHeaders              map[string]string
+	forwardedAllowIPs, proxyAllowIPs trustList
+	proxyProtocol                    string // off, v1, v2, auto
+	forwarderHeaders                 []string
+	headerMap                        string // drop, refuse, dangerous
 
 	permitObsoleteFolding, stripHeaderSpaces                        bool
 	permitUnconventionalHTTPMethod, permitUnconventionalHTTPVersion bool
@@ -91,10 +91,10 @@ type config struct {
 	// Logging
 	accesslog, accessLogFormat, errorlog, loglevel string
 	captureOutput, enableStdioInheritance          bool
-	accessLogJSON, accessOffSyslog                 bool
+	accessLogJSON, disableRedirectAccessToSyslog   bool
 	loggerClass                                    string // "" if given as a class object
 	logconfig, logconfigJSON                       string
-	syslog, backlogMetric                          bool
+	syslog, enableBacklogMetric                    bool
 	syslogAddr, syslogPrefix, syslogFacility       string
 	metrics                                        string
 	statsdHost, statsdPrefix, dogstatsdTags        string
@@ -313,18 +313,21 @@ func (r *setting) check(v any, at *start) (any, error) {
 	return v, err
 }
 
+// fieldOf is a pointer to the value's field, nil if only Python reads the value.
+func (r *setting) fieldOf(c *config) any {
+	if r.field < 0 {
+		return nil
+	}
+	f := reflect.ValueOf(c).Elem().Field(r.field)
+	return reflect.NewAt(f.Type(), f.Addr().UnsafePointer()).Interface()
+}
+
 // put stores a checked value. It returns false if the value does not fit the
 // setting's field, which may happen when another process sent the value.
 func (c *config) put(i int, v any) bool {
 	c.values[i] = v
-	if settings[i].field == nil {
-		return true
-	}
-	put := settings[i].kind.store
-	if put == nil {
-		put = store
-	}
-	return put(settings[i].field(c), v)
+	field := settings[i].fieldOf(c)
+	return field == nil || store(field, v)
 }
 
 // validText reports whether the strings in v can be sent to Python.
@@ -561,7 +564,7 @@ func (c *config) encode() []byte {
 		{"app", c.app()}, {"start_dir", c.startDir}, {"argv", c.argv}, {"interpreter", c.python}, {"family", c.family()},
 		{"syslog_to", c.syslogTo}, {"statsd_to", c.statsdTo}, {"credential", credentialList(c.credential)},
 		{"hooks", slices.Sorted(maps.Keys(c.hooks()))}, {"said", c.said},
-		{"logs", c.logs}, {"log_level", int64(c.logLevel)}, {"log_access", c.logAccess},
+		{"logs", c.logs}, {"log_level", int64(c.minLevel)}, {"log_access", c.logAccess},
 	}) {
 		b = appendMarshal(appendMarshal(b, e.key), e.value)
 	}
@@ -629,7 +632,7 @@ func decodeConfig(b []byte) (*config, error) {
 	c.said, _ = all["said"].(map[string]any)
 	c.logs, _ = all["logs"].(bool)
 	level, _ := all["log_level"].(int64)
-	c.logLevel = logLevel(level)
+	c.minLevel = logLevel(level)
 	c.logAccess, _ = all["log_access"].(bool)
 	return c, nil
 }

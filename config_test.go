@@ -80,10 +80,10 @@ func shown(c *config, name string) string {
 
 // stored is the field of a row, nil if it has none.
 func stored(c *config, r *setting) any {
-	if r.field == nil {
+	if r.field < 0 {
 		return nil
 	}
-	return reflect.ValueOf(r.field(c)).Elem().Interface()
+	return reflect.ValueOf(r.fieldOf(c)).Elem().Interface()
 }
 
 // printed is what `gunicorn --print-config app:app` of Python's Gunicorn
@@ -356,7 +356,7 @@ var samples = []sample{
 	{name: "loglevel", values: []string{"DEBUG", "error", "nonsense"}, def: "info", fields: texts("DEBUG", "error", "nonsense")},
 	{name: "proc_name", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
 	{name: "default_proc_name", values: []string{"a"}, def: "app:app", fields: texts("a")},
-	{name: "pythonpath", values: []string{"a", "b", "a,b"}, def: "", fields: texts("a", "b", "a,b")},
+	{name: "pythonpath", values: []string{"a", "b", "a,b"}},
 	{
 		name: "forwarder_headers", values: []string{"A", "*", "B,,C "}, def: []string{"SCRIPT_NAME", "PATH_INFO"},
 		fields: texts([]string{"A"}, []string{"*"}, []string{"B", "C"}),
@@ -1585,7 +1585,7 @@ func checkItem(t *testing.T, r *setting, text string) {
 	if r.flags != nil && !slices.Contains(r.flags, "--"+strings.ReplaceAll(r.name, "_", "-")) {
 		wants = append(wants, "The key in a configuration file is\n.Va "+r.name+" .\n")
 	}
-	if r.field == nil && !isHook && !slices.Contains(forPython, r.name) {
+	if r.field < 0 && !isHook && !slices.Contains(forPython, r.name) {
 		wants = append(wants, "Accepted so that existing configurations work, and without meaning here: ")
 	}
 	for _, want := range wants {
@@ -1595,8 +1595,10 @@ func checkItem(t *testing.T, r *setting, text string) {
 	}
 }
 
-// forPython are the rows without a field whose values Python reads.
-var forPython = []string{"asgi_loop", "asgi_lifespan", "asgi_disconnect_grace_period", "logconfig_dict", "root_path"}
+// forPython are the rows without a field whose values Python reads, or the file's finder.
+var forPython = []string{
+	"asgi_loop", "asgi_lifespan", "asgi_disconnect_grace_period", "config", "logconfig_dict", "pythonpath", "root_path", "sendfile", "spew",
+}
 
 func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 

@@ -502,7 +502,7 @@ func newAccessLog(out sink, format string) (*accessLog, error) {
 // join adds syslog to the log a. Where a is nil, join makes a log that only
 // syslog receives.
 func (a *accessLog) join(c *config, s *syslog) (*accessLog, error) {
-	if c.accessOffSyslog {
+	if c.disableRedirectAccessToSyslog {
 		s = nil
 	}
 	if a == nil && s != nil {

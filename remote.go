@@ -633,7 +633,7 @@ func (c *config) readLogger(l *logger, fd int) error {
 		return errors.New(text)
 	}
 	level, _ := facts["level"].(int64)
-	c.logLevel = logLevel(min(max((level+9)/10-1, int64(levelDebug)), int64(levelCritical)))
+	c.minLevel = logLevel(min(max((level+9)/10-1, int64(levelDebug)), int64(levelCritical)))
 	c.logAccess, _ = facts["access"].(bool)
 	files, _ := facts["files"].([]any)
 	for _, file := range files {
@@ -771,7 +771,7 @@ func (r *recorder) access(a *accessLog, e *accessEntry) bool {
 // inPython makes both logs send their records to the logger. access is nil if
 // accesslog is not set, but Python's loggers may want access records nevertheless.
 func (c *config) inPython(log *errorLog, access *accessLog, r *recorder) (*accessLog, error) {
-	log.python, log.level = r, c.logLevel
+	log.python, log.level = r, c.minLevel
 	if access == nil {
 		var err error
 		if access, err = newAccessLog(sink{}, c.accessLogFormat); err != nil {
