@@ -133,11 +133,11 @@ func runCommand(args []string) int {
 		fatalf("%v", err)
 	}
 	c := g.cfg
-	if c.help {
+	if c.option == "help" {
 		printHelp(os.Stdout)
 		return 0
 	}
-	if c.version {
+	if c.option == "version" {
 		fmt.Printf("gunicorn (version %s)\n", version)
 		return 0
 	}

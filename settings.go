@@ -80,11 +80,21 @@ type section struct {
 // settings is every row, in the order of --help and of the manual.
 var settings = flatten(sections, refused)
 
+// options are the flags that are not settings. The rows have no kind.
+var options = flatten([]section{{"options", []setting{
+	{name: "help", form: "-h, --help", usage: "show this help and exit"},
+	{name: "version", form: "-v, --version", usage: "show the version and exit"},
+	{name: "man", form: "--man", usage: "show the source of the manual and exit"},
+}}}, nil)
+
+// flagged are the rows whose flags a command line may have anywhere. --man stands alone.
+var flagged = slices.Concat(options[:2], settings)
+
 // notSupported is the title above the rows of refused.
 const notSupported = "Not Supported"
 
-func flatten(sections, refused []section) []setting {
-	fields, all := map[string]int{}, []setting{}
+func flatten(sections, refused []section) []*setting {
+	fields, all := map[string]int{}, []*setting{}
 	for i := range reflect.TypeFor[config]().NumField() {
 		fields[strings.ToLower(reflect.TypeFor[config]().Field(i).Name)] = i
 	}
@@ -104,7 +114,7 @@ func flatten(sections, refused []section) []setting {
 					r.meta = word
 				}
 			}
-			all = append(all, r)
+			all = append(all, &r)
 		}
 	}
 	return all
@@ -595,13 +605,9 @@ func (c *config) warnOfThreads(log *errorLog) {
 
 // printHelp writes the output of --help: every flag, by section.
 func printHelp(w io.Writer) {
-	fmt.Fprint(w, "usage: gunicorn [OPTIONS] [APP_MODULE]\n\noptions:\n")
-	for _, o := range options {
-		printFlag(w, strings.Join(o.flags, ", "), o.usage)
-	}
+	fmt.Fprint(w, "usage: gunicorn [OPTIONS] [APP_MODULE]\n")
 	section := ""
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range slices.Concat(options, settings) {
 		if r.flags == nil {
 			continue
 		}
@@ -609,16 +615,17 @@ func printHelp(w io.Writer) {
 			section = r.section
 			fmt.Fprintf(w, "\n%s:\n", section)
 		}
-		argument := ""
+		argument, usage := "", r.usage
 		switch {
-		case r.kind.optional:
+		case r.kind != nil && r.kind.optional:
 			argument = " [" + r.meta + "]"
 		case r.meta != "":
 			argument = " " + r.meta
 		}
-		usage := r.usage + " [" + r.def + "]"
 		if r.unsupported != "" && r.accepts == nil {
 			usage = "(not supported) " + r.unsupported
+		} else if r.kind != nil {
+			usage += " [" + r.def + "]"
 		}
 		printFlag(w, strings.Join(r.flags, argument+", ")+argument, usage)
 	}
