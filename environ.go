@@ -150,7 +150,7 @@ func (r *request) appendOwn(b []byte, e *endpoint, scriptName string, length []b
 }
 
 // appendOwnTuple appends the entries of appendOwn as a tuple, None for a missing
-// entry. wsgi.py unpacks the tuple in the same order.
+// entry. lane.py unpacks the tuple in the same order.
 func (r *request) appendOwnTuple(b []byte, e *endpoint, scriptName string, length []byte) []byte {
 	b = appendMarshalLatin(appendMarshalTuple(b, 5), r.target)
 	b = r.appendMarshalPath(appendMarshalLatin(b, r.query), scriptName)

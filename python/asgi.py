@@ -20,13 +20,14 @@ import re
 import stat
 import struct
 import sys
+from _socket import MSG_DONTWAIT, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET
 from collections import deque
 from time import monotonic
 
 from _gunicorn import wsgi
 from _gunicorn.wsgi import (
-    BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, MSG_DONTWAIT, QUEUE,
-    QUEUE_MAX, QUIET, READ, REQUEST, RESPONSE, RETIRE, SCM_RIGHTS, SOL_SOCKET, WIRE, frame, meta_of)
+    BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, QUEUE,
+    QUEUE_MAX, QUIET, READ, REQUEST, RESPONSE, RETIRE, WIRE, frame, meta_of)
 
 # Kinds of frames that only streams have (wire.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
@@ -666,7 +667,7 @@ class Server:
     def __init__(self, settings, app, log, files):
         wsgi.Guarded.wire, wsgi.Guarded.log = self, log
         self.settings, self.app, self.log, self.files = settings, single_callable(app), wsgi.logger or log, files
-        self.queue, self.wire = wsgi.end_of(wsgi.SOCK_SEQPACKET, QUEUE), wsgi.end_of(wsgi.SOCK_STREAM, WIRE)
+        self.queue, self.wire = wsgi.end_of(SOCK_SEQPACKET, QUEUE), wsgi.end_of(SOCK_STREAM, WIRE)
         wsgi.open_outbox(settings)
         self.buffer = bytearray(QUEUE_MAX)
         self.view = memoryview(self.buffer)
