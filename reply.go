@@ -42,11 +42,7 @@ func (w *worker) replies(l *lane) {
 		p.eof = p.eof || l.eof
 	}
 	if p.eof && !ended && !p.closed {
-		// Python is dying, or ought to: SIGCHLD will report its status.
-		w.deafen(l)
-		if w.python.killAt == 0 && !w.python.gone {
-			w.python.killAt = w.now + int64(killDelay)
-		}
+		w.pythonEnds(l)
 	}
 	if l.at == len(l.in) {
 		if cap(l.in) == wireRoom {
