@@ -370,7 +370,7 @@ class Http(Stream):
         elif kind == "http.response.trailers":
             self.send_trailers(event)
         elif kind == "http.response.pathsend":
-            self.send_path(event)
+            await self.send_path(event)
         elif kind == "http.response.early_hint":
             self.hint([(b"link", link) for link in event.get("links", ())])
         elif kind == "http.response.informational":
@@ -394,8 +394,9 @@ class Http(Stream):
             self.server.push(frame(self.number, TRAILER, meta, LAST))
             self.finish()
 
-    def send_path(self, event):
-        """Sends a file by its path. The worker reads the file itself."""
+    async def send_path(self, event):
+        """Sends a file by its path. The worker reads the file itself, unless the file has no
+        blocks: then it may have another size than it says, as in /proc."""
         if self.meta is None or self.begun or self.trailers is not None:
             raise self.unexpected(event)
         if self.gone:
@@ -408,6 +409,13 @@ class Http(Stream):
         except BaseException:
             os.close(fd)
             raise
+        if not facts.st_blocks:
+            with open(fd, "rb", 0) as file:
+                data = True
+                while data:
+                    data = file.read(WINDOW)
+                    await self.respond({"type": "http.response.body", "body": data, "more_body": bool(data)})
+            return
         payload = self.meta + struct.pack("<QQ", 0, facts.st_size)
         self.server.push((pack(len(payload), self.number, len(self.meta), FILE, LAST) + payload, fd))
         self.begun = True
