@@ -14,36 +14,50 @@ from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
 
 from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, FAILED, FIELDS, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
-    RESPONSE, SOCKET, TAKEN, failed, frame, meta_of)
+    RESPONSE, SOCKET, TAKEN, frame, meta_of)
 
 
-class Errors:
-    """wsgi.errors: writes bare text to the destination of the error log."""
+class Errors(io.TextIOBase):
+    """wsgi.errors: a text stream to the destinations of the error log. All requests share
+    it, so no request can close it."""
 
-    @property
-    def stream(self):
-        for handler in logging.getLogger("gunicorn.error").handlers:
-            if getattr(handler, "stream", None):
-                return handler.stream
-        return sys.stderr
+    def streams(self):
+        found = [getattr(handler, "stream", None) for handler in logging.getLogger("gunicorn.error").handlers]
+        return [stream for stream in found if stream] or [sys.stderr]
+
+    def __getattr__(self, name):
+        return getattr(self.streams()[0], name)
+
+    encoding = property(lambda self: self.streams()[0].encoding)
+    errors = property(lambda self: self.streams()[0].errors)
+
+    def fileno(self):
+        return self.streams()[0].fileno()
+
+    def isatty(self):
+        return self.streams()[0].isatty()
+
+    def writable(self):
+        return True
 
     def write(self, text):
-        stream = self.stream
-        try:
-            stream.write(text)
-        except UnicodeEncodeError:
-            # All text is recorded, even if the log's encoding lacks characters
-            # (PEP 3333, environ Variables).
-            coding = stream.encoding
-            stream.write(text.encode(coding, "backslashreplace").decode(coding))
-        stream.flush()
-
-    def writelines(self, lines):
-        for line in lines:
-            self.write(line)
+        for stream in self.streams():
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:
+                # All text is recorded, even if the log's encoding lacks characters
+                # (PEP 3333, environ Variables).
+                coding = stream.encoding
+                stream.write(text.encode(coding, "backslashreplace").decode(coding))
+            stream.flush()
+        return len(text)
 
     def flush(self):
-        self.stream.flush()
+        for stream in self.streams():
+            stream.flush()
+
+    def close(self):
+        pass
 
 
 class FileWrapper:
@@ -209,7 +223,8 @@ class Call:
                 exc_info = None
         elif self.status is not None:
             raise AssertionError("Response headers already set!")
-        self.status, self.headers = status, headers
+        self.headers = list(headers)
+        self.status = status
         return self.write
 
     def head(self):
@@ -285,38 +300,36 @@ class Call:
             flags |= APART
         head = HEADER.pack(len(meta) + len(data), self.number, len(meta), kind, flags) + meta
         held, wire.held = wire.held, True
-        self.begun, self.done = True, bool(flags & LAST)
-        try:
-            if apart:
-                wire.say(head)
-                apart.sendall(data)
-            elif len(data) <= 16384:
-                wire.say(head + data)
-            else:
-                sent = wire.sendmsg((head, data)) - len(head)
-                if sent < 0:
-                    wire.say(head[sent:])
-                    sent = 0
-                if sent < len(data):
-                    wire.say(memoryview(data)[sent:])
-        except OSError as e:
-            wire.held = held
-            failed(e)
+        self.begun = True
+        if apart:
+            wire.say(head)
+            wire.put(apart.sendall, data)
+        elif len(data) <= 16384:
+            wire.say(head + data)
+        else:
+            sent = wire.sendmsg((head, data)) - len(head)
+            if sent < 0:
+                wire.say(head[sent:])
+                sent = 0
+            if sent < len(data):
+                wire.say(memoryview(data)[sent:])
+        self.done = bool(flags & LAST)
         wire.let_go(held)
 
     def send_file(self, wrapper):
         """Passes the descriptor of a regular file to the worker: False if the wrapper has
         none."""
         try:
-            fd = wrapper.filelike.fileno()
-            size = os.fstat(fd)
-            if not stat.S_ISREG(size.st_mode):
+            fd = bare(wrapper.filelike).fileno()
+            facts = os.fstat(fd)
+            # A file without blocks, as in /proc and /sys, may have another size than it says.
+            if not stat.S_ISREG(facts.st_mode) or not facts.st_blocks:
                 return False
             offset = wrapper.filelike.tell()
         except (AttributeError, OSError, ValueError):
             return False
         meta = self.head()
-        left = max(size.st_size - offset, 0)
+        left = max(facts.st_size - offset, 0)
         promised = content_length(self.headers)
         if promised is not None:
             left = min(left, promised)
@@ -470,6 +483,19 @@ def peercert(certificate, binary_form):
 
 
 FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # characters forbidden in a header
+
+
+def bare(filelike):
+    """The file whose contents read() of filelike gives, unchanged: AttributeError if there
+    is none, as with gzip.open(), whose descriptor is that of the compressed file."""
+    while type(filelike) is not io.FileIO:
+        if type(filelike) in (io.BufferedReader, io.BufferedRandom):
+            filelike = filelike.raw
+        elif hasattr(type(filelike), "read") and filelike.read != filelike.file.read:
+            raise AttributeError
+        else:
+            filelike = filelike.file  # of tempfile or Django
+    return filelike
 
 
 def plain(text):

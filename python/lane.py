@@ -14,7 +14,7 @@ from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SOCK_SEQPACKET, 
 from _gunicorn import wsgi
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
 from _gunicorn.wsgi import (
-    HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded, Wire,
+    BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded, Wire,
     allocate_lock, asked, end_of, failed, frame, leave_children_out, open_outbox, report, say_here, say_ready,
     start_thread)
 
@@ -136,7 +136,7 @@ class Lane:
         """Opens a lane and its thread whenever the worker asks for one."""
         import threading
         patched = not self.green and _thread.start_new_thread is not start_thread
-        threads, Thread = [], RealThread if patched else threading.Thread
+        self.Thread = RealThread if patched else threading.Thread
         while True:
             data, control, _, _ = self.queue.recvmsg(HEADER.size, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
             if not data:
@@ -147,82 +147,106 @@ class Lane:
                 lane.__dict__.update(self.__dict__)
                 lane.attach(number, *struct.unpack("2i", control[0][2]))
                 self.all.append(lane)
-                # Threads have this name under Gunicorn, and logs show it.
-                thread = Thread(target=lane.work, name="ThreadPoolExecutor-0_%d" % (number - 1))
-                thread.start()
-                threads.append(thread)
+                lane.start()
                 continue
             say_here(self.wire.say, flags)
-        for thread in threads:
-            thread.join()
+        for lane in self.all[1:]:
+            thread = None
+            while thread is not lane.thread:  # a greenlet may start its successor
+                thread = lane.thread
+                thread.join()
+
+    def start(self):
+        # Threads have this name under Gunicorn, and logs show it.
+        self.thread = self.Thread(target=self.work, name="ThreadPoolExecutor-0_%d" % (self.index - 1))
+        self.thread.start()
 
     def work(self):
-        """Runs requests until the worker closes the queue."""
-        buffer = self.green.buffer if self.green else bytearray(QUEUE_MAX)
+        """Runs requests until the worker closes the queue. No exception ends the loop: those
+        of a signal handler, of another thread, and of a failing log may come anywhere."""
+        green = self.green
+        buffer = green.buffer if green else bytearray(QUEUE_MAX)
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
-        pause = self.green and self.green.pause
+        me = green and green.current()
         environs = self.environs.make
         begun, halt, wire = self.begun, self.halt, self.wire
+        at = n = number = last = 0  # last is the number of the last request that was run
         while True:
-            n = receive_into(buffer)
-            if not n:
-                return
-            at = 0
-            while at < n:
-                length, number, meta, kind, flags, alike = unpack(buffer, at)
-                start = at + size
-                end = start + meta
-                at = start + length
-                if at < n or start > size:
-                    # A message of several requests. Announce each request before
-                    # checking whether the worker has taken back this request and
-                    # those behind it (leftOver in lane.go).
-                    begun[0] = number
-                    if halt[0] == number:
-                        self.wire.say(frame(number, LEFT))
-                        break
-                if alike:
-                    own = start + alike
-                    environ = environs(view[start:own])
-                    (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
-                     port, promised) = marshal.loads(view[own:end])
-                    if port is not None:
-                        environ["REMOTE_PORT"] = port
-                    if promised is not None:
-                        environ["CONTENT_LENGTH"] = promised
-                elif kind == REQUEST:
-                    environ = marshal.loads(view[start:end])
-                    environ.update(self.base)
-                else:
-                    # The environ is too long for a message, and comes over the wire.
-                    environ = marshal.loads(ask(self.wire, number, REQUEST, bytearray(length))[2])
-                    environ.update(self.base)
-                    at = end = n
-                call = Call(self.wire, number, self.cancelled)
-                if flags & MORE:
-                    body = Body(self.wire, number, call, environ.get("gunicorn.trailers"))
-                    environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
-                    call.apart_min = SHARED_MIN  # one thread may read the body while another sends the response
-                else:
-                    body = None
-                    environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
-                environ["wsgi.early_hints"] = call.early_hints
-                environ["gunicorn.socket"] = ClientSocket(call)
-                wire.held, wire.caught = False, None
-                try:
-                    self.run(call, environ)
-                except BaseException:
-                    # A failing log or hook must not end this thread.
+            try:
+                while at < n:
+                    length, number, meta, kind, flags, alike = unpack(buffer, at)
+                    start = at + size
+                    end = start + meta
+                    at = start + length
+                    if at < n or start > size:
+                        # A message of several requests. Announce each request before
+                        # checking whether the worker has taken back this request and
+                        # those behind it (leftOver in lane.go).
+                        begun[0] = number
+                        if halt[0] == number:
+                            wire.say(frame(number, LEFT))
+                            break
+                    if alike:
+                        own = start + alike
+                        environ = environs(view[start:own])
+                        (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
+                         port, promised) = marshal.loads(view[own:end])
+                        if port is not None:
+                            environ["REMOTE_PORT"] = port
+                        if promised is not None:
+                            environ["CONTENT_LENGTH"] = promised
+                    elif kind == REQUEST:
+                        environ = marshal.loads(view[start:end])
+                        environ.update(self.base)
+                    else:
+                        # The environ is too long for a message, and comes over the wire.
+                        environ = marshal.loads(ask(wire, number, REQUEST, bytearray(length))[2])
+                        environ.update(self.base)
+                        at = end = n
+                    call = Call(wire, number, self.cancelled)
+                    if flags & MORE:
+                        body = Body(wire, number, call, environ.get("gunicorn.trailers"))
+                        environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
+                        call.apart_min = SHARED_MIN  # one thread may read the body while another sends the response
+                    else:
+                        body = None
+                        environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
+                    environ["wsgi.early_hints"] = call.early_hints
+                    environ["gunicorn.socket"] = ClientSocket(call)
+                    refs = me and sys.getrefcount(me)
+                    last = number
+                    wire.held, wire.caught = False, None
+                    try:
+                        self.run(call, environ)
+                    except BaseException:
+                        wire.held = IDLE
+                        call.fail(0)
+                        sys.excepthook(*sys.exc_info())
                     wire.held = IDLE
-                    call.fail(0)
-                    sys.excepthook(*sys.exc_info())
-                wire.held = IDLE
-                del environ, call, body
-                if self.files is not None:
-                    report(wire.say, self.files)
-                if pause:
-                    pause()
+                    del environ, call, body
+                    if self.files is not None:
+                        report(wire.say, self.files)
+                    if me:
+                        if sys.getrefcount(me) > refs:
+                            # The request has left something that knows this greenlet and
+                            # may raise an exception here, as a timeout that nobody has
+                            # cancelled: another greenlet runs the next request.
+                            return self.start()
+                        green.pause()
+                at = n = 0
+                n = receive_into(buffer)
+                if not n:
+                    return
+            except BaseException as e:
+                wire.held, wire.caught = IDLE, None
+                if not n and not me:
+                    number = unpack(buffer)[1]  # a message may have come with the exception
+                if 0 < number - last & 0xffffffff < 1 << 31:
+                    # The application has not seen this request, so the worker can have it run again.
+                    wire.say(frame(number, LEFT, flags=BROKEN))
+                    last, at, n = number, 0, 0
+                self.log.error("%r was raised between requests; it is ignored", e)
 
     def run(self, call, environ):
         try:
@@ -245,7 +269,7 @@ class Lane:
             finally:
                 if type(result) not in WHOLE and hasattr(result, "close"):
                     result.close()
-        except (StopIteration, ClientGone):
+        except ClientGone:
             call.fail(QUIET)
         except BaseException as e:
             # SystemExit and KeyboardInterrupt are caught too, as no request may end
@@ -276,7 +300,7 @@ def patch_gevent():
         hub = gevent.get_hub()
         readable, writable = hub.loop.io(fd, 1), hub.loop.io(fd, 2)
         return lambda: hub.wait(readable), lambda: hub.wait(writable)
-    return events, gevent.sleep
+    return events, gevent.sleep, gevent.getcurrent
 
 
 def patch_eventlet():
@@ -286,7 +310,7 @@ def patch_eventlet():
 
     def events(fd):
         return lambda: trampoline(fd, read=True), lambda: trampoline(fd, write=True)
-    return events, eventlet.sleep
+    return events, eventlet.sleep, eventlet.getcurrent
 
 
 PATCHES = {"gevent": patch_gevent, "eventlet": patch_eventlet}
@@ -296,14 +320,14 @@ def patch(settings):
     """With gevent or eventlet, makes the standard library's blocking calls yield. As under
     Gunicorn, this happens before the application is imported."""
     if settings["family"] in PATCHES:
-        Green.events, Green.sleep = map(staticmethod, PATCHES[settings["family"]]())
+        Green.events, Green.sleep, Green.current = map(staticmethod, PATCHES[settings["family"]]())
         Green.buffer = bytearray(QUEUE_MAX)
 
 
 class Green:
     """A greenlet's end of a queue or wire: while it waits, other greenlets run."""
 
-    events = sleep = None  # functions of the package in use
+    events = sleep = current = None  # functions of the package in use
     apart = None  # as in Wire; greenlets have no pipe
     runs = 0  # number of requests run, by which other greenlets get their turn
     buffer = None  # shared by all lanes, as no other greenlet runs between receiving a message and reading it
@@ -386,6 +410,8 @@ class Green:
                 except BlockingIOError:
                     self.caught = self.wait(self.writable) or self.caught
                     continue
+                except OSError as e:
+                    failed(e)
                 sent, control = sent + n, ()
                 while left and n >= len(left[0]):
                     n -= len(left.pop(0))
@@ -394,7 +420,4 @@ class Green:
         return sent
 
     def say(self, data):
-        try:
-            self.sendmsg((data,))
-        except OSError as e:
-            failed(e)
+        self.sendmsg((data,))

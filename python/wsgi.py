@@ -319,7 +319,7 @@ GONE = (errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN)
 
 
 def failed(error):
-    """Handles an error in writing to the wire."""
+    """Handles an error of a call that writes to the wire."""
     if error.errno in GONE:
         os._exit(0)  # the worker is gone, and with it every client
     raise error
@@ -368,7 +368,7 @@ class Wire:
     def await_answer(self):
         """Waits for the first byte of an answer, and leaves the byte. Signal handlers may
         interrupt this wait."""
-        if Guarded.wire is self and not self.held:
+        if not self.held:
             self.end.recv(1, MSG_PEEK)
 
     def __init__(self, end):
@@ -396,9 +396,8 @@ class Wire:
                 left = memoryview(data)[n:]
                 while left:
                     left = left[write(self.pipe, left):]
-        except OSError as e:
-            self.held = held
-            failed(e)
+        except BaseException as e:
+            self.keep(e)
         self.held = held
         if self.caught:
             self.let_go(held)
@@ -407,8 +406,24 @@ class Wire:
         if control:
             if not self.apart:
                 return self.end.sendmsg(buffers, control)
-            self.end.sendmsg((b"-",), control)
-        return os.writev(self.pipe, buffers)
+            self.put(self.end.sendmsg, (b"-",), control)
+        n = self.put(os.writev, self.pipe, buffers)
+        return sum(map(len, buffers)) if n is None else n
+
+    def put(self, write, *args):
+        """Writes a part of a frame."""
+        try:
+            return write(*args)
+        except BaseException as e:
+            self.keep(e)
+
+    def keep(self, error):
+        """Keeps an exception that another thread has raised in this one until the frame
+        ends. Such an exception comes when the system call is over, so that the call's
+        part of the frame has been written whole."""
+        if isinstance(error, OSError) and error.errno:
+            failed(error)
+        self.caught = error
 
 
 def leave_children_out(lanes):
