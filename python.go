@@ -296,7 +296,7 @@ func (w *worker) outOfStep(l *lane, err error) {
 }
 
 // pythonEnds is called when Python has closed a wire: Python is dying, or ought to.
-// SIGCHLD will report its status.
+// SIGCHLD will report its status. What it has written to its other lanes is still read.
 func (w *worker) pythonEnds(l *lane) {
 	w.python.eof = true
 	w.deafen(l)
