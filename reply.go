@@ -40,13 +40,7 @@ func (w *worker) replies(l *lane) {
 		}
 	}
 	if l.eof && !ended && !p.closed {
-		// Python is dying, or ought to: SIGCHLD will report its status. What it has
-		// written to its other lanes is still read.
-		p.eof = true
-		w.deafen(l)
-		if p.killAt == 0 && !p.gone {
-			p.killAt = w.now + int64(killDelay)
-		}
+		w.pythonEnds(l)
 	}
 	if l.at == len(l.in) {
 		if cap(l.in) == wireRoom {

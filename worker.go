@@ -878,8 +878,9 @@ func (w *worker) giveAllBack(l *lane) {
 }
 
 // leftOf handles Python's word that it has stopped within a message, as this worker
-// asked: the requests that Python has not begun wait again. Requests that were
-// taken back before are not put back twice.
+// asked, or (flagBroken) because an exception came before it began: the requests that
+// Python has not begun wait again. Requests that were taken back before are not put
+// back twice.
 func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	q := l.laneKind.(*queueLane)
 	t := q.eldest()
@@ -888,7 +889,7 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	}
 	halt := l.python.halts[l.index].Load()
 	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
-	if t.started || t.taken || t.want > 0 || !slices.ContainsFunc(q.flight, asked) {
+	if t.started || t.taken || t.want > 0 || l.frame.flags&flagBroken == 0 && !slices.ContainsFunc(q.flight, asked) {
 		return l.frame.unexpected()
 	}
 	q.halted = 0
