@@ -153,8 +153,8 @@ func (s *streamLane) takeBack() (back []*turn) {
 	}
 }
 
-func (s *streamLane) settle(int64) {}
-func (s *streamLane) clear()       { clear(s.streams) }
+func (s *streamLane) settle(int64) bool { return true }
+func (s *streamLane) clear()            { clear(s.streams) }
 
 func (s *streamLane) whose(number uint32) (*turn, bool) {
 	t, ok := s.streams[number]

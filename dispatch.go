@@ -508,8 +508,8 @@ func (w *worker) dispatch() {
 		w.because(causeMaxRequests)
 		w.retire()
 	}
-	if w.python.broken {
-		w.failPython(causeCrash, 502, unix.SIGKILL)
+	if f := w.python.failure; f != nil && w.settled() {
+		w.abandonPython(f)
 	}
 }
 

@@ -86,12 +86,12 @@ type python struct {
 	most    int     // requests that may run at once
 	busy    []*lane // lanes with requests in flight
 
-	ready  bool
-	eof    bool // Python has closed the wire of a lane
-	closed bool // the worker has given this Python up: nothing more is sent to it or believed
-	broken bool // a protocol error has occurred: dispatch gives this Python up
-	ended  bool // Python has been told that no further request will come
-	traced int  // bytes of trace that have been logged
+	ready   bool
+	eof     bool     // Python has closed the wire of a lane
+	closed  bool     // the worker has given this Python up: nothing more is sent to it or believed
+	failure *failure // why this Python is being given up; nil if it is not, or no longer
+	ended   bool     // Python has been told that no further request will come
+	traced  int      // bytes of trace that have been logged
 
 	gone     bool   // the process has ended
 	orphaned bool   // the template process has ended: nobody will report how this process ends
@@ -116,6 +116,7 @@ type lane struct {
 	begun    int64   // start of the oldest request
 	patience int64   // start of the oldest request, or the last time when Python was seen not to have begun the request
 	stalled  bool    // the oldest request has run for more than a moment
+	halted   int64   // when Python was told to leave the rest of its message (halt); 0 if no such word is under way
 	client   passage // how long the running request has waited for its client
 	choked   *turn   // the turn whose client is slow: the wire is not read until that client has taken enough
 	owner    *turn   // the turn that the frame at hand is about, nil for none
@@ -129,7 +130,7 @@ type laneKind interface {
 	flags(talks int) byte     // flags of the next request's frame
 	sent(b []*turn, at int64) // notes that the requests of b have been written into the queue
 	takeBack() []*turn        // receives back the requests that Python has not begun, oldest first
-	settle(now int64)         // makes Python begin no further request of its message, and waits until Python obeys
+	settle(now int64) bool    // has Python begin no further request of its message; false while Python may not know yet
 	clear()                   // forgets all requests
 
 	whose(number uint32) (t *turn, ok bool) // the request that a frame is about: nil if that request is over, false if the number was never given
@@ -526,7 +527,6 @@ func (l *lane) flush() {
 type queueLane struct {
 	lane   *lane
 	flight []*turn // requests written to the queue and not yet answered, oldest first
-	halted int64   // when halt wrote its word; 0 if no halt is under way
 }
 
 func (q *queueLane) load() int { return len(q.flight) }
@@ -550,7 +550,7 @@ func (q *queueLane) sent(batch []*turn, _ int64) {
 	q.flight = append(q.flight, batch...)
 }
 
-func (q *queueLane) clear()            { q.flight, q.halted = nil, 0 }
+func (q *queueLane) clear()            { q.flight, q.lane.halted = nil, 0 }
 func (q *queueLane) inPython() []*turn { return slices.Clone(q.flight) }
 
 // eldest is the oldest request in flight, nil for none. Python may not have begun it: a
@@ -614,7 +614,7 @@ const settled = moment / 2
 func (q *queueLane) halt(now int64) {
 	if len(q.flight) > 1 && q.flight[1].message == q.flight[0].message {
 		q.lane.python.halts[q.lane.index].Store(q.flight[1].number)
-		q.halted = now
+		q.lane.halted = now
 	}
 }
 
@@ -624,10 +624,10 @@ func (q *queueLane) halt(now int64) {
 // Python has begun the next request, any requests that it then leaves are reported by a
 // LEFT frame.
 func (q *queueLane) leftOver() []*turn {
-	if q.halted == 0 {
+	if q.lane.halted == 0 {
 		return nil
 	}
-	q.halted = 0
+	q.lane.halted = 0
 	first, begun := q.flight[0], q.lane.python.begun[q.lane.index].Load()
 	if slices.ContainsFunc(q.flight[1:], func(t *turn) bool { return t.number == begun }) {
 		return nil
@@ -635,16 +635,18 @@ func (q *queueLane) leftOver() []*turn {
 	return q.retrieve(first.message, first)
 }
 
-func (q *queueLane) settle(now int64) {
-	if q.halt(now); q.halted != 0 {
-		time.Sleep(settled)
+func (q *queueLane) settle(now int64) bool {
+	l := q.lane
+	if l.halted == 0 {
+		q.halt(now)
 	}
+	return l.halted == 0 || l.python.gone || now-l.halted >= int64(settled)
 }
 
 func (q *queueLane) due() int64 {
 	switch {
-	case q.halted != 0:
-		return q.halted + int64(settled)
+	case q.lane.halted != 0:
+		return q.lane.halted + int64(settled)
 	case q.lane.stalled:
 		return 0
 	}
@@ -655,7 +657,7 @@ func (q *queueLane) due() int64 {
 // behind it are given to other workers.
 func (q *queueLane) stall(w *worker) {
 	l := q.lane
-	if q.halted != 0 {
+	if l.halted != 0 {
 		w.giveBack(l)
 		return
 	}
@@ -778,7 +780,7 @@ func (q *queueLane) over(w *worker, t *turn) {
 	} else {
 		p.pace = max(p.pace+(took-p.pace)/8, 1)
 	}
-	l.begun, l.patience, l.stalled, q.halted, l.client = w.now, w.now, false, 0, passage{}
+	l.begun, l.patience, l.stalled, l.halted, l.client = w.now, w.now, false, 0, passage{}
 	n := copy(q.flight, q.flight[1:])
 	q.flight[n] = nil
 	q.flight = q.flight[:n]

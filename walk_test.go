@@ -1170,6 +1170,10 @@ func (s *walk) checkGivenUp() {
 // for it.
 func (s *walk) checkReplaced() {
 	s.t.Helper()
+	if s.python.failure != nil {
+		s.now += int64(settled)
+		s.run()
+	}
 	if !s.python.closed {
 		return
 	}

@@ -834,7 +834,7 @@ func (w *worker) lanesDue() (due int64) {
 	limit := w.requestLimit()
 	for _, l := range w.python.busy {
 		due = sooner(due, l.due())
-		if limit > 0 && l.client.since == 0 {
+		if limit > 0 && l.client.since == 0 && l.halted == 0 {
 			due = sooner(due, w.now+int64(limit-l.ran(w.now)))
 		}
 	}
@@ -852,15 +852,15 @@ func sooner(a, b int64) int64 {
 // lookAtLanes finds requests that have run for more than a moment, and requests that
 // have used up their time.
 func (w *worker) lookAtLanes() {
-	limit := w.requestLimit()
-	for i := 0; i < len(w.python.busy); {
-		l := w.python.busy[i]
-		if limit > 0 && l.ran(w.now) >= limit {
+	p, limit := w.python, w.requestLimit()
+	for i := 0; i < len(p.busy) && !p.closed; {
+		l := p.busy[i]
+		if limit > 0 && l.ran(w.now) >= limit && l.settle(w.now) {
 			w.overdue(l)
 		} else if at := l.due(); at != 0 && at <= w.now {
 			l.stall(w)
 		}
-		if i < len(w.python.busy) && w.python.busy[i] == l {
+		if i < len(p.busy) && p.busy[i] == l {
 			i++
 		}
 	}
@@ -869,13 +869,6 @@ func (w *worker) lookAtLanes() {
 // giveBack takes the requests that Python has not begun out of a lane, and puts them
 // back among the waiting requests.
 func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
-
-// giveAllBack is giveBack for a lane that is about to be given up: it first waits
-// until Python cannot begin another request.
-func (w *worker) giveAllBack(l *lane) {
-	l.settle(w.now)
-	w.giveBack(l)
-}
 
 // leftOf handles Python's word that it has stopped within a message, as this worker
 // asked: the requests that Python has not begun wait again. Requests that were
@@ -891,7 +884,7 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	if t.started || t.taken || t.want > 0 || !slices.ContainsFunc(q.flight, asked) {
 		return l.frame.unexpected()
 	}
-	q.halted = 0
+	l.halted = 0
 	w.putBack(q.retrieve(t.message))
 	return nil
 }
