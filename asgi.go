@@ -579,7 +579,7 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	b := append(w.obuf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	b = append(append(b, t.hello.accept[:]...), "\r\n"...)
 	if t.hello.deflate {
-		b = append(t.hello.appendExtension(append(b, "Sec-WebSocket-Extensions: "...)), "\r\n"...)
+		b = appendField(b, []byte("Sec-WebSocket-Extensions"), []byte(t.hello.extension()))
 	}
 	if len(protocol) > 0 {
 		w.resp.fields = append(w.resp.fields, field{[]byte("Sec-WebSocket-Protocol"), protocol})
@@ -743,7 +743,7 @@ func (w *worker) endMessage(t *turn) {
 // control sends a control frame: a ping or a pong.
 func (w *worker) control(c *conn, opcode byte, payload []byte) {
 	w.outFor(c)
-	w.obuf = append(appendWSHead(w.obuf, opcode, true, false, len(payload)), payload...)
+	w.obuf = append(appendWSHead(w.obuf, wsFin|opcode, len(payload)), payload...)
 }
 
 // endTalk closes a WebSocket: the client gets a close frame, and the connection ends. The
@@ -802,10 +802,10 @@ func (w *worker) beginMessage(t *turn, _ *marshalReader) error {
 	}
 	w.outFor(t.conn)
 	if w.deflating = t.talk.deflate && f.length >= deflateMin; w.deflating {
-		w.obuf = w.deflater.begin(w.obuf, opcode == opText)
+		w.squeeze = opcode | wsRSV1
 	} else {
 		t.talk.within = true
-		w.obuf = appendWSHead(w.obuf, opcode, true, false, int(f.length))
+		w.obuf = appendWSHead(w.obuf, wsFin|opcode, int(f.length))
 	}
 	return nil
 }
@@ -813,7 +813,7 @@ func (w *worker) beginMessage(t *turn, _ *marshalReader) error {
 // deflate compresses a piece of a message to the client.
 func (w *worker) deflate(t *turn, b []byte, last bool) {
 	w.outFor(t.conn)
-	w.obuf = w.deflater.piece(w.obuf, b, last)
+	w.obuf, w.squeeze = w.sockets.deflate(w.obuf, w.squeeze, b, last), opContinuation
 	if t.sent += int64(len(b)); len(w.obuf) > coalesce {
 		w.flushOut()
 	}

@@ -1314,12 +1314,8 @@ func TestModelWebSocket(t *testing.T) {
 // framesOf cuts a client's bytes into frames. What is no frame comes last.
 func framesOf(raw string) (list []string) {
 	for len(raw) >= 2 {
-		head := wsHeadLen(raw[1])
-		if len(raw) < head || raw[1]&wsMasked == 0 {
-			break
-		}
-		n, bad := frameLen([]byte(raw[:head-4]))
-		if bad != nil || int64(len(raw)-head) < n {
+		head, n, bad := frameLen([]byte(raw))
+		if head += 4; head == 4 || raw[1]&wsMasked == 0 || bad != nil || int64(len(raw)-head) < n {
 			break
 		}
 		list = append(list, raw[:head+int(n)])

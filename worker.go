@@ -187,8 +187,8 @@ type scratch struct {
 type streaming struct {
 	talks     int // number of open WebSockets
 	sockets   wsPool
-	deflater  wsDeflater
 	deflating bool          // the message being received from Python is sent compressed
+	squeeze   byte          // first byte of that message's next frame
 	partAt    int64         // when streams will be told to end, 0 for never
 	parting   time.Duration // how long streams have to end after partAt
 }
@@ -312,7 +312,6 @@ func newWorker() (*worker, error) {
 		}
 	}
 	w.server = cfg.serverField()
-	w.deflater.pool = &w.sockets
 	w.spool = newSpool(cfg)
 	w.pool.limit = heldLimit("", cfg.workers)
 	// Near this limit the collector works harder. Beyond the memory of clients it
