@@ -14,7 +14,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"maps"
 	"math"
@@ -538,13 +537,11 @@ func (w *worker) greetSocket(t *turn) bool {
 
 // trailerSection handles a TRAILER frame: trailer fields end the chunked body.
 func (w *worker) trailerSection(t *turn, r *marshalReader) error {
-	good := true
-	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
-	w.readFields(r, &good)
+	w.readFields(r)
 	w.outFor(t.conn)
 	if t.framing.chunked && !t.refused {
 		b := append(w.obuf, "0\r\n"...)
-		if !good {
+		if w.wrong {
 			w.log.errorf("Error in trailers of %s: %v", t.line(), errBadType)
 			w.resp.fields = nil
 		}
@@ -568,11 +565,10 @@ func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 // agree handles an ACCEPT frame: the handshake is answered with the application's
 // subprotocol and headers.
 func (w *worker) agree(t *turn, r *marshalReader) error {
-	good := r.sequence() == 2
-	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
-	protocol := w.readText(r, &good)
-	w.readFields(r, &good)
-	if !good {
+	w.wrong = r.sequence() != 2
+	protocol := w.readText(r)
+	w.readFields(r)
+	if w.wrong {
 		return wrongFrame(errBadType.Error())
 	}
 	w.outFor(t.conn)
@@ -584,15 +580,9 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	if len(protocol) > 0 {
 		w.resp.fields = append(w.resp.fields, field{[]byte("Sec-WebSocket-Protocol"), protocol})
 	}
-	b = w.appendOwnFields(b)
-	for _, f := range w.resp.fields {
-		value := trimBlanks(f.value)
-		if err := checkField(f.name, value); err != nil {
-			return wrongFrame(err.Error())
-		}
-		if kind := kindOf(f.name); kind == plainField || kind == hopField {
-			b = appendField(b, f.name, value)
-		}
+	b, err := appendFields(w.resp.appendOwn(b, true, w.server, w.clock.httpDate()), w.resp.fields, hopField)
+	if err != nil {
+		return wrongFrame(err.Error())
 	}
 	w.obuf = append(b, "\r\n"...)
 	t.started, t.conn.keep = true, false
@@ -608,17 +598,6 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	t.want = window
 	w.hear(t)
 	return nil
-}
-
-// appendOwnFields appends Server and Date, unless the application has set them.
-func (w *worker) appendOwnFields(b []byte) []byte {
-	if !w.resp.has("SERVER") {
-		b = append(append(b, cmp.Or(w.server, "Server: gunicorn")...), "\r\n"...)
-	}
-	if !w.resp.has("DATE") {
-		b = append(append(append(b, "Date: "...), w.clock.httpDate()...), "\r\n"...)
-	}
-	return b
 }
 
 // hear reads frames from a WebSocket's client, as far as the application's window is open.

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"io"
 	"strconv"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // replies handles the frames that have come on a lane. Frames that are in memory are handled
 // before more is received, so that the buffer never has to grow for a body.
 func (w *worker) replies(l *lane) {
-	p, ended := w.python, w.python.eof
+	p := w.python
 	l.heard(w.now)
 	if l.in == nil {
 		l.in, w.wbuf = w.wbuf, nil
@@ -25,28 +26,25 @@ func (w *worker) replies(l *lane) {
 			l.in = make([]byte, 0, wireRoom)
 		}
 	}
-	for more := true; !p.closed && !l.lost; {
-		if err := w.frames(l); err != nil {
-			w.outOfStep(l, err)
-			break
+	var err error
+	for more := true; err == nil && !p.closed && !l.lost; {
+		if err = w.frames(l); err == nil {
+			if !more || l.choked != nil || l.apart() {
+				break
+			}
+			more, err = l.receive()
 		}
-		p.eof = p.eof || l.eof
-		if !more || p.closed || p.eof || l.choked != nil || l.apart() {
-			break
-		}
-		var err error
-		if more, err = l.receive(); err != nil {
-			w.outOfStep(l, err)
-			break
-		}
-		p.eof = p.eof || l.eof
 	}
-	if p.eof && !ended && !p.closed {
+	switch {
+	case err == io.EOF && !p.closed:
 		// Python is dying, or ought to: SIGCHLD will report its status.
+		p.eof = true
 		w.deafen(l)
-		if w.python.killAt == 0 && !w.python.gone {
-			w.python.killAt = w.now + int64(killDelay)
+		if p.killAt == 0 && !p.gone {
+			p.killAt = w.now + int64(killDelay)
 		}
+	case err != nil && err != io.EOF:
+		w.outOfStep(l, err)
 	}
 	if l.at == len(l.in) {
 		if cap(l.in) == wireRoom {
@@ -154,6 +152,7 @@ func (w *worker) said(t *turn, k *frameKind) error {
 	case k.tail != anyLength && len(l.tail)+l.bodyLeft != k.tail:
 		return wrongFrame(k.name + " frame of a wrong length")
 	}
+	w.text, w.wrong = w.text[:0], false
 	return k.said(w, t, &l.marshal)
 }
 
@@ -230,63 +229,56 @@ func (w *worker) refuseFrame(l *lane, t *turn, why wrongFrame) {
 // errBadType is a mistake of the application's: the lane goes on.
 var errBadType = errors.New("status and headers must be strings")
 
-// readResponse fills w.resp with slices of the frame's memory. A value of a wrong type
-// leaves the status nil, which begin refuses.
+// readResponse fills w.resp with slices of the frame's memory, or notes in w.wrong that a
+// value has a wrong type.
 func (w *worker) readResponse(r *marshalReader) {
-	w.text = w.text[:0]
-	w.resp.status, w.resp.fields = nil, w.resp.fields[:0]
-	good := r.sequence() == 2
-	status := w.readText(r, &good)
-	w.readFields(r, &good)
-	if good {
-		w.resp.status = status
-	}
+	w.text, w.wrong = w.text[:0], r.sequence() != 2
+	w.resp.status = w.readText(r)
+	w.readFields(r)
 }
 
-// readFields adds to w.resp.fields. Types that exist in Python's marshal but not in this
-// reader count as wrong types too.
-func (w *worker) readFields(r *marshalReader, good *bool) {
-	defer func() { *good = *good && r.err == nil }()
-	if k := r.kind(); k != '(' && k != '[' {
-		r.value(0)
-		*good = false
-		return
-	}
-	for n := r.sequence(); n > 0 && r.err == nil; n-- {
-		if k := r.kind(); k != '(' && k != '[' {
+// readFields fills w.resp.fields, or notes in w.wrong that a value has a wrong type. Types
+// that exist in Python's marshal but not in this reader are wrong too.
+func (w *worker) readFields(r *marshalReader) {
+	w.resp.fields = w.resp.fields[:0]
+	for n := w.readSequence(r); n > 0 && r.err == nil; n-- {
+		pair := w.readSequence(r)
+		if pair == 2 {
+			name, value := w.readText(r), w.readText(r)
+			w.resp.fields = append(w.resp.fields, field{name: name, value: value})
+			continue
+		}
+		for w.wrong = true; pair > 0 && r.err == nil; pair-- {
 			r.value(0)
-			*good = false
-			continue
 		}
-		if pair := r.sequence(); pair != 2 {
-			for ; pair > 0 && r.err == nil; pair-- {
-				r.value(0)
-			}
-			*good = false
-			continue
-		}
-		name, value := w.readText(r, good), w.readText(r, good)
-		w.resp.fields = append(w.resp.fields, field{name: name, value: value})
 	}
+	w.wrong = w.wrong || r.err != nil
+}
+
+// readSequence opens the next value, a tuple or a list, and returns its length.
+func (w *worker) readSequence(r *marshalReader) int {
+	if k := r.kind(); k == '(' || k == '[' {
+		return r.sequence()
+	}
+	r.value(0)
+	w.wrong = true
+	return 0
 }
 
 // readText returns the next value, a str, in latin-1. With ASGI the value may be bytes.
-func (w *worker) readText(r *marshalReader, good *bool) []byte {
-	if k := r.kind(); k == 's' && w.python.gateway.octets {
+func (w *worker) readText(r *marshalReader) []byte {
+	switch k := r.kind(); {
+	case k == 's' && w.python.gateway.octets:
 		return r.bytes()
-	} else if k != 'u' && k != 't' {
+	case k != 'u' && k != 't':
 		r.value(0)
-		*good = false
+		w.wrong = true
 		return nil
 	}
 	at := len(w.text)
 	text := r.text()
 	b, ok := latin(w.text[at:], text)
-	if !ok {
-		*good = false
-		return nil
-	}
-	if len(text) > 0 && len(b) != len(text) {
+	if w.wrong = w.wrong || !ok; len(b) != len(text) {
 		w.text = append(w.text[:at], b...)
 	}
 	return b
@@ -310,7 +302,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 		x.keepAlive = false
 	}
 	var err error
-	if w.resp.status == nil {
+	if w.wrong {
 		err = errBadType
 	} else {
 		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.httpDate())
@@ -474,9 +466,9 @@ func (w *worker) noteRunning() {
 // attach handles a FILE frame: the file's contents become the body of the response, cut to
 // the Content-Length, as the file may have grown since.
 func (w *worker) attach(t *turn, r *marshalReader) error {
-	n := marshalReader{b: t.lane.tail}
-	offset, size, l := n.uint64(), n.uint64(), t.lane
-	if l.file < 0 || n.err != nil || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 {
+	l := t.lane
+	offset, size := binary.LittleEndian.Uint64(l.tail), binary.LittleEndian.Uint64(l.tail[8:])
+	if l.file < 0 || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 {
 		return wrongFrame("FILE frame without a file")
 	}
 	if w.begin(t, r); t.framing.length >= 0 {
@@ -508,11 +500,9 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 	if t.started || t.taken || t.req.minor == 0 {
 		return nil
 	}
-	good := true
-	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
-	w.readFields(r, &good)
+	w.readFields(r)
 	err := errBadType
-	if good {
+	if !w.wrong {
 		w.outFor(t.conn)
 		w.obuf, err = appendEarlyHints(w.obuf, w.resp.fields)
 	}
@@ -525,11 +515,9 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 // addFields adds headers that the pre_request hook has set to the request, so that the
 // access log shows them as if the client had sent them.
 func (w *worker) addFields(t *turn, r *marshalReader) error {
-	good := true
-	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
-	w.readFields(r, &good)
+	w.readFields(r)
 	for _, f := range w.resp.fields {
-		if good {
+		if !w.wrong {
 			t.req.fields = append(t.req.fields, field{bytes.Clone(f.name), bytes.Clone(f.value)})
 		}
 	}

@@ -178,6 +178,7 @@ type scratch struct {
 	obufFor *conn    // the connection that obuf is for, nil while obuf is empty
 	resp    response // the response's head that Python has just sent
 	text    []byte   // header fields that are not ASCII, encoded as Latin-1
+	wrong   bool     // a value of the frame at hand has a wrong type
 	fbuf    []byte   // the frame being made
 	batch   []*turn  // the requests of the message being made
 	wbuf    []byte   // a spare buffer for a wire, nil while a lane uses it
