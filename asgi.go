@@ -26,7 +26,6 @@ import (
 )
 
 const (
-	crowd       = 4         // running requests from which on asgi.py takes requests in batches: fewer gain nothing by it
 	window      = 256 << 10 // bytes of a stream that one side may send ahead; the same as WINDOW in asgi.py
 	messageCost = 64        // bytes that each message adds to its own against the window, for its frame and Python objects; as MESSAGE_COST in asgi.py
 	pongsMax    = 4 << 10   // bytes of output waiting for a client, beyond which only the latest ping is answered
@@ -43,7 +42,6 @@ const (
 // talk is the further state of a turn whose connection has become a WebSocket.
 type talk struct {
 	decoder *wsDecoder
-	deflate bool
 	heard   int64 // when the client last sent something
 	pinged  int64 // when the client was sent a ping that it has not answered, 0 for none
 
@@ -76,6 +74,8 @@ var asgi = gateway{
 	// An application may answer before the request's body has arrived, while WSGI
 	// waits for the body: more of it may have to be discarded.
 	discardable: held,
+
+	crowd: 4, // batches of fewer gain nothing
 }
 
 // Lanes of ASGI --------------------------------------------------------------
@@ -107,16 +107,6 @@ func (p *python) pickStream() (*lane, error) {
 func (s *streamLane) load() int { return len(s.streams) }
 func (s *streamLane) room() int { return s.lane.python.idle() }
 
-// mayPass leaves out the WebSockets.
-func (s *streamLane) mayPass(talks int) int { return max(0, len(s.streams)-talks) }
-
-func (s *streamLane) flags(talks int) byte {
-	if len(s.streams)-talks >= crowd {
-		return flagCrowd
-	}
-	return 0
-}
-
 func (s *streamLane) sent(batch []*turn, now int64) {
 	if len(s.unread) == 0 {
 		s.lane.patience = now
@@ -131,7 +121,7 @@ func (s *streamLane) sent(batch []*turn, now int64) {
 func (s *streamLane) takeBack() (back []*turn) {
 	message := make([]byte, queueMax)
 	for {
-		n := s.lane.receiveBack(message)
+		n := recv(s.lane.back, message, 0)
 		if n == 0 {
 			s.unread = s.unread[:0]
 			return back
@@ -529,7 +519,9 @@ func (w *worker) greetSocket(t *turn) bool {
 		return false
 	}
 	if asked {
-		h.deflate = h.deflate && w.cfg.wsPerMessageDeflate == "on"
+		if w.cfg.wsPerMessageDeflate != "on" {
+			h.extension = ""
+		}
 		t.hello = &h
 	}
 	return true
@@ -555,7 +547,6 @@ func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 		}
 		w.obuf = append(b, "\r\n"...)
 	}
-	w.flushOut()
 	w.complete(t)
 	return nil
 }
@@ -574,8 +565,9 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	w.outFor(t.conn)
 	b := append(w.obuf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	b = append(append(b, t.hello.accept[:]...), "\r\n"...)
-	if t.hello.deflate {
-		b = appendField(b, []byte("Sec-WebSocket-Extensions"), []byte(t.hello.extension()))
+	deflate := t.hello.extension != ""
+	if deflate {
+		b = appendField(b, []byte("Sec-WebSocket-Extensions"), []byte(t.hello.extension))
 	}
 	if len(protocol) > 0 {
 		w.resp.fields = append(w.resp.fields, field{[]byte("Sec-WebSocket-Protocol"), protocol})
@@ -588,7 +580,7 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	t.started, t.conn.keep = true, false
 	t.status = append(t.status[:0], "101"...)
 	t.framing = framing{code: 101, length: -1}
-	t.talk = &talk{decoder: newWSDecoder(w.cfg.wsMaxSize, t.hello.deflate, &w.sockets), deflate: t.hello.deflate, heard: w.now}
+	t.talk = &talk{decoder: newWSDecoder(w.cfg.wsMaxSize, deflate, &w.sockets), heard: w.now}
 	t.hello = nil
 	w.talks++
 	if rest := t.conn.in[t.next:]; len(rest) > 0 {
@@ -780,7 +772,7 @@ func (w *worker) beginMessage(t *turn, _ *marshalReader) error {
 		opcode = opText
 	}
 	w.outFor(t.conn)
-	if w.deflating = t.talk.deflate && f.length >= deflateMin; w.deflating {
+	if w.deflating = t.talk.decoder.deflate && f.length >= deflateMin; w.deflating {
 		w.squeeze = opcode | wsRSV1
 	} else {
 		t.talk.within = true

@@ -97,7 +97,7 @@ func newPlainWorker(t testing.TB) *plainWorker {
 		t.Fatal(err)
 	}
 	w.slot.state.Store(uint64(phaseServing))
-	w.setTimers()
+	w.nextTick = w.now + int64(time.Second)
 	l, far, err := w.python.newLane()
 	if err == nil {
 		p.far = far

@@ -6,10 +6,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -192,13 +193,11 @@ func (w *worker) askedToRetire(*lane, *marshalReader) error {
 
 // response handles the start of a RESPONSE frame.
 func (w *worker) response(t *turn, r *marshalReader) error {
-	if w.begin(t, r); t.framing.chunked && t.lane.bodyLeft > 0 {
-		w.obuf = appendChunkSize(w.obuf, t.lane.bodyLeft)
-	}
-	return nil
+	w.begin(t, r)
+	return w.beginBlock(t, r)
 }
 
-// beginBlock handles the start of a BLOCK frame, a further piece of the response's body.
+// beginBlock handles the start of a piece of the response's body.
 func (w *worker) beginBlock(t *turn, _ *marshalReader) error {
 	if w.outFor(t.conn); t.framing.chunked && !t.refused && t.lane.bodyLeft > 0 {
 		w.obuf = appendChunkSize(w.obuf, t.lane.bodyLeft)
@@ -292,15 +291,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	at := len(w.obuf)
 	t.started = true
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
-		keepAlive: t.conn.keep && w.promises(t.conn), server: w.server, own: w.python.gateway.overrides}
-	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil {
-		// The rest of the request's body may never be read, and then the
-		// connection cannot be kept: do not promise keep-alive.
-		x.keepAlive = false
-	}
-	if t.lane.frame.flags&flagClose != 0 {
-		x.keepAlive = false
-	}
+		keepAlive: t.conn.keep && w.promises(t) && t.lane.frame.flags&flagClose == 0, server: w.server, own: w.python.gateway.overrides}
 	var err error
 	if w.wrong {
 		err = errBadType
@@ -329,32 +320,28 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	}
 }
 
-// promises reports whether a connection may have another request: not while all workers
-// stop, and not in a retiring worker if the connection uses TLS, as TLS connections cannot
-// be handed to other workers.
-func (w *worker) promises(c *conn) bool {
-	switch w.slot.phase() {
-	case phaseDraining, phaseQuitting:
-		return false
-	case phaseRetiring:
-		return c.secure == nil
-	}
-	return true
+// promises reports whether another request may follow on the connection: not while all
+// workers stop, and not in a retiring worker if the connection uses TLS, as TLS connections
+// cannot be handed to other workers.
+func (w *worker) promises(t *turn) bool {
+	p := w.slot.phase()
+	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.leavesRest(t)
+}
+
+// leavesRest reports whether the rest of the request's body may never be read. The
+// connection must then not be kept: the rest would be taken for a request.
+func (w *worker) leavesRest(t *turn) bool {
+	return t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil
 }
 
 // serverError answers 500, or the status of a broken request, in place of the application's
 // response.
 func (w *worker) serverError(t *turn) {
 	t.started, t.refused = true, true
-	t.status = append(t.status[:0], "500 Internal Server Error"...)
 	t.meta, t.conn.keep = nil, false
 	w.resp.fields = w.resp.fields[:0]
-	bad := t.broken
-	if bad == nil {
-		bad = newBadRequest(500, "", "")
-	} else {
-		t.status = append(t.status[:0], strconv.Itoa(bad.status)+" "+bad.reason...)
-	}
+	bad := cmp.Or(t.broken, newBadRequest(500, "", ""))
+	t.status = fmt.Appendf(t.status[:0], "%d %s", bad.status, bad.reason)
 	t.framing = framing{code: bad.status, noBody: true}
 	w.outFor(t.conn)
 	w.obuf = t.appendPage(w.obuf, bad)
@@ -444,7 +431,6 @@ func (w *worker) endPart(t *turn) {
 		}
 	}
 	if f.flags&flagLast != 0 {
-		w.flushOut()
 		w.complete(t)
 	} else {
 		t.lane.clientTook(w, t) // bytes that were discarded count as taken
@@ -490,7 +476,6 @@ func (w *worker) attach(t *turn, r *marshalReader) error {
 			w.files++
 		}
 	}
-	w.flushOut()
 	w.complete(t)
 	return nil
 }
@@ -534,13 +519,11 @@ func (w *worker) failed(t *turn, _ *marshalReader) error {
 		w.cut(t)
 	case !t.started && !quiet:
 		w.serverError(t)
-		w.flushOut()
 		w.complete(t)
 	default:
 		if !t.started {
 			t.status = append(t.status[:0], "499"...)
 		}
-		w.flushOut()
 		w.cut(t)
 	}
 	return nil
@@ -557,6 +540,7 @@ func (w *worker) cut(t *turn) {
 // complete is called once for every request that Python has begun, when the whole response
 // has come to this worker or the response was cut.
 func (w *worker) complete(t *turn) {
+	w.flushOut()
 	l := t.lane
 	if t.framing.length > t.sent && !t.refused && !t.framing.noBody {
 		w.log.errorf("%s: the response body has %d bytes and its Content-Length says %d; closing the connection",
@@ -577,9 +561,7 @@ func (w *worker) complete(t *turn) {
 	if l.choked == t {
 		w.unchoke(l)
 	}
-	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil {
-		t.conn.keep = false // the unread rest of the body must never be taken for a request
-	}
+	t.conn.keep = t.conn.keep && !w.leavesRest(t)
 	if t.taken && !w.takeSocketBack(t) {
 		return
 	}

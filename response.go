@@ -102,14 +102,10 @@ func (p *response) appendOwn(b []byte, own bool, server string, date []byte) []b
 // frame checks the response and decides where its body ends.
 func (p *response) frame(x *exchange) (framing, error) {
 	f, closes := framing{length: -1}, false
-	if len(p.status) < 3 || len(p.status) > 3 && p.status[3] != ' ' || !validValue(p.status) {
+	code, reason := p.status[:min(3, len(p.status))], p.status[min(3, len(p.status)):]
+	f.code = int(parseLength(code))
+	if f.code < 100 || len(reason) > 0 && reason[0] != ' ' || !validValue(reason) {
 		return f, fmt.Errorf("invalid status: %q", p.status)
-	}
-	for i, c := range p.status[:3] {
-		if c < '0' || c > '9' || i == 0 && c == '0' {
-			return f, fmt.Errorf("invalid status: %q", p.status)
-		}
-		f.code = 10*f.code + int(c-'0')
 	}
 	for i := range p.fields {
 		name, value := p.fields[i].name, trimBlanks(p.fields[i].value)

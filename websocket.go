@@ -70,8 +70,7 @@ const wsGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 type wsHandshake struct {
 	accept    [28]byte // value of Sec-WebSocket-Accept
 	protocols []string // offered subprotocols, in the client's order
-	deflate   bool     // permessage-deflate is agreed on
-	window    bool     // the client asked for server_max_window_bits=15
+	extension string   // value of Sec-WebSocket-Extensions, empty without compression
 }
 
 // websocketHandshake reads the opening handshake by the rules of RFC 6455
@@ -193,73 +192,67 @@ const (
 // syntax error ends the handshake (RFC 6455 9.1): addOffers then returns false.
 func (h *wsHandshake) addOffers(b []byte) bool {
 	for {
-		for len(b) > 0 && (isBlank(b[0]) || b[0] == ',') {
-			b = b[1:]
-		}
+		b = bytes.TrimLeft(b, " \t,")
 		if len(b) == 0 {
 			return true
 		}
-		n := tokenLen(b)
-		if n == 0 {
+		var name, value []byte
+		if name, b = cutToken(b); len(name) == 0 {
 			return false
 		}
-		offer := wsOffer{known: foldEqual(b[:n], "PERMESSAGE-DEFLATE")}
-		b = skipBlanks(b[n:])
-		for len(b) > 0 && b[0] == ';' {
-			b = skipBlanks(b[1:])
-			if n = tokenLen(b); n == 0 {
-				return false
-			}
-			name := b[:n]
-			value, rest, ok := parameterValue(skipBlanks(b[n:]))
-			if !ok {
+		offer := wsOffer{known: foldEqual(name, "PERMESSAGE-DEFLATE")}
+		for ok := true; len(b) > 0 && b[0] == ';'; {
+			name, b = cutToken(bytes.TrimLeft(b[1:], " \t"))
+			if value, b, ok = cutValue(b); !ok || len(name) == 0 {
 				return false
 			}
 			offer.add(name, value)
-			b = skipBlanks(rest)
 		}
 		if len(b) > 0 && b[0] != ',' {
 			return false
 		}
-		if offer.known && !offer.declined && !h.deflate {
-			h.deflate, h.window = true, offer.seen&serverWindow != 0
+		if offer.known && !offer.declined && h.extension == "" {
+			// client_no_context_takeover needs no offer (RFC 7692 7.1.1.2); a requested
+			// server window must be confirmed (7.1.2.1).
+			h.extension = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+			if offer.seen&serverWindow != 0 {
+				h.extension += "; server_max_window_bits=15"
+			}
 		}
 	}
 }
 
-func skipBlanks(b []byte) []byte {
-	for len(b) > 0 && isBlank(b[0]) {
-		b = b[1:]
-	}
-	return b
+// cutToken cuts a token and the blanks behind it off the front of b; the token may be
+// empty.
+func cutToken(b []byte) (token, rest []byte) {
+	n := tokenLen(b)
+	return b[:n], bytes.TrimLeft(b[n:], " \t")
 }
 
-// parameterValue reads an optional `=value` at the start of b; value is nil
-// without one. A value, quoted or not, must be a token (RFC 6455 9.1).
-func parameterValue(b []byte) (value, rest []byte, ok bool) {
+// cutValue cuts an optional `=value` and the blanks behind it off the front of b; value is
+// nil without one. A value, quoted or not, must be a token (RFC 6455 9.1).
+func cutValue(b []byte) (value, rest []byte, ok bool) {
 	if len(b) == 0 || b[0] != '=' {
 		return nil, b, true
 	}
-	b = skipBlanks(b[1:])
+	b = bytes.TrimLeft(b[1:], " \t")
 	if len(b) == 0 || b[0] != '"' {
-		n := tokenLen(b)
-		return b[:n], b[n:], n > 0
+		value, rest = cutToken(b)
+		return value, rest, len(value) > 0
 	}
-	for i := 1; i < len(b); i++ {
-		switch {
-		case b[i] == '"':
-			return value, b[i+1:], len(value) > 0
-		case b[i] == '\\':
-			if i++; i == len(b) {
-				return nil, nil, false
-			}
+	for b = b[1:]; len(b) > 0 && b[0] != '"'; b = b[1:] {
+		if b[0] == '\\' {
+			b = b[1:]
 		}
-		if environByte[b[i]] == 0 {
+		if len(b) == 0 || environByte[b[0]] == 0 {
 			return nil, nil, false
 		}
-		value = append(value, b[i])
+		value = append(value, b[0])
 	}
-	return nil, nil, false
+	if len(b) == 0 || len(value) == 0 {
+		return nil, nil, false
+	}
+	return value, bytes.TrimLeft(b[1:], " \t"), true
 }
 
 // add adds one parameter. A parameter that is unknown, malformed or repeated
@@ -287,17 +280,6 @@ func (o *wsOffer) add(name, value []byte) {
 func isWindowBits(v []byte) bool {
 	n := parseLength(v)
 	return n >= 8 && n <= 15 && v[0] != '0'
-}
-
-// extension is the response's Sec-WebSocket-Extensions value with compression.
-// client_no_context_takeover needs no offer (RFC 7692 7.1.1.2); a requested server
-// window must be confirmed (7.1.2.1).
-func (h *wsHandshake) extension() string {
-	value := "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-	if h.window {
-		value += "; server_max_window_bits=15"
-	}
-	return value
 }
 
 // wsError is a client's mistake after the handshake, by the code and the reason

@@ -788,8 +788,8 @@ func shakeHands(t testing.TB, raw string) string {
 		return fmt.Sprintf("%d %s", bad.status, bad.text)
 	}
 	got := fmt.Sprintf("%s %v", shake.accept, shake.protocols)
-	if shake.deflate {
-		got += " deflate " + shake.extension()
+	if shake.extension != "" {
+		got += " deflate " + shake.extension
 	}
 	return got
 }
@@ -825,10 +825,10 @@ func FuzzWebSocketHandshake(f *testing.F) {
 				t.Fatalf("protocol %q of %q", p, protocols)
 			}
 		}
-		if h.deflate && !strings.Contains(strings.ToLower(extensions), "permessage-deflate") {
+		if h.extension != "" && !strings.Contains(strings.ToLower(extensions), "permessage-deflate") {
 			t.Fatalf("deflate by %q", extensions)
 		}
-		if h.window && (!h.deflate || !strings.Contains(strings.ToLower(extensions), "server_max_window_bits")) {
+		if strings.Contains(h.extension, "window") && !strings.Contains(strings.ToLower(extensions), "server_max_window_bits") {
 			t.Fatalf("window by %q", extensions)
 		}
 	})

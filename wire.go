@@ -84,7 +84,7 @@ const (
 const (
 	flagApart = flagMore  // of RESPONSE and BLOCK: the head came through the pipe, the body follows on the socket, which is faster for large bodies
 	flagText  = flagQuiet // of MESSAGE: the message is text, not binary
-	flagCrowd = flagQuiet // of a stream's REQUEST: Python runs at least crowd other requests
+	flagCrowd = flagQuiet // of a stream's REQUEST: Python runs at least gateway.crowd other requests
 )
 
 // anyLength marks frames whose marshal is followed by a body of any length.
@@ -150,12 +150,14 @@ func (t *turn) greets() bool     { return t.hello != nil && !t.started }
 func (t *turn) talks() bool      { return t.talk != nil }
 
 // protocolError is a fault after which the Python is given up, with all requests that run
-// there. Its text is the reason in the log.
+// there: bytes that are no frame, or a frame with a number that no request has had. Its
+// text is the reason in the log.
 type protocolError string
 
 func (e protocolError) Error() string { return string(e) }
 
-// wrongFrame is a fault that ends one request. Its text is the reason in the log.
+// wrongFrame is a fault that ends one request: a frame that is not legal at this moment, or
+// whose marshal cannot be read. Its text is the reason in the log.
 type wrongFrame string
 
 func (e wrongFrame) Error() string { return string(e) }
@@ -234,11 +236,8 @@ func (s *wire) receive() (more bool, err error) {
 		s.in, s.at = s.in[:n], 0
 	}
 	if s.full() {
-		// Only a frame's header and marshal must be in memory as a whole, so
-		// the buffer grows for nothing else.
-		if cap(s.in) >= 2*metaMax {
-			return false, protocolError("a frame's head and marshal do not fit into memory")
-		}
+		// Only a frame's header and marshal, metaMax bytes at most, must be in memory as a
+		// whole, so the buffer grows for nothing else.
 		s.in = append(make([]byte, 0, 2*cap(s.in)), s.in...)
 	}
 	room, passed := s.in[len(s.in):cap(s.in)-s.spare()], -1
@@ -356,9 +355,7 @@ func (s *wire) body() (b []byte, done bool, err error) {
 		return s.bodyApart()
 	}
 	b = s.in[s.at:]
-	if len(b) > s.bodyLeft {
-		b = b[:s.bodyLeft]
-	}
+	b = b[:min(len(b), s.bodyLeft)]
 	s.at += len(b)
 	s.bodyLeft -= len(b)
 	return b, s.bodyLeft == 0, nil

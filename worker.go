@@ -453,7 +453,7 @@ func (w *worker) catchSignals() (int, error) {
 
 // serve runs until the worker has nothing left to do.
 func (w *worker) serve() {
-	w.setTimers()
+	w.nextTick = w.now + int64(time.Second)
 	for !w.finished() {
 		w.turn(w.wait())
 	}
