@@ -30,7 +30,7 @@ func (w *worker) replies(l *lane) {
 	var err error
 	for more := true; err == nil && !p.closed && !l.lost; {
 		if err = w.frames(l); err == nil {
-			if !more || l.choked != nil || l.apart() {
+			if !more || p.closed || l.choked != nil || l.apart() {
 				break
 			}
 			more, err = l.receive()
@@ -38,7 +38,8 @@ func (w *worker) replies(l *lane) {
 	}
 	switch {
 	case err == io.EOF && !p.closed:
-		// Python is dying, or ought to: SIGCHLD will report its status.
+		// Python is dying, or ought to: SIGCHLD will report its status. What it has
+		// written to its other lanes is still read.
 		p.eof = true
 		w.deafen(l)
 		if p.killAt == 0 && !p.gone {
