@@ -178,6 +178,7 @@ type scratch struct {
 	obufFor *conn    // the connection that obuf is for, nil while obuf is empty
 	resp    response // the response's head that Python has just sent
 	text    []byte   // header fields that are not ASCII, encoded as Latin-1
+	wrong   bool     // a value of the frame at hand has a wrong type
 	fbuf    []byte   // the frame being made
 	batch   []*turn  // the requests of the message being made
 	wbuf    []byte   // a spare buffer for a wire, nil while a lane uses it
@@ -187,8 +188,8 @@ type scratch struct {
 type streaming struct {
 	talks     int // number of open WebSockets
 	sockets   wsPool
-	deflater  wsDeflater
 	deflating bool          // the message being received from Python is sent compressed
+	squeeze   byte          // first byte of that message's next frame
 	partAt    int64         // when streams will be told to end, 0 for never
 	parting   time.Duration // how long streams have to end after partAt
 }
@@ -312,7 +313,6 @@ func newWorker() (*worker, error) {
 		}
 	}
 	w.server = cfg.serverField()
-	w.deflater.pool = &w.sockets
 	w.spool = newSpool(cfg)
 	w.pool.limit = heldLimit("", cfg.workers)
 	// Near this limit the collector works harder. Beyond the memory of clients it
@@ -453,7 +453,7 @@ func (w *worker) catchSignals() (int, error) {
 
 // serve runs until the worker has nothing left to do.
 func (w *worker) serve() {
-	w.setTimers()
+	w.nextTick = w.now + int64(time.Second)
 	for !w.finished() {
 		w.turn(w.wait())
 	}
@@ -834,7 +834,7 @@ func (w *worker) lanesDue() (due int64) {
 	limit := w.requestLimit()
 	for _, l := range w.python.busy {
 		due = sooner(due, l.due())
-		if limit > 0 && l.client.since == 0 {
+		if limit > 0 && l.client.since == 0 && l.halted == 0 {
 			due = sooner(due, w.now+int64(limit-l.ran(w.now)))
 		}
 	}
@@ -852,15 +852,15 @@ func sooner(a, b int64) int64 {
 // lookAtLanes finds requests that have run for more than a moment, and requests that
 // have used up their time.
 func (w *worker) lookAtLanes() {
-	limit := w.requestLimit()
-	for i := 0; i < len(w.python.busy); {
-		l := w.python.busy[i]
-		if limit > 0 && l.ran(w.now) >= limit {
+	p, limit := w.python, w.requestLimit()
+	for i := 0; i < len(p.busy) && !p.closed; {
+		l := p.busy[i]
+		if limit > 0 && l.ran(w.now) >= limit && l.settle(w.now) {
 			w.overdue(l)
 		} else if at := l.due(); at != 0 && at <= w.now {
 			l.stall(w)
 		}
-		if i < len(w.python.busy) && w.python.busy[i] == l {
+		if i < len(p.busy) && p.busy[i] == l {
 			i++
 		}
 	}
@@ -869,13 +869,6 @@ func (w *worker) lookAtLanes() {
 // giveBack takes the requests that Python has not begun out of a lane, and puts them
 // back among the waiting requests.
 func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
-
-// giveAllBack is giveBack for a lane that is about to be given up: it first waits
-// until Python cannot begin another request.
-func (w *worker) giveAllBack(l *lane) {
-	l.settle(w.now)
-	w.giveBack(l)
-}
 
 // leftOf handles Python's word that it has stopped within a message, as this worker
 // asked, or (flagBroken) because an exception came before it began: the requests that
@@ -892,7 +885,7 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	if t.started || t.taken || t.want > 0 || l.frame.flags&flagBroken == 0 && !slices.ContainsFunc(q.flight, asked) {
 		return l.frame.unexpected()
 	}
-	q.halted = 0
+	l.halted = 0
 	w.putBack(q.retrieve(t.message))
 	return nil
 }
