@@ -24,7 +24,7 @@ import (
 func (w *worker) tick() {
 	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
-	w.slot.waiting.Store(uint64(len(w.waiting)))
+	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	for _, c := range w.conns {
 		if c != nil && !c.gone {

@@ -588,6 +588,7 @@ func (w *worker) retire() {
 	w.enter(phaseRetiring)
 	w.disarm()
 	w.closeListeners()
+	w.someWait()
 	for _, t := range w.waiting {
 		w.giveAway(t.conn)
 	}
