@@ -120,6 +120,7 @@ func (w *worker) setTimers() {
 		{func() int64 { return w.obeyDue() }, w.obey},
 		{func() int64 { return w.nextTick }, w.tick},
 		{func() int64 { return w.partAt }, w.partAll},
+		{func() int64 { return w.quitAt }, w.quitPython},
 		{w.lanesDue, w.lookAtLanes},
 		{w.patienceDue, nil},
 		{w.placeDue, nil},
@@ -233,6 +234,7 @@ func (w *worker) bury() {
 				w.orphan(t)
 			case t != nil && t.state == waiting:
 				w.record(t, []byte("499"), true)
+				w.overload.leftAt = w.now
 				fallthrough
 			default:
 				w.release(c)

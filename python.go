@@ -404,6 +404,9 @@ func (w *worker) died(status unix.WaitStatus) {
 		doing := ""
 		for _, l := range slices.Clone(p.busy) {
 			w.giveAllBack(l)
+			if q, ok := l.laneKind.(*queueLane); ok {
+				w.putBack(q.unbegun())
+			}
 			for _, t := range l.inPython() {
 				if len(doing) < fateMax {
 					doing += ", " + t.line() + " from " + t.conn.peer.remoteAddr
