@@ -85,7 +85,7 @@ func (w *worker) expire(c *conn) {
 	case c.shakes():
 		c.secure.abort()
 		c.expires = 0
-	case c.between() && len(c.in) > 0 && !w.draining():
+	case c.between() && len(c.in) > 0 && string(c.in) != "\r\n" && !w.draining():
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
 	default:
 		w.close(c) // silently: there is no request yet, or its response has been sent
