@@ -953,8 +953,9 @@ func (w *worker) nextRequest(c *conn) {
 	w.awaitHead(c)
 	if w.stopping() {
 		if len(c.in) == 0 && w.draining() {
-			w.close(c)
-			return
+			if w.endIdle(c); c.gone {
+				return
+			}
 		}
 		if !w.draining() && w.giveAway(c) {
 			return

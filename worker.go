@@ -655,7 +655,7 @@ func (w *worker) end() {
 		switch {
 		case c.gone || c.state != handshaking && !c.between():
 		case c.secure == nil && len(c.in) == 0, c.between() && len(c.in) == 0:
-			w.close(c)
+			w.endIdle(c)
 		default:
 			c.hasten(w.now + int64(lingerIdle))
 		}
@@ -664,6 +664,16 @@ func (w *worker) end() {
 		w.killPython(unix.SIGKILL)
 	}
 	w.drainBacklog()
+}
+
+// endIdle ends an idle connection when all workers stop. gthread, as in Gunicorn, first leaves
+// lingerIdle for a request that the client may be sending on a connection it was promised.
+func (w *worker) endIdle(c *conn) {
+	if w.python.threads && c.served > 0 {
+		c.hasten(w.now + int64(lingerIdle))
+	} else {
+		w.close(c)
+	}
 }
 
 // drainBacklog closes each listener once no client waits in its queue. Hardly any
