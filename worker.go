@@ -708,7 +708,8 @@ func (w *worker) quit() {
 	p := w.python
 	if !alone {
 		for _, l := range slices.Clone(p.busy) {
-			w.giveAllBack(l)
+			l.settle(w.now)
+			w.giveBack(l)
 		}
 		w.handOver()
 	}
