@@ -362,6 +362,14 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// catches reports whether a process has a handler for a signal.
+func catches(pid int, s syscall.Signal) bool {
+	_, text, _ := strings.Cut(readText(fmt.Sprintf("/proc/%d/status", pid)), "\nSigCgt:\t")
+	text, _, _ = strings.Cut(text, "\n")
+	set, _ := strconv.ParseUint(text, 16, 64)
+	return set>>(s-1)&1 != 0
+}
+
 // Users and groups ----------------------------------------------------------
 //
 // The user and the groups that workers switch to, and the way of the arbiter

@@ -485,7 +485,7 @@ def handle_signals(hooks, worker):
         def interrupted(number, frame):
             for stop in (signal.SIGINT, signal.SIGQUIT):
                 signal.signal(stop, signal.SIG_IGN)
-            os.kill(worker.server_pid, number)
+            wsgi.forward(number, frame)
             hooks.call("worker_int", worker)
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, interrupted)

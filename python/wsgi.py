@@ -1508,6 +1508,7 @@ def package():
 
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+ANNOUNCED = 64  # as in worker.go
 
 
 def hold_signals():
@@ -1529,19 +1530,43 @@ def own(pid):
 
 def forward(number, frame):
     """Forwards a signal to the worker, for which it is meant."""
-    os.kill(owner or os.getppid(), number)
+    send_signal(owner or os.getppid(), number)
+
+
+served, arbiter = 0, 0  # pids of this process and of the arbiter, in a process that runs the application
+send_signal = os.kill
+
+
+@functools.wraps(send_signal)
+def kill(pid, number):
+    """Sends the arbiter what an application sends its parent: under Gunicorn these are the
+    same process."""
+    send_signal(arbiter if os.getpid() == served and pid == os.getppid() else pid, number)
+
+
+os.kill = kill
+
+
+stopping = False  # the application's handler of a stop signal has been called
+
+
+def announced(number, frame):
+    """The worker has been told to stop, and the application has a handler for that."""
+    global stopping
+    stopping = True
+    signal.raise_signal(ANNOUNCED - number)
 
 
 def ignore(number, frame):
     pass
 
 
-
 class Guarded:
     """A signal handler of the application's. It may raise exceptions wherever the
     application runs. An exception amidst a frame would leave half a frame on the wire,
     so it is raised at the end of the frame. An exception between two requests has
-    nobody to catch it, and is logged and dropped."""
+    nobody to catch it, and is logged and dropped. A handler of a stop signal may exit: the
+    worker then leaves, after the running requests."""
 
     wire = log = None  # wire and log of the main thread, once they exist
 
@@ -1549,11 +1574,13 @@ class Guarded:
         self.handler = handler
 
     def __call__(self, number, frame):
-        if not self.wire or not self.wire.held:
-            return self.handler(number, frame)
         try:
             self.handler(number, frame)
         except BaseException as e:
+            if number in STOP and isinstance(e, SystemExit):
+                return forward(number, frame)
+            if not self.wire or not self.wire.held:
+                raise
             self.wire.caught = e
             if self.wire.held is IDLE:
                 self.log.error("A signal handler raised %r between requests; it is ignored", e)
@@ -1567,6 +1594,8 @@ def guard_handlers():
         return handler.handler if type(handler) is Guarded else handler
 
     def guard(number, handler):
+        if number in STOP and callable(handler):
+            set_handler(ANNOUNCED - number, announced)
         return bare(set_handler(number, Guarded(handler) if callable(handler) else handler))
 
     def getsignal(number):
@@ -1580,6 +1609,12 @@ def guard_handlers():
 
 
 def set_up_process():
+    global served, arbiter
+    try:
+        with open("/proc/%d/stat" % os.getppid()) as f:
+            served, arbiter = os.getpid(), int(f.read().rpartition(")")[2].split()[1])
+    except OSError:
+        pass  # some systems hide the processes of others; the application may not signal them either
     for fd in (BRIDGE, QUEUE, WIRE, TRACE, PAGE):
         os.set_inheritable(fd, False)
     # faulthandler writes every thread's stack when the worker sends ABRT or the
@@ -1590,6 +1625,7 @@ def set_up_process():
         faulthandler.enable(TRACE, all_threads=True)
     for number in STOP:
         signal.signal(number, forward)
+        signal.signal(ANNOUNCED - number, signal.SIG_IGN)
     # These are handlers and not SIG_IGN, which programs started by the application
     # would inherit.
     for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
