@@ -1310,7 +1310,8 @@ def read_config(spec, path, names):
     """Runs the configuration file spec (PATH or python:MODULE) as a program started in
     the directory path. Returns the file's module, and a dict of its globals that are in
     names, in a form for marshal. An error in the file ends this process."""
-    sys.path.insert(0, path)
+    if path not in sys.path:
+        sys.path.insert(0, path)
     if spec.startswith("python:"):
         try:
             module = config_module({"config": spec})
