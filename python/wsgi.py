@@ -1634,6 +1634,16 @@ def set_up_process():
     guard_handlers()
 
 
+def find_title():
+    """Has setproctitle find the place of the title, as Gunicorn does, before anybody moves
+    the first variable of the environment, by whose place it is found."""
+    try:
+        from setproctitle import getproctitle
+    except ImportError:
+        return
+    getproctitle()
+
+
 def read_settings():
     with open(SETTINGS, "rb") as f:
         return marshal.loads(f.read())
@@ -1641,6 +1651,7 @@ def read_settings():
 
 def serve():
     set_up_process()
+    find_title()
     settings = read_settings()
     set_up_path(settings)
     open_outbox(settings)
@@ -1723,6 +1734,7 @@ def config():
         if fd != spare:
             os.dup2(spare, fd, inheritable=False)
     from _gunicorn import hooks
+    find_title()
     module, answer = None, {}
     if question["spec"]:
         module, answer = read_config(question["spec"], question["dir"], question["names"])
