@@ -124,8 +124,8 @@ func runCommand(args []string) int {
 	background := daemonStage()
 	passed := takePassedOn()
 	dir := startDir()
-	load := func() (*generation, error) { return readGeneration(args, dir) }
-	g, err := load()
+	load := func(now *generation) (*generation, error) { return readGeneration(args, dir, now) }
+	g, err := load(nil)
 	var start *startError
 	switch {
 	case errors.As(err, &start):
@@ -229,7 +229,7 @@ func checkPlaces(c *config) error {
 // checkApp checks for --check-config whether the application can be loaded.
 func checkApp(g *generation) int {
 	if g.template != nil {
-		if err := g.template.prepare("check", g.cfg); err != nil {
+		if err := g.template.prepare("check", g.cfg, nil); err != nil {
 			fmt.Fprint(os.Stderr, err)
 			return exitFailure
 		}
@@ -317,6 +317,7 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		out, err := readPython(func(out int) (_ int, err error) {
 			pid, err = syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
 				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out), uintptr(source)},
+				Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, // as in startPython
 			})
 			return pid, err
 		})

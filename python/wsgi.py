@@ -466,7 +466,8 @@ def read_config(spec, path, names):
     """Runs the configuration file spec (PATH or python:MODULE) as a program started in
     the directory path. Returns the file's module, and a dict of its globals that are in
     names, in a form for marshal. An error in the file ends this process."""
-    sys.path.insert(0, path)
+    if path not in sys.path:
+        sys.path.insert(0, path)
     if spec.startswith("python:"):
         try:
             module = config_module({"config": spec})
@@ -664,6 +665,7 @@ def package():
 
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+ANNOUNCED = 64  # as in worker.go
 
 
 def hold_signals():
@@ -685,19 +687,43 @@ def own(pid):
 
 def forward(number, frame):
     """Forwards a signal to the worker, for which it is meant."""
-    os.kill(owner or os.getppid(), number)
+    send_signal(owner or os.getppid(), number)
+
+
+served, arbiter = 0, 0  # pids of this process and of the arbiter, in a process that runs the application
+send_signal = os.kill
+
+
+@functools.wraps(send_signal)
+def kill(pid, number):
+    """Sends the arbiter what an application sends its parent: under Gunicorn these are the
+    same process."""
+    send_signal(arbiter if os.getpid() == served and pid == os.getppid() else pid, number)
+
+
+os.kill = kill
+
+
+stopping = False  # the application's handler of a stop signal has been called
+
+
+def announced(number, frame):
+    """The worker has been told to stop, and the application has a handler for that."""
+    global stopping
+    stopping = True
+    signal.raise_signal(ANNOUNCED - number)
 
 
 def ignore(number, frame):
     pass
 
 
-
 class Guarded:
     """A signal handler of the application's. It may raise exceptions wherever the
     application runs. An exception amidst a frame would leave half a frame on the wire,
     so it is raised at the end of the frame. An exception between two requests has
-    nobody to catch it, and is logged and dropped."""
+    nobody to catch it, and is logged and dropped. A handler of a stop signal may exit: the
+    worker then leaves, after the running requests."""
 
     wire = log = None  # wire and log of the main thread, once they exist
 
@@ -705,11 +731,13 @@ class Guarded:
         self.handler = handler
 
     def __call__(self, number, frame):
-        if not self.wire or not self.wire.held:
-            return self.handler(number, frame)
         try:
             self.handler(number, frame)
         except BaseException as e:
+            if number in STOP and isinstance(e, SystemExit):
+                return forward(number, frame)
+            if not self.wire or not self.wire.held:
+                raise
             self.wire.caught = e
             if self.wire.held is IDLE:
                 self.log.error("A signal handler raised %r between requests; it is ignored", e)
@@ -723,6 +751,8 @@ def guard_handlers():
         return handler.handler if type(handler) is Guarded else handler
 
     def guard(number, handler):
+        if number in STOP and callable(handler):
+            set_handler(ANNOUNCED - number, announced)
         return bare(set_handler(number, Guarded(handler) if callable(handler) else handler))
 
     def getsignal(number):
@@ -736,6 +766,12 @@ def guard_handlers():
 
 
 def set_up_process():
+    global served, arbiter
+    try:
+        with open("/proc/%d/stat" % os.getppid()) as f:
+            served, arbiter = os.getpid(), int(f.read().rpartition(")")[2].split()[1])
+    except OSError:
+        pass  # some systems hide the processes of others; the application may not signal them either
     for fd in (BRIDGE, QUEUE, WIRE, TRACE, PAGE):
         os.set_inheritable(fd, False)
     # faulthandler writes every thread's stack when the worker sends ABRT or the
@@ -746,11 +782,22 @@ def set_up_process():
         faulthandler.enable(TRACE, all_threads=True)
     for number in STOP:
         signal.signal(number, forward)
+        signal.signal(ANNOUNCED - number, signal.SIG_IGN)
     # These are handlers and not SIG_IGN, which programs started by the application
     # would inherit.
     for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
         signal.signal(number, handler)
     guard_handlers()
+
+
+def find_title():
+    """Has setproctitle find the place of the title, as Gunicorn does, before anybody moves
+    the first variable of the environment, by whose place it is found."""
+    try:
+        from setproctitle import getproctitle
+    except ImportError:
+        return
+    getproctitle()
 
 
 def read_settings():
@@ -760,6 +807,7 @@ def read_settings():
 
 def serve():
     set_up_process()
+    find_title()
     settings = read_settings()
     set_up_path(settings)
     open_outbox(settings)
@@ -842,6 +890,7 @@ def config():
         if fd != spare:
             os.dup2(spare, fd, inheritable=False)
     from _gunicorn import hooks
+    find_title()
     module, answer = None, {}
     if question["spec"]:
         module, answer = read_config(question["spec"], question["dir"], question["names"])
