@@ -25,8 +25,9 @@ import types
 from os import chown, getcwd
 
 from _gunicorn import facade, wsgi
+from _gunicorn.call import FileWrapper
 from _gunicorn.facade import HOP_HEADERS, parse_address, validate_callable
-from _gunicorn.wsgi import AppImportError, FileWrapper, load_app as import_app
+from _gunicorn.wsgi import AppImportError, load_app as import_app
 
 MODULES = {}
 
