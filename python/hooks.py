@@ -18,6 +18,7 @@ import struct
 import sys
 # These functions are imported by name, before the configuration file can have gevent or
 # eventlet replace them.
+from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
 from os import fork, read, waitpid
 from select import POLLIN, poll
 from signal import signal as set_handler
@@ -155,10 +156,6 @@ class Hooks:
         self.post_request(*args)
 
 
-class WrongHook(Exception):
-    """A setting does not lead to a hook; the reason has been printed."""
-
-
 def exit_status(e):
     """The exit status that a SystemExit asks for. As Python does, other values than
     numbers are printed."""
@@ -189,6 +186,10 @@ def set_environ(environ):
 def loggers():
     import logging
     return logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
+
+
+class WrongHook(Exception):
+    """A setting does not lead to a hook; the reason has been printed."""
 
 
 def hashable(address):
@@ -265,7 +266,7 @@ class Template:
     def receive(self, sock, size):
         """Receives a message, and the descriptors that came with it."""
         fds = []
-        data, control, _, _ = sock.recvmsg(size, 1024, wsgi.MSG_CMSG_CLOEXEC)
+        data, control, _, _ = sock.recvmsg(size, 1024, MSG_CMSG_CLOEXEC)
         for level, kind, packed in control:
             if level == wsgi.SOL_SOCKET and kind == wsgi.SCM_RIGHTS:
                 fds.extend(struct.unpack("%di" % (len(packed) // 4), packed[:len(packed) // 4 * 4]))
@@ -302,7 +303,7 @@ class Template:
         """Receives what a forker reports about its children."""
         while True:
             try:
-                data = self.forkers[fd].recv(64, wsgi.MSG_DONTWAIT)
+                data = self.forkers[fd].recv(64, MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:
@@ -350,10 +351,10 @@ class Template:
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # an INT from the arbiter prints where the hook is
             result = getattr(self, "do_" + do)(*fds, **question)
-        except WrongHook:
-            result = {"ok": False}
         except SystemExit as e:
             result = {"ok": False, "exit": exit_status(e)}
+        except WrongHook:
+            result = {"ok": False}
         except BaseException:
             import traceback
             sys.stdout.flush()
@@ -378,9 +379,6 @@ class Template:
         self.set_up(settings, env)
         self.find_hooks()
         wsgi.check_app(settings)
-
-    def find_hooks(self):
-        self.hooks = Hooks(self.module, [name for name in self.settings["hooks"] if hasattr(self.module, name)])
 
     def do_read(self, into, spec, dir, names):
         """Runs the configuration file again, for a reload. Only what raw_env has set is
@@ -448,6 +446,9 @@ class Template:
         for other in self.forkers.values():
             if other is not forker:
                 other.shutdown(1)
+
+    def find_hooks(self):
+        self.hooks = Hooks(self.module, [name for name in self.settings["hooks"] if hasattr(self.module, name)])
 
     def do_start(self, settings, env, pid, load, forks):
         self.set_up(settings, env)

@@ -591,10 +591,11 @@ def uvicorn_kwargs(answer):
     """Adds to answer the settings that CONFIG_KWARGS means."""
     for module in ("uvicorn.workers", "uvicorn_worker", "uvicorn_worker._workers"):
         worker = getattr(sys.modules.get(module), "UvicornWorker", None)
-        for name, value in getattr(worker, "CONFIG_KWARGS", {}).items():
+        for name, value in list(getattr(worker, "CONFIG_KWARGS", {}).items()):
             if name not in UVICORN:
                 answer["gunicorn"]["replaced"].append("UvicornWorker.CONFIG_KWARGS[%r]" % name)
-            elif UVICORN[name]:
+                del worker.CONFIG_KWARGS[name]  # a reload must find the class as it was
+            elif UVICORN[name] and value != "auto":
                 answer[UVICORN[name]] = portable(value)
 
 
