@@ -1483,7 +1483,7 @@ class Finder:
             for place in real and real.submodule_search_locations or ():
                 if os.path.exists(os.path.join(place, "glogging.py")):
                     return real
-        elif getattr(sys.modules["gunicorn"], "__file__", None) != "<gunicorn package.py>":
+        elif getattr(sys.modules["gunicorn"], "__loader__", None) is not self:
             return None
         module = package().get(name)
         return module and ModuleSpec(name, self, is_package=hasattr(module, "__path__"))
@@ -1709,5 +1709,14 @@ def log():
     package()["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
 
 
-sys.meta_path.insert(0, finder)
-{"serve": serve, "check": check, "config": config, "log": log}[sys.argv[1]]()
+def start(role):
+    """The life of a Python that the server has started. Elsewhere this file only defines
+    things: an installed package has a copy of it for programs that import gunicorn."""
+    # sitecustomize, say, may have imported the installed package already. The package of
+    # the server that runs takes its place.
+    if "_gunicorn.package" in sys.modules:
+        for name in list(sys.modules):
+            if name.lstrip("_").partition(".")[0] == "gunicorn" and name not in ("_gunicorn", "_gunicorn.wsgi"):
+                del sys.modules[name]
+    sys.meta_path.insert(0, finder)
+    {"serve": serve, "check": check, "config": config, "log": log}[role]()
