@@ -188,7 +188,7 @@ var wsgi = gateway{
 }
 
 // bootstrap runs the Python half from the bridge file on descriptor 3, which holds the
-// index's length in four bytes, the index as marshal, the sources, and wsgi.py as compiled
+// index's length in four bytes, the index as marshal, the sources, and some of them as compiled
 // by one version of Python. Compiling takes 10 ms and 2 MB, so the arbiter does it once,
 // and a worker's Python compiles the source only if its version differs by now. bootstrap
 // reads no more of the file than it needs: a large block that is freed again would change
@@ -212,7 +212,7 @@ main.start(sys.argv[1])`
 // sources is a marshal dict of the Python files by name.
 func sources() []byte {
 	files := map[string]any{}
-	for _, name := range []string{"wsgi.py", "asgi.py", "hooks.py", "facade.py", "package.py", "debug.py"} {
+	for _, name := range []string{"wsgi.py", "call.py", "lane.py", "asgi.py", "hooks.py", "facade.py", "package.py", "debug.py"} {
 		text, err := pythonFiles.ReadFile("python/" + name)
 		if err != nil {
 			panic(err) // embed has seen to it

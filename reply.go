@@ -17,7 +17,7 @@ import (
 // replies handles the frames that have come on a lane. Frames that are in memory are handled
 // before more is received, so that the buffer never has to grow for a body.
 func (w *worker) replies(l *lane) {
-	p, ended := w.python, w.python.eof
+	p, ended := w.python, l.eof
 	l.heard(w.now)
 	if l.in == nil {
 		l.in, w.wbuf = w.wbuf, nil
@@ -30,8 +30,7 @@ func (w *worker) replies(l *lane) {
 			w.outOfStep(l, err)
 			break
 		}
-		p.eof = p.eof || l.eof
-		if !more || p.closed || p.eof || l.choked != nil || l.apart() {
+		if !more || p.closed || l.eof || l.choked != nil || l.apart() {
 			break
 		}
 		var err error
@@ -39,14 +38,9 @@ func (w *worker) replies(l *lane) {
 			w.outOfStep(l, err)
 			break
 		}
-		p.eof = p.eof || l.eof
 	}
-	if p.eof && !ended && !p.closed {
-		// Python is dying, or ought to: SIGCHLD will report its status.
-		w.deafen(l)
-		if w.python.killAt == 0 && !w.python.gone {
-			w.python.killAt = w.now + int64(killDelay)
-		}
+	if l.eof && !ended && !p.closed {
+		w.pythonEnds(l)
 	}
 	if l.at == len(l.in) {
 		if cap(l.in) == wireRoom {
@@ -313,7 +307,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	if w.resp.status == nil {
 		err = errBadType
 	} else {
-		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.httpDate())
+		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
 	}
 	if err != nil {
 		w.log.errorf("Error handling request %s: %v", t.line(), err)
@@ -610,7 +604,7 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 		began = w.now
 	}
 	took := time.Duration(w.now - began)
-	w.log.statsd.request(status, took, w.now)
+	w.log.statsd.request(status, took)
 	w.slot.counters.count(status, took, t.sent)
 	if w.access == nil {
 		return
