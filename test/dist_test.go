@@ -178,13 +178,15 @@ def app(environ, start_response):
 
 // distProgram imports the package in a Python that no server has started.
 const distProgram = `
+import os; kill = os.kill
 import importlib.util, pickle, gunicorn.config
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.sync import SyncWorker
 assert gunicorn.config.Config().settings is not None
 assert pickle.loads(pickle.dumps(SyncWorker)) is SyncWorker
 assert importlib.util.find_spec("gunicorn.glogging") and not importlib.util.find_spec("gunicorn.nosuch")
-assert gunicorn.__file__.endswith("/site-packages/gunicorn/__init__.py"), gunicorn.__file__
+assert gunicorn.__spec__.origin.endswith("/site-packages/gunicorn/__init__.py"), gunicorn.__spec__
+assert os.kill is kill
 import gunicorn.__main__, _gunicorn.hooks
 print(gunicorn.__version__)
 `

@@ -6,11 +6,8 @@ the package _gunicorn here; in both places the modules of gunicorn are made in m
 
 import sys
 
-from _gunicorn.package import MODULES
 from _gunicorn.wsgi import finder
 
-package = MODULES[__name__]
-package.__doc__, package.__file__, package.__path__, package.__spec__ = __doc__, __file__, __path__, __spec__
-package.__loader__ = finder  # whose submodules it finds
-sys.modules[__name__] = package
+del __file__  # as in a module that the finder has made itself, which has no file
+finder.exec_module(sys.modules[__name__])
 sys.meta_path.append(finder)
