@@ -310,7 +310,8 @@ def known(name, section, cli, meta, usage, default):
         "type": int if validator is validate_pos_int else None})
 
 
-for row in wsgi.load("settings").items():
+# A program that the server has not started has no table of settings.
+for row in wsgi.load("settings").items() if hasattr(wsgi, "load") else ():
     known(row[0], *row[1])
 
 
@@ -963,7 +964,7 @@ def make(name, words):
     MODULES[name] = module
     parent, _, last = name.rpartition(".")
     if parent:
-        MODULES[parent].__path__ = []
+        MODULES[parent].__dict__.setdefault("__path__", [])
         vars(MODULES[parent]).setdefault(last, module)
     for word in list(REQUEST_ERRORS) if "..." in words else words:
         value = member(name, word)
