@@ -56,7 +56,7 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			globals, g.template, err = evalConfig(c, spec)
 			return globals, err
 		})
-		if c := g.cfg; err != nil || c.help || c.version {
+		if c := g.cfg; err != nil || c.option != "" {
 			return g, err
 		}
 		if g.cfg.status != "off" {

@@ -124,8 +124,8 @@ func (t *template) undo() { _, _ = t.ask(map[string]any{"do": "back"}) }
 func (t *template) keep() { _, _ = t.ask(map[string]any{"do": "keep"}) }
 
 func settingNames() (names []string) {
-	for i := range settings {
-		names = append(names, settings[i].name)
+	for _, r := range settings {
+		names = append(names, r.name)
 	}
 	return names
 }
@@ -157,8 +157,7 @@ const templateRoom = 160 << 10
 // hooks returns the names of the hooks that the configuration file defines.
 func (c *config) hooks() map[string]bool {
 	set := map[string]bool{}
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		if v, ok := c.given[r.name]; ok && r.section == "Server Hooks" && v != "" {
 			set[r.name] = true
 		}

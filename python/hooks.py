@@ -16,6 +16,7 @@ import os
 import signal
 import struct
 import sys
+from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
 # These functions are imported by name, before the configuration file can have gevent or
 # eventlet replace them.
 from os import fork, read, waitpid
@@ -23,7 +24,9 @@ from select import POLLIN, poll
 from signal import signal as set_handler
 
 from _gunicorn import wsgi
+from _gunicorn.call import Call, add_fields
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of
+from _gunicorn.lane import Lane, patch
 
 ENVIRON = dict(os.environ)  # as the server was started with
 CONTROL = 6  # descriptor of the control socket, on which the arbiter asks
@@ -272,7 +275,7 @@ class Template:
     def receive(self, sock, size):
         """Receives a message, and the descriptors that came with it."""
         fds = []
-        data, control, _, _ = sock.recvmsg(size, 1024, wsgi.MSG_CMSG_CLOEXEC)
+        data, control, _, _ = sock.recvmsg(size, 1024, MSG_CMSG_CLOEXEC)
         for level, kind, packed in control:
             if level == wsgi.SOL_SOCKET and kind == wsgi.SCM_RIGHTS:
                 fds.extend(struct.unpack("%di" % (len(packed) // 4), packed[:len(packed) // 4 * 4]))
@@ -309,7 +312,7 @@ class Template:
         """Receives what a forker reports about its children."""
         while True:
             try:
-                data = self.forkers[fd].recv(64, wsgi.MSG_DONTWAIT)
+                data = self.forkers[fd].recv(64, MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:
@@ -324,16 +327,22 @@ class Template:
             else:
                 self.ended(self.lent.pop(age), status)
 
+    def report(self, worker, status):
+        try:
+            self.control.send(marshal.dumps((worker.age, worker.pid, status), 2))
+        except OSError:
+            pass  # the host is gone
+
     def began(self, worker, pid):
         worker.pid = pid
         self.server.WORKERS[pid] = worker
         if self.forks:
-            self.control.send(marshal.dumps((worker.age, pid, None), 2))
+            self.report(worker, None)
 
     def ended(self, worker, status):
         self.server.WORKERS.pop(worker.pid, None)
         if self.forks:
-            self.control.send(marshal.dumps((worker.age, worker.pid, status), 2))
+            self.report(worker, status)
         elif not (os.WIFEXITED(status) and os.WEXITSTATUS(status) in (3, 4) and not worker.booted):
             self.guard(lambda: self.hooks.call("child_exit", self.server, worker))
 
@@ -399,17 +408,17 @@ class Template:
             log.handlers, log.filters = [], []  # the file must not be taken for their author
         os.chdir(dir)
         self.module, answer = None, {}
-        if spec:
-            if spec.startswith("python:"):
-                sys.modules.pop(spec[len("python:"):], None)
+        if spec.startswith("python:"):
+            sys.modules.pop(spec[len("python:"):], None)
+        with open(into, "wb") as f:
             try:
-                self.module, answer = wsgi.read_config(spec, dir, names)
+                if spec:
+                    self.module, answer = wsgi.read_config(spec, dir, names)
             except SystemExit as e:
                 exit_status(e)
                 return {"ok": False}
-        self.take_signals()
-        with open(into, "wb") as f:
             f.write(marshal.dumps(answer, 2))
+        self.take_signals()
 
     def do_back(self):
         """Undoes a reload that has failed."""
@@ -625,7 +634,7 @@ def serve(template, worker):
             drop_privileges(settings["credential"])
             files = None
             wsgi.open_outbox(settings)
-            wsgi.patch(settings)
+            patch(settings)
             handle_signals(hooks, worker)
             if worker.app.callable is None:
                 worker.app.callable, files = wsgi.open_app(settings, log.error_log)
@@ -645,7 +654,7 @@ def serve(template, worker):
                 lane.app = hooked_app(lane, hooks, worker)
             lane.serve()
         elif not hooks.functions:
-            wsgi.Lane(settings, worker.wsgi, log.error_log, files).serve()
+            Lane(settings, worker.wsgi, log.error_log, files).serve()
         else:
             HookedLane(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
     except SystemExit as e:
@@ -755,7 +764,7 @@ def environ_of(scope):
     return environ
 
 
-class HookedCall(wsgi.Call):
+class HookedCall(Call):
     sent, req = 0, None
 
     def send(self, data, flags):
@@ -768,7 +777,7 @@ class HookedCall(wsgi.Call):
         self.finish(data)
 
 
-class HookedLane(wsgi.Lane):
+class HookedLane(Lane):
     def __init__(self, settings, app, log, files, hooks, worker):
         super().__init__(settings, app, log, files)
         self.hooks, self.worker = hooks, worker
@@ -785,7 +794,7 @@ class HookedLane(wsgi.Lane):
             hooks.call("pre_request", worker, req)
             added = req.apply(environ)
             if added:
-                wsgi.add_fields(call, added)
+                add_fields(call, added)
         except BaseException:
             self.log.exception("Error handling request %s", wsgi.asked(environ))
             call.fail(0)
