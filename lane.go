@@ -336,7 +336,7 @@ func (p *python) openLane() (*lane, error) {
 
 // pick returns the lane for the next request, nil for none.
 func (p *python) pick() (*lane, error) {
-	if !p.ready || p.closed || p.eof {
+	if !p.ready || p.closed || p.eof || p.ended {
 		return nil, nil
 	}
 	return p.gateway.pick(p)
@@ -603,6 +603,15 @@ func (q *queueLane) leftOver() []*turn {
 		return nil
 	}
 	return q.retrieve(first.message, first)
+}
+
+// unbegun takes off the flight what a dead Python had received and not begun, when all
+// else has been taken back: there is at most one message.
+func (q *queueLane) unbegun() []*turn {
+	if t := q.eldest(); t != nil && t.number != q.lane.python.begun[q.lane.index].Load() {
+		return q.retrieve(t.message)
+	}
+	return nil
 }
 
 func (q *queueLane) settle(now int64) bool {

@@ -143,9 +143,10 @@ type life struct {
 	maxServed  int            // requests after which this worker retires, 0 for no limit
 	renamed    bool           // USR1 came while Python was booting: forward it once Python is ready
 	termAt     int64          // when TERM came, 0 for not yet
+	deadline   int64          // when to quit at the latest, 0 for never
+	quitAt     int64          // when a worker that quits ends its Python, 0 for not quitting or done
 	exit       int            // the exit status
 	told       syscall.Signal // stop signal of which Python has been told, 0 for none yet
-	deadline   int64          // when to quit at the latest, 0 for never
 }
 
 // acceptor is what a worker needs to take connections, and to decide whether to.
@@ -501,6 +502,9 @@ func (w *worker) enter(p phase) {
 // has nothing left to serve, finished first has its Python end.
 func (w *worker) finished() bool {
 	p := w.python
+	if w.quitAt != 0 && (len(p.busy) == 0 || !p.ready) {
+		w.quitPython()
+	}
 	if w.stopping() && !p.ended && len(w.listeners) == 0 && w.open == 0 && len(p.busy) == 0 &&
 		len(w.waiting) == 0 && !(w.draining() && !p.closed && !w.python.gone && readable(w.takeFD)) {
 		p.end()
@@ -610,6 +614,15 @@ func (w *worker) retire() {
 	w.enter(phaseRetiring)
 	w.disarm()
 	w.closeListeners()
+	w.handOver()
+	if !w.python.ready {
+		w.killPython(unix.SIGKILL)
+	}
+}
+
+// handOver gives the siblings the requests that wait and the connections that are idle.
+func (w *worker) handOver() {
+	w.someWait()
 	for _, t := range w.waiting {
 		w.giveAway(t.conn)
 	}
@@ -628,9 +641,6 @@ func (w *worker) retire() {
 				w.close(c)
 			}
 		}
-	}
-	if !w.python.ready {
-		w.killPython(unix.SIGKILL)
 	}
 }
 
@@ -667,7 +677,7 @@ func (w *worker) end() {
 		switch {
 		case c.gone || c.state != handshaking && !c.between():
 		case c.secure == nil && len(c.in) == 0, c.between() && len(c.in) == 0:
-			w.close(c)
+			w.endIdle(c)
 		default:
 			c.hasten(w.now + int64(lingerIdle))
 		}
@@ -676,6 +686,16 @@ func (w *worker) end() {
 		w.killPython(unix.SIGKILL)
 	}
 	w.drainBacklog()
+}
+
+// endIdle ends an idle connection when all workers stop. gthread, as in Gunicorn, first leaves
+// lingerIdle for a request that the client may be sending on a connection it was promised.
+func (w *worker) endIdle(c *conn) {
+	if w.python.threads && c.served > 0 {
+		c.hasten(w.now + int64(lingerIdle))
+	} else {
+		w.close(c)
+	}
 }
 
 // drainBacklog closes each listener once no client waits in its queue. Hardly any
@@ -693,22 +713,42 @@ func (w *worker) drainBacklog() {
 	w.listeners = kept
 }
 
-// quit ends the worker at once, even if requests are running.
+// quitGrace is how long running requests have when their worker quits, as in Gunicorn.
+const quitGrace = 100 * time.Millisecond
+
+// quit ends the worker at once: requests that still run after quitGrace are lost. Requests
+// that have not begun, and idle connections, go to the other workers if there are any.
 func (w *worker) quit() {
 	if w.slot.phase() == phaseQuitting {
 		return
 	}
+	order := w.slot.order.Load()
+	alone := w.draining() || order == orderDrain || order == orderLeave
 	w.enter(phaseQuitting)
 	w.disarm()
 	w.closeListeners()
 	p := w.python
+	if !alone {
+		for _, l := range slices.Clone(p.busy) {
+			l.settle(w.now)
+			w.giveBack(l)
+		}
+		w.handOver()
+	}
 	w.announce(unix.SIGQUIT)
+	w.quitAt = w.now + int64(quitGrace)
+}
+
+// quitPython ends the Python of a worker that quits.
+func (w *worker) quitPython() {
+	p := w.python
+	w.quitAt = 0
 	handled := p.ready && !p.gone && catches(p.pid, announced-unix.SIGQUIT) // the handler, or worker_int, has until killAt
 	p.end()
 	if len(p.busy) > 0 && !handled || !p.ready {
 		w.killPython(unix.SIGKILL)
 	} else {
-		w.python.killAt = w.now + int64(killDelay)
+		p.killAt = w.now + int64(killDelay)
 	}
 }
 

@@ -19,6 +19,7 @@ import sys
 from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
 # These functions are imported by name, before the configuration file can have gevent or
 # eventlet replace them.
+from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
 from os import fork, read, waitpid
 from select import POLLIN, poll
 from signal import signal as set_handler
@@ -66,6 +67,7 @@ class Server:
 
     def use(self, cfg, log):
         self.cfg = self.app.cfg = cfg
+        self.app.app_uri = cfg.app
         self.log, self.worker_class, self.timeout = log, cfg.worker_class, cfg.timeout
         self.address, self.proc_name = cfg.address, cfg.proc_name
 
@@ -98,21 +100,6 @@ class Server:
         pass
 
 
-class App:
-    """The application, as server.app and worker.app."""
-
-    def __init__(self, cfg):
-        self.cfg, self.callable = cfg, None
-
-    def load(self):
-        return wsgi.load_app(self.cfg.app)
-
-    def wsgi(self):
-        if self.callable is None:
-            self.callable = self.load()
-        return self.callable
-
-
 class Heartbeat:
     """The object worker.tmp, which does nothing: the worker process has the heartbeat."""
 
@@ -137,20 +124,42 @@ class HookedWorker(Worker):
         self.wsgi = self.reloader = None
 
 
-def resolve(hook):
+PARAMETERS = {"post_request": (2, 3, 4), "nworkers_changed": (3,), **dict.fromkeys(  # 1 for the others
+    ("pre_fork", "post_fork", "pre_request", "child_exit", "worker_exit"), (2,))}
+
+
+def resolve(name, hook):
     """The function of a hook, which is given as a function or as its dotted name."""
     if not isinstance(hook, str):
         return hook
     import importlib
-    module, _, name = hook.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    module, _, last = hook.rpartition(".")
+    if not module:
+        raise TypeError("Value '%s' is not import string. Format: module[.submodules...].object" % hook)
+    try:
+        function = getattr(importlib.import_module(module), last)
+    except AttributeError:
+        raise TypeError("Can not load '%s' from '%s'" % (last, module))
+    if not callable(function):
+        raise TypeError("Value is not callable: %s" % (function,))
+    wanted = PARAMETERS.get(name, (1,))
+    if wsgi.positional_params(function) not in wanted:
+        raise TypeError("Value must have an arity of: %d" % wanted[-1])
+    return function
 
 
 class Hooks:
     """The functions of the configuration file, by name."""
 
     def __init__(self, module, names):
-        self.functions = {name: resolve(getattr(module, name)) for name in names}
+        self.functions = {}
+        for name in names:
+            try:
+                self.functions[name] = resolve(name, getattr(module, name))
+            except Exception as e:
+                print("Invalid value for %s: %s\n\n\nError: %s" % (name, getattr(module, name), e),
+                      file=sys.stderr, flush=True)
+                raise WrongHook
 
     def __contains__(self, name):
         return name in self.functions
@@ -199,6 +208,10 @@ def set_environ(environ):
 def loggers():
     import logging
     return logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
+
+
+class WrongHook(Exception):
+    """A setting does not lead to a hook; the reason has been printed."""
 
 
 def hashable(address):
@@ -368,6 +381,8 @@ class Template:
             result = getattr(self, "do_" + do)(*fds, **question)
         except SystemExit as e:
             result = {"ok": False, "exit": exit_status(e)}
+        except WrongHook:
+            result = {"ok": False}
         except BaseException:
             import traceback
             sys.stdout.flush()
@@ -390,6 +405,7 @@ class Template:
 
     def do_check(self, settings, env):
         self.set_up(settings, env)
+        self.find_hooks()
         wsgi.check_app(settings)
 
     def do_read(self, into, spec, dir, names):
@@ -459,14 +475,17 @@ class Template:
             if other is not forker:
                 other.shutdown(1)
 
+    def find_hooks(self):
+        self.hooks = Hooks(self.module, [name for name in self.settings["hooks"] if hasattr(self.module, name)])
+
     def do_start(self, settings, env, pid, load, forks):
         self.set_up(settings, env)
         import logging
         self.records = self.records or logging.getLogRecordFactory()
         logging.setLogRecordFactory(self.records)  # logs that are made in Python replace it
         log = wsgi.set_up_logging(settings)
-        names = [name for name in settings["hooks"] if hasattr(self.module, name)]
-        self.hooks, self.forks = Hooks(self.module, names), forks
+        self.find_hooks()
+        self.forks = forks
         cfg = Config(settings)
         for name, function in self.hooks.functions.items():
             cfg.settings[name].value = function
@@ -474,7 +493,7 @@ class Template:
         if self.server:
             self.server.use(cfg, hook_log)
         else:
-            self.server = Server(cfg, hook_log, App(cfg), pid)
+            self.server = Server(cfg, hook_log, wsgi.App(settings, cfg), pid)
         if load:
             try:
                 self.server.app.wsgi()
@@ -637,8 +656,9 @@ def serve(template, worker):
             patch(settings)
             handle_signals(hooks, worker)
             if worker.app.callable is None:
-                worker.app.callable, files = wsgi.open_app(settings, log.error_log)
-            worker.wsgi = worker.app.callable
+                worker.wsgi, files = wsgi.open_app(settings, worker.app, log.error_log)
+            else:
+                worker.wsgi = worker.app.wsgi()
             hooks.call("post_worker_init", worker)
         except SystemExit as e:
             sys.exit(e.code)  # open_app has logged the reason
