@@ -211,7 +211,7 @@ exec(load('wsgi.py'), main.__dict__)`
 // sources is a marshal dict of the Python files by name.
 func sources() []byte {
 	files := map[string]any{}
-	for _, name := range []string{"wsgi.py", "call.py", "lane.py", "asgi.py", "hooks.py", "facade.py", "package.py", "debug.py"} {
+	for _, name := range []string{"wsgi.py", "call.py", "lane.py", "access.py", "asgi.py", "hooks.py", "facade.py", "package.py", "debug.py"} {
 		text, err := pythonFiles.ReadFile("python/" + name)
 		if err != nil {
 			panic(err) // embed has seen to it

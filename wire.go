@@ -47,7 +47,7 @@ const (
 	kindHints               // headers of an interim response 103
 	kindWatch               // files that the application consists of, to be watched by --reload
 	kindRetire              // a worker hook wants this worker to leave
-	kindFields              // headers that a hook has added to the request, for the access log
+	kindLogged              // Python writes this request's line of the access log, or its loggers want none
 	kindHere                // answers kindAsk
 	kindSocket              // asks for the client's socket
 	kindPipe                // Python's frames come through this pipe from now on; with the pipe's descriptor
@@ -130,7 +130,7 @@ func init() {
 		kindHints:    {name: "HINTS", from: sentByPython, said: (*worker).hints},
 		kindWatch:    {name: "WATCH", from: sentByPython, aside: (*worker).watchFiles},
 		kindRetire:   {name: "RETIRE", from: sentByPython, aside: (*worker).askedToRetire},
-		kindFields:   {name: "FIELDS", from: sentByPython, said: (*worker).addFields},
+		kindLogged:   {name: "LOGGED", from: sentByPython, said: (*worker).loggedInPython},
 		kindHere:     {name: "HERE", from: sentByPython, aside: (*worker).pythonHere},
 		kindSocket:   {name: "SOCKET", from: sentByPython, only: &wsgi, when: (*turn).ownsSocket, said: (*worker).lendSocket},
 		kindPipe:     {name: "PIPE", from: sentByPython, descriptor: true, aside: (*worker).listenToPipe},

@@ -13,7 +13,6 @@ worker) report bytes taken.
 import asyncio
 import http
 import inspect
-import logging
 import marshal
 import os
 import re
@@ -265,7 +264,8 @@ class Stream:
     async def run(self, scope):
         server = self.server
         try:
-            await server.app(scope, self.receive, self.send)
+            app = server.app if server.access is None else server.access.asgi(self)
+            await app(scope, self.receive, self.send)
             self.returned()
         except asyncio.CancelledError:
             self.end(True)
@@ -677,6 +677,7 @@ class Server:
         self.settings, self.app, self.log, self.files = settings, single_callable(app), wsgi.logger or log, files
         self.queue, self.wire = wsgi.end_of(SOCK_SEQPACKET, QUEUE), wsgi.end_of(SOCK_STREAM, WIRE)
         wsgi.open_outbox(settings)
+        self.access = wsgi.open_access(settings)
         self.buffer = bytearray(QUEUE_MAX)
         self.view = memoryview(self.buffer)
         self.streams = {}
@@ -696,13 +697,6 @@ class Server:
 
     def serve(self):
         """Serves until the worker closes the queue."""
-        error = logging.getLogger("gunicorn.error")
-        for name, own in (("uvicorn", error), ("uvicorn.error", error), ("uvicorn.access", logging.getLogger("gunicorn.access"))):
-            logger = logging.getLogger(name)
-            # Applications may log to uvicorn's loggers, as under its worker class.
-            if not logger.handlers and name != "uvicorn.error":
-                logger.handlers, logger.propagate = list(own.handlers), False
-            logger.setLevel(own.level)
         self.loop = new_loop(self.settings["asgi_loop"], self.settings["worker_class"].endswith("H11Worker"), self.log)
         asyncio.set_event_loop(self.loop)
         try:

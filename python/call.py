@@ -13,7 +13,7 @@ import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
 
 from _gunicorn.wsgi import (
-    BLOCK, BODY, BROKEN, FAILED, FIELDS, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
+    BLOCK, BODY, BROKEN, CLOSE, FAILED, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
     RESPONSE, SOCKET, TAKEN, frame, meta_of)
 
 
@@ -206,9 +206,11 @@ class Call:
     """One request's start_response and the response that follows."""
 
     # Defaults stand in the class, which saves time, as most never change.
-    status = headers = left = socket = None
+    status = left = socket = req = record = None
+    headers = ()
     broken = None  # the error that reading the body has raised
     begun = done = taken = False
+    changed = False  # a hook has changed the request, so that the worker cannot log it
     apart_min = APART_MIN
 
     def __init__(self, wire, number, cancelled):
@@ -342,6 +344,7 @@ class Call:
             self.wire.let_go(held)
             return False  # too many descriptors are under way: read the file instead
         self.begun = self.done = True
+        self.sent = left
         self.wire.say(frame[sent:])
         self.wire.let_go(held)
         return True
@@ -395,10 +398,25 @@ class Call:
             self.wire.say(frame(self.number, HINTS, meta))
 
 
-def add_fields(call, fields):
-    """Sends headers that pre_request has added to the worker, for the access log."""
-    meta = meta_of([(plain(name), plain(value)) for name, value in fields])
-    call.wire.say(frame(call.number, FIELDS, meta))
+class Counted(Call):
+    """A call that hooks or the access log will look at."""
+
+    sent = 0
+
+    def send(self, data, flags):
+        if not self.begun and self.req.must_close:
+            flags |= CLOSE
+        self.sent += len(data)
+        super().send(data, flags)
+
+    def whole(self, data):
+        self.finish(data)
+
+    def fail(self, flags):
+        if not self.begun:
+            failed = not flags and not self.broken
+            self.status, self.headers = "500 Internal Server Error" if failed else None, []
+        super().fail(flags)
 
 
 class ClientSocket:

@@ -21,8 +21,8 @@ from select import POLLIN, poll
 from signal import signal as set_handler
 
 from _gunicorn import wsgi
-from _gunicorn.call import Call, add_fields
-from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of
+from _gunicorn.call import Counted
+from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of, unquoted
 from _gunicorn.lane import Lane, patch
 
 CONTROL = 6  # descriptor of the control socket, on which the arbiter asks
@@ -404,10 +404,8 @@ class HookLog:
             return getattr(self.error_log, name)
         if self.whole is None:
             # Members that few hooks use come from package.py, which is large.
-            from _gunicorn.package import Logger
-            self.whole = Logger.__new__(Logger)
-            self.whole.__dict__.update(error_log=self.error_log, access_log=self.access_log, cfg=self.cfg,
-                                       loglevel=self.error_log.level, logfile=None)
+            from _gunicorn.package import logger_over
+            self.whole = logger_over(self.cfg)
         return getattr(self.whole, name)
 
     def log(self, level, *args, **kwargs):
@@ -512,9 +510,19 @@ def hooked_app(server, hooks, worker):
         else:
             environ = environ_of(scope)
             req, call = Request(environ), Heard()
+            before = req.facts()
             hooks.call("pre_request", worker, req)
-            scope["headers"].extend((name.lower().encode("latin-1"), value.encode("latin-1"))
-                                    for name, value in req.apply(environ))
+            if req.apply(environ, before):
+                given, n = before[6], len(before[6])
+                if req.headers[:n] != given:
+                    n, scope["headers"] = 0, []
+                scope["headers"].extend((name.lower().encode("latin-1"), value.encode("latin-1"))
+                                        for name, value in req.headers[n:])
+                scope.update(scheme=req.scheme, query_string=req.query.encode("latin-1"))
+                if "method" in scope:
+                    scope["method"] = req.method
+                if req.path != before[2]:
+                    scope.update(path=unquoted(req.path).decode("utf-8", "replace"), raw_path=req.path.encode("latin-1"))
 
             async def heard(event):
                 call.note(event)
@@ -569,19 +577,6 @@ def environ_of(scope):
     return environ
 
 
-class HookedCall(Call):
-    sent, req = 0, None
-
-    def send(self, data, flags):
-        if not self.begun and self.req.must_close:
-            flags |= wsgi.CLOSE
-        self.sent += len(data)
-        super().send(data, flags)
-
-    def whole(self, data):
-        self.finish(data)
-
-
 class HookedLane(Lane):
     def __init__(self, settings, app, log, files, hooks, worker):
         super().__init__(settings, app, log, files)
@@ -593,13 +588,13 @@ class HookedLane(Lane):
         if "gunicorn.req_number" not in environ:
             super().run(call, environ)  # without this key, no hook wants requests
             return
-        call.__class__ = HookedCall
+        call.__class__ = Counted
         req = call.req = Request(environ)
         try:
-            hooks.call("pre_request", worker, req)
-            added = req.apply(environ)
-            if added:
-                add_fields(call, added)
+            if "pre_request" in hooks:
+                before = req.facts()
+                hooks.call("pre_request", worker, req)
+                call.changed = req.apply(environ, before)
         except BaseException:
             self.log.exception("Error handling request %s", wsgi.asked(environ))
             call.fail(0)

@@ -15,7 +15,7 @@ from _gunicorn import wsgi
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
 from _gunicorn.wsgi import (
     BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded, Wire,
-    allocate_lock, asked, end_of, failed, frame, leave_children_out, open_outbox, report, say_here, say_ready,
+    allocate_lock, asked, end_of, failed, frame, leave_children_out, open_access, open_outbox, report, say_here, say_ready,
     start_thread)
 
 
@@ -96,6 +96,7 @@ class Lane:
         self.app, self.log, self.files = app, wsgi.logger or log, files
         self.attach(0, QUEUE, WIRE)
         open_outbox(settings)
+        self.access = open_access(settings)
         self.sendfile = settings["sendfile"] is not False
         self.base = {
             "wsgi.version": (1, 0),
@@ -169,7 +170,8 @@ class Lane:
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         me = green and green.current()
-        environs = self.environs.make
+        environs, respond = self.environs.make, self.respond
+        access, hooked = self.access, type(self) is not Lane
         begun, halt, wire = self.begun, self.halt, self.wire
         at = n = number = last = 0  # last is the number of the last request that was run
         while True:
@@ -218,7 +220,10 @@ class Lane:
                     last = number
                     wire.held, wire.caught = False, None
                     try:
-                        self.run(call, environ)
+                        if hooked or access is not None and (access.always or access.now != access.then):
+                            self.run(call, environ)
+                        else:
+                            respond(call, environ)
                     except BaseException:
                         wire.held = IDLE
                         call.fail(0)
@@ -249,6 +254,13 @@ class Lane:
                 self.log.error("%r was raised between requests; it is ignored", e)
 
     def run(self, call, environ):
+        access = self.access
+        if access is not None and (access.always or access.now != access.then or call.changed):
+            access.run(self.respond, call, environ)
+        else:
+            self.respond(call, environ)
+
+    def respond(self, call, environ):
         try:
             result = self.app(environ, call.start_response)
             try:
@@ -268,12 +280,16 @@ class Lane:
                     call.finish(b"")
             finally:
                 if type(result) not in WHOLE and hasattr(result, "close"):
+                    if call.record and call.done:
+                        call.record()
                     result.close()
         except ClientGone:
             call.fail(QUIET)
         except BaseException as e:
             # SystemExit and KeyboardInterrupt are caught too, as no request may end
             # the server.
+            if call.taken and isinstance(e, StopIteration):
+                return call.fail(QUIET)  # the way to return without a response
             if e is call.broken:  # the client's mistake, which the worker logs
                 if e.errno == errno.EBADF:  # the application's mistake: it read too late
                     self.log.warning("%s: %s", asked(environ), e.strerror)

@@ -437,6 +437,14 @@ class Logger:
         pass  # no descriptor of Python is inherited
 
 
+def logger_over(cfg):
+    """A Logger whose logging loggers have been set up by others."""
+    log = Logger.__new__(Logger)
+    log.error_log, log.access_log = (logging.getLogger(name) for name in ("gunicorn.error", "gunicorn.access"))
+    log.cfg, log.loglevel, log.logfile = cfg, log.error_log.level, None
+    return log
+
+
 class Statsd(Logger):
     """A Logger with methods for code that sends metrics of its own. The server itself
     sends the metrics of requests."""
@@ -685,6 +693,10 @@ def open_log(settings):
     return log
 
 
+def is_custom(log):
+    return type(log) not in (Logger, Statsd)
+
+
 def give_files(owner):
     """Gives the log files to the user that workers switch to, as workers open the same
     files. Returns the files' names."""
@@ -734,7 +746,7 @@ def keep_log(settings, records, answer):
         if settings["credential"]:
             files = give_files(settings["credential"][:2])
             become(settings["credential"])
-        facts = {"files": files, "level": log.error_log.getEffectiveLevel(),
+        facts = {"files": files, "level": getattr(log.error_log, "getEffectiveLevel", lambda: log.loglevel)(),
                  "access": bool(log.access_log_enabled) if type(log).access is Logger.access else True}
     except Exception as e:
         if not isinstance(e, RuntimeError):
@@ -772,4 +784,4 @@ def keep_log(settings, records, answer):
 
 
 make("gunicorn.glogging", Logger=Logger, CONFIG_DEFAULTS=CONFIG_DEFAULTS, SafeAtoms=SafeAtoms,
-     open_log=open_log, keep_log=keep_log)
+     open_log=open_log, keep_log=keep_log, is_custom=is_custom)

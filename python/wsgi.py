@@ -50,7 +50,7 @@ META_MAX = (4 << 20) - 16  # bytes of marshal in a frame, as in lane.go
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT = 1, 2, 3, 4, 5, 6  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
-RETIRE, FIELDS, HERE, SOCKET, PIPE, LEFT = 16, 17, 18, 19, 20, 21
+RETIRE, LOGGED, HERE, SOCKET, PIPE, LEFT = 16, 17, 18, 19, 20, 21
 LAST, MORE, BROKEN, QUIET, CLOSE, STACKS, TAKEN, PUMPED = 1, 2, 4, 8, 16, 32, 64, 128  # flags
 
 
@@ -166,6 +166,8 @@ class Formatter(logging.Formatter):
 
 
 logger = None  # an instance of logger_class, if the logs are made in Python
+untouched = []  # the attributes of the loggers of the access log, as they are and as they were before the application came
+handlers = []  # the handlers of these loggers, and facts_of each before the application came
 captured = False  # standard output and standard error go to the error log
 
 
@@ -181,7 +183,27 @@ def set_up_logging(settings):
     error, access = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
     add_relays(settings, error, access)
     capture()
+    loggers = [access]
+    if settings["family"] == "asgi":
+        loggers.append(add_uvicorn(error, access))
+    untouched[:] = [(vars(log), dict(vars(log), handlers=log.handlers[:], filters=log.filters[:])) for log in loggers]
+    handlers[:] = [(handler, facts_of(handler)) for log in loggers for handler in log.handlers]
     return error
+
+
+def facts_of(handler):
+    return handler.filters[:], handler.level, handler.formatter
+
+
+def add_uvicorn(error, access):
+    """Gives handlers to uvicorn's loggers, to which applications log, as under its worker
+    class."""
+    for name, own in (("uvicorn.error", error), ("uvicorn", error), ("uvicorn.access", access)):
+        log = logging.getLogger(name)
+        if not log.handlers and name != "uvicorn.error":
+            log.handlers, log.propagate = list(own.handlers), False
+        log.setLevel(own.level)
+    return log
 
 
 def add_relays(settings, error, access):
@@ -266,6 +288,13 @@ class Metrics(logging.Filter):
         if name:
             relay("mgunicorn.log.%s:1|c|@1.0" % name)
         return True
+
+
+def open_access(settings):
+    """The access log, as far as this process makes it."""
+    if any((untouched[1:], *(settings[name] for name in ("accesslog", "logs", "syslog")))):
+        from _gunicorn import access
+        return access.of(settings)
 
 
 def capture():
