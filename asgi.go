@@ -616,7 +616,7 @@ func (w *worker) appendOwnFields(b []byte) []byte {
 		b = append(append(b, cmp.Or(w.server, "Server: gunicorn")...), "\r\n"...)
 	}
 	if !w.resp.has("DATE") {
-		b = append(append(append(b, "Date: "...), w.clock.httpDate()...), "\r\n"...)
+		b = append(append(append(b, "Date: "...), w.clock.http...), "\r\n"...)
 	}
 	return b
 }

@@ -67,16 +67,21 @@ func (l *loop) listen(fd int, events uint32, o owner) error {
 	}
 	l.serial++
 	l.seats[fd] = seat{o, l.serial}
-	return epollAdd(l.ep, fd, events, l.serial)
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, l.event(fd, events)))
 }
 
 // change sets the events for which a descriptor is watched.
 func (l *loop) change(fd int, events uint32) {
-	epollMod(l.ep, fd, events, l.seats[fd].serial)
+	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, fd, l.event(fd, events))
 }
 
 // forget ends the watch on a descriptor.
-func (l *loop) forget(fd int) { epollDel(l.ep, fd) }
+func (l *loop) forget(fd int) { _ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, fd, nil) }
+
+// event is what epoll_ctl(2) is told of a descriptor, whose events carry its seat's serial.
+func (l *loop) event(fd int, events uint32) *unix.EpollEvent {
+	return &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.seats[fd].serial}
+}
 
 // goOnLater puts off the rest of c's work to the next turn of the loop, so that other
 // connections get their share of this turn.
@@ -123,7 +128,6 @@ func (w *worker) setTimers() {
 		{w.lanesDue, w.lookAtLanes},
 		{w.patienceDue, nil},
 		{w.placeDue, nil},
-		{w.log.statsd.dueAt, func() { w.log.statsd.flush() }},
 	}
 }
 
@@ -148,7 +152,7 @@ func (w *worker) placeDue() (due int64) {
 func (w *worker) turn(wait time.Duration) int {
 	n := epollWait(w.ep, w.events[:], wait)
 	w.now = w.loop.clock(w.now)
-	w.clock.refresh()
+	w.clock.set(time.Now())
 	for i := range w.events[:n] {
 		w.handle(&w.events[i])
 		w.relieve()

@@ -306,7 +306,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	if w.resp.status == nil {
 		err = errBadType
 	} else {
-		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.httpDate())
+		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
 	}
 	if err != nil {
 		w.log.errorf("Error handling request %s: %v", t.line(), err)
@@ -596,7 +596,7 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 		began = w.now
 	}
 	took := time.Duration(w.now - began)
-	w.log.statsd.request(status, took, w.now)
+	w.log.statsd.request(status, took)
 	w.slot.counters.count(status, took, t.sent)
 	if w.access == nil || t.logged {
 		return

@@ -332,7 +332,7 @@ func newWorker() (*worker, error) {
 	}
 	w.born = w.now
 	w.slot.heartbeat.Store(sharedTime())
-	w.clock.refresh()
+	w.clock.set(time.Now())
 	for fd := fdListeners; ; fd++ {
 		sa, err := unix.Getsockname(fd)
 		if err != nil {
@@ -487,7 +487,7 @@ func (w *worker) draining() bool { return w.slot.phase() == phaseDraining }
 // enter is the one place where a worker's phase changes. It wakes the arbiter, which
 // reads the phase from the scoreboard.
 func (w *worker) enter(p phase) {
-	if from := w.slot.phase(); strict && !slices.Contains(phaseSteps[from], p) {
+	if from := w.slot.phase(); strict && !from.mayBecome(p) {
 		panic(fmt.Sprintf("a worker goes from phase %d to %d", from, p))
 	}
 	w.slot.state.Store(uint64(p))
