@@ -40,6 +40,9 @@ class Access:
             or logging.root.manager.disable >= logging.INFO)
         self.enabled = enabled
 
+    def active(self):
+        return self.always or self.now != self.then
+
     def run(self, respond, call, environ):
         """Runs a request, and logs it."""
         call.__class__ = Counted
@@ -58,10 +61,11 @@ class Access:
                 record()
 
     def record(self, call, req, environ, start):
-        if call.status is None:
+        if call.fate == "":
             return  # the client has left, or its request was broken, which the worker logs
-        headers = [pair for pair in call.headers if str(pair[0]).lower() not in HOP_HEADERS]
-        resp = Response(req, call.status, headers, call.sent)
+        headers = () if call.fate else call.headers
+        headers = [pair for pair in headers if str(pair[0]).lower() not in HOP_HEADERS]
+        resp = Response(req, call.fate or call.status, headers, call.sent)
         if req.method == "HEAD" or resp.status_code in (204, 304):
             resp.sent = 0
         if self.log is None:
@@ -98,7 +102,7 @@ class Access:
     def asgi(self, stream):
         """The application of a server, for one request that is logged here."""
         app = stream.server.app
-        own = self.always or self.enabled and self.now != self.then
+        own = self.enabled and self.active()
         if not own and all(log == state for log, state in self.uvicorn):
             return app
         from _gunicorn.hooks import Heard, environ_of

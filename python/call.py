@@ -402,6 +402,7 @@ class Counted(Call):
     """A call that hooks or the access log will look at."""
 
     sent = 0
+    fate = None  # status with which the worker answers in place of the application, if it does; "" if that is unknown
 
     def send(self, data, flags):
         if not self.begun and self.req.must_close:
@@ -414,8 +415,7 @@ class Counted(Call):
 
     def fail(self, flags):
         if not self.begun:
-            failed = not flags and not self.broken
-            self.status, self.headers = "500 Internal Server Error" if failed else None, []
+            self.fate = "" if flags or self.broken else "500 Internal Server Error"
         super().fail(flags)
 
 

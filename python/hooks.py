@@ -548,7 +548,7 @@ def call_post_request(hooks, log, worker, req, environ, call):
 class Heard:
     """The facts about an ASGI application's response from which Response is made."""
 
-    status, headers, sent, begun = None, (), 0, False
+    status, headers, sent, begun, fate = None, (), 0, False, None
 
     def note(self, event):
         if event["type"].endswith("response.start"):

@@ -170,8 +170,8 @@ class Lane:
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         me = green and green.current()
-        environs, respond = self.environs.make, self.respond
-        access, hooked = self.access, type(self) is not Lane
+        environs, access = self.environs.make, self.access
+        run = self.respond if type(self) is Lane else self.run
         begun, halt, wire = self.begun, self.halt, self.wire
         at = n = number = last = 0  # last is the number of the last request that was run
         while True:
@@ -220,10 +220,7 @@ class Lane:
                     last = number
                     wire.held, wire.caught = False, None
                     try:
-                        if hooked or access is not None and (access.always or access.now != access.then):
-                            self.run(call, environ)
-                        else:
-                            respond(call, environ)
+                        run(call, environ)
                     except BaseException:
                         wire.held = IDLE
                         call.fail(0)
@@ -243,6 +240,8 @@ class Lane:
                 n = receive_into(buffer)
                 if not n:
                     return
+                if access is not None and access.active():
+                    run = self.run
             except BaseException as e:
                 wire.held, wire.caught = IDLE, None
                 if not n and not me:
@@ -255,7 +254,7 @@ class Lane:
 
     def run(self, call, environ):
         access = self.access
-        if access is not None and (access.always or access.now != access.then or call.changed):
+        if access is not None and (call.changed or access.active()):
             access.run(self.respond, call, environ)
         else:
             self.respond(call, environ)
