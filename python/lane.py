@@ -9,7 +9,7 @@ import mmap
 import os
 import struct
 import sys
-from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SOCK_SEQPACKET, SOCK_STREAM
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_SEQPACKET, SOCK_STREAM
 
 from _gunicorn import wsgi
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
@@ -234,7 +234,11 @@ class Lane:
                             # The request has left something that knows this greenlet and
                             # may raise an exception here, as a timeout that nobody has
                             # cancelled: another greenlet runs the next request.
-                            return self.start()
+                            try:
+                                self.start()
+                            except BaseException:
+                                pass  # it came while this greenlet waited for the other's start
+                            return
                         green.pause()
                 at = n = 0
                 n = receive_into(buffer)
@@ -354,7 +358,13 @@ class Green:
         pass
 
     def await_answer(self):
-        pass
+        try:
+            self.end.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        except BlockingIOError:
+            self.readable()
+
+    def keep(self, error):
+        raise error
 
     def __init__(self, end):
         self.end, self.lock = end, _thread.allocate_lock()
@@ -395,26 +405,21 @@ class Green:
         except BaseException as e:
             return e
 
-    def recv_into(self, into):
+    def again(self, receive, *args):
         while True:
             try:
-                return self.end.recv_into(into, 0, MSG_DONTWAIT)
+                return receive(*args)
             except BlockingIOError:
                 self.wait(self.readable)
+
+    def recv_into(self, into):
+        return self.again(self.end.recv_into, into, 0, MSG_DONTWAIT)
 
     def recvmsg(self, size, control, flags):
-        while True:
-            try:
-                return self.end.recvmsg(size, control, flags | MSG_DONTWAIT)
-            except BlockingIOError:
-                self.wait(self.readable)
+        return self.again(self.end.recvmsg, size, control, flags | MSG_DONTWAIT)
 
     def recvmsg_into(self, buffers):
-        while True:
-            try:
-                return self.end.recvmsg_into(buffers, 0, MSG_DONTWAIT)
-            except BlockingIOError:
-                self.readable()
+        return self.again(self.end.recvmsg_into, buffers, 0, MSG_DONTWAIT)
 
     def sendmsg(self, buffers, control=()):
         left, sent = [memoryview(piece) for piece in buffers], 0
