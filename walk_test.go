@@ -134,7 +134,7 @@ func newWalk(t testing.TB, kind byte) *walk {
 	}
 	cfg := *w.cfg
 	cfg.timeout, cfg.limitRequestBody = 0, walkBody
-	w.cfg, w.deflater.pool = &cfg, &w.sockets
+	w.cfg = &cfg
 	words := make([]atomic.Uint32, 3*8)
 	p.giveUp, p.begun, p.halts = words[:8], words[8:16], words[16:]
 	th := &walkThread{lane: p.lanes[0], far: s.far, back: p.lanes[0].back, pipe: -1, lent: -1}
@@ -1173,6 +1173,10 @@ func (s *walk) checkGivenUp() {
 // for it.
 func (s *walk) checkReplaced() {
 	s.t.Helper()
+	if s.python.failure != nil {
+		s.now += int64(settled)
+		s.run()
+	}
 	if !s.python.closed {
 		return
 	}
