@@ -15,6 +15,8 @@ from _gunicorn.call import Counted
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response
 from _gunicorn.wsgi import LOGGED, frame
 
+OURS = ("builtins", "gunicorn.glogging", "gunicorn.instrument.statsd")  # modules of loggers that are no class of the user's
+
 # The keys of environs that the worker knows, beside those of headers.
 KNOWN = re.compile("HTTP_.*|(CONTENT|PROXY|SERVER|SSL|TLS)_.*|REQUEST_METHOD|SCRIPT_NAME|REMOTE_(ADDR|PORT)|RAW_URI|"
                    r"QUERY_STRING|PATH_INFO|WSGI\.URL_SCHEME").fullmatch
@@ -34,7 +36,7 @@ class Access:
         self.now, self.then = wsgi.untouched[0]
         self.uvicorn = wsgi.untouched[1:]
         self.always = bool(enabled) and (
-            self.log is not None and wsgi.package()["gunicorn.glogging"].is_custom(self.log)
+            type(self.log).__module__ not in OURS
             or any(not KNOWN(name.upper()) for name in re.findall(r"%\(\{([^{}]*)\}e\)", settings["access_log_format"] or ""))
             or any(wsgi.facts_of(handler) != facts for handler, facts in wsgi.handlers)
             or logging.root.manager.disable >= logging.INFO)

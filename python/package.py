@@ -647,6 +647,7 @@ make("gunicorn.workers.ggevent", GeventWorker=GeventWorker,
      GeventPyWSGIWorker=stands_for("GeventPyWSGIWorker", GeventWorker),
      PyWSGIHandler=stands_for("PyWSGIHandler", object), PyWSGIServer=stands_for("PyWSGIServer", object))
 make("gunicorn.workers.geventlet", EventletWorker=stands_for("EventletWorker"))
+make("gunicorn.workers.gasgi", ASGIWorker=stands_for("ASGIWorker"))
 
 
 # Logs made in Python ---------------------------------------------------------
@@ -688,10 +689,6 @@ def open_log(settings):
         log = load_class(name, "gunicorn.glogging.Logger", "gunicorn.loggers")(cfg)
     logging.setLogRecordFactory(name_worker)
     return log
-
-
-def is_custom(log):
-    return type(log) not in (Logger, Statsd)
 
 
 def give_files(owner):
@@ -781,4 +778,4 @@ def keep_log(settings, records, answer):
 
 
 make("gunicorn.glogging", Logger=Logger, CONFIG_DEFAULTS=CONFIG_DEFAULTS, SafeAtoms=SafeAtoms,
-     open_log=open_log, keep_log=keep_log, is_custom=is_custom)
+     open_log=open_log, keep_log=keep_log)
