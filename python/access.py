@@ -10,7 +10,7 @@ import os
 import re
 from time import monotonic
 
-from _gunicorn import wsgi
+from _gunicorn import logs, wsgi
 from _gunicorn.call import Counted
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response
 from _gunicorn.wsgi import LOGGED, frame
@@ -26,19 +26,19 @@ def of(settings):
     """The Access of a process, None if there is no access log."""
     enabled = (settings["accesslog"] or settings["logs"]
                or settings["syslog"] and not settings["disable_redirect_access_to_syslog"])
-    if enabled or any(log != state for log, state in wsgi.untouched):
+    if enabled or any(log != state for log, state in logs.untouched):
         return Access(settings, enabled)
 
 
 class Access:
     def __init__(self, settings, enabled):
-        self.cfg, self.log = Config(settings), wsgi.logger
-        self.now, self.then = wsgi.untouched[0]
-        self.uvicorn = wsgi.untouched[1:]
+        self.cfg, self.log = Config(settings), logs.logger
+        self.now, self.then = logs.untouched[0]
+        self.uvicorn = logs.untouched[1:]
         self.always = bool(enabled) and (
             type(self.log).__module__ not in OURS
             or any(not KNOWN(name.upper()) for name in re.findall(r"%\(\{([^{}]*)\}e\)", settings["access_log_format"] or ""))
-            or any(wsgi.facts_of(handler) != facts for handler, facts in wsgi.handlers)
+            or any(logs.facts_of(handler) != facts for handler, facts in logs.handlers)
             or logging.root.manager.disable >= logging.INFO)
         self.enabled = enabled
 
@@ -76,7 +76,7 @@ class Access:
         from datetime import timedelta
         took = timedelta(seconds=monotonic() - start)
         try:
-            if self.cfg.access_log_json and wsgi.logger is None:
+            if self.cfg.access_log_json and logs.logger is None:
                 self.log.access_log.info(self.object(resp, environ, took).replace("%", "%%"),
                                          self.log.atoms(resp, req, environ, took))
             else:

@@ -23,7 +23,7 @@ from _socket import MSG_DONTWAIT, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_S
 from collections import deque
 from time import monotonic
 
-from _gunicorn import wsgi
+from _gunicorn import logs, wsgi
 from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, QUEUE,
     QUEUE_MAX, QUIET, READ, REQUEST, RESPONSE, RETIRE, WIRE, frame, meta_of)
@@ -674,10 +674,10 @@ class Server:
 
     def __init__(self, settings, app, log, files):
         wsgi.Guarded.wire, wsgi.Guarded.log = self, log
-        self.settings, self.app, self.log, self.files = settings, single_callable(app), wsgi.logger or log, files
+        self.settings, self.app, self.log, self.files = settings, single_callable(app), logs.logger or log, files
         self.queue, self.wire = wsgi.end_of(SOCK_SEQPACKET, QUEUE), wsgi.end_of(SOCK_STREAM, WIRE)
-        wsgi.open_outbox(settings)
-        self.access = wsgi.open_access(settings)
+        logs.open_outbox(settings)
+        self.access = logs.open_access(settings)
         self.buffer = bytearray(QUEUE_MAX)
         self.view = memoryview(self.buffer)
         self.streams = {}

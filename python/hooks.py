@@ -23,7 +23,7 @@ from os import fork, read, waitpid
 from select import POLLIN, poll
 from signal import signal as set_handler
 
-from _gunicorn import wsgi
+from _gunicorn import logs, wsgi
 from _gunicorn.call import Counted
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of, unquoted
 from _gunicorn.lane import Lane, patch
@@ -239,7 +239,7 @@ class Template:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, wsgi.ignore)
         signal.signal(signal.SIGHUP, lambda number, frame: os.kill(os.getppid(), number))
-        signal.signal(signal.SIGUSR1, wsgi.reopen_logs)
+        signal.signal(signal.SIGUSR1, logs.reopen_logs)
 
     def run(self):
         """Answers questions until the arbiter has closed the control socket and every
@@ -405,7 +405,7 @@ class Template:
         """Runs the configuration file again, for a reload. Only what raw_env has set is
         taken back before that."""
         self.former = [(self.module, self.settings, self.hooks, self.forker), dict(os.environ), os.getcwd(),
-                       (wsgi.logger, wsgi.captured), [dict(vars(log)) for log in loggers()],
+                       (logs.logger, logs.captured, logs.untouched[:], logs.handlers[:]), [dict(vars(log)) for log in loggers()],
                        (self.server.cfg, self.server.log)]
         for pair in self.settings["raw_env"]:
             name = pair.split("=", 1)[0]
@@ -434,10 +434,10 @@ class Template:
         failed, self.former = self.former, None
         if not failed:
             return  # the file was not run
-        (self.module, self.settings, self.hooks, forker), environ, path, logs, states, server = failed
+        (self.module, self.settings, self.hooks, forker), environ, path, made, states, server = failed
         set_environ(environ)
         os.chdir(path)
-        wsgi.logger, wsgi.captured = logs
+        logs.logger, logs.captured, logs.untouched[:], logs.handlers[:] = made
         for log, state in zip(loggers(), states):
             self.shut(log.handlers)
             vars(log).update(state)
@@ -476,13 +476,13 @@ class Template:
         import logging
         self.records = self.records or logging.getLogRecordFactory()
         logging.setLogRecordFactory(self.records)  # logs that are made in Python replace it
-        log = wsgi.set_up_logging(settings)
+        log = logs.set_up_logging(settings)
         self.find_hooks()
         self.forks = forks
         cfg = Config(settings)
         for name, function in self.hooks.functions.items():
             cfg.settings[name].value = function
-        hook_log = wsgi.logger or HookLog(log, cfg)
+        hook_log = logs.logger or HookLog(log, cfg)
         if self.server:
             self.server.use(cfg, hook_log)
         else:
@@ -643,7 +643,7 @@ def serve(template, worker):
             hooks.call("post_fork", server, worker)
             drop_privileges(settings["credential"])
             files = None
-            wsgi.open_outbox(settings)
+            logs.open_outbox(settings)
             patch(settings)
             handle_signals(hooks, worker)
             if worker.app.callable is None:
@@ -804,7 +804,7 @@ class HookedLane(Lane):
                 hooks.call("pre_request", worker, req)
                 call.changed = req.apply(environ, before)
         except BaseException:
-            self.log.exception("Error handling request %s", wsgi.asked(environ))
+            self.log.exception("Error handling request %s", logs.asked(environ))
             call.fail(0)
         else:
             super().run(call, environ)

@@ -11,13 +11,11 @@ import struct
 import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_SEQPACKET, SOCK_STREAM
 
-from _gunicorn import wsgi
+from _gunicorn import logs
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
 from _gunicorn.wsgi import (
     BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded, Wire,
-    allocate_lock, asked, end_of, failed, frame, leave_children_out, open_access, open_outbox, report, say_here, say_ready,
-    start_thread)
-
+    allocate_lock, end_of, failed, frame, leave_children_out, report, say_here, say_ready, start_thread)
 
 KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
 SKIP = 4096  # requests that are not looked up after most of the last ones were not known
@@ -93,10 +91,10 @@ class Lane:
         self.green = Green if settings["family"] in PATCHES else None
         self.threads = settings["family"] != "sync"
         self.words = memoryview(mmap.mmap(PAGE, 0)).cast("I")
-        self.app, self.log, self.files = app, wsgi.logger or log, files
+        self.app, self.log, self.files = app, logs.logger or log, files
         self.attach(0, QUEUE, WIRE)
-        open_outbox(settings)
-        self.access = open_access(settings)
+        logs.open_outbox(settings)
+        self.access = logs.open_access(settings)
         self.sendfile = settings["sendfile"] is not False
         self.base = {
             "wsgi.version": (1, 0),
@@ -296,9 +294,9 @@ class Lane:
                 return call.fail(QUIET)  # the way to return without a response
             if e is call.broken:  # the client's mistake, which the worker logs
                 if e.errno == errno.EBADF:  # the application's mistake: it read too late
-                    self.log.warning("%s: %s", asked(environ), e.strerror)
+                    self.log.warning("%s: %s", logs.asked(environ), e.strerror)
                 return call.fail(0)
-            self.log.exception("Error handling request %s", asked(environ))
+            self.log.exception("Error handling request %s", logs.asked(environ))
             call.fail(0)
 
     def stop(self, call, environ):
@@ -306,7 +304,7 @@ class Lane:
         read any further (PEP 3333, Handling the Content-Length Header)."""
         if call.left == 0:  # otherwise the worker has seen the excess, and logs
             self.log.warning("%s: the response body is longer than its Content-Length; the rest is dropped",
-                             asked(environ))
+                             logs.asked(environ))
 
 
 # Greenlets -----------------------------------------------------------------

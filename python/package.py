@@ -20,7 +20,7 @@ import sys
 import time
 import types
 
-from _gunicorn import call, facade, wsgi
+from _gunicorn import call, facade, logs, wsgi
 from _gunicorn.facade import HOP_HEADERS, Request, Response
 
 MODULES = {}
@@ -306,7 +306,7 @@ class Atoms(dict):
 
 
 def safe(text):
-    return wsgi.printable(text, '"\\')
+    return logs.printable(text, '"\\')
 
 
 class Logger:
@@ -350,7 +350,7 @@ class Logger:
             log.removeHandler(old)
         if output is None:
             return
-        handler = wsgi.handler_for(output, stream or sys.stderr, fmt)
+        handler = logs.handler_for(output, stream or sys.stderr, fmt)
         handler._gunicorn = True
         log.addHandler(handler)
 
@@ -426,7 +426,7 @@ class Logger:
             self.exception("access log")
 
     def reopen_files(self):
-        wsgi.reopen_logs(None, None)
+        logs.reopen_logs(None, None)
 
     def close_on_exec(self):
         pass  # no descriptor of Python is inherited
@@ -696,7 +696,7 @@ def give_files(owner):
     files. Returns the files' names."""
     import stat
     names = set()
-    for handler in wsgi.file_handlers():
+    for handler in logs.file_handlers():
         if not handler.stream:  # a delayed open could come when the right to open the file is gone
             handler.stream = handler._open()
         facts = os.fstat(handler.stream.fileno())
