@@ -525,8 +525,8 @@ FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # characters forbidde
 def bare(filelike):
     """The file whose contents read() of filelike gives, unchanged: AttributeError if there
     is none, as with gzip.open(), whose descriptor is that of the compressed file."""
-    while type(filelike) is not io.FileIO:
-        if type(filelike) in (io.BufferedReader, io.BufferedRandom):
+    while not isinstance(filelike, io.FileIO):
+        if isinstance(filelike, (io.BufferedReader, io.BufferedRandom)):
             filelike = filelike.raw
         elif hasattr(type(filelike), "read") and filelike.read != filelike.file.read:
             raise AttributeError
