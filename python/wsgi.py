@@ -602,8 +602,6 @@ def kill(pid, number):
     send_signal(arbiter if os.getpid() == served and pid == os.getppid() else pid, number)
 
 
-os.kill = kill
-
 
 stopping = False  # the application's handler of a stop signal has been called
 
@@ -644,8 +642,8 @@ class Guarded:
                 self.log.error("A signal handler raised %r between requests; it is ignored", e)
 
 
-def guard_handlers():
-    """Guards the signal handlers that are set, and those that will be set."""
+def guard_handlers(*own):
+    """Guards the signal handlers that are set, except for our own, and those that will be set."""
     set_handler, get_handler = signal.signal, signal.getsignal
 
     def bare(handler):
@@ -661,13 +659,14 @@ def guard_handlers():
 
     for number in signal.valid_signals():
         handler = getsignal(number)
-        if callable(handler) and handler not in (forward, ignore, reopen_logs):
+        if callable(handler) and handler not in own:
             guard(number, handler)
     signal.signal, signal.getsignal = functools.wraps(set_handler)(guard), functools.wraps(get_handler)(getsignal)
 
 
 def set_up_process():
     global served, arbiter
+    from _gunicorn.logs import reopen_logs
     try:
         with open("/proc/%d/stat" % os.getppid()) as f:
             served, arbiter = os.getpid(), int(f.read().rpartition(")")[2].split()[1])
@@ -688,7 +687,7 @@ def set_up_process():
     # would inherit.
     for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
         signal.signal(number, handler)
-    guard_handlers()
+    guard_handlers(forward, ignore, reopen_logs)
 
 
 def find_title():
@@ -711,8 +710,9 @@ def serve():
     find_title()
     settings = read_settings()
     set_up_path(settings)
-    open_outbox(settings)
-    log = set_up_logging(settings)
+    from _gunicorn import logs
+    logs.open_outbox(settings)
+    log = logs.set_up_logging(settings)
     if settings["credential"]:
         for name, fd in (("errorlog", ERRORLOG), ("accesslog", ACCESSLOG)):
             if settings[name] not in (None, "", "-"):
@@ -815,8 +815,15 @@ def log():
     package(True)["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
 
 
-sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)
-
-from _gunicorn.logs import open_outbox, reopen_logs, set_up_logging  # noqa: needs the finder
-
-{"serve": serve, "check": check, "config": config, "log": log}[sys.argv[1]]()
+def start(role):
+    """The life of a Python that the server has started. Elsewhere this file only defines
+    things: an installed package has a copy of it for programs that import gunicorn."""
+    # sitecustomize, say, may have imported the installed package already. The package of
+    # the server that runs takes its place.
+    if "gunicorn" in sys.modules and is_small():
+        for name in list(sys.modules):
+            if name.lstrip("_").partition(".")[0] == "gunicorn" and name not in ("_gunicorn", "_gunicorn.wsgi"):
+                del sys.modules[name]
+    os.kill = kill
+    sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)
+    {"serve": serve, "check": check, "config": config, "log": log}[role]()
