@@ -7,6 +7,7 @@ import io
 import marshal
 import mmap
 import os
+import signal
 import struct
 import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_SEQPACKET, SOCK_STREAM
@@ -14,8 +15,8 @@ from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_S
 from _gunicorn import logs
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
 from _gunicorn.wsgi import (
-    BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded, Wire,
-    allocate_lock, end_of, failed, frame, leave_children_out, report, say_here, say_ready, start_thread)
+    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded,
+    Wire, allocate_lock, announced, end_of, failed, frame, leave_children_out, report, say_here, say_ready, start_thread)
 
 KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
 SKIP = 4096  # requests that are not looked up after most of the last ones were not known
@@ -313,6 +314,8 @@ def patch_gevent():
     from gevent import monkey
     monkey.patch_all()
     import gevent
+    # Python does not know of a handler that gevent.signal_handler has set.
+    signal.signal(ANNOUNCED - signal.SIGTERM, announced)
 
     def events(fd):
         hub = gevent.get_hub()
