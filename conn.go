@@ -484,11 +484,11 @@ func (c *conn) unlist() {
 // header is refused. A connection that begins without a header goes on without.
 func (w *worker) readProxy(c *conn) bool {
 	c.tried = len(c.in)
-	form := proxyFormOf(c.in, w.cfg.proxyProtocol)
-	switch form {
-	case proxyOpen:
+	parse, open := proxyForm(c.in, w.cfg.proxyProtocol)
+	if open {
 		return true
-	case proxyNone:
+	}
+	if parse == nil {
 		c.opening, c.tried = false, 0
 		return true
 	}
@@ -496,7 +496,7 @@ func (w *worker) readProxy(c *conn) bool {
 		w.refuse(c, forbiddenProxy(c.peer.remoteAddr))
 		return false
 	}
-	h, n, bad := parseProxy(c.in, form)
+	h, n, bad := parse(c.in)
 	if bad != nil {
 		w.refuse(c, bad)
 		return false
@@ -1141,9 +1141,9 @@ func (w *worker) reuse(t *turn) {
 	if t.state == waiting || len(w.idle) >= poolKeep || cap(t.req.fields) > fewFields {
 		return
 	}
-	fields, upper := t.req.fields, t.req.upper
-	*t = turn{status: t.status[:0]}
-	t.req.fields, t.req.upper = fields, upper
+	status, fields, upper := t.status[:0], t.req.fields, t.req.upper
+	*t = turn{} // in place: with fields set, it would be made elsewhere and copied
+	t.status, t.req.fields, t.req.upper = status, fields, upper
 	t.req.reset()
 	w.idle = append(w.idle, t)
 }

@@ -546,8 +546,8 @@ func (w *worker) dispatch() {
 		w.because(causeMaxRequests)
 		w.retire()
 	}
-	if w.python.broken {
-		w.failPython(causeCrash, 502, unix.SIGKILL)
+	if f := w.python.failure; f != nil && w.settled() {
+		w.abandonPython(f)
 	}
 }
 
@@ -655,7 +655,7 @@ func (w *worker) roomForFile() bool {
 	}
 	n := w.held() + laneDescriptors
 	for _, l := range w.python.busy {
-		n += l.mayPass(w.talks)
+		n += max(0, l.load()-w.talks) // a WebSocket is not answered with a file
 	}
 	return n < w.descriptors || w.makeWay()
 }
@@ -697,7 +697,9 @@ func (w *worker) message(l *lane, b []byte, t *turn) (longer, body []byte) {
 		f.flags = flagMore
 		f.length = f.meta
 	}
-	f.flags |= l.flags(w.talks)
+	if crowd := p.gateway.crowd; crowd > 0 && l.load()-w.talks >= crowd {
+		f.flags |= flagCrowd
+	}
 	f.append(b[:at])
 	if f.kind == kindRequest {
 		binary.LittleEndian.PutUint16(b[at+frameHeader-2:], uint16(alike))

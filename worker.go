@@ -179,6 +179,7 @@ type scratch struct {
 	obufFor *conn    // the connection that obuf is for, nil while obuf is empty
 	resp    response // the response's head that Python has just sent
 	text    []byte   // header fields that are not ASCII, encoded as Latin-1
+	wrong   bool     // a value of the frame at hand has a wrong type
 	fbuf    []byte   // the frame being made
 	batch   []*turn  // the requests of the message being made
 	wbuf    []byte   // a spare buffer for a wire, nil while a lane uses it
@@ -188,8 +189,8 @@ type scratch struct {
 type streaming struct {
 	talks     int // number of open WebSockets
 	sockets   wsPool
-	deflater  wsDeflater
 	deflating bool          // the message being received from Python is sent compressed
+	squeeze   byte          // first byte of that message's next frame
 	partAt    int64         // when streams will be told to end, 0 for never
 	parting   time.Duration // how long streams have to end after partAt
 }
@@ -313,7 +314,6 @@ func newWorker() (*worker, error) {
 		}
 	}
 	w.server = cfg.serverField()
-	w.deflater.pool = &w.sockets
 	w.spool = newSpool(cfg)
 	w.pool.limit = heldLimit("", cfg.workers)
 	// Near this limit the collector works harder. Beyond the memory of clients it
@@ -333,7 +333,7 @@ func newWorker() (*worker, error) {
 	}
 	w.born = w.now
 	w.slot.heartbeat.Store(sharedTime())
-	w.clock.refresh()
+	w.clock.set(time.Now())
 	for fd := fdListeners; ; fd++ {
 		sa, err := unix.Getsockname(fd)
 		if err != nil {
@@ -454,7 +454,7 @@ func (w *worker) catchSignals() (int, error) {
 
 // serve runs until the worker has nothing left to do.
 func (w *worker) serve() {
-	w.setTimers()
+	w.nextTick = w.now + int64(time.Second)
 	for !w.finished() {
 		w.turn(w.wait())
 	}
@@ -488,7 +488,7 @@ func (w *worker) draining() bool { return w.slot.phase() == phaseDraining }
 // enter is the one place where a worker's phase changes. It wakes the arbiter, which
 // reads the phase from the scoreboard.
 func (w *worker) enter(p phase) {
-	if from := w.slot.phase(); strict && !slices.Contains(phaseSteps[from], p) {
+	if from := w.slot.phase(); strict && !from.mayBecome(p) {
 		panic(fmt.Sprintf("a worker goes from phase %d to %d", from, p))
 	}
 	w.slot.state.Store(uint64(p))
@@ -707,8 +707,13 @@ func (w *worker) quit() {
 	w.closeListeners()
 	p := w.python
 	if !alone {
+		for _, l := range p.busy {
+			if !l.settle(w.now) {
+				time.Sleep(settled)
+			}
+		}
 		for _, l := range slices.Clone(p.busy) {
-			w.giveAllBack(l)
+			w.giveBack(l)
 		}
 		w.handOver()
 	}
@@ -872,7 +877,7 @@ func (w *worker) lanesDue() (due int64) {
 	limit := w.requestLimit()
 	for _, l := range w.python.busy {
 		due = sooner(due, l.due())
-		if limit > 0 && l.client.since == 0 {
+		if limit > 0 && l.client.since == 0 && l.halted == 0 {
 			due = sooner(due, w.now+int64(limit-l.ran(w.now)))
 		}
 	}
@@ -890,15 +895,15 @@ func sooner(a, b int64) int64 {
 // lookAtLanes finds requests that have run for more than a moment, and requests that
 // have used up their time.
 func (w *worker) lookAtLanes() {
-	limit := w.requestLimit()
-	for i := 0; i < len(w.python.busy); {
-		l := w.python.busy[i]
-		if limit > 0 && l.ran(w.now) >= limit {
+	p, limit := w.python, w.requestLimit()
+	for i := 0; i < len(p.busy) && !p.closed; {
+		l := p.busy[i]
+		if limit > 0 && l.ran(w.now) >= limit && l.settle(w.now) {
 			w.overdue(l)
 		} else if at := l.due(); at != 0 && at <= w.now {
 			l.stall(w)
 		}
-		if i < len(w.python.busy) && w.python.busy[i] == l {
+		if i < len(p.busy) && p.busy[i] == l {
 			i++
 		}
 	}
@@ -908,16 +913,10 @@ func (w *worker) lookAtLanes() {
 // back among the waiting requests.
 func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
 
-// giveAllBack is giveBack for a lane that is about to be given up: it first waits
-// until Python cannot begin another request.
-func (w *worker) giveAllBack(l *lane) {
-	l.settle(w.now)
-	w.giveBack(l)
-}
-
 // leftOf handles Python's word that it has stopped within a message, as this worker
-// asked: the requests that Python has not begun wait again. Requests that were
-// taken back before are not put back twice.
+// asked, or (flagBroken) because an exception came before it began: the requests that
+// Python has not begun wait again. Requests that were taken back before are not put
+// back twice.
 func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	q := l.laneKind.(*queueLane)
 	t := q.eldest()
@@ -926,10 +925,10 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	}
 	halt := l.python.halts[l.index].Load()
 	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
-	if t.started || t.taken || t.want > 0 || !slices.ContainsFunc(q.flight, asked) {
+	if t.started || t.taken || t.want > 0 || l.frame.flags&flagBroken == 0 && !slices.ContainsFunc(q.flight, asked) {
 		return l.frame.unexpected()
 	}
-	q.halted = 0
+	l.halted = 0
 	w.putBack(q.retrieve(t.message))
 	return nil
 }
