@@ -19,7 +19,7 @@
 //	worker.go     a worker's life: start, signals, phases, stop
 //	loop.go       the event loop: descriptors, timers, burial
 //	dispatch.go   the choice of connections and requests to take, and their order
-//	conn.go       one client's connection and its turns
+//	conn.go       one client's connection and its turns; body.go request bodies
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
 //	tls.go        TLS of a connection; cert.go certificates, keys and ciphers
@@ -35,7 +35,7 @@
 //
 // Grammars, bytes to values and values to bytes:
 //
-//	http.go       HTTP/1.1 requests; response.go responses
+//	http.go       HTTP/1.1 requests; chunked.go their bodies in chunks; response.go responses
 //	environ.go    the environ, in which an application sees a request
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol
