@@ -346,7 +346,7 @@ func (w *worker) advanceTurn(t *turn) bool {
 	switch t.state {
 	case readingBody:
 		switch {
-		case !t.incomplete() || w.overflows(t) && !w.spill(t):
+		case !t.incomplete() || t.req.expect || w.overflows(t) && !w.spill(t):
 			w.enqueue(t)
 		case t.burst >= turnMax:
 			t.burst = 0
@@ -528,7 +528,9 @@ func (w *worker) parse(c *conn) bool {
 	}
 	c.tried = len(c.in)
 	n, bad := c.turn.req.parse(c.in, w.cfg, c.trusted)
-	if bad == nil && n > 0 {
+	if !w.python.gateway.mounts {
+		c.turn.req.scriptName = nil
+	} else if bad == nil && n > 0 {
 		bad = c.turn.req.checkScriptName(w.scriptName)
 	}
 	if bad != nil {
@@ -552,6 +554,7 @@ func (w *worker) parse(c *conn) bool {
 		return false
 	}
 	rest := c.in[n:]
+	c.turn.req.expect = c.turn.req.expect && len(rest) == 0 && (c.turn.req.chunked || c.turn.req.contentLength > 0)
 	switch {
 	case c.turn.req.chunked:
 		c.turn.decoder = &chunkedDecoder{}
@@ -564,10 +567,19 @@ func (w *worker) parse(c *conn) bool {
 		c.turn.next = n + take
 		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
 	}
-	if c.turn.req.expect && len(rest) == 0 && (c.turn.decoder != nil || c.turn.bodyLeft > 0) {
-		w.send(c, []byte("HTTP/1.1 100 Continue\r\n\r\n"), nil)
+	if !w.python.gateway.early {
+		w.invite(c.turn)
 	}
 	return !c.gone
+}
+
+// invite tells a client that waits for 100 Continue to send the request's body.
+func (w *worker) invite(t *turn) {
+	if t.req.expect {
+		t.req.expect = false
+		w.flushOut()
+		w.send(t.conn, []byte("HTTP/1.1 100 Continue\r\n\r\n"), nil)
+	}
 }
 
 // readBody reads more of a body. It returns false if no more is there now, or if the
@@ -591,6 +603,7 @@ func (w *worker) readBody(t *turn) bool {
 		return false
 	}
 	t.upload.move(w.now, n, w.cfg.clientMinRate)
+	t.req.expect = false // the client has not waited
 	if t.state == discarding {
 		t.junk += n
 	}

@@ -86,12 +86,13 @@ type python struct {
 	most    int     // requests that may run at once
 	busy    []*lane // lanes with requests in flight
 
-	ready  bool
-	eof    bool // Python has closed the wire of a lane
-	closed bool // the worker has given this Python up: nothing more is sent to it or believed
-	broken bool // a protocol error has occurred: dispatch gives this Python up
-	ended  bool // Python has been told that no further request will come
-	traced int  // bytes of trace that have been logged
+	starting bool // the application is imported, and starts up or has done so
+	ready    bool
+	eof      bool // Python has closed the wire of a lane
+	closed   bool // the worker has given this Python up: nothing more is sent to it or believed
+	broken   bool // a protocol error has occurred: dispatch gives this Python up
+	ended    bool // Python has been told that no further request will come
+	traced   int  // bytes of trace that have been logged
 
 	gone     bool   // the process has ended
 	orphaned bool   // the template process has ended: nobody will report how this process ends
@@ -165,6 +166,7 @@ type gateway struct {
 	ready   func(*worker)                       // logs that the application is loaded; nil for no log line
 
 	early       bool // a request starts before its body has arrived
+	mounts      bool // SCRIPT_NAME is the start of each path, and is taken off
 	halves      bool // a part of the environ is the same for the client's next request
 	octets      bool // names and values of response headers may be bytes
 	overrides   bool // the application's own Server, Date and "Connection: close" are used
@@ -184,6 +186,7 @@ var wsgi = gateway{
 	running:     func(p *python) int { return len(p.busy) },
 	environ:     (*worker).environ,
 	halves:      true,
+	mounts:      true,
 	discardable: discardMax,
 }
 
@@ -211,7 +214,7 @@ exec(load('wsgi.py'), main.__dict__)`
 // sources is a marshal dict of the Python files by name.
 func sources() []byte {
 	files := map[string]any{}
-	for _, name := range []string{"wsgi.py", "asgi.py", "hooks.py", "facade.py", "package.py", "debug.py"} {
+	for _, name := range []string{"wsgi.py", "asgi.py", "lifespan.py", "hooks.py", "facade.py", "package.py", "debug.py"} {
 		text, err := pythonFiles.ReadFile("python/" + name)
 		if err != nil {
 			panic(err) // embed has seen to it
@@ -343,7 +346,7 @@ func (p *python) openLane() (*lane, error) {
 
 // pick returns the lane for the next request, nil for none.
 func (p *python) pick() (*lane, error) {
-	if !p.ready || p.closed || p.eof {
+	if !p.ready || p.closed || p.eof || p.ended {
 		return nil, nil
 	}
 	return p.gateway.pick(p)

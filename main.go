@@ -55,6 +55,7 @@
 // The Python half, in python/:
 //
 //	wsgi.py       loads a WSGI application and calls it; asgi.py an ASGI one
+//	lifespan.py   starts an ASGI application up and shuts it down
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
 //	package.py    the gunicorn package that Python code may import
 //	facade.py     the cfg, worker, request and response that hooks and package show

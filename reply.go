@@ -160,8 +160,11 @@ func (w *worker) said(t *turn, k *frameKind) error {
 // pythonReady is called when the application is loaded.
 func (w *worker) pythonReady(l *lane, _ *marshalReader) error {
 	p := w.python
-	if p.ready {
+	if p.ready || p.starting && l.frame.flags&flagMore != 0 {
 		return l.frame.unexpected()
+	}
+	if p.starting = true; l.frame.flags&flagMore != 0 {
+		return nil
 	}
 	p.ready = true
 	if w.renamed {
@@ -213,6 +216,9 @@ func (w *worker) demand(t *turn, _ *marshalReader) error {
 	n := int(min(binary.LittleEndian.Uint32(t.lane.tail), feedMax))
 	if !t.lane.demand(t, max(n, 1)) {
 		return wrongFrame("second READ frame")
+	}
+	if !t.started {
+		w.invite(t)
 	}
 	w.feed(t)
 	return nil
@@ -301,9 +307,9 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	t.started = true
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		keepAlive: t.conn.keep && w.promises(t.conn), server: w.server, own: w.python.gateway.overrides}
-	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil {
-		// The rest of the request's body may never be read, and then the
-		// connection cannot be kept: do not promise keep-alive.
+	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil || t.req.expect {
+		// The rest of the request's body may never be read, or never come, and
+		// then the connection cannot be kept: do not promise keep-alive.
 		x.keepAlive = false
 	}
 	if t.lane.frame.flags&flagClose != 0 {
