@@ -17,7 +17,7 @@ import (
 // replies handles the frames that have come on a lane. Frames that are in memory are handled
 // before more is received, so that the buffer never has to grow for a body.
 func (w *worker) replies(l *lane) {
-	p, ended := w.python, w.python.eof
+	p, ended := w.python, l.eof
 	l.heard(w.now)
 	if l.in == nil {
 		l.in, w.wbuf = w.wbuf, nil
@@ -30,8 +30,7 @@ func (w *worker) replies(l *lane) {
 			w.outOfStep(l, err)
 			break
 		}
-		p.eof = p.eof || l.eof
-		if !more || p.closed || p.eof || l.choked != nil || l.apart() {
+		if !more || p.closed || l.eof || l.choked != nil || l.apart() {
 			break
 		}
 		var err error
@@ -39,13 +38,14 @@ func (w *worker) replies(l *lane) {
 			w.outOfStep(l, err)
 			break
 		}
-		p.eof = p.eof || l.eof
 	}
-	if p.eof && !ended && !p.closed {
-		// Python is dying, or ought to: SIGCHLD will report its status.
+	if l.eof && !ended && !p.closed {
+		// Python is dying, or ought to: SIGCHLD will report its status. What it has
+		// written to its other lanes is still read.
+		p.eof = true
 		w.deafen(l)
-		if w.python.killAt == 0 && !w.python.gone {
-			w.python.killAt = w.now + int64(killDelay)
+		if p.killAt == 0 && !p.gone {
+			p.killAt = w.now + int64(killDelay)
 		}
 	}
 	if l.at == len(l.in) {

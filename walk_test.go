@@ -1156,6 +1156,9 @@ func (s *walk) checkAnswers(c *walkClient) {
 
 func (s *walk) checkGivenUp() {
 	s.t.Helper()
+	if s.deadline != 0 && s.deadline <= s.now {
+		return // the grace period of a worker that stops is over
+	}
 	if s.python.closed || s.python.eof {
 		s.t.Fatal("an honest Python is given up")
 	}
@@ -1308,7 +1311,8 @@ func walkSeeds(f *testing.F, table []walkStep) {
 // worker give up a Python that keeps to the rules, or confuses its clients.
 func FuzzHonest(f *testing.F) {
 	walkSeeds(f, honestTable)
-	f.Add([]byte("0A02Y0\b")) // a lane that is due in just this moment
+	f.Add([]byte("0A02Y0\b"))             // a lane that is due in just this moment
+	f.Add([]byte("1\xdb0\x04A00000X070")) // a worker that stops, and its grace period is over
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 {
 			return
@@ -1325,8 +1329,9 @@ func FuzzHonest(f *testing.F) {
 // gets nothing, and when Python is given up the others get an answer.
 func FuzzHostilePython(f *testing.F) {
 	walkSeeds(f, hostileTable)
-	f.Add([]byte("+@Uj\x7f\x94\xa8\x13(=")) // a wire that Python has shut for reading
-	f.Add([]byte("0A02a00\x14000$0"))       // an answer that has begun when the client and the Python have left
+	f.Add([]byte("+@Uj\x7f\x94\xa8\x13(="))  // a wire that Python has shut for reading
+	f.Add([]byte("2000000000A02\x7f01a000")) // the wire of one lane has ended, and another speaks
+	f.Add([]byte("0A02a00\x14000$0"))        // an answer that has begun when the client and the Python have left
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 {
 			return
@@ -1354,4 +1359,31 @@ func FuzzHostilePython(f *testing.F) {
 		s.run()
 		s.checkEmpty()
 	})
+}
+
+// TestLastWords: a Python's wires end one after another when it dies. What it has
+// written to the wires whose end has not been seen yet is still delivered.
+func TestLastWords(t *testing.T) {
+	s := newWalk(t, walkThreads)
+	s.clients[0].ask(0, 255)
+	for i := 0; len(s.running()) == 0 && i < 2; i++ {
+		s.run()
+		s.take(s.threads[i])
+	}
+	r := s.running()[0]
+	if r.thread == s.threads[0] {
+		t.Fatal("the request is in the first lane")
+	}
+	_ = unix.Shutdown(s.far, unix.SHUT_WR)
+	s.turn(0)
+	if !s.python.eof {
+		t.Fatal("the end of the first wire goes unnoticed")
+	}
+	s.speak(r, 0, 3)
+	s.died(unix.WaitStatus(unix.SIGKILL))
+	s.run()
+	s.check()
+	if got := string(s.clients[0].got); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+		t.Errorf("the client has %q", cut(got))
+	}
 }
