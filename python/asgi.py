@@ -646,9 +646,9 @@ class Server:
         self.root_path = settings["root_path"] or ""
         self.uvicorn = settings["worker_class"].startswith("uvicorn")
         self.grace = None if self.uvicorn else settings["asgi_disconnect_grace_period"]
-        # Frameworks that read 2.4 or more count on send() to fail once the client has
-        # left. uvicorn's does not, and says so.
-        self.versions = ("2.3", "2.4") if self.uvicorn else ("2.5", "2.5")  # of HTTP and WebSocket
+        # A framework that reads 2.4 or more counts on send() to fail once the client has
+        # left, which uvicorn's does not for HTTP.
+        self.version = "2.3" if self.uvicorn else "2.5"
         self.closing = False
         self.eager = sys.version_info >= (3, 12)
         wsgi.leave_children_out([self])
@@ -791,22 +791,23 @@ class Server:
         self.begun += 1
         if protocols is None:
             stream = Http(self, number, body, more)
-            extensions = {"http.response.early_hint": {}}
-            if not self.uvicorn:  # for which middleware is written that looks at pieces of the body only
-                extensions["http.response.pathsend"] = {}
+            extensions = {"http.response.early_hint": {}, "http.response.pathsend": {}}
+            if self.uvicorn:  # middleware written for uvicorn may look at http.response.body alone
+                del extensions["http.response.pathsend"]
             if trailers:
                 extensions["http.response.trailers"] = {}
-            scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": self.versions[0]}, "http_version": version, "server": server, "client": client,
+            scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": self.version}, "http_version": version, "server": server, "client": client,
                      "scheme": scheme, "method": method, "root_path": self.root_path, "path": path,
                      "raw_path": raw_path, "query_string": query, "headers": headers,
                      "state": self.state.copy(), "extensions": extensions}
-            if flags & EXPECT:
-                stream.body, stream.expects = None, True
-            elif more:
-                stream.read(WINDOW)
+            if more:
+                if flags & EXPECT:
+                    stream.body, stream.expects = None, True
+                else:
+                    stream.read(WINDOW)
         else:
             stream = WebSocket(self, number)
-            scope = {"type": "websocket", "asgi": {"version": "3.0", "spec_version": self.versions[1]}, "http_version": version, "server": server,
+            scope = {"type": "websocket", "asgi": {"version": "3.0", "spec_version": "2.4" if self.uvicorn else "2.5"}, "http_version": version, "server": server,
                      "client": client, "scheme": scheme, "root_path": self.root_path, "path": path,
                      "raw_path": raw_path, "query_string": query, "headers": headers, "subprotocols": protocols,
                      "state": self.state.copy(), "extensions": {"websocket.http.response": {}}}

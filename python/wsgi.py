@@ -1709,5 +1709,7 @@ def log():
     package()["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
 
 
+if sys.version_info < (3, 9) and sys.stderr:
+    sys.stderr.reconfigure(line_buffering=True)  # as in newer versions: a traceback must not come out at the end
 sys.meta_path.insert(0, finder)
 {"serve": serve, "check": check, "config": config, "log": log}[sys.argv[1]]()
