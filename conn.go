@@ -198,6 +198,7 @@ type turn struct {
 	dropped    bool         // body bytes were ignored because the response was already complete
 	framing    framing      // how the response's end is told
 	status     []byte       // the response's status line, without the version
+	logged     bool         // Python writes the access log's line
 	meta       []byte       // status and headers of a response in several frames, kept for the access log
 	sent       int64        // bytes of the response's body from the application
 	burst      int          // bytes written to the spool since other connections had their share

@@ -52,6 +52,7 @@
 // The Python half, in python/:
 //
 //	wsgi.py       runs first: loads the application, holds what all Python processes share
+//	logs.py       the loggers of a Python; access.py what the worker cannot log of a request
 //	lane.py       runs a WSGI application's requests; asgi.py an ASGI one's
 //	lifespan.py   starts an ASGI application up and shuts it down
 //	call.py       one WSGI request: its input, its response, its socket
@@ -286,7 +287,7 @@ const probe = `import marshal, sys
 w = open(3, 'wb')
 w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
 files = marshal.loads(open(4, 'rb').read())
-for name in 'wsgi.py', 'call.py', 'lane.py', 'hooks.py', 'facade.py':
+for name in 'wsgi.py', 'logs.py', 'call.py', 'lane.py', 'access.py', 'hooks.py', 'facade.py':
     files[name + 'c'] = marshal.dumps(compile(files[name], '<gunicorn ' + name + '>', 'exec'))
 index, at = {}, 0
 for name, text in files.items():
