@@ -1045,6 +1045,7 @@ func TestFrameConstants(t *testing.T) {
 	want := map[string]int{
 		"LAST": flagLast, "MORE": flagMore, "BROKEN": flagBroken, "QUIET": flagQuiet, "CLOSE": flagClose,
 		"STACKS": flagStacks, "TAKEN": flagTaken, "PUMPED": flagPumped, "TEXT": flagText, "CROWD": flagCrowd,
+		"EXPECT": flagExpect,
 	}
 	for kind, k := range frameKinds {
 		if k.name != "" {

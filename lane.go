@@ -82,12 +82,13 @@ type python struct {
 	most    int     // requests that may run at once
 	busy    []*lane // lanes with requests in flight
 
-	ready   bool
-	eof     bool     // Python has closed the wire of a lane
-	closed  bool     // the worker has given this Python up: nothing more is sent to it or believed
-	failure *failure // why this Python is being given up; nil if it is not, or no longer
-	ended   bool     // Python has been told that no further request will come
-	traced  int      // bytes of trace that have been logged
+	starting bool // the application is imported, and starts up or has done so
+	ready    bool
+	eof      bool     // Python has closed the wire of a lane
+	closed   bool     // the worker has given this Python up: nothing more is sent to it or believed
+	failure  *failure // why this Python is being given up; nil if it is not, or no longer
+	ended    bool     // Python has been told that no further request will come
+	traced   int      // bytes of trace that have been logged
 
 	gone     bool   // the process has ended
 	orphaned bool   // the template process has ended: nobody will report how this process ends
@@ -160,6 +161,7 @@ type gateway struct {
 	ready   func(*worker)                       // logs that the application is loaded; nil for no log line
 
 	early       bool // a request starts before its body has arrived
+	mounts      bool // SCRIPT_NAME is the start of each path, and is taken off
 	halves      bool // a part of the environ is the same for the client's next request
 	octets      bool // names and values of response headers may be bytes
 	overrides   bool // the application's own Server, Date and "Connection: close" are used
@@ -180,6 +182,7 @@ var wsgi = gateway{
 	running:     func(p *python) int { return len(p.busy) },
 	environ:     (*worker).environ,
 	halves:      true,
+	mounts:      true,
 	discardable: discardMax,
 }
 

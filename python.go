@@ -72,7 +72,7 @@ func (w *worker) hurry(c *conn) {
 		w.lost(c)
 	case t == nil:
 	case t.lane != nil && t.lane.hurry(w, t):
-	case t.upload.late(w.now, w.cfg.clientBodyTimeout):
+	case !t.req.expect && t.upload.late(w.now, w.cfg.clientBodyTimeout):
 		w.breakBody(t, newBadRequest(408, "the request body did not come in time", ""))
 		w.feed(t)
 	}
@@ -281,19 +281,24 @@ func (w *worker) abandonPython(f *failure) {
 	w.slot.busy.Store(0)
 	increase(&w.slot.counters.failures, 1)
 	w.retire()
-	// Requests that retire could not hand over are answered with 503: try again.
-	for _, t := range w.waiting {
-		if t.waits() {
-			w.refuseService(t)
-		}
-	}
-	w.waiting = nil
+	w.refuseWaiting()
 	if f.sig != 0 {
 		w.killPython(f.sig)
 	}
 	if f.sig == unix.SIGABRT {
 		p.killAt = w.now + int64(killDelay)
 	}
+}
+
+// refuseWaiting answers the requests that nobody will run, and that could not be handed
+// over, with 503: try again.
+func (w *worker) refuseWaiting() {
+	for _, t := range w.waiting {
+		if t.waits() {
+			w.refuseService(t)
+		}
+	}
+	w.waiting = nil
 }
 
 // refuseService answers a request that nobody will run.

@@ -154,8 +154,11 @@ func (w *worker) said(t *turn, k *frameKind) error {
 // pythonReady is called when the application is loaded.
 func (w *worker) pythonReady(l *lane, _ *marshalReader) error {
 	p := w.python
-	if p.ready {
+	if p.ready || p.starting && l.frame.flags&flagMore != 0 {
 		return l.frame.unexpected()
+	}
+	if p.starting = true; l.frame.flags&flagMore != 0 {
+		return nil
 	}
 	p.ready = true
 	if w.renamed {
@@ -205,6 +208,9 @@ func (w *worker) demand(t *turn, _ *marshalReader) error {
 	n := int(min(binary.LittleEndian.Uint32(t.lane.tail), feedMax))
 	if !t.lane.demand(t, max(n, 1)) {
 		return wrongFrame("second READ frame")
+	}
+	if !t.started {
+		w.invite(t)
 	}
 	w.feed(t)
 	return nil
@@ -322,10 +328,10 @@ func (w *worker) promises(t *turn) bool {
 	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.leavesRest(t)
 }
 
-// leavesRest reports whether the rest of the request's body may never be read. The
+// leavesRest reports whether the rest of the request's body may never be read, or come. The
 // connection must then not be kept: the rest would be taken for a request.
 func (w *worker) leavesRest(t *turn) bool {
-	return t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil
+	return t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil || t.req.expect
 }
 
 // serverError answers 500, or the status of a broken request, in place of the application's

@@ -41,7 +41,7 @@ const (
 
 // Kinds of frames that only Python sends.
 const (
-	kindReady    = 8 + iota // the application is loaded
+	kindReady    = 8 + iota // the application is loaded; with MORE, only its start-up has begun
 	kindResponse            // status and headers of a response, and the start of its body
 	kindBlock               // a further piece of a response's body
 	kindFile                // a response whose body is part of a file: status and headers, offset, length; with the file's descriptor
@@ -82,9 +82,10 @@ const (
 
 // Flags whose bit has another meaning on other frames.
 const (
-	flagApart = flagMore  // of RESPONSE and BLOCK: the head came through the pipe, the body follows on the socket, which is faster for large bodies
-	flagText  = flagQuiet // of MESSAGE: the message is text, not binary
-	flagCrowd = flagQuiet // of a stream's REQUEST: Python runs at least gateway.crowd other requests
+	flagApart  = flagMore  // of RESPONSE and BLOCK: the head came through the pipe, the body follows on the socket, which is faster for large bodies
+	flagText   = flagQuiet // of MESSAGE: the message is text, not binary
+	flagCrowd  = flagQuiet // of a stream's REQUEST: Python runs at least gateway.crowd other requests
+	flagExpect = flagLast  // of a stream's REQUEST: the client sends the body once READ has asked for it
 )
 
 // anyLength marks frames whose marshal is followed by a body of any length.
