@@ -26,6 +26,7 @@ package main
 // worker asks whether the process is alive.
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"os"
@@ -373,14 +374,12 @@ func (p *python) pickQueue() (*lane, error) {
 	return shortest, nil
 }
 
-// oldest is the lane whose request has run for longest, nil if none runs.
-func (p *python) oldest() (oldest *lane) {
-	for _, l := range p.busy {
-		if oldest == nil || l.begun < oldest.begun {
-			oldest = l
-		}
+// eldest is the request that has run for longest, nil if none runs.
+func (p *python) eldest() *turn {
+	if len(p.busy) == 0 {
+		return nil
 	}
-	return oldest
+	return slices.MinFunc(p.busy, func(a, b *lane) int { return cmp.Compare(a.begun, b.begun) }).eldest()
 }
 
 // idle is how many further requests could run, in lanes that are open or can be opened.

@@ -32,10 +32,8 @@ func (w *worker) tick() {
 			w.countSlow(c)
 		}
 	}
-	if l := w.python.oldest(); l != nil {
-		if t := l.eldest(); t != nil {
-			w.slot.setRunning(t.line(), max(t.begun, l.begun)+paused.Load())
-		}
+	if t := w.python.eldest(); t != nil {
+		w.slot.setRunning(t.line(), max(t.begun, t.lane.begun)+paused.Load())
 	}
 	w.sweepWaiting()
 	w.askPython()
@@ -176,10 +174,8 @@ func (w *worker) askPython() {
 		return
 	}
 	w.python.hung = "nothing"
-	if l := p.oldest(); l != nil {
-		if t := l.eldest(); t != nil {
-			w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
-		}
+	if t := p.eldest(); t != nil {
+		w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
 	}
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.python.hung)
 	w.failPython(causeTimeout, 504, unix.SIGABRT)

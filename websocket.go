@@ -76,13 +76,17 @@ type wsHandshake struct {
 // websocketHandshake reads the opening handshake by the rules of RFC 6455
 // 4.2.1. asked is false for a request that does not ask for a WebSocket.
 func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest) {
-	if string(r.method) != "GET" || r.minor == 0 || !r.upgrades || !r.listsWebsocket() {
+	if string(r.method) != "GET" || r.minor == 0 || !r.upgrades {
 		return h, false, nil
 	}
 	var key, version []byte
 	for _, f := range r.fields {
 		ok := true
 		switch {
+		case foldEqual(f.name, "UPGRADE"):
+			for protocol := range elements(f.value) {
+				asked = asked || foldEqual(protocol, "WEBSOCKET")
+			}
 		case foldEqual(f.name, "SEC-WEBSOCKET-KEY"):
 			ok, key = key == nil, f.value
 		case foldEqual(f.name, "SEC-WEBSOCKET-VERSION"):
@@ -97,16 +101,19 @@ func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest)
 		}
 	}
 	switch {
+	case !asked:
+		return h, false, nil
 	case string(version) != "13":
-		return h, true, badWebsocketVersion(version)
+		bad = badWebsocketVersion(version)
 	case !validNonce(key):
-		return h, true, badField([]byte("SEC-WEBSOCKET-KEY"), true)
+		bad = badField([]byte("SEC-WEBSOCKET-KEY"), true)
 	// Refuse a body: a proxy could take for a body what we take for frames.
 	case r.contentLength > 0:
-		return h, true, badField([]byte("CONTENT-LENGTH"), true)
+		bad = badField([]byte("CONTENT-LENGTH"), true)
 	case r.chunked:
-		return h, true, badField([]byte("TRANSFER-ENCODING"), true)
-	case bad != nil:
+		bad = badField([]byte("TRANSFER-ENCODING"), true)
+	}
+	if bad != nil {
 		return h, true, bad
 	}
 	sum := sha1.Sum(append(key[:len(key):len(key)], wsGUID...))
@@ -124,21 +131,6 @@ func validNonce(key []byte) bool {
 	}
 	n, err := base64.StdEncoding.Decode(nonce[:], key)
 	return n == 16 && err == nil
-}
-
-// listsWebsocket reports whether any Upgrade field lists the protocol websocket.
-func (r *request) listsWebsocket() bool {
-	for _, f := range r.fields {
-		if !foldEqual(f.name, "UPGRADE") {
-			continue
-		}
-		for protocol := range elements(f.value) {
-			if foldEqual(protocol, "WEBSOCKET") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // badWebsocketVersion refuses a version and names ours (RFC 6455 4.4).

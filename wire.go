@@ -348,9 +348,8 @@ func (s *wire) next() (ok bool, err error) {
 	return true, nil
 }
 
-// body takes as much of the body of the frame at hand as has come; done reports whether the
-// body ends there.
-func (s *wire) body() (b []byte, done bool, err error) {
+// body takes as much of the body of the frame at hand as has come.
+func (s *wire) body() (b []byte, err error) {
 	if s.apart() {
 		return s.bodyApart()
 	}
@@ -358,7 +357,7 @@ func (s *wire) body() (b []byte, done bool, err error) {
 	b = b[:min(len(b), s.bodyLeft)]
 	s.at += len(b)
 	s.bodyLeft -= len(b)
-	return b, s.bodyLeft == 0, nil
+	return b, nil
 }
 
 // apart reports whether the rest of the frame at hand comes over the socket, although frames
@@ -369,20 +368,20 @@ func (s *wire) apart() bool {
 
 // bodyApart reads the body of the frame at hand from the socket, into the part of the buffer
 // that receive leaves free.
-func (s *wire) bodyApart() (b []byte, done bool, err error) {
+func (s *wire) bodyApart() (b []byte, err error) {
 	b = s.in[len(s.in):cap(s.in)]
 	n, errno := rawRead(s.fd, b[:min(s.bodyLeft, len(b))])
 	switch {
 	case errno == unix.EAGAIN:
-		return nil, false, nil
+		return nil, nil
 	case errno != 0:
-		return nil, false, os.NewSyscallError("read", errno)
+		return nil, os.NewSyscallError("read", errno)
 	case n == 0:
-		return nil, false, io.EOF
+		return nil, io.EOF
 	}
 	s.taken++
 	s.bodyLeft -= n
-	return b[:n], s.bodyLeft == 0, nil
+	return b[:n], nil
 }
 
 // write sends an answer at once. Bytes for which the socket has no room wait in out. Python
