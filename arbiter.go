@@ -213,7 +213,9 @@ func (a *arbiter) openPipes() error {
 	}
 	if fds := a.passed.handover; fds != nil {
 		a.give, a.take = fds[0], fds[1]
-		if err := a.adoptBoard(fds[2]); err != nil {
+		a.parentBoard, err = mapPage[board](fds[2], 0)
+		unix.Close(fds[2])
+		if err != nil {
 			return err
 		}
 	} else if a.give, a.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
@@ -250,9 +252,9 @@ func (a *arbiter) sleep(d time.Duration) (signals []syscall.Signal) {
 	if len(signals) > 0 {
 		return signals
 	}
-	ok, err := selectRead(a.wakeR, min(d, a.manager.beat()))
+	come := poll(a.wakeR, unix.POLLIN, min(d, a.manager.beat()))
 	a.awake = wake(a.awake)
-	if err != nil || !ok {
+	if come == 0 {
 		return nil
 	}
 	var b [256]byte
@@ -386,7 +388,7 @@ func (a *arbiter) measure() {
 		a.log.debugf("%d workers", n)
 		a.log.statsd.send("gunicorn.workers:" + strconv.Itoa(n) + "|g")
 	}
-	if !a.cfg.backlogMetric {
+	if !a.cfg.enableBacklogMetric {
 		return
 	}
 	backlog, known := 0, false

@@ -572,7 +572,7 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	if len(protocol) > 0 {
 		w.resp.fields = append(w.resp.fields, field{[]byte("Sec-WebSocket-Protocol"), protocol})
 	}
-	b, err := appendFields(w.resp.appendOwn(b, true, w.server, w.clock.httpDate()), w.resp.fields, hopField)
+	b, err := appendFields(w.resp.appendOwn(b, true, w.server, w.clock.http), w.resp.fields, hopField)
 	if err != nil {
 		return wrongFrame(err.Error())
 	}

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +27,7 @@ import (
 
 const (
 	ticketLife  = 8 * time.Hour // time until a new key encrypts new session tickets
+	ticketSize  = 32            // bytes of a key
 	ticketsKept = 3             // keys whose tickets are accepted; three times ticketLife is a day
 	certFileMax = 1 << 20       // bytes of one file; a system's bundle of authorities has 200 KB
 	vaultMax    = 4 << 20       // bytes of one keyring: three files and the ticket keys
@@ -42,7 +42,7 @@ func (c *config) checkTLS() error {
 		return nil
 	}
 	if _, err := selectSuites(c.ciphers); err != nil {
-		return sentence("ciphers: %v", err)
+		return err
 	}
 	switch {
 	case c.certfile == "":
@@ -64,8 +64,8 @@ func (c *config) warnOfVersion(log *errorLog) {
 
 // keyring is everything secret or renewable that TLS needs.
 type keyring struct {
-	cert, key, ca []byte     // content of the files, in PEM
-	tickets       [][32]byte // keys of session tickets, newest first
+	cert, key, ca []byte // content of the files, in PEM
+	tickets       []byte // keys of session tickets, newest first
 }
 
 // readKeyring reads and checks the files named by the settings.
@@ -93,10 +93,7 @@ func readKeyring(c *config) (*keyring, error) {
 
 // inDir makes a path absolute, relative to the directory of the application.
 func (c *config) inDir(path string) string {
-	if filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(c.chdir, path)
+	return (&start{dir: c.chdir}).path(path)
 }
 
 func readCertFile(path string) ([]byte, error) {
@@ -119,7 +116,7 @@ func readCertFile(path string) ([]byte, error) {
 func (k *keyring) tls(c *config) (*tls.Config, error) {
 	ids, err := selectSuites(c.ciphers)
 	if err != nil {
-		return nil, sentence("ciphers: %v", err)
+		return nil, err
 	}
 	pair, err := k.pair(c)
 	if err != nil {
@@ -147,7 +144,11 @@ func (k *keyring) tls(c *config) (*tls.Config, error) {
 		}
 	}
 	if len(k.tickets) > 0 {
-		t.SetSessionTicketKeys(k.tickets)
+		var keys [][32]byte
+		for key := range slices.Chunk(k.tickets, ticketSize) {
+			keys = append(keys, [32]byte(key))
+		}
+		t.SetSessionTicketKeys(keys)
 	}
 	return t, nil
 }
@@ -168,14 +169,13 @@ func (k *keyring) pair(c *config) (pair tls.Certificate, err error) {
 	if path == "" {
 		setting, path = "certfile", c.certfile
 	}
-	if !hasPEM(k.cert, "CERTIFICATE") {
+	if !strings.Contains(typesPEM(k.cert), "CERTIFICATE\n") {
 		return pair, sentence("certfile: %q has no certificate in PEM form", c.certfile)
 	}
-	if encryptedPEM(k.key) {
+	if types := typesPEM(k.key); strings.Contains(types, "ENCRYPTED") {
 		return pair, sentence("%s: %q has a key that is encrypted, and nobody can be asked for the passphrase; "+
 			"decrypt it with `openssl pkey`", setting, path)
-	}
-	if !hasPEM(k.key, "PRIVATE KEY") {
+	} else if !strings.Contains(types, "PRIVATE KEY\n") {
 		return pair, sentence("%s: %q has no private key in PEM form", setting, path)
 	}
 	pair, err = tls.X509KeyPair(k.cert, k.key)
@@ -192,50 +192,30 @@ func (k *keyring) pair(c *config) (pair tls.Certificate, err error) {
 	return pair, nil
 }
 
-// hasPEM reports whether b has a PEM block whose type ends in kind.
-func hasPEM(b []byte, kind string) bool {
-	return anyPEM(b, func(block *pem.Block) bool { return strings.HasSuffix(block.Type, kind) })
-}
-
-func encryptedPEM(b []byte) bool {
-	return anyPEM(b, func(block *pem.Block) bool {
-		return block.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED")
-	})
-}
-
-func anyPEM(b []byte, meets func(block *pem.Block) bool) bool {
+// typesPEM lists the types of b's PEM blocks. An old encrypted key says so in a header.
+func typesPEM(b []byte) (types string) {
 	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
-		if meets(block) {
-			return true
-		}
+		types += block.Headers["Proc-Type"] + block.Type + "\n"
 	}
-	return false
+	return types
 }
 
 func (k *keyring) encode() []byte {
-	tickets := []any{}
-	for _, key := range k.tickets {
-		tickets = append(tickets, key[:])
-	}
-	return appendMarshal(nil, map[string]any{"cert": k.cert, "key": k.key, "ca": k.ca, "tickets": tickets})
+	return appendMarshal(nil, []any{k.cert, k.key, k.ca, k.tickets})
 }
 
 func decodeKeyring(b []byte) (*keyring, error) {
 	v, err := unmarshal(b)
-	all, ok := v.(map[string]any)
-	if err != nil || !ok {
+	list, _ := v.([]any)
+	k := &keyring{}
+	to := []*[]byte{&k.cert, &k.key, &k.ca, &k.tickets}
+	if err != nil || len(list) != len(to) {
 		return nil, fmt.Errorf("certificates: %w", errMarshal)
 	}
-	k := &keyring{}
-	k.cert, _ = all["cert"].([]byte)
-	k.key, _ = all["key"].([]byte)
-	k.ca, _ = all["ca"].([]byte)
-	tickets, _ := all["tickets"].([]any)
-	for _, key := range tickets {
-		if b, ok := key.([]byte); ok && len(b) == 32 {
-			k.tickets = append(k.tickets, [32]byte(b))
-		}
+	for i := range to {
+		*to[i], _ = list[i].([]byte)
 	}
+	k.tickets = k.tickets[:len(k.tickets)/ticketSize*ticketSize]
 	return k, nil
 }
 
@@ -259,12 +239,6 @@ type vault struct {
 
 const vaultHead = 4096 // offset of the first place, after the number
 
-// stamp identifies a version of a file's content.
-type stamp struct {
-	dev, ino    uint64
-	size, mtime int64
-}
-
 // openVault reads the files for the first time. During a reload, old is the vault
 // of the previous settings: its tickets stay valid unless cert_reqs or the
 // authorities for clients' certificates have changed.
@@ -280,19 +254,14 @@ func openVault(c *config, old *vault) (v *vault, err error) {
 	}
 	if old != nil && old.cfg.certReqs == c.certReqs && bytes.Equal(old.ring.ca, v.ring.ca) {
 		v.ring.tickets, v.turned = old.ring.tickets, old.turned
-	} else if err := v.newTicketKey(); err != nil {
-		return nil, err
+	} else {
+		v.newTicketKey()
 	}
 	if v.fd, err = memfd("certificates", nil); err != nil {
 		return nil, err
 	}
-	// Keep other users from opening the memory by way of /proc.
-	if err := unix.Fchmod(v.fd, 0o600); err != nil {
-		return nil, os.NewSyscallError("fchmod", err)
-	}
-	v.shared, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", v.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("open", err)
+	if v.shared, err = openAnew(v.fd, unix.O_RDONLY); err != nil {
+		return nil, err
 	}
 	return v, v.publish()
 }
@@ -305,27 +274,22 @@ func (v *vault) close() {
 	}
 }
 
-// stamps returns the stamps of the three files; the stamp of a missing file is zero.
+// stamps returns the stamps of the three files.
 func (v *vault) stamps() (s [3]stamp) {
 	for i, path := range []string{v.cfg.certfile, v.cfg.keyfile, v.cfg.caCerts} {
-		var st unix.Stat_t
-		if path != "" && unix.Stat(v.cfg.inDir(path), &st) == nil {
-			s[i] = stamp{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano()}
+		if path != "" {
+			s[i] = stampOf(v.cfg.inDir(path))
 		}
 	}
 	return s
 }
 
 // newTicketKey makes a new key for session tickets.
-func (v *vault) newTicketKey() error {
-	var key [32]byte
-	if _, err := rand.Read(key[:]); err != nil {
-		return err
-	}
-	v.ring.tickets = append([][32]byte{key}, v.ring.tickets...)
-	v.ring.tickets = v.ring.tickets[:min(ticketsKept, len(v.ring.tickets))]
+func (v *vault) newTicketKey() {
+	keys := make([]byte, ticketSize, ticketsKept*ticketSize)
+	_, _ = rand.Read(keys) // never fails
+	v.ring.tickets = append(keys, v.ring.tickets[:min(len(v.ring.tickets), cap(keys)-ticketSize)]...)
 	v.turned = monotonic()
-	return nil
 }
 
 func (v *vault) publish() error {
@@ -377,10 +341,7 @@ func (v *vault) keep(log *errorLog) {
 		log.infof("TLS: the files of the certificate have changed and are in use.")
 	}
 	if due {
-		if err := v.newTicketKey(); err != nil {
-			log.errorf("TLS: %v", err)
-			return
-		}
+		v.newTicketKey()
 	}
 	if err := v.publish(); err != nil {
 		log.errorf("TLS: %v", err)
@@ -409,11 +370,8 @@ func readVault(fd int, number uint64) (*keyring, uint64, error) {
 
 func vaultPage(fd int, at int64) ([]byte, error) {
 	size, err := vaultWord(fd, at)
-	if err != nil || size > vaultMax-8 {
-		return nil, errMarshal
-	}
-	b := make([]byte, size)
-	if n, err := unix.Pread(fd, b, at+8); err != nil || n < len(b) {
+	b := make([]byte, min(size, vaultMax-8))
+	if n, _ := unix.Pread(fd, b, at+8); err != nil || n < int(size) {
 		return nil, errMarshal
 	}
 	return b, nil
@@ -501,7 +459,7 @@ func selectSuites(list string) ([]uint16, error) {
 		}
 	}
 	if ids == nil {
-		return nil, fmt.Errorf("%q leaves no cipher; those for TLS 1.2 are %s", list, suiteNames())
+		return nil, sentence("ciphers: %q leaves no cipher; those for TLS 1.2 are %s", list, suiteNames())
 	}
 	return ids, nil
 }
@@ -523,7 +481,7 @@ func suitesOf(words string) (met []suite, err error) {
 				slices.Contains(strings.Fields(s.words), word)
 		}
 		if !slices.ContainsFunc(suites, selects) && !slices.Contains(otherWords, word) && !isSuiteName(word) {
-			return nil, fmt.Errorf("%q is no word of a list of ciphers", word)
+			return nil, sentence("ciphers: %q is no word of a list of ciphers", word)
 		}
 		met = slices.DeleteFunc(met, func(s suite) bool { return !selects(s) })
 	}
@@ -543,10 +501,8 @@ func isSuiteName(word string) bool {
 
 // cipherName is OpenSSL's name of a suite.
 func cipherName(id uint16) string {
-	for _, s := range suites {
-		if s.id == id {
-			return s.name
-		}
+	if i := slices.IndexFunc(suites, func(s suite) bool { return s.id == id }); i >= 0 {
+		return suites[i].name
 	}
 	return tls.CipherSuiteName(id) // a suite of TLS 1.3, for which OpenSSL uses the same name
 }

@@ -22,10 +22,10 @@ import (
 // config is one validated set of settings.
 type config struct {
 	given  map[string]any // checked values from all sources, by name of the setting
-	values []any          // checked value of each row of the table, given or default
+	values map[string]any // checked values of all settings, given or default
 
-	positional    string // the application named on the command line
-	help, version bool   // --help or --version was given; no setting was read
+	positional string // the application named on the command line
+	option     string // help or version, if one was given; no setting was read
 
 	// Facts for workers, which the caller of loadConfig adds.
 	startDir   string
@@ -36,17 +36,17 @@ type config struct {
 	// of settings that marshal cannot express (said in wsgi.py).
 	said      map[string]any
 	logs      bool     // Python makes the logs
-	logLevel  logLevel // lowest level that Python's loggers accept
+	minLevel  logLevel // lowest level that Python's loggers accept
 	logAccess bool     // Python's loggers accept access records
 	counted   bool     // a hook sees requests, and their number on the connection
 
-	// The fields below are the values of settings in Go's types; put alone fills
-	// them, by the table's field functions.
+	// The fields below are the values of settings in Go's types. put alone fills them:
+	// a field has its setting's name without underscores, in any case.
 
 	// Config File, Server Socket
-	configFile, wsgiApp string
-	bind                []string
-	backlog             int
+	wsgiApp string
+	bind    []string
+	backlog int
 
 	// Worker Processes
 	workers, threads, workerConnections      int
@@ -67,22 +67,22 @@ type config struct {
 	spoolLimit                                                  int64
 
 	// Debugging
-	reload, spew, checkConfig, printConfig bool
-	reloadEngine                           string // auto, poll, inotify
-	reloadExtraFiles                       []string
-	status                                 string // off, table, json
+	reload, checkConfig, printConfig bool
+	reloadEngine                     string // auto, poll, inotify
+	reloadExtraFiles                 []string
+	status                           string // off, table, json
 
 	// Server Mechanics
-	sendfile, reusePort, preloadApp, daemon bool // sendfile: false with --no-sendfile
-	chdir, pidfile, pythonpath              string
-	rawEnv                                  []string
-	user, group, umask                      int
-	initgroups                              bool
-	secureSchemeHeaders                     map[string]string
-	forwardedAllowIPs, proxyAllowIPs        trustList
-	proxyProtocol                           string // off, v1, v2, auto
-	forwarderHeaders                        []string
-	headerMap                               string // drop, refuse, dangerous
+	reusePort, preloadApp, daemon    bool
+	chdir, pidfile                   string
+	rawEnv                           []string
+	user, group, umask               int
+	initgroups                       bool
+	secureSchemeHeaders              map[string]string
+	forwardedAllowIPs, proxyAllowIPs trustList
+	proxyProtocol                    string // off, v1, v2, auto
+	forwarderHeaders                 []string
+	headerMap                        string // drop, refuse, dangerous
 
 	permitObsoleteFolding, stripHeaderSpaces                        bool
 	permitUnconventionalHTTPMethod, permitUnconventionalHTTPVersion bool
@@ -91,10 +91,10 @@ type config struct {
 	// Logging
 	accesslog, accessLogFormat, errorlog, loglevel string
 	captureOutput, enableStdioInheritance          bool
-	accessLogJSON, accessOffSyslog                 bool
+	accessLogJSON, disableRedirectAccessToSyslog   bool
 	loggerClass                                    string // "" if given as a class object
 	logconfig, logconfigJSON                       string
-	syslog, backlogMetric                          bool
+	syslog, enableBacklogMetric                    bool
 	syslogAddr, syslogPrefix, syslogFacility       string
 	metrics                                        string
 	statsdHost, statsdPrefix, dogstatsdTags        string
@@ -170,8 +170,8 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if err != nil {
 		return nil, err
 	}
-	if line.stop != nil {
-		return line.stopped(), nil
+	if line.option != "" {
+		return &config{option: line.option}, nil
 	}
 	at := &start{dir: dir, env: env, app: line.app}
 	text, _ := at.lookup("GUNICORN_CMD_ARGS")
@@ -183,15 +183,15 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if err != nil {
 		return nil, err
 	}
-	if more.stop != nil {
-		return more.stopped(), nil
+	if more.option != "" {
+		return &config{option: more.option}, nil
 	}
 
 	environment, err := fromEnvironment(at)
 	if err != nil {
 		return nil, err
 	}
-	flags := []*flagValues{more, line}
+	flags := []*commandLine{more, line}
 	early, err := fromFlags(flags, at, true)
 	if err != nil {
 		return nil, err
@@ -260,13 +260,13 @@ func (c *config) checkBoot() error {
 // fill stores the values of the sources, and the defaults of settings that no
 // source gives. The last source that gives a setting counts.
 func (c *config) fill(at *start, sources ...map[string]any) error {
-	c.given, c.values = map[string]any{}, make([]any, len(settings))
+	c.given, c.values = map[string]any{}, map[string]any{}
 	for _, source := range sources {
 		maps.Copy(c.given, source)
 	}
-	for i := range settings {
-		if v, ok := c.given[settings[i].name]; ok {
-			c.put(i, v)
+	for _, r := range settings {
+		if v, ok := c.given[r.name]; ok {
+			c.put(r, v)
 		}
 	}
 	// Defaults come last because some depend on other settings.
@@ -276,8 +276,7 @@ func (c *config) fill(at *start, sources ...map[string]any) error {
 // putDefaults stores the defaults of the rows that which accepts and that no
 // source has given.
 func (c *config) putDefaults(at *start, which func(r *setting) bool) error {
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		if _, ok := c.given[r.name]; ok || !which(r) {
 			continue
 		}
@@ -285,7 +284,7 @@ func (c *config) putDefaults(at *start, which func(r *setting) bool) error {
 		if err != nil {
 			return sentence("default of %s: %v", r.name, err)
 		}
-		c.put(i, v)
+		c.put(r, v)
 	}
 	return nil
 }
@@ -313,18 +312,21 @@ func (r *setting) check(v any, at *start) (any, error) {
 	return v, err
 }
 
+// fieldOf is a pointer to the value's field, nil if only Python reads the value.
+func (r *setting) fieldOf(c *config) any {
+	if r.field < 0 {
+		return nil
+	}
+	f := reflect.ValueOf(c).Elem().Field(r.field)
+	return reflect.NewAt(f.Type(), f.Addr().UnsafePointer()).Interface()
+}
+
 // put stores a checked value. It returns false if the value does not fit the
 // setting's field, which may happen when another process sent the value.
-func (c *config) put(i int, v any) bool {
-	c.values[i] = v
-	if settings[i].field == nil {
-		return true
-	}
-	put := settings[i].kind.store
-	if put == nil {
-		put = store
-	}
-	return put(settings[i].field(c), v)
+func (c *config) put(r *setting, v any) bool {
+	c.values[r.name] = v
+	field := r.fieldOf(c)
+	return field == nil || store(field, v)
 }
 
 // validText reports whether the strings in v can be sent to Python.
@@ -355,8 +357,7 @@ func (r *setting) parse(text string) (any, error) {
 
 func fromEnvironment(at *start) (map[string]any, error) {
 	values := map[string]any{}
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		text, ok := at.lookup(r.env)
 		if r.env == "" || !ok {
 			continue
@@ -401,20 +402,30 @@ func (c *config) fromFile(spec string, at *start, eval func(*config, string) (ma
 	if err := c.keepSaid(globals[saidKey]); err != nil {
 		return nil, err
 	}
-	values := map[string]any{}
-	for i := range settings {
-		r := &settings[i]
+	return checked(at, func(r *setting) (any, bool) {
 		v, ok := globals[r.name]
 		// A class object of these packages counts like the class's name.
 		if bases := c.bases(r.name); len(bases) > 0 && (strings.HasPrefix(bases[0], "gunicorn.") || strings.HasPrefix(bases[0], "uvicorn")) {
 			v = bases[0]
 		}
-		if !ok || r.flagOnly || r.ours && !r.meant(v) {
+		return fromPython(v), ok && !r.flagOnly && (!r.ours || r.meant(v))
+	}, func(r *setting, v any, err error) error {
+		return &startError{exitFailure, fmt.Sprintf("Invalid value for %s: %s\n\n\nError: %v\n", r.name, pyStr(v), err)}
+	})
+}
+
+// checked returns the checked values of one source, which get reads. wrong words the error
+// of a value.
+func checked(at *start, get func(*setting) (any, bool), wrong func(*setting, any, error) error) (map[string]any, error) {
+	values := map[string]any{}
+	for _, r := range settings {
+		v, ok := get(r)
+		if !ok {
 			continue
 		}
-		v = fromPython(v)
+		var err error
 		if values[r.name], err = r.check(v, at); err != nil {
-			return nil, &startError{exitFailure, fmt.Sprintf("Invalid value for %s: %s\n\n\nError: %v\n", r.name, pyStr(v), err)}
+			return nil, wrong(r, v, err)
 		}
 	}
 	return values, nil
@@ -435,28 +446,24 @@ func (r *setting) meant(v any) bool {
 
 // fromFlags returns the checked values of command lines, given weakest first:
 // either of the early settings or of the others.
-func fromFlags(lines []*flagValues, at *start, early bool) (map[string]any, error) {
+func fromFlags(lines []*commandLine, at *start, early bool) (map[string]any, error) {
 	values := map[string]any{}
 	for _, line := range lines {
-		for i := range settings {
-			r := &settings[i]
+		more, err := checked(at, func(r *setting) (any, bool) {
 			v, ok := line.values[r.name]
-			if !ok || r.early != early {
-				continue
-			}
-			var err error
-			if values[r.name], err = r.check(v, at); err != nil {
-				return nil, settingError(err)
-			}
+			return v, ok && r.early == early
+		}, func(_ *setting, _ any, err error) error { return settingError(err) })
+		if err != nil {
+			return nil, err
 		}
+		maps.Copy(values, more)
 	}
 	return values, nil
 }
 
 // checkSupported refuses settings that would otherwise be ignored silently.
 func (c *config) checkSupported(at *start) error {
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		v, given := c.given[r.name]
 		if r.unsupported == "" || !given || r.accepts == nil && empty(v) {
 			continue
@@ -534,18 +541,18 @@ func (c *config) name() string {
 // change stores settings that a hook has set, after the usual checks.
 func (c *config) change(changed map[string]any) error {
 	at := &start{dir: c.startDir, env: os.Environ(), app: c.positional}
-	for i := range settings {
-		r := &settings[i]
+	values, err := checked(at, func(r *setting) (any, bool) {
 		v, ok := changed[r.name]
-		if !ok {
-			continue
+		return fromPython(v), ok
+	}, func(r *setting, _ any, err error) error { return fmt.Errorf("%s: %w", r.name, err) })
+	if err != nil {
+		return err
+	}
+	for _, r := range settings {
+		if v, ok := values[r.name]; ok {
+			c.given[r.name] = v
+			c.put(r, v)
 		}
-		v, err := r.check(fromPython(v), at)
-		if err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
-		}
-		c.given[r.name] = v
-		c.put(i, v)
 	}
 	if err := c.putDefaults(at, func(r *setting) bool { return r.derived != nil }); err != nil {
 		return err
@@ -561,19 +568,20 @@ func (c *config) encode() []byte {
 		{"app", c.app()}, {"start_dir", c.startDir}, {"argv", c.argv}, {"interpreter", c.python}, {"family", c.family()},
 		{"syslog_to", c.syslogTo}, {"statsd_to", c.statsdTo}, {"credential", credentialList(c.credential)},
 		{"hooks", slices.Sorted(maps.Keys(c.hooks()))}, {"said", c.said},
-		{"logs", c.logs}, {"log_level", int64(c.logLevel)}, {"log_access", c.logAccess},
+		{"logs", c.logs}, {"log_level", int64(c.minLevel)}, {"log_access", c.logAccess},
 	}) {
 		b = appendMarshal(appendMarshal(b, e.key), e.value)
 	}
-	for i, v := range c.values {
-		b = appendMarshalText(b, settings[i].name)
-		if d, ok := v.(dict); ok && settings[i].kind == anyDict && len(d) > 0 {
+	for _, r := range settings {
+		v := c.values[r.name]
+		b = appendMarshalText(b, r.name)
+		if d, ok := v.(dict); ok && r.kind == anyDict && len(d) > 0 {
 			// Marshal cannot express every value of such a dictionary: wsgi.py has
 			// stored the value in said, or reads the file again.
-			b = appendMarshal(b, c.said[settings[i].name])
+			b = appendMarshal(b, c.said[r.name])
 			continue
 		}
-		if v == autoWorkers && settings[i].kind == workerCount {
+		if v == autoWorkers && r.kind == workerCount {
 			v = int64(c.workers) // Python expects a number, and the CPUs may change
 		}
 		switch v := v.(type) {
@@ -601,10 +609,9 @@ func decodeConfig(b []byte) (*config, error) {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	all, _ := v.(map[string]any)
-	c := &config{values: make([]any, len(settings))}
-	for i := range settings {
-		name := settings[i].name
-		v, ok := all[name]
+	c := &config{values: map[string]any{}}
+	for _, r := range settings {
+		v, ok := all[r.name]
 		if m, isDict := v.(map[string]any); isDict {
 			d := dict{}
 			for key, e := range m {
@@ -612,11 +619,11 @@ func decodeConfig(b []byte) (*config, error) {
 			}
 			v = d
 		}
-		if settings[i].kind == statsdAddr {
+		if r.kind == statsdAddr {
 			v, _ = statsdAddr.value(v, nil)
 		}
-		if !ok || !c.put(i, v) {
-			return nil, fmt.Errorf("settings: %s: %w", name, errMarshal)
+		if !ok || !c.put(r, v) {
+			return nil, fmt.Errorf("settings: %s: %w", r.name, errMarshal)
 		}
 	}
 	text := func(key string) string { s, _ := all[key].(string); return s }
@@ -629,7 +636,7 @@ func decodeConfig(b []byte) (*config, error) {
 	c.said, _ = all["said"].(map[string]any)
 	c.logs, _ = all["logs"].(bool)
 	level, _ := all["log_level"].(int64)
-	c.logLevel = logLevel(level)
+	c.minLevel = logLevel(level)
 	c.logAccess, _ = all["log_access"].(bool)
 	return c, nil
 }
@@ -637,20 +644,16 @@ func decodeConfig(b []byte) (*config, error) {
 // each calls f with every setting, sorted by name, and its value as Python
 // prints it.
 func (c *config) each(f func(name, value string)) {
-	values := map[string]any{}
-	for i, v := range c.values {
-		values[settings[i].name] = v
-	}
-	for _, name := range slices.Sorted(maps.Keys(values)) {
-		f(name, pyStr(values[name]))
+	for _, name := range slices.Sorted(maps.Keys(c.values)) {
+		f(name, pyStr(c.values[name]))
 	}
 }
 
 // print writes the output of --print-config.
 func (c *config) print(w io.Writer) {
 	width := 0
-	for i := range settings {
-		width = max(width, len(settings[i].name))
+	for _, r := range settings {
+		width = max(width, len(r.name))
 	}
 	c.each(func(name, value string) { fmt.Fprintf(w, "%-*s = %s\n", width, name, value) })
 }
@@ -661,157 +664,139 @@ func (c *config) print(w io.Writer) {
 // argparse's habits: options and positionals in any order, arguments attached
 // or separate, short flags joined, prefixes of long flags, and the messages.
 
-// options are the flags that are not settings. Parsing stops at an option that
-// has a field. --man has none, because runCommand handles --man itself.
-var options = []option{
-	{[]string{"-h", "--help"}, "show this help and exit", func(c *config) *bool { return &c.help }},
-	{[]string{"-v", "--version"}, "show the version and exit", func(c *config) *bool { return &c.version }},
-	{[]string{"--man"}, "show the source of the manual and exit", nil},
-}
-
-type option struct {
-	flags []string
-	usage string
-	field func(c *config) *bool
-}
-
 func usageError(format string, args ...any) error {
 	return &startError{exitUsage, "usage: gunicorn [OPTIONS] [APP_MODULE]\ngunicorn: error: " + fmt.Sprintf(format, args...) + "\n"}
 }
 
-// flagValues is the content of one command line.
-type flagValues struct {
+// commandLine is the content of one command line.
+type commandLine struct {
 	app    string         // first positional argument
-	stop   *option        // option at which parsing stopped, nil for none
+	option string         // option at which parsing stopped, "" for none
 	values map[string]any // values by name of the setting, parsed but not checked
 }
 
-// stopped returns settings that hold nothing but the option stop.
-func (f *flagValues) stopped() *config {
-	c := &config{}
-	*f.stop.field(c) = true
-	return c
-}
-
-func (f *flagValues) configFile() string {
-	spec, _ := f.values["config"].(string)
+func (l *commandLine) configFile() string {
+	spec, _ := l.values["config"].(string)
 	return strip(spec)
 }
 
 // word is one argument of a command line after recognise has classified it.
 type word struct {
 	text   string
-	isFlag bool    // the word is a flag, known or not
-	end    bool    // the word is the first --
-	flag   string  // full name of the flag, "" if unknown
-	joined *string // argument in the same word, nil without one
+	isFlag bool     // the word is a flag, known or not
+	end    bool     // the word is the first --
+	row    *setting // the setting or option of a known flag
+	joined *string  // argument in the same word, nil without one
 }
 
-// flagParser parses one command line. As with argparse, only the first group of
+// parseFlags parses one command line. As with argparse, only the first group of
 // positionals counts; positionals after a later flag are errors.
-type flagParser struct {
-	flags map[string]flagRow
-	order []string // keys of flags, in the order of the table
-	words []word
-	out   *flagValues
-}
-
-// flagRow is the setting or the option that a flag belongs to.
-type flagRow struct {
-	names string   // all flags of the setting or option, for messages
-	row   *setting // nil for an option
-	stop  *option  // nil for a setting
-}
-
-func parseFlags(args []string) (*flagValues, error) {
-	p := &flagParser{flags: map[string]flagRow{}, out: &flagValues{values: map[string]any{}}}
-	add := func(flags []string, r flagRow) {
-		r.names = strings.Join(flags, "/")
-		for _, f := range flags {
-			p.flags[f] = r
-			p.order = append(p.order, f)
-		}
-	}
-	for i := range options {
-		if options[i].field != nil {
-			add(options[i].flags, flagRow{stop: &options[i]})
-		}
-	}
-	for i := range settings {
-		add(settings[i].flags, flagRow{row: &settings[i]})
-	}
-	if err := p.recognise(args); err != nil {
+func parseFlags(args []string) (*commandLine, error) {
+	words, err := recogniseAll(args)
+	if err != nil {
 		return nil, err
 	}
-	return p.out, p.parse()
+	l := &commandLine{values: map[string]any{}}
+	var unknown []string
+	var begun, named, over bool // the group of positionals
+	for len(words) > 0 && l.option == "" {
+		w := words[0]
+		if w.isFlag && w.row != nil {
+			if words, err = l.flag(words); err != nil {
+				return nil, err
+			}
+			over = begun
+			continue
+		}
+		words = words[1:]
+		switch {
+		case w.isFlag:
+			unknown, over = append(unknown, w.text), begun
+		case over:
+			unknown = append(unknown, w.text)
+		case !w.end && !named:
+			l.app, named = w.text, true
+		}
+		begun = begun || !w.isFlag
+	}
+	if unknown != nil && l.option == "" {
+		return nil, usageError("unrecognized arguments: %s", strings.Join(unknown, " "))
+	}
+	return l, nil
 }
 
-func (p *flagParser) known(flag string) bool { return p.flags[flag].names != "" }
-
-// recognise decides which arguments are flags, before any flag is evaluated.
-func (p *flagParser) recognise(args []string) error {
+// recogniseAll decides which arguments are flags, before any flag is evaluated.
+func recogniseAll(args []string) (words []word, err error) {
 	for i, arg := range args {
 		if !utf8.ValidString(arg) {
-			return sentence("%q is not valid UTF-8", arg)
+			return nil, sentence("%q is not valid UTF-8", arg)
 		}
 		if arg == "--" {
-			p.words = append(p.words, word{text: arg, end: true})
+			words = append(words, word{text: arg, end: true})
 			for _, rest := range args[i+1:] {
-				p.words = append(p.words, word{text: rest})
+				words = append(words, word{text: rest})
 			}
-			return nil
+			return words, nil
 		}
-		w, err := p.flagOf(arg)
+		w, err := recognise(arg)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		p.words = append(p.words, w)
+		words = append(words, w)
 	}
-	return nil
+	return words, nil
 }
 
-func (p *flagParser) flagOf(arg string) (word, error) {
-	w := word{text: arg, isFlag: true}
+func recognise(arg string) (w word, err error) {
+	w.text = arg
 	if len(arg) < 2 || arg[0] != '-' {
-		w.isFlag = false
+		return w, nil
+	}
+	w.isFlag = true
+	if w.row = rowOf(arg); w.row != nil {
 		return w, nil
 	}
 	name, value, hasValue := strings.Cut(arg, "=")
-	if p.known(arg) {
-		w.flag = arg
-		return w, nil
-	}
 	if hasValue {
 		w.joined = &value
 	}
-	if p.known(name) {
-		w.flag = name
+	if w.row = rowOf(name); w.row != nil {
 		return w, nil
 	}
 	if arg[1] != '-' {
-		if p.known(arg[:2]) {
+		if w.row = rowOf(arg[:2]); w.row != nil {
 			rest := arg[2:]
-			w.flag, w.joined = arg[:2], &rest
+			w.joined = &rest
 			return w, nil
 		}
 	} else {
 		var matches []string
-		for _, f := range p.order {
-			if strings.HasPrefix(f, name) {
-				matches = append(matches, f)
+		for _, r := range flagged {
+			for _, flag := range r.flags {
+				if strings.HasPrefix(flag, name) {
+					matches, w.row = append(matches, flag), r
+				}
 			}
 		}
 		if len(matches) > 1 {
 			return w, usageError("ambiguous option: %s could match %s", arg, strings.Join(matches, ", "))
 		}
 		if len(matches) == 1 {
-			w.flag = matches[0]
 			return w, nil
 		}
 	}
 	w.isFlag = !negativeNumber(arg) && !strings.Contains(arg, " ")
-	w.joined = nil
 	return w, nil
+}
+
+// rowOf is the setting or option of a flag, nil for an unknown flag.
+func rowOf(flag string) *setting {
+	for _, r := range flagged {
+		if slices.Contains(r.flags, flag) {
+			return r
+		}
+	}
+	return nil
 }
 
 // negativeNumber reports whether an argument is a number such as -5, not a flag.
@@ -823,103 +808,69 @@ func negativeNumber(s string) bool {
 	return strings.Trim(whole+fraction, "0123456789") == ""
 }
 
-func (p *flagParser) parse() error {
-	var unknown []string
-	seen := false
-	for i := 0; i < len(p.words) && p.out.stop == nil; {
-		switch {
-		case p.words[i].isFlag && p.words[i].flag == "":
-			unknown = append(unknown, p.words[i].text)
-			i++
-		case p.words[i].isFlag:
-			next, err := p.flag(i)
-			if err != nil {
-				return err
-			}
-			i = next
-		default:
-			var group []string
-			first := ""
-			for found := false; i < len(p.words) && !p.words[i].isFlag; i++ {
-				if group = append(group, p.words[i].text); !p.words[i].end && !found {
-					first, found = p.words[i].text, true
-				}
-			}
-			if !seen {
-				p.out.app, seen = first, true
-			} else {
-				unknown = append(unknown, group...)
-			}
+// flag evaluates the flag that words begin with, the short flags joined to it, and
+// its argument. It returns the words after these.
+func (l *commandLine) flag(words []word) ([]word, error) {
+	w, r, joined := words[0], words[0].row, words[0].joined
+	words = words[1:]
+	var alone []*setting
+	for joined != nil && r.takesNone() {
+		var next *setting
+		if *joined != "" && !strings.HasPrefix(w.text, "--") {
+			next = rowOf("-" + (*joined)[:1])
 		}
-	}
-	if unknown != nil && p.out.stop == nil {
-		return usageError("unrecognized arguments: %s", strings.Join(unknown, " "))
-	}
-	return nil
-}
-
-// flag evaluates the flag at word i, the short flags joined to it, and its
-// argument. It returns the index of the next word.
-func (p *flagParser) flag(i int) (int, error) {
-	name, joined := p.words[i].flag, p.words[i].joined
-	i++
-	var alone []string
-	for joined != nil && p.takesNone(name) {
-		if *joined == "" || name[1] == '-' || !p.known("-"+(*joined)[:1]) {
-			return 0, usageError("argument %s: ignored explicit argument %s", p.flags[name].names, pyRepr(*joined))
+		if next == nil {
+			return nil, usageError("argument %s: ignored explicit argument %s", strings.Join(r.flags, "/"), pyRepr(*joined))
 		}
-		alone = append(alone, name)
-		name = "-" + (*joined)[:1]
-		if rest := (*joined)[1:]; rest != "" {
-			joined = &rest
-		} else {
+		alone, r = append(alone, r), next
+		rest := (*joined)[1:]
+		if joined = &rest; rest == "" {
 			joined = nil
 		}
 	}
-	if joined == nil && !p.takesNone(name) {
-		switch r := p.flags[name].row; {
-		case i < len(p.words) && !p.words[i].isFlag && !p.words[i].end:
-			joined = &p.words[i].text
-			i++
+	if joined == nil && !r.takesNone() {
+		switch {
+		case len(words) > 0 && !words[0].isFlag && !words[0].end:
+			joined, words = &words[0].text, words[1:]
 		case !r.kind.optional:
-			return 0, usageError("argument %s: expected one argument", p.flags[name].names)
+			return nil, usageError("argument %s: expected one argument", strings.Join(r.flags, "/"))
 		}
 	}
-	for _, f := range alone {
-		if err := p.take(f, nil); err != nil || p.out.stop != nil {
-			return i, err
+	for _, r := range alone {
+		if err := l.take(r, nil); err != nil || l.option != "" {
+			return words, err
 		}
 	}
-	return i, p.take(name, joined)
+	return words, l.take(r, joined)
 }
 
-func (p *flagParser) takesNone(flag string) bool {
-	r := p.flags[flag].row
-	return r == nil || r.kind.alone != nil && !r.kind.optional
+// takesNone reports whether the row's flag has no argument.
+func (r *setting) takesNone() bool {
+	return r.kind == nil || r.kind.alone != nil && !r.kind.optional
 }
 
 // take stores the value of one flag.
-func (p *flagParser) take(flag string, arg *string) error {
-	r := p.flags[flag].row
-	if p.out.stop = p.flags[flag].stop; p.out.stop != nil {
+func (l *commandLine) take(r *setting, arg *string) error {
+	if r.kind == nil {
+		l.option = r.name
 		return nil
 	}
 	if arg == nil {
-		p.out.values[r.name] = r.kind.alone
+		l.values[r.name] = r.kind.alone
 		return nil
 	}
 	var v any = *arg
 	if r.kind.text != nil {
 		var err error
 		if v, err = r.kind.text(*arg); err != nil {
-			return usageError("argument %s: %v", p.flags[flag].names, err)
+			return usageError("argument %s: %v", strings.Join(r.flags, "/"), err)
 		}
 	}
 	if r.kind.repeats {
-		before, _ := p.out.values[r.name].([]any)
+		before, _ := l.values[r.name].([]any)
 		v = append(before, v)
 	}
-	p.out.values[r.name] = v
+	l.values[r.name] = v
 	return nil
 }
 

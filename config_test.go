@@ -80,10 +80,10 @@ func shown(c *config, name string) string {
 
 // stored is the field of a row, nil if it has none.
 func stored(c *config, r *setting) any {
-	if r.field == nil {
+	if r.field < 0 {
 		return nil
 	}
-	return reflect.ValueOf(r.field(c)).Elem().Interface()
+	return reflect.ValueOf(r.fieldOf(c)).Elem().Interface()
 }
 
 // printed is what `gunicorn --print-config app:app` of Python's Gunicorn
@@ -356,7 +356,7 @@ var samples = []sample{
 	{name: "loglevel", values: []string{"DEBUG", "error", "nonsense"}, def: "info", fields: texts("DEBUG", "error", "nonsense")},
 	{name: "proc_name", values: []string{"a", "b", "c"}, def: "", fields: texts("a", "b", "c")},
 	{name: "default_proc_name", values: []string{"a"}, def: "app:app", fields: texts("a")},
-	{name: "pythonpath", values: []string{"a", "b", "a,b"}, def: "", fields: texts("a", "b", "a,b")},
+	{name: "pythonpath", values: []string{"a", "b", "a,b"}},
 	{
 		name: "forwarder_headers", values: []string{"A", "*", "B,,C "}, def: []string{"SCRIPT_NAME", "PATH_INFO"},
 		fields: texts([]string{"A"}, []string{"*"}, []string{"B", "C"}),
@@ -395,8 +395,7 @@ func sampleOf(r *setting) *sample {
 }
 
 func TestSources(t *testing.T) {
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		s := sampleOf(r)
 		if s == nil {
 			continue
@@ -449,8 +448,7 @@ func TestSources(t *testing.T) {
 // switches are the rows whose flag stands alone, with their field by default
 // and with the flag.
 func TestSwitches(t *testing.T) {
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		on, ok := r.kind.alone.(bool)
 		if !ok || r.unsupported != "" {
 			continue
@@ -529,8 +527,7 @@ func evalOnly(c *config, spec string) (map[string]any, error) {
 // A hook is a function with the right number of parameters, or a dotted name,
 // and the rows that are set are the ones that need a template.
 func TestHookRows(t *testing.T) {
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		if r.section != "Server Hooks" || r.unsupported != "" {
 			continue
 		}
@@ -559,8 +556,7 @@ func TestHookRows(t *testing.T) {
 func TestEveryRowHasATest(t *testing.T) {
 	elsewhere := []string{"config", "python", "keyfile", "secure_scheme_headers", "logconfig_dict"}
 	names := map[string]bool{}
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		if names[r.name] {
 			t.Errorf("%s: two rows", r.name)
 		}
@@ -597,8 +593,7 @@ var other = map[string]any{
 }
 
 func TestUnsupported(t *testing.T) {
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		if r.unsupported == "" {
 			continue
 		}
@@ -733,7 +728,7 @@ func TestEnvironment(t *testing.T) {
 				t.Errorf("%s is %s, want %s", tc.name, got, tc.want)
 			}
 		})
-		r := &settings[slices.IndexFunc(settings, func(r setting) bool { return r.name == tc.name })]
+		r := settings[slices.IndexFunc(settings, func(r *setting) bool { return r.name == tc.name })]
 		if r.env == "" {
 			continue
 		}
@@ -871,12 +866,12 @@ func TestHelpAndVersion(t *testing.T) {
 	} {
 		t.Run(line, func(t *testing.T) {
 			c := mustLoad(t, source{args: strings.Fields(line), env: []string{"WEB_CONCURRENCY=abc", "GUNICORN_CMD_ARGS=\""}})
-			if c.help != help || c.version == help {
-				t.Errorf("help %v, version %v", c.help, c.version)
+			if (c.option == "help") != help {
+				t.Errorf("option %s", c.option)
 			}
 		})
 	}
-	if c := mustLoad(t, source{env: []string{"GUNICORN_CMD_ARGS=-v"}}); !c.version {
+	if c := mustLoad(t, source{env: []string{"GUNICORN_CMD_ARGS=-v"}}); c.option != "version" {
 		t.Error("-v in GUNICORN_CMD_ARGS")
 	}
 }
@@ -1137,8 +1132,7 @@ func TestNames(t *testing.T) {
 
 // What a worker decodes is what the arbiter had, row by row.
 func TestEncode(t *testing.T) {
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		t.Run(r.name, func(t *testing.T) {
 			from := source{args: []string{"app:app"}, dir: t.TempDir()}
 			if s := sampleOf(r); s != nil {
@@ -1158,7 +1152,7 @@ func TestEncode(t *testing.T) {
 			if back.app() != c.app() || back.startDir != c.startDir || !slices.Equal(back.argv, c.argv) || back.python != c.python {
 				t.Errorf("%q %q %q %q", back.app(), back.startDir, back.argv, back.python)
 			}
-			if _, isCallable := c.values[i].(callable); !isCallable && r.name != "secure_scheme_headers" {
+			if _, isCallable := c.values[r.name].(callable); !isCallable && r.name != "secure_scheme_headers" {
 				if got, want := shown(back, r.name), shown(c, r.name); got != want {
 					t.Errorf("printed %s, want %s", got, want)
 				}
@@ -1175,9 +1169,9 @@ func TestDecodeRefuses(t *testing.T) {
 			t.Fatalf("%d bytes of %d are accepted", n, len(good))
 		}
 	}
-	c.values[3] = "not a number"
+	c.values["backlog"] = "not a number"
 	if _, err := decodeConfig(c.encode()); err == nil {
-		t.Errorf("%s of the wrong type is accepted", settings[3].name)
+		t.Errorf("%s of the wrong type is accepted", "backlog")
 	}
 }
 
@@ -1196,8 +1190,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	at := 0
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		if r.flags == nil {
 			continue
 		}
@@ -1396,7 +1389,7 @@ func FuzzCommandLine(f *testing.F) {
 			func(*config, string) (map[string]any, error) { return nil, nil })
 		var e *startError
 		switch {
-		case err == nil && !c.help && !c.version:
+		case err == nil && c.option == "":
 			if _, err := decodeConfig(c.encode()); err != nil {
 				t.Errorf("%q: %v", line, err)
 			}
@@ -1530,11 +1523,11 @@ func compareItems(t *testing.T, where string, items []manualItem, rows []setting
 			t.Errorf("%s: %s is not there", where, rows[i].name)
 			continue
 		}
-		r := settings[slices.IndexFunc(settings, func(r setting) bool { return r.name == rows[i].name })]
-		if want := manualHead(&r); items[i].head != want {
+		r := settings[slices.IndexFunc(settings, func(r *setting) bool { return r.name == rows[i].name })]
+		if want := manualHead(r); items[i].head != want {
 			t.Errorf("%s: %q, want %q", where, items[i].head, want)
 		} else if r.section != notSupported {
-			checkItem(t, &r, items[i].text)
+			checkItem(t, r, items[i].text)
 		}
 	}
 }
@@ -1585,7 +1578,7 @@ func checkItem(t *testing.T, r *setting, text string) {
 	if r.flags != nil && !slices.Contains(r.flags, "--"+strings.ReplaceAll(r.name, "_", "-")) {
 		wants = append(wants, "The key in a configuration file is\n.Va "+r.name+" .\n")
 	}
-	if r.field == nil && !isHook && !slices.Contains(forPython, r.name) {
+	if r.field < 0 && !isHook && !slices.Contains(forPython, r.name) {
 		wants = append(wants, "Accepted so that existing configurations work, and without meaning here: ")
 	}
 	for _, want := range wants {
@@ -1595,8 +1588,10 @@ func checkItem(t *testing.T, r *setting, text string) {
 	}
 }
 
-// forPython are the rows without a field whose values Python reads.
-var forPython = []string{"asgi_loop", "asgi_lifespan", "asgi_disconnect_grace_period", "logconfig_dict", "root_path"}
+// forPython are the rows without a field whose values Python reads, or the file's finder.
+var forPython = []string{
+	"asgi_loop", "asgi_lifespan", "asgi_disconnect_grace_period", "config", "logconfig_dict", "pythonpath", "root_path", "sendfile", "spew",
+}
 
 func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 

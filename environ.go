@@ -44,10 +44,11 @@ func (r *request) appendPathInfo(b []byte, scriptName string) []byte {
 	if bytes.IndexByte(p, '%') < 0 && isASCII(p) {
 		return append(b, p...)
 	}
+	raw := utf8.Valid(p)
 	for i := 0; i < len(p); i++ {
 		c := p[i]
 		switch {
-		case c >= utf8.RuneSelf:
+		case c >= utf8.RuneSelf && !raw:
 			// Gunicorn's path went through Python's unquote, which takes the byte
 			// for a latin-1 character and encodes the character in UTF-8. Each of
 			// the resulting bytes is a character of the environ.
@@ -150,7 +151,7 @@ func (r *request) appendOwn(b []byte, e *endpoint, scriptName string, length []b
 }
 
 // appendOwnTuple appends the entries of appendOwn as a tuple, None for a missing
-// entry. wsgi.py unpacks the tuple in the same order.
+// entry. lane.py unpacks the tuple in the same order.
 func (r *request) appendOwnTuple(b []byte, e *endpoint, scriptName string, length []byte) []byte {
 	b = appendMarshalLatin(appendMarshalTuple(b, 5), r.target)
 	b = r.appendMarshalPath(appendMarshalLatin(b, r.query), scriptName)

@@ -45,7 +45,7 @@ func readGeneration(args []string, dir string) (_ *generation, err error) {
 			globals, g.template, err = evalConfig(c, spec)
 			return globals, err
 		})
-		if c := g.cfg; err != nil || c.help || c.version {
+		if c := g.cfg; err != nil || c.option != "" {
 			return g, err
 		}
 		if g.cfg.status != "off" {

@@ -38,9 +38,6 @@ type kind struct {
 
 	// value checks a value from any source and returns its canonical form.
 	value func(v any, at *start) (any, error)
-
-	// store replaces the function store for kinds with other fields.
-	store func(field, v any) bool
 }
 
 // store puts a checked value into the field of a config. It returns false if the
@@ -319,13 +316,8 @@ func checkBool(v any, _ *start) (any, error) {
 
 func badCast(v any) error { return pyErrorf("Invalid type for casting: %s", pyStr(v)) }
 
-// onUnlessFalse is a boolean whose default is on, and whose flag turns the
-// setting off.
-var onUnlessFalse = &kind{
-	alone: false,
-	value: checkBool,
-	store: func(field, v any) bool { return store(field, v != any(false)) },
-}
+// onUnlessFalse is a boolean whose flag turns the setting off.
+var onUnlessFalse = &kind{alone: false, value: checkBool}
 
 // list is a list of strings.
 var list = &kind{repeats: true, value: checkList}

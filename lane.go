@@ -185,7 +185,7 @@ var wsgi = gateway{
 }
 
 // bootstrap runs the Python half from the bridge file on descriptor 3, which holds the
-// index's length in four bytes, the index as marshal, the sources, and wsgi.py as compiled
+// index's length in four bytes, the index as marshal, the sources, and some of them as compiled
 // by one version of Python. Compiling takes 10 ms and 2 MB, so the arbiter does it once,
 // and a worker's Python compiles the source only if its version differs by now. bootstrap
 // reads no more of the file than it needs: a large block that is freed again would change

@@ -1,7 +1,8 @@
 package main
 
-// Listeners, the sockets that the arbiter binds or gets from a service manager, and from
-// which workers accept connections; and the notation of addresses.
+// Listeners, the sockets from which workers accept connections, and who owns them: the
+// arbiter binds them, gets them from a service manager, or passes them on by USR2 to
+// another arbiter. Also the notation of addresses, and messages to the service manager.
 
 import (
 	"context"
@@ -186,26 +187,17 @@ func capitalized(s string) string {
 }
 
 func (a *arbiter) bindOnce(c *config, addr address) (fd int, err error) {
-	var sa unix.Sockaddr
-	family := unix.AF_INET
-	switch addr.network {
-	case "unix":
-		family = unix.AF_UNIX
-		sa = &unix.SockaddrUnix{Name: addr.path}
-		if err := clearSocket(addr.path); err != nil {
-			return -1, err
+	family, sa := unix.AF_UNIX, unix.Sockaddr(&unix.SockaddrUnix{Name: addr.path})
+	if addr.network == "unix" {
+		err = clearSocket(addr.path)
+	} else {
+		var ip netip.Addr
+		if ip, err = addr.resolve(); err == nil {
+			sa, family = sockaddr(netip.AddrPortFrom(ip, uint16(addr.port)))
 		}
-	default:
-		ip, err := addr.resolve()
-		if err != nil {
-			return -1, err
-		}
-		if ip.Is4() {
-			sa = &unix.SockaddrInet4{Port: addr.port, Addr: ip.As4()}
-		} else {
-			family = unix.AF_INET6
-			sa = &unix.SockaddrInet6{Port: addr.port, Addr: ip.As16(), ZoneId: zoneIndex(ip.Zone())}
-		}
+	}
+	if err != nil {
+		return -1, err
 	}
 	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -352,11 +344,7 @@ func parseAddress(s string, port int) (address, error) {
 		return address{network: "unix", path: path}, nil
 	}
 	a := address{network: "tcp", port: port}
-	host, text, hasPort := strings.Cut(strings.TrimPrefix(s, "tcp://"), ":")
-	if name, rest, ok := bracketed(strings.TrimPrefix(s, "tcp://")); ok {
-		host = name
-		text, hasPort = strings.CutPrefix(rest, ":")
-	}
+	host, text, hasPort := splitHost(strings.TrimPrefix(s, "tcp://"))
 	if host == "" || host == "0" {
 		host = "0.0.0.0"
 	}
@@ -375,12 +363,13 @@ func parseAddress(s string, port int) (address, error) {
 	return a, nil
 }
 
-// bracketed splits [HOST]REST.
-func bracketed(s string) (host, rest string, ok bool) {
-	if strings.HasPrefix(s, "[") {
-		host, rest, ok = strings.Cut(s[1:], "]")
+// splitHost splits HOST[:PORT] or [HOST][:PORT].
+func splitHost(s string) (host, port string, hasPort bool) {
+	if inner, rest, ok := strings.Cut(s, "]"); ok && strings.HasPrefix(s, "[") {
+		port, hasPort = strings.CutPrefix(rest, ":")
+		return inner[1:], port, hasPort
 	}
-	return host, rest, ok
+	return strings.Cut(s, ":")
 }
 
 // String is the address in the notation that parseAddress reads.
@@ -403,4 +392,358 @@ func (a address) tuple() string {
 		return strconv.Itoa(a.fd)
 	}
 	return fmt.Sprintf("(%s, %d)", pyRepr(a.host), a.port)
+}
+
+// Upgrade --------------------------------------------------------------------
+//
+// USR2: the arbiter executes the program as it is on the disk now, with the same listeners.
+// Both programs serve until one of the two arbiters is told to stop. They also share the
+// hand-over socket, so that idle connections move between workers of both, and no client
+// notices the upgrade or its reversal.
+
+// Variables by which an arbiter passes things to the arbiter that it executes. The first two
+// are Gunicorn's.
+const (
+	envParent    = "GUNICORN_PID"      // pid of the old arbiter
+	envListeners = "GUNICORN_FD"       // descriptors of listeners, separated by commas
+	envHandover  = "GUNICORN_HANDOVER" // handoverVersion:GIVE,TAKE,BOARD
+)
+
+// handoverVersion changes whenever the format of giveAway's messages or of the board
+// changes. An arbiter of another version makes a hand-over socket of its own, and
+// connections do not move between the two.
+const handoverVersion = 1
+
+// passedOn has the things that an arbiter has inherited from the arbiter that executed it.
+type passedOn struct {
+	parent    int // pid of the old arbiter, 0 for none
+	systemd   bool
+	listeners []int
+	handover  []int // descriptors of give, take and board; none if the old arbiter has another version
+}
+
+// takePassedOn reads the old arbiter's variables, and removes them from the environment, so
+// that the application does not see them.
+func takePassedOn() (p passedOn) {
+	p.parent, _ = strconv.Atoi(os.Getenv(envParent))
+	if p.parent > 0 {
+		if p.systemd = os.Getenv("LISTEN_PID") == strconv.Itoa(p.parent); p.systemd {
+			forgetListeners()
+		}
+		p.listeners = descriptors(os.Getenv(envListeners))
+		version, fds, _ := strings.Cut(os.Getenv(envHandover), ":")
+		p.handover = descriptors(fds)
+		if n, _ := strconv.Atoi(version); n != handoverVersion || len(p.handover) != 3 {
+			for _, fd := range p.handover {
+				unix.Close(fd)
+			}
+			p.handover = nil
+		}
+	}
+	for _, name := range []string{envParent, envListeners, envHandover} {
+		os.Unsetenv(name)
+	}
+	return p
+}
+
+// descriptors reads a list of descriptors, and makes each close-on-exec. The result omits
+// descriptors that are not open.
+func descriptors(text string) (list []int) {
+	for word := range strings.SplitSeq(text, ",") {
+		fd, err := strconv.Atoi(word)
+		if err != nil || fd < 3 {
+			continue
+		}
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err == nil {
+			list = append(list, fd)
+		}
+	}
+	return list
+}
+
+// adoptListeners takes over the old arbiter's listeners that the settings name. The other
+// listeners are kept as orphans, to be closed when the old arbiter has ended.
+func (a *arbiter) adoptListeners(c *config) (list []*bound) {
+	addrs := addressesOf(c)
+	ofManager := a.passed.systemd || slices.ContainsFunc(addrs, func(addr address) bool { return addr.network == "fd" })
+	for _, fd := range a.passed.listeners {
+		l := &bound{fd: fd}
+		if n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || n == 0 {
+			a.log.warningf("%s: descriptor %d is not a listening socket", envListeners, fd)
+			unix.Close(fd)
+			continue
+		}
+		if ofManager {
+			l.inherited = true
+			list = append(list, l)
+			continue
+		}
+		i := slices.IndexFunc(addrs, l.matches)
+		if i < 0 {
+			a.orphans = append(a.orphans, l)
+			continue
+		}
+		l.addr = addrs[i]
+		addrs = slices.Delete(addrs, i, i+1)
+		list = append(list, l)
+	}
+	a.passed.listeners = nil
+	return list
+}
+
+// matches reports whether the socket is bound to addr.
+func (l *bound) matches(addr address) bool {
+	sa, err := unix.Getsockname(l.fd)
+	if err != nil {
+		return false
+	}
+	if sa, ok := sa.(*unix.SockaddrUnix); ok {
+		l.addr = address{network: "unix", path: sa.Name}
+		return l.addr == addr
+	}
+	if addr.network != "tcp" && addr.network != "tcp6" {
+		return false
+	}
+	ip, err := addr.resolve()
+	if err != nil {
+		return false
+	}
+	own := addrPort(sa)
+	return own.Addr() == ip.WithZone("") && (addr.port == int(own.Port()) || addr.port == 0)
+}
+
+// upgrade executes the program anew (USR2).
+func (a *arbiter) upgrade() {
+	switch {
+	case a.heir.pid > 0:
+		a.log.warningf("USR2 signal ignored. Child exists.")
+		return
+	case a.passed.parent > 0:
+		a.log.warningf("USR2 signal ignored. Parent exists.")
+		return
+	}
+	if err := a.hook("pre_exec"); err != nil {
+		a.log.errorf("pre_exec: the binary is not executed")
+		return
+	}
+	path := a.cfg.argv[0]
+	pid, err := a.execute(path)
+	if err != nil {
+		a.log.errorf("Cannot execute %s: %v", path, err)
+		return
+	}
+	a.heir.pid = pid
+	a.scores.board.heir.Store(0)
+	a.log.infof("Executed %s (pid:%d)", path, pid)
+}
+
+// execute starts the program as the user did, with the same file name (by now perhaps a new
+// file), arguments, directory and environment. Listeners have the first descriptors, as
+// those that a service manager passes.
+func (a *arbiter) execute(path string) (pid int, err error) {
+	files := []uintptr{0, 1, 2}
+	var numbers []string
+	pass := func(fd int) {
+		numbers = append(numbers, strconv.Itoa(len(files)))
+		files = append(files, uintptr(fd))
+	}
+	for _, l := range a.listeners {
+		pass(l.fd)
+	}
+	n := len(numbers)
+	for _, fd := range []int{a.give, a.take, a.scores.fd} {
+		pass(fd)
+	}
+	env := append(slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, "WATCHDOG_PID=") // the new arbiter's pid will differ
+	}),
+		fmt.Sprintf("%s=%d", envParent, os.Getpid()),
+		envListeners+"="+strings.Join(numbers[:n], ","),
+		fmt.Sprintf("%s=%d:%s", envHandover, handoverVersion, strings.Join(numbers[n:], ",")))
+	if a.systemd {
+		// LISTEN_PID should be the new arbiter's pid, which is not known
+		// before the fork. takePassedOn accepts the parent's pid.
+		env = append(env, fmt.Sprintf("LISTEN_PID=%d", os.Getpid()), fmt.Sprintf("LISTEN_FDS=%d", n))
+	}
+	return syscall.ForkExec(path, os.Args, &syscall.ProcAttr{Dir: a.cfg.startDir, Env: env, Files: files})
+}
+
+// heirDied is called when the new arbiter has ended. The old arbiter goes on.
+func (a *arbiter) heirDied(unix.WaitStatus) *halt {
+	a.scores.board.heir.Store(0)
+	return nil
+}
+
+// promote checks whether the old arbiter has ended, and if so makes this arbiter the only
+// one.
+func (a *arbiter) promote() {
+	if a.passed.parent == 0 || os.Getppid() == a.passed.parent {
+		return
+	}
+	a.passed.parent, a.parentBoard = 0, nil
+	a.master = "Master"
+	a.log.infof("Master has been promoted.")
+	a.use(a.generation)     // writes the pidfile under its final name
+	a.closeBound(a.orphans) // no other arbiter serves these listeners any more
+	a.orphans = nil
+	a.manager.promoted()
+}
+
+// shared reports whether another arbiter has the same listeners.
+func (a *arbiter) shared() bool {
+	return a.heir.pid > 0 || a.passed.parent > 0 && os.Getppid() == a.passed.parent
+}
+
+// successors reports whether the other arbiter has, or is starting, workers that take over
+// connections. Until those workers have booted, connections wait in the hand-over socket.
+func (a *arbiter) successors() bool {
+	switch {
+	case a.heir.pid > 0:
+		return a.scores.board.heir.Load() > 0
+	case a.parentBoard != nil && a.shared():
+		return a.parentBoard.target.Load() > 0
+	}
+	return false
+}
+
+// publish writes the number of workers to the scoreboard, for the other arbiter, the service
+// manager and --status.
+func (a *arbiter) publish() {
+	serving := uint64(0)
+	for _, w := range a.workers {
+		if !w.told && w.slot.phase().serves() {
+			serving++
+		}
+	}
+	a.scores.board.serving.Store(serving)
+	a.scores.board.target.Store(uint64(a.target))
+	a.manager.serving(int(serving), a.target)
+	if a.parentBoard != nil {
+		a.parentBoard.heir.Store(uint64(a.target))
+	}
+}
+
+// suffix is appended to names (pidfile, process titles) until the old arbiter has ended.
+func (a *arbiter) suffix() string {
+	if a.passed.parent > 0 {
+		return ".2"
+	}
+	return ""
+}
+
+// Service manager --------------------------------------------------------------
+//
+// Messages of the arbiter to a service manager (sd_notify(3)): datagrams with lines
+// of NAME=VALUE, sent to the socket in NOTIFY_SOCKET.
+
+// barrierWait bounds the wait for a manager to read messages that it must have
+// before this process ends. A manager that is slower than 2 s is stuck.
+const barrierWait = 2 * time.Second
+
+// serviceManager sends messages to the service manager, if there is one.
+type serviceManager struct {
+	log      *errorLog
+	path     string        // socket of the manager, "" without a manager
+	silent   bool          // another process is the main process of the service
+	watchdog time.Duration // time between two heartbeats, 0 for no heartbeats
+	beaten   int64         // time of the last heartbeat
+	said     string        // last status line of serving
+}
+
+// open reads the manager's socket and watchdog from the environment. silent means
+// that this arbiter is not yet the main process of the service.
+func (m *serviceManager) open(log *errorLog, silent bool) {
+	m.log, m.path, m.silent = log, os.Getenv("NOTIFY_SOCKET"), silent
+	if pid := os.Getenv("WATCHDOG_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return
+	}
+	if usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64); err == nil && usec > 0 {
+		m.watchdog = time.Duration(usec) * time.Microsecond / 2 // as sd_watchdog_enabled(3) advises
+	}
+}
+
+// ready reports that the server is ready, after the start or a reload.
+func (m *serviceManager) ready() { m.send("READY=1", "STATUS=Gunicorn arbiter booted") }
+
+// reloading reports the start of a reload. The time lets a manager with
+// Type=notify-reload match the message to its HUP.
+func (m *serviceManager) reloading() {
+	m.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", sharedTime()/1000), "STATUS=Reloading")
+}
+
+// stopping reports the end of this arbiter, and the process ID of the heir that
+// continues the service, 0 for none. By default a manager accepts messages only
+// from the main process, so the heir cannot announce itself.
+func (m *serviceManager) stopping(heir int) {
+	if heir == 0 {
+		m.send("STOPPING=1", "STATUS=Stopping")
+		return
+	}
+	m.send(fmt.Sprintf("MAINPID=%d", heir))
+	m.barrier()
+}
+
+// promoted makes this process the main process of the service.
+func (m *serviceManager) promoted() {
+	m.silent = false
+	m.send(fmt.Sprintf("MAINPID=%d", os.Getpid()), "READY=1", "STATUS=Gunicorn arbiter booted")
+}
+
+// serving shows the number of workers in the status line.
+func (m *serviceManager) serving(n, target int) {
+	if m.path == "" {
+		return
+	}
+	status := fmt.Sprintf("STATUS=%d of %d workers are serving", n, target)
+	if status != m.said {
+		m.said = status
+		m.send(status)
+	}
+}
+
+// beat sends a heartbeat if one is due. It returns the time until the next.
+func (m *serviceManager) beat() time.Duration {
+	if m.watchdog == 0 || m.path == "" {
+		return time.Hour
+	}
+	now := sharedTime() // the manager's clock goes on while this process is stopped
+	if left := m.beaten + int64(m.watchdog) - now; left > 0 {
+		return time.Duration(left)
+	}
+	m.beaten = now
+	m.send("WATCHDOG=1")
+	return m.watchdog
+}
+
+func (m *serviceManager) send(lines ...string) { m.sendWith(nil, lines...) }
+
+// sendWith sends lines, and rights to a descriptor.
+func (m *serviceManager) sendWith(rights []byte, lines ...string) {
+	if m.path == "" || m.silent {
+		return
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		m.log.debugf("NOTIFY_SOCKET: %v", err)
+		return
+	}
+	defer unix.Close(fd)
+	// unix.SockaddrUnix takes a name with a leading @ for an abstract socket.
+	err = unix.Sendmsg(fd, []byte(strings.Join(lines, "\n")), rights, &unix.SockaddrUnix{Name: m.path}, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	if err != nil {
+		m.log.debugf("NOTIFY_SOCKET: %v", err)
+	}
+}
+
+// barrier waits until the manager has read all earlier messages. The manager then
+// closes the pipe that BARRIER=1 carries (sd_notify_barrier(3)).
+func (m *serviceManager) barrier() {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return
+	}
+	defer unix.Close(p[0])
+	m.sendWith(unix.UnixRights(p[1]), "BARRIER=1")
+	unix.Close(p[1])
+	poll(p[0], 0, barrierWait)
 }

@@ -1,6 +1,6 @@
 package main
 
-// The error log, and what both logs write to. A log must never hold up serving:
+// The error log, the access log, and what both write to. A log must never hold up serving:
 // where a reader of our standard output has stalled, a disk is full or a pipe is
 // closed, records are lost and counted, and clients get their responses.
 //
@@ -9,6 +9,8 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -36,15 +38,13 @@ const (
 // clock keeps the date texts of the current second, so that a busy worker formats
 // dates once a second and not once a request.
 type clock struct {
-	now    time.Time // time of the last refresh
+	now    time.Time // time of the last set
 	second int64     // Unix time that the texts stand for
 	http   []byte    // value of a Date field
 	local  []byte    // local time as access logs write it
 }
 
-// refresh reads the wall clock once.
-func (c *clock) refresh() { c.set(time.Now()) }
-
+// set makes the texts of a time, whose slices are valid until the next call.
 func (c *clock) set(now time.Time) {
 	c.now = now
 	second := now.Unix()
@@ -55,13 +55,6 @@ func (c *clock) set(now time.Time) {
 	c.http = now.UTC().AppendFormat(c.http[:0], "Mon, 02 Jan 2006 15:04:05 GMT")
 	c.local = now.AppendFormat(c.local[:0], "[02/Jan/2006:15:04:05 -0700]")
 }
-
-// httpDate returns the value of a Date field, valid until the next refresh.
-func (c *clock) httpDate() []byte { return c.http }
-
-// clf returns the local time as access logs write it, brackets included, valid
-// until the next refresh.
-func (c *clock) clf() []byte { return c.local }
 
 type logLevel int
 
@@ -77,12 +70,11 @@ var levelNames = [...]string{"DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"}
 
 // parseLevel reads a level's name in any case. An unknown name means info.
 func parseLevel(name string) logLevel {
-	for level, n := range levelNames {
-		if strings.EqualFold(n, name) {
-			return logLevel(level)
-		}
+	level := slices.Index(levelNames[:], strings.ToUpper(name))
+	if level < 0 {
+		return levelInfo
 	}
-	return levelInfo
+	return logLevel(level)
 }
 
 // errorLog writes one line, with one write(2), for each thing that the
@@ -127,13 +119,10 @@ func (l *errorLog) join(c *config) (err error) {
 
 func (l *errorLog) enabled(level logLevel) bool { return level >= l.level }
 
-func (l *errorLog) debugf(format string, args ...any) { l.record(levelDebug, format, args...) }
-
-func (l *errorLog) infof(format string, args ...any) { l.record(levelInfo, format, args...) }
-
+func (l *errorLog) debugf(format string, args ...any)   { l.record(levelDebug, format, args...) }
+func (l *errorLog) infof(format string, args ...any)    { l.record(levelInfo, format, args...) }
 func (l *errorLog) warningf(format string, args ...any) { l.record(levelWarning, format, args...) }
-
-func (l *errorLog) errorf(format string, args ...any) { l.record(levelError, format, args...) }
+func (l *errorLog) errorf(format string, args ...any)   { l.record(levelError, format, args...) }
 
 func (l *errorLog) criticalf(format string, args ...any) {
 	l.record(levelCritical, format, args...)
@@ -144,8 +133,9 @@ func (l *errorLog) record(level logLevel, format string, args ...any) {
 	if !l.enabled(level) {
 		return
 	}
-	l.syslog.error(level, format, args...)
-	if l.python != nil && l.python.record(level, l.pid, fmt.Sprintf(format, args...)) {
+	text := fmt.Appendf(nil, format, args...)
+	l.syslog.record(level, "error", text)
+	if l.python != nil && l.python.record(level, l.pid, string(text)) {
 		return
 	}
 	// Wait for a slow reader, but not while records are being lost: a client that
@@ -153,21 +143,21 @@ func (l *errorLog) record(level logLevel, format string, args ...any) {
 	wait := errorWait
 	if lost := l.lost.Load(); lost > 0 {
 		wait = 0
-		notice := l.line(levelWarning, "%d records of this log were lost", lost)
+		notice := l.line(levelWarning, fmt.Appendf(nil, "%d records of this log were lost", lost))
 		if n, _ := l.out.write(notice, wait); n == len(notice) {
 			l.lost.Add(-lost)
 		}
 	}
-	line := l.line(level, format, args...)
+	line := l.line(level, text)
 	if n, _ := l.out.write(line, wait); n < len(line) {
 		l.lost.Add(1)
 	}
 }
 
-func (l *errorLog) line(level logLevel, format string, args ...any) []byte {
+func (l *errorLog) line(level logLevel, text []byte) []byte {
 	b := time.Now().AppendFormat(make([]byte, 0, 256), "[2006-01-02 15:04:05 -0700] ")
 	b = fmt.Appendf(b, "[%d] [%s] ", l.pid, levelNames[level])
-	return append(fmt.Appendf(b, format, args...), '\n')
+	return append(append(b, text...), '\n')
 }
 
 // reopen opens the file again by its name, after log rotation has renamed the old
@@ -288,10 +278,10 @@ func openSink(path string, std int) (sink, error) {
 	if path != "-" {
 		// Keep the absolute path: the working directory may change before a reopen.
 		full, err := filepath.Abs(path)
-		if err != nil {
-			return sink{}, fmt.Errorf("Error: %w", unwritable(path, err))
+		fd := -1
+		if err == nil {
+			fd, err = openAppend(full)
 		}
-		fd, err := openAppend(full)
 		if err != nil {
 			return sink{}, fmt.Errorf("Error: %w", unwritable(path, err))
 		}
@@ -409,13 +399,6 @@ func (s *sink) shared() int {
 	return s.fd
 }
 
-func (a *accessLog) shared() int {
-	if a == nil {
-		return -1
-	}
-	return a.out.shared()
-}
-
 // close leaves the standard descriptors to others.
 func (s *sink) close() {
 	if s.fd > unix.Stderr {
@@ -430,20 +413,11 @@ func unwritable(path string, err error) error {
 	if !errors.As(err, &errno) {
 		return fmt.Errorf("'%s' isn't writable [%w]", path, err)
 	}
-	class := "OSError"
-	switch errno {
-	case unix.ENOENT:
-		class = "FileNotFoundError"
-	case unix.EACCES, unix.EPERM:
-		class = "PermissionError"
-	case unix.EISDIR:
-		class = "IsADirectoryError"
-	case unix.ENOTDIR:
-		class = "NotADirectoryError"
-	}
-	text := errno.Error()
-	text = strings.ToUpper(text[:1]) + text[1:]
-	return fmt.Errorf("'%s' isn't writable [%s(%d, '%s')]", path, class, int(errno), text)
+	class := map[unix.Errno]string{
+		unix.ENOENT: "FileNotFoundError", unix.EACCES: "PermissionError", unix.EPERM: "PermissionError",
+		unix.EISDIR: "IsADirectoryError", unix.ENOTDIR: "NotADirectoryError",
+	}[errno]
+	return fmt.Errorf("'%s' isn't writable [%s(%d, '%s')]", path, cmp.Or(class, "OSError"), int(errno), capitalized(errno.Error()))
 }
 
 // openAppend opens path for appending. A named pipe without a reader is an error,
@@ -463,279 +437,536 @@ func isRegular(fd int) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
-// Logs made in Python ---------------------------------------------------------
-
-// Logs made in Python. If logger_class or logconfig and its like configure
-// Python's logging module, one Python process (the logger) writes the logs of the
-// whole server. The arbiter and the workers send their records to the logger's
-// socket, and the logger passes each to the configured Python logger (package.py,
-// keep_log). The socket is the only queue, and no sender waits: if the queue is
-// full, a record of the error log is written as if there were no logger, and a
-// record of the access log is dropped and counted.
+// Access log -----------------------------------------------------------------
 //
-// As root the logger only opens the files of the logs. Then it takes the workers'
-// user, because the text of the records comes from clients.
-//
-// The logger ends after the last process that holds the sending end, so that no
-// worker's record is lost.
-
-// recorder sends records to the logger.
-type recorder struct {
-	fd     int
-	spared atomic.Int64 // time until which the logger gets no error records, after its queue was full
-}
-
-// logger is that Python, as the arbiter sees it.
-type logger struct {
-	helper
-	give    int      // where records go in
-	take    int      // where that Python reads records: kept, so that they outlive it
-	rotated bool     // that Python has to open its files again, and was too busy to be told
-	files   []string // files of the logs, if that Python has other rights than the arbiter
-}
+// The access log: one line for each request, in a format with Python's %
+// operator or as a JSON object.
 
 const (
-	loggerWait = 30 * time.Second // longest start of a logger: imports, and connections of its handlers
-	loggerEnd  = 2 * time.Second  // time for the last records when the arbiter ends
-	loggerRest = 2 * time.Second  // pause after a full queue, in which the warning itself is not queued
+	accessFlush   = 32 << 10  // bytes that are written at once instead of at the end of the loop's turn
+	accessPending = 256 << 10 // bytes kept for a reader that takes none; further records are dropped
 )
 
-// ownLoggers are the values of logger_class that need no Python.
-var ownLoggers = []string{"", "simple", "gunicorn.glogging.Logger", "gunicorn.instrument.statsd.Statsd"}
-
-// logsInPython reports whether Python writes the logs.
-func (c *config) logsInPython() bool {
-	if c.logconfig != "" || c.logconfigJSON != "" || c.said["loggers"] == true {
-		return true
-	}
-	if _, isClass := c.given["logger_class"].(callable); isClass {
-		return true
-	}
-	if d, _ := c.given["logconfig_dict"].(dict); len(d) > 0 {
-		return true
-	}
-	return !slices.Contains(ownLoggers, c.loggerClass)
+// accessEntry is one request, as an access log can describe it.
+type accessEntry struct {
+	now        *clock
+	req        *request
+	endpoint   *endpoint
+	scriptName string        // SCRIPT_NAME from the server's environment
+	parsed     bool          // the head was complete, so that there was an environ
+	status     []byte        // status of the response, "200 OK"
+	fields     []field       // fields of the response
+	bytes      int64         // bytes of the response's body, without framing
+	duration   time.Duration // from the start of the request in the application to the response's end
+	pid        int           // process ID of the worker
 }
 
-// openLogger starts the Python that makes the logs of c, and waits until it has
-// read their configuration.
-func openLogger(g *generation) (l *logger, err error) {
-	l = &logger{}
-	if l.give, l.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+// accessLog writes one line for each request. A nil accessLog is turned off.
+// Only the worker's loop uses it.
+type accessLog struct {
+	out     sink
+	pieces  []accessPiece // access_log_format, compiled
+	buf     []byte        // records not yet written
+	scratch []byte        // decoded text that is about to be escaped
+	dropped int           // records dropped since the last report of recovered
+	json    bool          // records are JSON objects, not lines of the format
+	syslog  *syslog       // receives the records too, or alone; nil without
+	python  *recorder     // Python writes the log instead of out; nil without
+}
+
+// openAccessLog opens path for appending, or standard output for "-". The log is
+// nil for "".
+func openAccessLog(path, format string) (*accessLog, error) {
+	if path == "" {
+		return nil, nil
+	}
+	out, err := openSink(path, unix.Stdout)
+	if err != nil {
 		return nil, err
 	}
-	_ = unix.SetsockoptInt(l.give, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		l.close()
-		return nil, os.NewSyscallError("pipe2", err)
-	}
-	defer unix.Close(p[0])
-	l.pid, err = l.start(g, p[1])
-	unix.Close(p[1])
-	if err == nil {
-		err = g.cfg.readLogger(l, p[0])
-	}
+	a, err := newAccessLog(out, format)
 	if err != nil {
-		if l.pid > 0 {
-			_ = unix.Kill(l.pid, unix.SIGKILL)
-			waitFor(l.pid)
-			l.pid = 0
-		}
-		l.close()
-		return nil, err
+		out.close()
 	}
-	return l, nil
+	return a, err
 }
 
-func (l *logger) start(g *generation, answer int) (pid int, err error) {
-	settings, err := memfd("settings", g.cfg.encode())
+func newAccessLog(out sink, format string) (*accessLog, error) {
+	pieces, err := compileAccessFormat(format)
 	if err != nil {
-		return 0, err
+		return nil, fmt.Errorf("access_log_format: %w", err)
 	}
-	defer unix.Close(settings)
-	return startPython(g.cfg.python, g.bridge, "log", childEnv(g.cfg), settings, l.take, answer)
+	return &accessLog{out: out, pieces: pieces}, nil
 }
 
-// readLogger reads what the new Python says of its loggers, or of what is
-// wrong with them.
-func (c *config) readLogger(l *logger, fd int) error {
-	var out []byte
-	b := make([]byte, 64<<10)
-	for limit := monotonic() + int64(loggerWait); ; {
-		if poll(fd, unix.POLLIN, time.Duration(limit-monotonic())) == 0 {
-			return errors.New("the configuration of the logs takes too long")
-		}
-		n, err := unix.Read(fd, b)
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 || len(out) > len(b) {
-			break
-		}
-		out = append(out, b[:n]...)
+// join adds syslog to the log a. Where a is nil, join makes a log that only
+// syslog receives.
+func (a *accessLog) join(c *config, s *syslog) (*accessLog, error) {
+	if c.disableRedirectAccessToSyslog {
+		s = nil
 	}
-	v, err := unmarshal(out)
-	facts, ok := v.(map[string]any)
-	if err != nil || !ok {
-		return errors.New("the Python that makes the logs has ended")
-	}
-	if text, ok := facts["error"].(string); ok {
-		return errors.New(text)
-	}
-	level, _ := facts["level"].(int64)
-	c.logLevel = logLevel(min(max((level+9)/10-1, int64(levelDebug)), int64(levelCritical)))
-	c.logAccess, _ = facts["access"].(bool)
-	files, _ := facts["files"].([]any)
-	for _, file := range files {
-		if name, ok := file.(string); ok {
-			l.files = append(l.files, name)
-		}
-	}
-	return nil
-}
-
-// restart starts another Python after one has died. Nobody waits for its answer.
-func (l *logger) restart(g *generation) (pid int, err error) {
-	nobody, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		defer unix.Close(nobody)
-		pid, err = l.start(g, nobody)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("logger: %w", err)
-	}
-	return pid, nil
-}
-
-// close lets the Python go once the workers that still speak to it have ended.
-func (l *logger) close() {
-	if l != nil && l.give >= 0 {
-		unix.Close(l.give)
-		unix.Close(l.take)
-		l.give = -1
-	}
-}
-
-// finish waits until the logger has written the last records and ended. When the
-// arbiter ends, the kernel kills its remaining children.
-func (l *logger) finish() {
-	l.close()
-	if l == nil {
-		return
-	}
-	for end := monotonic() + int64(loggerEnd); l.pid > 0 && monotonic() < end; {
-		if pid, _ := unix.Wait4(l.pid, nil, unix.WNOHANG, nil); pid == l.pid {
-			l.pid = 0
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
-// send sends a message, and returns false if there is no room for the message.
-func (r *recorder) send(message []byte) (bool, error) {
-	for {
-		err := unix.Sendto(r.fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
-		if err == unix.EAGAIN {
-			r.spared.Store(monotonic() + int64(loggerRest))
-		}
-		if err != unix.EINTR {
-			return err == nil, err
-		}
-	}
-}
-
-func appendRecord(b []byte, n, level, pid int) []byte {
-	return appendMarshalInt(appendMarshalInt(appendMarshalTuple(b, n), int64(level)), int64(pid))
-}
-
-// record sends a record of the error log.
-func (r *recorder) record(level logLevel, pid int, text string) bool {
-	if r.spared.Load() > monotonic() {
-		return false
-	}
-	b := appendRecord(make([]byte, 0, 256), 3, (int(level)+1)*10, pid)
-	ok, _ := r.send(appendMarshalText(b, strings.ToValidUTF8(text, "\ufffd")))
-	return ok
-}
-
-// renew creates the log files anew after a rotation has renamed them. The logger
-// itself, as the workers' user, may lack permission in the directory.
-func (l *logger) renew(cred *syscall.Credential) error {
-	for _, name := range l.files {
-		s, err := openSink(name, -1)
-		if err == nil {
-			err = s.give(cred)
-			s.close()
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// reopen asks the logger to reopen its files by their names, after the records
-// sent so far.
-func (l *logger) reopen() {
-	r := recorder{fd: l.give}
-	ok, _ := r.send(appendRecord(nil, 2, -1, os.Getpid()))
-	l.rotated = !ok
-}
-
-// access sends a record of the access log: all parts of which a format may make a
-// line, or the finished line if the parts are too long for one message.
-func (r *recorder) access(a *accessLog, e *accessEntry) bool {
-	b := appendRecord(a.scratch[:0], 7, 0, e.pid)
-	b = append(b, marshalDict)
-	if e.parsed {
-		b = e.req.appendEnviron(b, e.endpoint, e.scriptName)
-	} else {
-		b = appendMarshalLatin(appendMarshalText(b, "REMOTE_ADDR"), e.endpoint.remoteAddr)
-		b = appendMarshalLatin(appendMarshalText(b, "REQUEST_METHOD"), e.req.method)
-		b = appendMarshalLatin(appendMarshalText(b, "RAW_URI"), e.req.target)
-		b = appendMarshalLatin(appendMarshalText(b, "SERVER_PROTOCOL"), e.req.version)
-		b = appendMarshalLatin(appendMarshalText(b, "QUERY_STRING"), e.req.query)
-	}
-	b = append(b, marshalDictEnd)
-	b = appendMarshalLatin(b, e.status)
-	b = appendMarshalList(b, len(e.fields))
-	for _, f := range e.fields {
-		b = appendMarshalLatin(appendMarshalLatin(appendMarshalTuple(b, 2), f.name), f.value)
-	}
-	b = appendMarshalInt(appendMarshalInt(b, e.bytes), e.duration.Microseconds())
-	a.scratch = b[:0]
-	ok, err := r.send(b)
-	if err != unix.EMSGSIZE {
-		return ok
-	}
-	for i := range a.pieces {
-		a.piece(&a.pieces[i], e)
-	}
-	b = appendMarshalText(appendRecord(nil, 3, 0, e.pid), strings.ToValidUTF8(string(a.buf), "\ufffd"))
-	a.buf = a.buf[:0]
-	ok, _ = r.send(b)
-	return ok
-}
-
-// inPython makes both logs send their records to the logger. access is nil if
-// accesslog is not set, but Python's loggers may want access records nevertheless.
-func (c *config) inPython(log *errorLog, access *accessLog, r *recorder) (*accessLog, error) {
-	log.python, log.level = r, c.logLevel
-	if access == nil {
+	if a == nil && s != nil {
 		var err error
-		if access, err = newAccessLog(sink{}, c.accessLogFormat); err != nil {
+		if a, err = newAccessLog(sink{fd: -1}, c.accessLogFormat); err != nil {
 			return nil, err
 		}
 	}
-	access.out.close()
-	access.out = sink{fd: -1}
-	if c.logAccess {
-		access.python = r
+	if a != nil {
+		a.syslog, a.json = s, c.accessLogJSON
 	}
-	if access.python == nil && access.syslog == nil {
-		return nil, nil
+	return a, nil
+}
+
+// record formats e into the buffer, which the next flush writes.
+func (a *accessLog) record(e *accessEntry) {
+	if a == nil {
+		return
 	}
-	return access, nil
+	if a.python != nil {
+		if !a.python.access(a, e) {
+			a.dropped++
+		}
+		if a.syslog == nil {
+			return
+		}
+	}
+	from := len(a.buf)
+	full := from >= accessPending
+	if full {
+		a.dropped++
+		if a.syslog == nil {
+			return
+		}
+	}
+	if a.json {
+		a.object(e)
+	} else {
+		for i := range a.pieces {
+			a.piece(&a.pieces[i], e)
+		}
+	}
+	a.syslog.record(levelInfo, "access", a.buf[from:])
+	if full || a.out.fd < 0 {
+		a.buf = a.buf[:from]
+		return
+	}
+	a.buf = append(a.buf, '\n')
+	if len(a.buf) >= accessFlush {
+		a.flush()
+	}
+}
+
+// flush writes as much of the buffer as the descriptor takes without waiting.
+func (a *accessLog) flush() {
+	if a == nil || len(a.buf) == 0 {
+		return
+	}
+	if n, _ := a.out.write(a.buf, 0); n > 0 {
+		a.buf = a.buf[:copy(a.buf, a.buf[n:])]
+	}
+}
+
+// recovered returns how many records were dropped, once the buffer has been
+// written, for the caller to report; until then 0.
+func (a *accessLog) recovered() int {
+	if a == nil || len(a.buf) > 0 {
+		return 0
+	}
+	n := a.dropped
+	a.dropped = 0
+	return n
+}
+
+// reopen opens the file by its name again; earlier records go to the old file.
+func (a *accessLog) reopen() error {
+	if a == nil {
+		return nil
+	}
+	a.flush()
+	return a.out.reopen()
+}
+
+func (a *accessLog) shared() int {
+	if a == nil {
+		return -1
+	}
+	return a.out.shared()
+}
+
+func (a *accessLog) close() {
+	if a != nil {
+		a.flush()
+		a.out.close()
+	}
+}
+
+// accessPiece is one part of a compiled access_log_format: literal text, then
+// one conversion of Python's % operator.
+type accessPiece struct {
+	literal string
+	atom    byte   // letter of accessAtoms, i, o or e; 0 for no conversion, '-' if unknown
+	name    string // NAME of {NAME}i, {NAME}o and {NAME}e, in upper case
+	verb    string // fmt verb for a number, empty for a plain %d or %s
+	repr    bool   // the conversion of a text is %r or %a
+	fit     string // fmt verb that gives a text its width and limit, empty without
+}
+
+const (
+	accessAtoms   = "hlutrsmUqHbBfaTMDLp" // atoms of one letter
+	accessNumbers = "BTMD"                // atoms that may be converted as numbers
+)
+
+// compileAccessFormat reads a template in the syntax of Python's % operator
+// with a mapping as its operand. A template that Python would refuse at each
+// request is refused at the start.
+func compileAccessFormat(format string) ([]accessPiece, error) {
+	var pieces []accessPiece
+	literal := ""
+	for rest := format; ; {
+		text, tail, found := strings.Cut(rest, "%")
+		literal += text
+		if !found {
+			return append(pieces, accessPiece{literal: literal}), nil
+		}
+		if strings.HasPrefix(tail, "%") {
+			literal, rest = literal+"%", tail[1:]
+			continue
+		}
+		p, n, err := compileConversion(tail)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", rest[len(text):], err)
+		}
+		p.literal, literal, rest = literal, "", tail[n:]
+		pieces = append(pieces, p)
+	}
+}
+
+// compileConversion reads the text after a percent sign,
+// (NAME)[FLAGS][WIDTH][.PRECISION][hlL]CONVERSION, and returns its length.
+func compileConversion(s string) (p accessPiece, n int, err error) {
+	if !strings.HasPrefix(s, "(") {
+		return p, 0, errors.New("no name in parentheses after the percent sign")
+	}
+	end, depth := 1, 1
+	for ; depth > 0 && end < len(s); end++ {
+		switch s[end] {
+		case '(':
+			depth++
+		case ')':
+			depth--
+		}
+	}
+	if depth > 0 {
+		return p, 0, errors.New("no closing parenthesis")
+	}
+	name, rest := s[1:end-1], s[end:]
+	p.atom, p.name = accessAtom(name)
+	span := func(set string) (taken string) {
+		left := strings.TrimLeft(rest, set)
+		taken, rest = rest[:len(rest)-len(left)], left
+		return taken
+	}
+	const digits = "0123456789"
+	flags, width, precision := span("#0- +"), span(digits), ""
+	if after, ok := strings.CutPrefix(rest, "."); ok {
+		rest = after
+		precision = "." + span(digits)
+	}
+	if len(width) > 4 || len(precision) > 5 {
+		return p, 0, errors.New("the width is too large")
+	}
+	if width+precision != "" {
+		p.fit = "%" + width + precision + "s"
+		if strings.Contains(flags, "-") {
+			p.fit = "%-" + p.fit[1:]
+		}
+	}
+	span("hlL")
+	if rest == "" {
+		return p, 0, errors.New("no conversion letter at the end")
+	}
+	number := strings.IndexByte(accessNumbers, p.atom) >= 0
+	switch c := rest[0]; {
+	case c == 's':
+	case c == 'r' || c == 'a':
+		p.repr = !number
+	case number && strings.IndexByte("diu", c) >= 0:
+		if flags+width+precision != "" {
+			p.verb = "%" + flags + width + precision + "d"
+		}
+	case number && strings.IndexByte("oxXeEfFgG", c) >= 0:
+		if precision == "" && strings.IndexByte("gG", c) >= 0 {
+			precision = ".6"
+		}
+		p.verb = "%" + flags + width + precision + string(c)
+	case strings.IndexByte("diuoxXeEfFgG", c) >= 0:
+		return p, 0, fmt.Errorf("%%%c needs a number, which %q is not", c, name)
+	default:
+		return p, 0, fmt.Errorf("%q is no conversion", c)
+	}
+	return p, len(s) - len(rest) + 1, nil
+}
+
+// accessAtom reads the name of an atom. Names in braces ignore case.
+func accessAtom(key string) (atom byte, name string) {
+	if len(key) == 1 && strings.Contains(accessAtoms, key) {
+		return key[0], ""
+	}
+	if n := len(key); n > 3 && key[0] == '{' && key[n-2] == '}' {
+		if kind := key[n-1] | 0x20; strings.IndexByte("ioe", kind) >= 0 {
+			return kind, strings.ToUpper(key[1 : n-2])
+		}
+	}
+	return '-', ""
+}
+
+// piece appends one literal and one value to the buffer.
+func (a *accessLog) piece(p *accessPiece, e *accessEntry) {
+	a.buf = append(a.buf, p.literal...)
+	if p.atom == 0 {
+		return
+	}
+	if p.verb != "" {
+		n := accessNumber(p.atom, e)
+		if strings.IndexByte("doxX", p.verb[len(p.verb)-1]) >= 0 {
+			a.buf = fmt.Appendf(a.buf, p.verb, n)
+		} else {
+			a.buf = fmt.Appendf(a.buf, p.verb, float64(n))
+		}
+		return
+	}
+	from := len(a.buf)
+	if p.repr {
+		a.buf = append(a.buf, '\'')
+	}
+	at := len(a.buf)
+	if !a.value(p, e) {
+		a.buf = append(a.buf[:at], '-')
+	}
+	if p.repr {
+		a.buf = append(a.buf, '\'')
+	}
+	if p.fit != "" {
+		a.buf = fmt.Appendf(a.buf[:from], p.fit, string(a.buf[from:])) // both count characters, as Python does
+	}
+}
+
+// accessNumber returns the value of an atom of accessNumbers.
+func accessNumber(atom byte, e *accessEntry) int64 {
+	switch atom {
+	case 'B':
+		return e.bytes
+	case 'T':
+		return int64(e.duration / time.Second)
+	case 'M':
+		return e.duration.Milliseconds()
+	}
+	return e.duration.Microseconds()
+}
+
+// value appends the text of one atom. It returns false for an atom without a
+// value, which the log shows as a dash.
+func (a *accessLog) value(p *accessPiece, e *accessEntry) bool {
+	r := e.req
+	switch p.atom {
+	case 'h':
+		a.buf = appendLogText(a.buf, e.endpoint.remoteAddr)
+	case 'u':
+		if !e.parsed {
+			return false
+		}
+		name := a.userName(r.fields)
+		a.buf = appendLogText(a.buf, name)
+		return len(name) > 0
+	case 't':
+		a.buf = append(a.buf, e.now.local...)
+	case 'r':
+		a.buf = append(appendLogText(a.buf, r.method), ' ')
+		a.buf = append(appendLogText(a.buf, r.target), ' ')
+		a.buf = appendLogText(a.buf, r.version)
+	case 's':
+		status, _, _ := bytes.Cut(e.status, []byte(" "))
+		a.buf = appendLogText(a.buf, status)
+	case 'm':
+		a.buf = appendLogText(a.buf, r.method)
+	case 'U':
+		if !e.parsed {
+			a.buf = append(a.buf, "None"...)
+			return true
+		}
+		a.buf = appendLogText(a.buf, a.path(e))
+	case 'q':
+		a.buf = appendLogText(a.buf, r.query)
+	case 'H':
+		a.buf = appendLogText(a.buf, r.version)
+	case 'b':
+		a.buf = strconv.AppendInt(a.buf, e.bytes, 10)
+	case 'B', 'T', 'M', 'D':
+		a.buf = strconv.AppendInt(a.buf, accessNumber(p.atom, e), 10)
+	case 'f':
+		return e.parsed && a.joinedFields(r.fields, "REFERER")
+	case 'a':
+		return e.parsed && a.joinedFields(r.fields, "USER-AGENT")
+	case 'L':
+		a.buf = appendSeconds(a.buf, e.duration)
+	case 'p':
+		a.buf = append(a.buf, '<')
+		a.buf = strconv.AppendInt(a.buf, int64(e.pid), 10)
+		a.buf = append(a.buf, '>')
+	case 'i':
+		return a.lastField(r.fields, p.name)
+	case 'o':
+		return a.lastField(e.fields, p.name)
+	case 'e':
+		return a.environ(p.name, e)
+	default:
+		return false
+	}
+	return true
+}
+
+// path is PATH_INFO in latin-1, valid until scratch is used again.
+func (a *accessLog) path(e *accessEntry) []byte {
+	a.scratch = e.req.appendPathInfo(a.scratch[:0], e.scriptName)
+	path, _ := latin(a.scratch[:0], a.scratch)
+	return path
+}
+
+// appendSeconds appends seconds with six decimals.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	return strconv.AppendFloat(b, d.Truncate(time.Microsecond).Seconds(), 'f', 6, 64)
+}
+
+// userName is the name in Basic credentials, nil without credentials; valid until
+// scratch is used again.
+func (a *accessLog) userName(fields []field) []byte {
+	const scheme = "basic "
+	for i := range fields {
+		f := &fields[i]
+		if !foldEqual(f.name, "AUTHORIZATION") {
+			continue
+		}
+		v := f.value
+		if len(v) < len(scheme) || !strings.EqualFold(string(v[:len(scheme)]), scheme) {
+			return nil
+		}
+		var err error
+		a.scratch, err = base64.StdEncoding.AppendDecode(a.scratch[:0], bytes.TrimSpace(v[len(scheme):]))
+		name, _, _ := bytes.Cut(a.scratch, []byte(":"))
+		if err != nil || len(name) == 0 || !utf8.Valid(name) {
+			return nil
+		}
+		return name
+	}
+	return nil
+}
+
+// lastField returns the value of the last field of a name, given in upper case.
+func lastField(fields []field, name string) (value []byte, ok bool) {
+	for i := len(fields) - 1; i >= 0; i-- {
+		if foldEqual(fields[i].name, name) {
+			return fields[i].value, true
+		}
+	}
+	return nil, false
+}
+
+// lastField appends the value of the last field of a name, if there is one.
+func (a *accessLog) lastField(fields []field, name string) bool {
+	v, ok := lastField(fields, name)
+	a.buf = appendLogText(a.buf, v)
+	return ok
+}
+
+// joinedFields appends the values of all fields of a name, given in upper case,
+// joined by commas as in the environ.
+func (a *accessLog) joinedFields(fields []field, name string) bool {
+	found := false
+	for i := range fields {
+		if !foldEqual(fields[i].name, name) {
+			continue
+		}
+		if found {
+			a.buf = append(a.buf, ',')
+		}
+		a.buf = appendLogText(a.buf, fields[i].value)
+		found = true
+	}
+	return found
+}
+
+// environ appends the value of an environ key, given in upper case, as the
+// application received it. Values that the application adds stay in Python.
+func (a *accessLog) environ(name string, e *accessEntry) bool {
+	if !e.parsed {
+		return false
+	}
+	a.scratch = e.req.appendEnviron(a.scratch[:0], e.endpoint, e.scriptName)
+	for r := (marshalReader{b: a.scratch}); len(r.b) > 0; {
+		key, value := r.text(), r.text()
+		if foldEqual(key, name) {
+			value, _ = latin(value[:0], value)
+			a.buf = appendLogText(a.buf, value)
+			return true
+		}
+	}
+	return false
+}
+
+// object appends e as a JSON object. The manual names the keys, and other
+// programs read them: neither the keys nor their order may change.
+func (a *accessLog) object(e *accessEntry) {
+	r := e.req
+	b := e.now.now.AppendFormat(append(a.buf, `{"time":"`...), "2006-01-02T15:04:05.000Z07:00")
+	b = appendJSONOrNull(append(b, `","remote_addr":`...), e.endpoint.remoteAddr)
+	var user []byte
+	if e.parsed {
+		user = a.userName(r.fields)
+	}
+	b = appendJSONOrNull(append(b, `,"remote_user":`...), user)
+	b = appendJSONOrNull(append(b, `,"method":`...), r.method)
+	b = appendJSONOrNull(append(b, `,"target":`...), r.target)
+	b = append(b, `,"path":`...)
+	if e.parsed {
+		b = appendJSON(b, a.path(e))
+	} else {
+		b = append(b, "null"...)
+	}
+	b = appendJSONOrNull(append(b, `,"query":`...), r.query)
+	b = appendJSONOrNull(append(b, `,"protocol":`...), r.version)
+	b = appendJSONField(append(b, `,"host":`...), e, "HOST")
+	b = append(b, `,"status":`...)
+	if status, _, _ := bytes.Cut(e.status, []byte(" ")); len(bytes.Trim(status, "0123456789")) == 0 && len(status) == 3 && status[0] != '0' {
+		b = append(b, status...)
+	} else {
+		b = append(b, "null"...)
+	}
+	b = strconv.AppendInt(append(b, `,"bytes":`...), e.bytes, 10)
+	b = appendSeconds(append(b, `,"duration":`...), e.duration)
+	b = appendJSONField(append(b, `,"referer":`...), e, "REFERER")
+	b = appendJSONField(append(b, `,"user_agent":`...), e, "USER-AGENT")
+	b = strconv.AppendInt(append(b, `,"worker":`...), int64(e.pid), 10)
+	a.buf = append(b, '}')
+}
+
+// appendJSONField appends the value of the request's last field of a name, which
+// is given in upper case, or null.
+func appendJSONField(b []byte, e *accessEntry, name string) []byte {
+	if v, ok := lastField(e.req.fields, name); e.parsed && ok {
+		return appendJSON(b, v)
+	}
+	return append(b, "null"...)
+}
+
+// appendJSONOrNull appends text as a JSON string, or null for an empty text.
+func appendJSONOrNull[T []byte | string](b []byte, text T) []byte {
+	if len(text) == 0 {
+		return append(b, "null"...)
+	}
+	return appendJSON(b, text)
+}
+
+// appendJSON appends text as a JSON string.
+func appendJSON[T []byte | string](b []byte, text T) []byte {
+	return append(appendEscaped(append(b, '"'), text, inJSON), '"')
 }

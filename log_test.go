@@ -70,17 +70,17 @@ func formatAccess(t *testing.T, format string, e *accessEntry) string {
 func TestClock(t *testing.T) {
 	var c clock
 	c.set(time.Date(2026, 11, 2, 1, 15, 26, 999, time.FixedZone("", -3*3600)))
-	if got := string(c.httpDate()); got != "Mon, 02 Nov 2026 04:15:26 GMT" {
+	if got := string(c.http); got != "Mon, 02 Nov 2026 04:15:26 GMT" {
 		t.Errorf("httpDate: %s", got)
 	}
-	if got := string(c.clf()); got != "[02/Nov/2026:01:15:26 -0300]" {
+	if got := string(c.local); got != "[02/Nov/2026:01:15:26 -0300]" {
 		t.Errorf("clf: %s", got)
 	}
 	c.set(c.now.Add(time.Second))
-	if got := string(c.httpDate()); got != "Mon, 02 Nov 2026 04:15:27 GMT" {
+	if got := string(c.http); got != "Mon, 02 Nov 2026 04:15:27 GMT" {
 		t.Errorf("httpDate a second later: %s", got)
 	}
-	c.refresh()
+	c.set(time.Now())
 	if n := testing.AllocsPerRun(100, func() { c.set(c.now.Add(time.Second)) }); n != 0 {
 		t.Errorf("%v allocations for a new second", n)
 	}
@@ -787,38 +787,13 @@ func TestStatsdRequest(t *testing.T) {
 		0: "0.0", 999 * time.Nanosecond: "0.0", time.Microsecond: "0.001", 1150 * time.Microsecond: "1.15",
 		time.Second: "1000.0", 61*time.Second + 20*time.Microsecond: "61000.02",
 	} {
-		s.request([]byte("200 OK"), took, 0)
-		s.flush()
+		s.request([]byte("200 OK"), took)
 		got := []string{receive(), receive(), receive()}
 		if want := []string{
 			"a.gunicorn.request.duration:" + want + "|ms|#b:c", "a.gunicorn.requests:1|c|@1.0|#b:c",
 			"a.gunicorn.request.status.200:1|c|@1.0|#b:c",
 		}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}
-
-// More than one batch between two flushes arrives, all of it.
-func TestStatsdBatches(t *testing.T) {
-	to, receive := datagramSink(t)
-	s, err := openStatsd(&config{statsdTo: to})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	const n = datagramBatch + 2
-	for range n {
-		s.request([]byte("404"), time.Millisecond, 0)
-	}
-	s.flush()
-	count := map[string]int{}
-	for range 3 * n {
-		count[receive()]++
-	}
-	for _, metric := range []string{"gunicorn.request.duration:1.0|ms", "gunicorn.requests:1|c|@1.0", "gunicorn.request.status.404:1|c|@1.0"} {
-		if count[metric] != n {
-			t.Errorf("%s came %d times, not %d", metric, count[metric], n)
 		}
 	}
 }
@@ -835,14 +810,12 @@ func TestMetricsAndSyslogAllocations(t *testing.T) {
 	}
 	status, line := []byte("200 OK"), []byte(strings.Repeat("x", 100))
 	for range 100 {
-		s.request(status, 0, 0)
-		l.access(line)
+		s.request(status, 0)
+		l.record(levelInfo, "access", line)
 	}
 	if n := testing.AllocsPerRun(1000, func() {
-		s.request(status, time.Second, 0)
-		l.access(line)
-		s.flush()
-		l.flush()
+		s.request(status, time.Second)
+		l.record(levelInfo, "access", line)
 	}); n != 0 {
 		t.Errorf("%v allocations per request", n)
 	}
@@ -857,7 +830,7 @@ func TestSyslogLong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.text(levelInfo, "error", []byte(long), true)
+	l.record(levelInfo, "error", []byte(long))
 	if got := receive(); len(got) != datagramMax {
 		t.Errorf("%d bytes", len(got))
 	}
@@ -867,8 +840,8 @@ func TestSyslogLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.report = func(_ string, args ...any) { said = append(said, args[0].(string)) }
-	l.text(levelInfo, "error", []byte(long), true)
-	l.text(levelInfo, "error", []byte(long), true)
+	l.record(levelInfo, "error", []byte(long))
+	l.record(levelInfo, "error", []byte(long))
 	if want := []string{"syslog S: it does not take them; records for it may be lost"}; !slices.Equal(said, want) {
 		t.Errorf("said %q, want %q", said, want)
 	}

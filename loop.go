@@ -60,16 +60,21 @@ func (l *loop) listen(fd int, events uint32, o owner) error {
 	}
 	l.serial++
 	l.seats[fd] = seat{o, l.serial}
-	return epollAdd(l.ep, fd, events, l.serial)
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, l.event(fd, events)))
 }
 
 // change sets the events for which a descriptor is watched.
 func (l *loop) change(fd int, events uint32) {
-	epollMod(l.ep, fd, events, l.seats[fd].serial)
+	_ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, fd, l.event(fd, events))
 }
 
 // forget ends the watch on a descriptor.
-func (l *loop) forget(fd int) { epollDel(l.ep, fd) }
+func (l *loop) forget(fd int) { _ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, fd, nil) }
+
+// event is what epoll_ctl(2) is told of a descriptor, whose events carry its seat's serial.
+func (l *loop) event(fd int, events uint32) *unix.EpollEvent {
+	return &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.seats[fd].serial}
+}
 
 // goOnLater puts off the rest of c's work to the next turn of the loop, so that other
 // connections get their share of this turn.
@@ -87,7 +92,7 @@ func (w *worker) wait() time.Duration {
 		return 0
 	}
 	wait := int64(time.Second)
-	for _, at := range [...]int64{w.obeyDue(), w.nextTick, w.partAt, w.lanesDue(), w.patienceDue(), w.placeDue(), w.log.statsd.dueAt()} {
+	for _, at := range [...]int64{w.obeyDue(), w.nextTick, w.partAt, w.lanesDue(), w.patienceDue(), w.placeDue()} {
 		if at != 0 {
 			wait = min(wait, at-w.now)
 		}
@@ -109,9 +114,6 @@ func (w *worker) runDue() {
 		w.partAll()
 	}
 	w.lookAtLanes()
-	if due(w.log.statsd.dueAt()) {
-		w.log.statsd.flush()
-	}
 }
 
 // placeDue is when the patience with the slowest client ends while other clients wait
@@ -135,7 +137,7 @@ func (w *worker) placeDue() (due int64) {
 func (w *worker) turn(wait time.Duration) int {
 	n := epollWait(w.ep, w.events[:], wait)
 	w.now = w.loop.clock(w.now)
-	w.clock.refresh()
+	w.clock.set(time.Now())
 	for i := range w.events[:n] {
 		w.handle(&w.events[i])
 		w.relieve()

@@ -12,9 +12,7 @@
 //	arbiter.go    the arbiter's loop: signals, workers' lives, helper processes, stop
 //	generation.go one reading of the settings and what lives as long; reload
 //	template.go   the Python that has run the configuration file, and its hooks
-//	listen.go     listeners
-//	upgrade.go    USR2: another binary beside this one, without an interruption
-//	systemd.go    messages to a service manager
+//	listen.go     listeners; USR2, another binary beside this one; the service manager
 //
 // A worker and its clients:
 //
@@ -46,15 +44,16 @@
 //
 //	settings.go   the table of settings; kind.go their types
 //	config.go     where values come from: flags, environment, configuration file
-//	log.go        the error log, and logs that are made in Python
-//	access.go     the access log
-//	remote.go     syslog and statsd
+//	log.go        the error log and the access log
+//	remote.go     syslog, statsd, and logs that are made in Python
 //	status.go     the scoreboard in shared memory, --status and --metrics
 //	sys.go        system calls; users and groups, daemons, control groups, limits
 //
 // The Python half, in python/:
 //
-//	wsgi.py       loads a WSGI application and calls it; asgi.py an ASGI one
+//	wsgi.py       runs first: loads the application, holds what all Python processes share
+//	lane.py       runs a WSGI application's requests; asgi.py an ASGI one's
+//	call.py       one WSGI request: its input, its response, its socket
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
 //	package.py    the gunicorn package that Python code may import
 //	facade.py     the cfg, worker, request and response that hooks and package show
@@ -136,11 +135,11 @@ func runCommand(args []string) int {
 		fatalf("%v", err)
 	}
 	c := g.cfg
-	if c.help {
+	if c.option == "help" {
 		printHelp(os.Stdout)
 		return 0
 	}
-	if c.version {
+	if c.option == "version" {
 		fmt.Printf("gunicorn (version %s)\n", version)
 		return 0
 	}
@@ -267,7 +266,7 @@ const probe = `import marshal, sys
 w = open(3, 'wb')
 w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
 files = marshal.loads(open(4, 'rb').read())
-for name in 'wsgi.py', 'hooks.py', 'facade.py':
+for name in 'wsgi.py', 'call.py', 'lane.py', 'hooks.py', 'facade.py':
     files[name + 'c'] = marshal.dumps(compile(files[name], '<gunicorn ' + name + '>', 'exec'))
 index, at = {}, 0
 for name, text in files.items():
@@ -282,12 +281,8 @@ w.close()`
 // another Python to start.
 var probed struct {
 	path   string
-	file   os.FileInfo
+	file   stamp
 	bridge *os.File
-}
-
-func sameFile(a, b os.FileInfo) bool {
-	return a != nil && b != nil && os.SameFile(a, b) && a.ModTime().Equal(b.ModTime()) && a.Size() == b.Size()
 }
 
 // findPython returns the interpreter for the application, and a bridge for that interpreter.
@@ -310,8 +305,8 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		if path, err = filepath.Abs(path); err != nil {
 			return "", nil, err
 		}
-		file, _ := os.Stat(path)
-		if path == probed.path && sameFile(file, probed.file) {
+		file := stampOf(path)
+		if path == probed.path && file == probed.file {
 			return path, probed.bridge, nil
 		}
 		source, err := memfd("sources", sources())

@@ -304,8 +304,22 @@ func (w *worker) outOfStep(l *lane, err error) {
 	if w.python.closed || l.lost || w.python.gone {
 		return
 	}
+	if poll(l.fd, unix.POLLRDHUP, 0) != 0 {
+		w.pythonEnds(l) // a Python that is killed may leave half a frame
+		return
+	}
 	w.log.errorf("Worker (pid:%d): protocol error from its Python (%v); replacing it", w.pid, err)
 	w.failPython(causeCrash, 502, unix.SIGKILL)
+}
+
+// pythonEnds is called when Python has closed a wire: Python is dying, or ought to.
+// SIGCHLD will report its status. What it has written to its other lanes is still read.
+func (w *worker) pythonEnds(l *lane) {
+	w.python.eof = true
+	w.deafen(l)
+	if w.python.killAt == 0 && !w.python.gone {
+		w.python.killAt = w.now + int64(killDelay)
+	}
 }
 
 // killPython sends Python a signal that is to end it, in place of a SIGKILL that was

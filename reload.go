@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -203,14 +204,14 @@ func (r *reloader) checkFiles(all bool) (changed string) {
 
 // compare updates the stamp of a file, and returns path if the file has changed.
 func (r *reloader) compare(path string, f watchedFile) string {
-	now := stampOf(path)
-	if now == f.stamp {
-		return ""
+	now := int64(stampAbsent)
+	if s := stampOf(path); s != (stamp{}) {
+		now = s.mtime
 	}
 	was := f.stamp
 	f.stamp = now
 	r.files[path] = f
-	if was == stampUnknown {
+	if now == was || was == stampUnknown {
 		return ""
 	}
 	return path
@@ -234,15 +235,6 @@ func (r *reloader) add(path string, stamp int64, extra bool) string {
 		}
 	}
 	return r.compare(path, f)
-}
-
-// stampOf is the modification time of a file, or stampAbsent.
-func stampOf(path string) int64 {
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
-		return stampAbsent
-	}
-	return st.Mtim.Nano()
 }
 
 // Inotify -------------------------------------------------------------------
@@ -269,13 +261,10 @@ func (r *reloader) watchDir(dir string) {
 
 // readInotify passes the kernel's events to the goroutine.
 func readInotify(fd int, events chan<- []byte) {
-	b := make([]byte, 64<<10)
+	f, b := os.NewFile(uintptr(fd), "inotify"), make([]byte, 64<<10)
 	for {
-		n, err := unix.Read(fd, b)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || n <= 0 {
+		n, err := f.Read(b)
+		if err != nil {
 			return
 		}
 		events <- bytes.Clone(b[:n])
@@ -355,10 +344,8 @@ func expand(pattern string) []string {
 func appendMatches(paths []string, dir, part string) []string {
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") && !strings.HasPrefix(part, ".") {
-			continue
-		}
-		if ok, _ := filepath.Match(goPattern(part), e.Name()); ok {
+		hidden := strings.HasPrefix(e.Name(), ".") && !strings.HasPrefix(part, ".")
+		if ok, _ := filepath.Match(goPattern(part), e.Name()); ok && !hidden {
 			paths = append(paths, filepath.Join(dir, e.Name()))
 		}
 	}
@@ -384,42 +371,33 @@ func appendTree(paths []string, dir string, files bool) []string {
 // goPattern converts one component of a pattern to the syntax of filepath.Match.
 // In Python's glob, a backslash and an unclosed bracket stand for themselves.
 func goPattern(part string) string {
-	var b strings.Builder
-	for i := 0; i < len(part); i++ {
-		switch part[i] {
-		case '\\':
-			b.WriteString(`\\`)
-		case '[':
-			// As the first member of a set, ] does not end the set.
-			start := i + 1
-			if strings.HasPrefix(part[start:], "!") {
-				start++
-			}
-			n := -1
-			if start < len(part) {
-				n = strings.IndexByte(part[start+1:], ']')
-			}
-			if n < 0 {
-				b.WriteString(`\[`)
-				continue
-			}
-			members := strings.NewReplacer(`\`, `\\`, "^", `\^`, "]", `\]`).Replace(part[start : start+1+n])
-			if before, ok := strings.CutSuffix(members, "-"); ok {
-				members = before + `\-`
-			}
-			if after, ok := strings.CutPrefix(members, "-"); ok {
-				members = `\-` + after
-			}
-			b.WriteByte('[')
-			if start == i+2 {
-				b.WriteByte('^')
-			}
-			b.WriteString(members)
-			b.WriteByte(']')
-			i = start + 1 + n
-		default:
-			b.WriteByte(part[i])
+	var b []byte
+	for part != "" {
+		c, rest := part[0], part[1:]
+		members, not := strings.CutPrefix(rest, "!")
+		n := 0
+		if c == '[' && members != "" {
+			n = 1 + strings.IndexByte(members[1:], ']') // as the first member of a set, ] does not end the set
 		}
+		switch {
+		case n > 0:
+			b = append(b, '[')
+			if not {
+				b = append(b, '^')
+			}
+			for i, m := range members[:n] {
+				if m != '-' || i == 0 || i == n-1 {
+					b = append(b, '\\')
+				}
+				b = utf8.AppendRune(b, m)
+			}
+			b, rest = append(b, ']'), members[n+1:]
+		case c == '[' || c == '\\':
+			b = append(b, '\\', c)
+		default:
+			b = append(b, c)
+		}
+		part = rest
 	}
-	return b.String()
+	return string(b)
 }

@@ -1,8 +1,8 @@
 package main
 
 // Logs and metrics for other processes: records for syslog, metrics for statsd,
-// the datagrams that carry both, and records and metrics from Python. A receiver
-// that is absent, slow or stuck delays nothing.
+// the datagrams that carry both, records and metrics from Python, and records for
+// a Python that makes the logs. A receiver that is absent, slow or stuck delays nothing.
 
 import (
 	"bytes"
@@ -12,13 +12,13 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -63,7 +63,7 @@ type syslog struct {
 
 	mu     sync.Mutex
 	out    *datagrams    // nil for a stream
-	queue  []byte        // whole records that wait for the stream
+	queue  []byte        // whole records that wait for the stream; scratch memory for datagrams
 	wake   chan struct{} // signalled when the stream's queue has records
 	lost   int           // records lost since the last complaint
 	failed bool          // the last attempt to send failed
@@ -75,7 +75,7 @@ type syslog struct {
 
 // openSyslog returns nil if the settings want no syslog. Nothing is sent yet, so
 // an absent daemon is no error.
-func openSyslog(c *config) (*syslog, error) {
+func openSyslog(c *config) (s *syslog, err error) {
 	if !c.syslog {
 		return nil, nil
 	}
@@ -83,19 +83,18 @@ func openSyslog(c *config) (*syslog, error) {
 	if name == "" {
 		name = strings.ReplaceAll(c.name(), ":", ".")
 	}
-	s := &syslog{
+	s = &syslog{
 		where:    c.syslogAddr,
 		facility: facilities[strings.ToLower(c.syslogFacility)],
 		tag:      "gunicorn." + name + ".",
 		pid:      fmt.Appendf(nil, ": [%d] ", os.Getpid()),
 		report:   func(string, ...any) {},
 	}
-	network, addr := splitAddress(c.syslogTo)
+	network, addr, _ := strings.Cut(c.syslogTo, " ")
 	if network == "unix" {
 		network = unixKind(addr)
 	}
 	if network == "udp" || network == "unixgram" {
-		var err error
 		s.out, err = openDatagrams(network, addr)
 		return s, err
 	}
@@ -119,81 +118,29 @@ func unixKind(path string) string {
 	return "unixgram"
 }
 
-// error sends a record of the error log.
-func (s *syslog) error(level logLevel, format string, args ...any) {
+// record sends a record of the log named "error" or "access".
+func (s *syslog) record(level logLevel, log string, text []byte) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
-	b := s.begin(level, "error")
-	b = fmt.Appendf(b, format, args...)
-	complaint := s.end(b, true)
-	s.mu.Unlock()
-	s.complain(complaint)
-}
-
-// text sends a finished record of the log named "error" or "access"; now is false
-// for a record that may wait for flush.
-func (s *syslog) text(level logLevel, log string, text []byte, now bool) {
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	complaint := s.end(append(s.begin(level, log), text...), now)
-	s.mu.Unlock()
-	s.complain(complaint)
-}
-
-// access collects a record of the access log for flush.
-func (s *syslog) access(line []byte) { s.text(levelInfo, "access", line, false) }
-
-func (s *syslog) flush() {
-	if s == nil || s.out == nil {
-		return
-	}
-	s.mu.Lock()
+	b := strconv.AppendInt(append(s.queue, '<'), int64(s.facility*8+severities[level]), 10)
+	b = append(append(append(append(b, '>'), s.tag...), log...), s.pid...)
+	b = append(append(b, text...), 0)
 	complaint := ""
-	if s.out.n > 0 {
-		complaint = s.outcome(s.out.flush())
+	switch {
+	case s.out != nil:
+		s.queue = b[:0]
+		complaint = s.outcome(1, s.out.send(b))
+	case len(b) > syslogPending:
+		complaint = s.outcome(1, errSyslogSlow) // s.queue keeps its old length
+	default:
+		s.queue = b
+		s.idle.Store(false)
+		nudge(s.wake)
 	}
 	s.mu.Unlock()
 	s.complain(complaint)
-}
-
-// begin returns the buffer after appending the start of a record.
-func (s *syslog) begin(level logLevel, log string) []byte {
-	b := s.queue
-	if s.out != nil {
-		b = s.out.buf
-	}
-	b = append(b, '<')
-	b = strconv.AppendInt(b, int64(s.facility*8+severities[level]), 10)
-	b = append(append(append(b, '>'), s.tag...), log...)
-	return append(b, s.pid...)
-}
-
-// end completes the record at the end of b, and sends datagrams if now.
-func (s *syslog) end(b []byte, now bool) (complaint string) {
-	b = append(b, 0)
-	if s.out != nil {
-		s.out.buf = b
-		lost, err := s.out.end()
-		if now && s.out.n > 0 {
-			more, again := s.out.flush()
-			lost, err = lost+more, errors.Join(err, again)
-		}
-		if now || err != nil {
-			return s.outcome(lost, err)
-		}
-		return ""
-	}
-	if len(b) > syslogPending {
-		return s.outcome(1, errSyslogSlow) // s.queue keeps its old length
-	}
-	s.queue = b
-	s.idle.Store(false)
-	nudge(s.wake)
-	return ""
 }
 
 // nudge wakes the goroutine that waits on c, unless an earlier nudge is pending.
@@ -206,10 +153,12 @@ func nudge(c chan struct{}) {
 
 var errSyslogSlow = errors.New("it does not take them")
 
-// outcome counts lost records and returns a complaint, if one is due: first that
-// records may be lost, and after recovery how many were.
-func (s *syslog) outcome(lost int, err error) (complaint string) {
-	s.lost += lost
+// outcome counts the records that an error has lost, and returns a complaint, if one is due:
+// first that records may be lost, and after recovery how many were.
+func (s *syslog) outcome(records int, err error) (complaint string) {
+	if err != nil {
+		s.lost += records
+	}
 	now := monotonic()
 	switch {
 	case err != nil && !s.failed && now >= s.quiet:
@@ -304,13 +253,12 @@ func hangUp(conn net.Conn) {
 	conn.Close()
 }
 
-// close sends the remaining records; a stream has syslogLast to do so.
+// close gives a stream syslogLast to send the remaining records.
 func (s *syslog) close() {
 	switch {
 	case s == nil:
 	case s.out != nil:
-		s.flush()
-		s.out.close()
+		unix.Close(s.out.fd)
 	default:
 		for end := monotonic() + int64(syslogLast); !s.idle.Load() && monotonic() < end; {
 			time.Sleep(time.Millisecond)
@@ -334,11 +282,7 @@ func parseSyslogAddr(s string) (network, host string, port int, err error) {
 	if !ok || network != "udp" && network != "tcp" {
 		return "", "", 0, pyErrorf("invalid syslog address")
 	}
-	host, text, hasPort := strings.Cut(rest, ":")
-	if name, tail, ok := bracketed(rest); ok {
-		host = name
-		text, hasPort = strings.CutPrefix(tail, ":")
-	}
+	host, text, hasPort := splitHost(rest)
 	port = 514
 	if hasPort {
 		n, err := strconv.ParseUint(text, 10, 16)
@@ -364,22 +308,16 @@ func (c *config) checkSyslog() error {
 
 // Statsd --------------------------------------------------------------------
 //
-// Metrics for statsd, one in each datagram. Sending a datagram costs more than
-// anything else in a short request, so metrics of requests wait a moment and are
-// sent together. Counts of log records are sent at once.
+// Metrics for statsd, one in each datagram.
 
 // statsd sends metrics. A nil statsd is turned off. Any goroutine may use it.
 type statsd struct {
 	mu     sync.Mutex
 	out    *datagrams
+	buf    []byte // scratch memory for a metric
 	prefix string
 	tags   string // end of each datagram
-	due    int64  // time by which waiting metrics must be sent, 0 without any
 }
-
-// statsdWait is how long metrics of requests may wait: too short to be seen in
-// statsd's intervals of seconds, long enough to fill a batch under load.
-const statsdWait = 10 * time.Millisecond
 
 // openStatsd returns nil without an address, either because the settings want no
 // statsd or because its host could not be resolved.
@@ -387,11 +325,11 @@ func openStatsd(c *config) (*statsd, error) {
 	if c.statsdTo == "" {
 		return nil, nil
 	}
-	out, err := openDatagrams(splitAddress(c.statsdTo))
+	network, addr, _ := strings.Cut(c.statsdTo, " ")
+	out, err := openDatagrams(network, addr)
 	if err != nil {
 		return nil, err
 	}
-	out.unordered()
 	s := &statsd{out: out, prefix: c.statsdPrefix}
 	if s.prefix != "" && s.prefix[len(s.prefix)-1] != '.' {
 		s.prefix += "."
@@ -402,95 +340,48 @@ func openStatsd(c *config) (*statsd, error) {
 	return s, nil
 }
 
-// request queues the metrics of one request.
-func (s *statsd) request(status []byte, took time.Duration, now int64) {
+// request sends the metrics of one request.
+func (s *statsd) request(status []byte, took time.Duration) {
 	if s == nil {
 		return
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.due == 0 {
-		s.due = now + int64(statsdWait)
+	var text [32]byte
+	micros := took.Microseconds()
+	millis := strconv.AppendFloat(text[:0], float64(micros)/1000, 'f', -1, 64)
+	if micros%1000 == 0 {
+		millis = append(millis, ".0"...) // as Python prints a float
 	}
-	b := append(s.begin(), "gunicorn.request.duration:"...)
-	s.end(append(appendMillis(b, took), "|ms"...))
-	s.end(append(s.begin(), "gunicorn.requests:1|c|@1.0"...))
-	b = append(s.begin(), "gunicorn.request.status."...)
-	for _, c := range status {
-		if c < '0' || c > '9' {
-			break
-		}
-		b = append(b, c)
-	}
-	s.end(append(b, ":1|c|@1.0"...))
-}
-
-// appendMillis appends a duration in milliseconds, as Python prints a float.
-func appendMillis(b []byte, d time.Duration) []byte {
-	micros := d.Microseconds()
-	b = append(strconv.AppendInt(b, micros/1000, 10), '.')
-	dot := len(b)
-	b = strconv.AppendInt(b, 1000+micros%1000, 10)
-	b = append(b[:dot], b[dot+1:]...) // drop the leading 1 that kept the zeros
-	for len(b) > dot+1 && b[len(b)-1] == '0' {
-		b = b[:len(b)-1]
-	}
-	return b
+	digits := len(status) - len(bytes.TrimLeft(status, "0123456789"))
+	s.send("gunicorn.request.duration:", string(millis), "|ms")
+	s.send("gunicorn.requests:1|c|@1.0")
+	s.send("gunicorn.request.status.", string(status[:digits]), ":1|c|@1.0")
 }
 
 // logged counts a record of the error log, even if the log's level hides it.
 func (s *statsd) logged(level logLevel) {
-	switch level {
-	case levelWarning:
-		s.send("gunicorn.log.warning:1|c|@1.0")
-	case levelError:
-		s.send("gunicorn.log.error:1|c|@1.0")
-	case levelCritical:
-		s.send("gunicorn.log.critical:1|c|@1.0")
+	if level >= levelWarning {
+		s.send("gunicorn.log.", strings.ToLower(levelNames[level]), ":1|c|@1.0")
 	}
 }
 
-// send sends one metric, NAME:VALUE|TYPE, now.
-func (s *statsd) send(metric string) {
+// send sends one metric, NAME:VALUE|TYPE, given in parts.
+func (s *statsd) send(parts ...string) {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.end(append(s.begin(), metric...))
-	_, _ = s.out.flush()
-}
-
-// dueAt is the time at which to call flush, 0 if no metrics wait.
-func (s *statsd) dueAt() int64 {
-	if s == nil {
-		return 0
+	s.buf = append(s.buf[:0], s.prefix...)
+	for _, part := range parts {
+		s.buf = append(s.buf, part...)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.due
-}
-
-// flush sends the metrics of requests.
-func (s *statsd) flush() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.due = 0
-	_, _ = s.out.flush()
-}
-
-func (s *statsd) begin() []byte { return append(s.out.buf, s.prefix...) }
-
-// end completes the metric at the end of b.
-func (s *statsd) end(b []byte) {
-	s.out.buf = append(b, s.tags...)
-	_, _ = s.out.end()
+	s.buf = append(s.buf, s.tags...)
+	_ = s.out.send(s.buf)
 }
 
 func (s *statsd) close() {
 	if s != nil {
-		_, _ = s.out.flush()
-		s.out.close()
+		unix.Close(s.out.fd)
 	}
 }
 
@@ -499,189 +390,39 @@ func (s *statsd) close() {
 // Datagrams for syslog and statsd. There are no replies, and sending never waits:
 // datagrams for which the kernel has no room are lost.
 
-const (
-	datagramBatch = 64       // datagrams sent by one system call; also UDP_SEGMENT's limit
-	datagramMax   = 60 << 10 // bytes of the longest datagram; UDP's own limit is 64 KiB
-)
+// datagramMax bounds a datagram; UDP's own limit is 64 KiB.
+const datagramMax = 60 << 10
 
-// datagrams sends messages to one address. The caller appends a message to buf and
-// calls end; flush sends up to datagramBatch messages by one system call. The
-// socket is not connected, so that a receiver may come back without our help.
+// datagrams sends messages to one address. The socket is not connected, so that a
+// receiver may come back without our help.
 type datagrams struct {
-	fd   int
-	buf  []byte
-	n    int                // messages in buf
-	ends [datagramBatch]int // offsets in buf at which messages end
-
-	name unix.RawSockaddrAny // address of the receiver
-	iov  [datagramBatch]unix.Iovec
-	msgs [datagramBatch]mmsghdr
-
-	// segments means that the kernel may cut one message into datagrams of equal
-	// size (UDP_SEGMENT in udp(7)), which costs a sixth of sending each datagram.
-	// Grouping by size changes the order, so syslog does not use segments.
-	segments bool
-	cuts     [datagramBatch]segment
-}
-
-// segment is the control message for UDP_SEGMENT.
-type segment struct {
-	hdr  unix.Cmsghdr
-	size uint16 // bytes of each datagram
-	_    [6]byte
-}
-
-// mmsghdr is struct mmsghdr of sendmmsg(2). Go pads the struct as C does.
-type mmsghdr struct {
-	hdr unix.Msghdr
-	len uint32
+	fd int
+	to unix.Sockaddr
 }
 
 // openDatagrams makes a socket for an address, which is IP:PORT for the network
 // udp and otherwise a path.
-func openDatagrams(network, addr string) (*datagrams, error) {
-	d := &datagrams{}
-	size, err := rawAddress(&d.name, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	d.fd, err = unix.Socket(int(d.name.Addr.Family), unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	for i := range d.msgs {
-		h := &d.msgs[i].hdr
-		h.Name, h.Namelen = (*byte)(unsafe.Pointer(&d.name)), size
-	}
-	return d, nil
-}
-
-// rawAddress writes an address in the kernel's form and returns its size.
-func rawAddress(raw *unix.RawSockaddrAny, network, addr string) (size uint32, err error) {
-	if network != "udp" {
-		sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(raw))
-		sa.Family = unix.AF_UNIX
-		path := unsafe.Slice((*byte)(unsafe.Pointer(&sa.Path[0])), len(sa.Path))
-		if len(addr) >= len(path) {
-			return 0, fmt.Errorf("%q: the path of a socket has less than %d bytes", addr, len(path))
+func openDatagrams(network, addr string) (d *datagrams, err error) {
+	d = &datagrams{to: &unix.SockaddrUnix{Name: addr}}
+	family := unix.AF_UNIX
+	if network == "udp" {
+		to, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return nil, err
 		}
-		return uint32(unsafe.Offsetof(sa.Path)) + uint32(copy(path, addr)) + 1, nil
+		d.to, family = sockaddr(to)
+	} else if most := len(unix.RawSockaddrUnix{}.Path); len(addr) >= most {
+		return nil, fmt.Errorf("%q: the path of a socket has less than %d bytes", addr, most)
 	}
-	to, err := netip.ParseAddrPort(addr)
-	if err != nil {
-		return 0, err
-	}
-	port := [2]byte{byte(to.Port() >> 8), byte(to.Port())}
-	ip := to.Addr()
-	if ip.Is4() {
-		*(*unix.RawSockaddrInet4)(unsafe.Pointer(raw)) = unix.RawSockaddrInet4{
-			Family: unix.AF_INET, Port: *(*uint16)(unsafe.Pointer(&port)), Addr: ip.As4(),
-		}
-		return unix.SizeofSockaddrInet4, nil
-	}
-	*(*unix.RawSockaddrInet6)(unsafe.Pointer(raw)) = unix.RawSockaddrInet6{
-		Family: unix.AF_INET6, Port: *(*uint16)(unsafe.Pointer(&port)), Addr: ip.As16(), Scope_id: zoneIndex(ip.Zone()),
-	}
-	return unix.SizeofSockaddrInet6, nil
+	d.fd, err = unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	return d, os.NewSyscallError("socket", err)
 }
 
-// end makes one message of the bytes appended to buf since the last call, and
-// sends a full batch.
-func (d *datagrams) end() (lost int, err error) {
-	start := 0
-	if d.n > 0 {
-		start = d.ends[d.n-1]
-	}
-	if len(d.buf)-start > datagramMax {
-		d.buf = d.buf[:start+datagramMax]
-	}
-	d.ends[d.n] = len(d.buf)
-	if d.n++; d.n == datagramBatch {
-		return d.flush()
-	}
-	return 0, nil
-}
-
-// flush sends all messages. It returns how many were lost, and why.
-func (d *datagrams) flush() (lost int, err error) {
-	n := d.n
-	groups := d.group()
-	d.n, d.buf = 0, d.buf[:0]
-	for sent := 0; sent < groups; {
-		m, errno := rawSendmmsg(d.fd, d.msgs[sent:groups])
-		if errno != 0 {
-			if errno != unix.EAGAIN {
-				d.segments = false // the route to this receiver may not support them
-			}
-			return n - sent, errno
-		}
-		sent += m
-	}
-	return 0, nil
-}
-
-// group prepares msgs and returns their number: one for each of our messages, or
-// with segments one for all messages of the same size.
-func (d *datagrams) group() (groups int) {
-	var done [datagramBatch]bool
-	for i, at := 0, 0; i < d.n; i++ {
-		if done[i] {
-			continue
-		}
-		first, size := at, len(d.message(i))
-		for j := i; j < d.n; j++ {
-			if b := d.message(j); !done[j] && len(b) == size {
-				done[j] = true
-				d.iov[at].Base = unsafe.SliceData(b)
-				d.iov[at].SetLen(size)
-				at++
-			}
-			if !d.segments {
-				break
-			}
-		}
-		h := &d.msgs[groups].hdr
-		h.Iov = &d.iov[first]
-		h.SetIovlen(at - first)
-		h.Control = nil
-		h.SetControllen(0)
-		if at-first > 1 {
-			s := &d.cuts[groups]
-			s.hdr.Level, s.hdr.Type, s.size = unix.IPPROTO_UDP, unix.UDP_SEGMENT, uint16(size)
-			s.hdr.SetLen(unix.CmsgLen(2))
-			h.Control = (*byte)(unsafe.Pointer(s))
-			h.SetControllen(unix.CmsgSpace(2))
-		}
-		groups++
-	}
-	return groups
-}
-
-func (d *datagrams) message(i int) []byte {
-	if i == 0 {
-		return d.buf[:d.ends[0]]
-	}
-	return d.buf[d.ends[i-1]:d.ends[i]]
-}
-
-// unordered allows messages of the same size to be sent together, out of order.
-func (d *datagrams) unordered() {
-	d.segments = d.name.Addr.Family != unix.AF_UNIX &&
-		unix.SetsockoptInt(d.fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 0) == nil
-}
-
-func (d *datagrams) close() { unix.Close(d.fd) }
-
-// rawSendmmsg sends as many messages as the kernel has room for, at least one.
-func rawSendmmsg(fd int, msgs []mmsghdr) (int, syscall.Errno) {
+func (d *datagrams) send(b []byte) error {
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(msgs))),
-			uintptr(len(msgs)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-		if errno == 0 {
-			return int(n), 0
-		}
-		if errno != unix.EINTR {
-			return 0, errno
+		err := unix.Sendto(d.fd, b[:min(len(b), datagramMax)], unix.MSG_NOSIGNAL, d.to)
+		if err != unix.EINTR {
+			return err
 		}
 	}
 }
@@ -716,12 +457,6 @@ func (c *config) resolveLogs() (warning, err error) {
 		}
 	}
 	return nil, nil
-}
-
-// splitAddress splits syslogTo or statsdTo.
-func splitAddress(to string) (network, addr string) {
-	network, addr, _ = strings.Cut(to, " ")
-	return network, addr
 }
 
 func lookupHost(host string, port int) (string, error) {
@@ -770,9 +505,286 @@ func (w *worker) relay() {
 			w.log.statsd.send(string(text))
 		case level > levelCritical:
 		case kind == 'e':
-			w.log.syslog.text(level, "error", text[1:], true)
+			w.log.syslog.record(level, "error", text[1:])
 		case kind == 'a':
-			w.log.syslog.text(level, "access", text[1:], true)
+			w.log.syslog.record(level, "access", text[1:])
 		}
 	}
+}
+
+// Logs made in Python ---------------------------------------------------------
+//
+// If logger_class or logconfig and its like configure
+// Python's logging module, one Python process (the logger) writes the logs of the
+// whole server. The arbiter and the workers send their records to the logger's
+// socket, and the logger passes each to the configured Python logger (package.py,
+// keep_log). The socket is the only queue, and no sender waits: if the queue is
+// full, a record of the error log is written as if there were no logger, and a
+// record of the access log is dropped and counted.
+//
+// As root the logger only opens the files of the logs. Then it takes the workers'
+// user, because the text of the records comes from clients.
+//
+// The logger ends after the last process that holds the sending end, so that no
+// worker's record is lost.
+
+// recorder sends records to the logger.
+type recorder struct {
+	fd     int
+	spared atomic.Int64 // time until which the logger gets no error records, after its queue was full
+}
+
+// logger is that Python, as the arbiter sees it.
+type logger struct {
+	helper
+	give    int      // where records go in
+	take    int      // where that Python reads records: kept, so that they outlive it
+	rotated bool     // that Python has to open its files again, and was too busy to be told
+	files   []string // files of the logs, if that Python has other rights than the arbiter
+}
+
+const (
+	loggerWait = 30 * time.Second // longest start of a logger: imports, and connections of its handlers
+	loggerEnd  = 2 * time.Second  // time for the last records when the arbiter ends
+	loggerRest = 2 * time.Second  // pause after a full queue, in which the warning itself is not queued
+)
+
+// ownLoggers are the values of logger_class that need no Python.
+var ownLoggers = []string{"", "simple", "gunicorn.glogging.Logger", "gunicorn.instrument.statsd.Statsd"}
+
+// logsInPython reports whether Python writes the logs.
+func (c *config) logsInPython() bool {
+	if c.logconfig != "" || c.logconfigJSON != "" || c.said["loggers"] == true {
+		return true
+	}
+	if _, isClass := c.given["logger_class"].(callable); isClass {
+		return true
+	}
+	if d, _ := c.given["logconfig_dict"].(dict); len(d) > 0 {
+		return true
+	}
+	return !slices.Contains(ownLoggers, c.loggerClass)
+}
+
+// openLogger starts the Python that makes the logs of c, and waits until it has
+// read their configuration.
+func openLogger(g *generation) (l *logger, err error) {
+	l = &logger{}
+	if l.give, l.take, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+		return nil, err
+	}
+	_ = unix.SetsockoptInt(l.give, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		l.close()
+		return nil, os.NewSyscallError("pipe2", err)
+	}
+	defer unix.Close(p[0])
+	l.pid, err = l.start(g, p[1])
+	unix.Close(p[1])
+	if err == nil {
+		err = g.cfg.readLogger(l, p[0])
+	}
+	if err != nil {
+		if l.pid > 0 {
+			_ = unix.Kill(l.pid, unix.SIGKILL)
+			waitFor(l.pid)
+			l.pid = 0
+		}
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *logger) start(g *generation, answer int) (pid int, err error) {
+	settings, err := memfd("settings", g.cfg.encode())
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(settings)
+	return startPython(g.cfg.python, g.bridge, "log", childEnv(g.cfg), settings, l.take, answer)
+}
+
+// readLogger reads what the new Python says of its loggers, or of what is
+// wrong with them.
+func (c *config) readLogger(l *logger, fd int) error {
+	var out []byte
+	b := make([]byte, 64<<10)
+	for limit := monotonic() + int64(loggerWait); ; {
+		if poll(fd, unix.POLLIN, time.Duration(limit-monotonic())) == 0 {
+			return errors.New("the configuration of the logs takes too long")
+		}
+		n, err := unix.Read(fd, b)
+		if err == unix.EINTR {
+			continue
+		}
+		if n <= 0 || len(out) > len(b) {
+			break
+		}
+		out = append(out, b[:n]...)
+	}
+	v, err := unmarshal(out)
+	facts, ok := v.(map[string]any)
+	if err != nil || !ok {
+		return errors.New("the Python that makes the logs has ended")
+	}
+	if text, ok := facts["error"].(string); ok {
+		return errors.New(text)
+	}
+	level, _ := facts["level"].(int64)
+	c.minLevel = logLevel(min(max((level+9)/10-1, int64(levelDebug)), int64(levelCritical)))
+	c.logAccess, _ = facts["access"].(bool)
+	files, _ := facts["files"].([]any)
+	for _, file := range files {
+		if name, ok := file.(string); ok {
+			l.files = append(l.files, name)
+		}
+	}
+	return nil
+}
+
+// restart starts another Python after one has died. Nobody waits for its answer.
+func (l *logger) restart(g *generation) (pid int, err error) {
+	nobody, err := unix.Open(os.DevNull, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(nobody)
+		pid, err = l.start(g, nobody)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("logger: %w", err)
+	}
+	return pid, nil
+}
+
+// close lets the Python go once the workers that still speak to it have ended.
+func (l *logger) close() {
+	if l != nil && l.give >= 0 {
+		unix.Close(l.give)
+		unix.Close(l.take)
+		l.give = -1
+	}
+}
+
+// finish waits until the logger has written the last records and ended. When the
+// arbiter ends, the kernel kills its remaining children.
+func (l *logger) finish() {
+	l.close()
+	if l == nil {
+		return
+	}
+	for end := monotonic() + int64(loggerEnd); l.pid > 0 && monotonic() < end; {
+		if pid, _ := unix.Wait4(l.pid, nil, unix.WNOHANG, nil); pid == l.pid {
+			l.pid = 0
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// send sends a message, and returns false if there is no room for the message.
+func (r *recorder) send(message []byte) (bool, error) {
+	for {
+		err := unix.Sendto(r.fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+		if err == unix.EAGAIN {
+			r.spared.Store(monotonic() + int64(loggerRest))
+		}
+		if err != unix.EINTR {
+			return err == nil, err
+		}
+	}
+}
+
+func appendRecord(b []byte, n, level, pid int) []byte {
+	return appendMarshalInt(appendMarshalInt(appendMarshalTuple(b, n), int64(level)), int64(pid))
+}
+
+// record sends a record of the error log.
+func (r *recorder) record(level logLevel, pid int, text string) bool {
+	if r.spared.Load() > monotonic() {
+		return false
+	}
+	b := appendRecord(make([]byte, 0, 256), 3, (int(level)+1)*10, pid)
+	ok, _ := r.send(appendMarshalText(b, strings.ToValidUTF8(text, "\ufffd")))
+	return ok
+}
+
+// renew creates the log files anew after a rotation has renamed them. The logger
+// itself, as the workers' user, may lack permission in the directory.
+func (l *logger) renew(cred *syscall.Credential) error {
+	for _, name := range l.files {
+		s, err := openSink(name, -1)
+		if err == nil {
+			err = s.give(cred)
+			s.close()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reopen asks the logger to reopen its files by their names, after the records
+// sent so far.
+func (l *logger) reopen() {
+	r := recorder{fd: l.give}
+	ok, _ := r.send(appendRecord(nil, 2, -1, os.Getpid()))
+	l.rotated = !ok
+}
+
+// access sends a record of the access log: all parts of which a format may make a
+// line, or the finished line if the parts are too long for one message.
+func (r *recorder) access(a *accessLog, e *accessEntry) bool {
+	b := appendRecord(a.scratch[:0], 7, 0, e.pid)
+	b = append(b, marshalDict)
+	if e.parsed {
+		b = e.req.appendEnviron(b, e.endpoint, e.scriptName)
+	} else {
+		b = appendMarshalLatin(appendMarshalText(b, "REMOTE_ADDR"), e.endpoint.remoteAddr)
+		b = appendMarshalLatin(appendMarshalText(b, "REQUEST_METHOD"), e.req.method)
+		b = appendMarshalLatin(appendMarshalText(b, "RAW_URI"), e.req.target)
+		b = appendMarshalLatin(appendMarshalText(b, "SERVER_PROTOCOL"), e.req.version)
+		b = appendMarshalLatin(appendMarshalText(b, "QUERY_STRING"), e.req.query)
+	}
+	b = append(b, marshalDictEnd)
+	b = appendMarshalLatin(b, e.status)
+	b = appendMarshalList(b, len(e.fields))
+	for _, f := range e.fields {
+		b = appendMarshalLatin(appendMarshalLatin(appendMarshalTuple(b, 2), f.name), f.value)
+	}
+	b = appendMarshalInt(appendMarshalInt(b, e.bytes), e.duration.Microseconds())
+	a.scratch = b[:0]
+	ok, err := r.send(b)
+	if err != unix.EMSGSIZE {
+		return ok
+	}
+	for i := range a.pieces {
+		a.piece(&a.pieces[i], e)
+	}
+	b = appendMarshalText(appendRecord(nil, 3, 0, e.pid), strings.ToValidUTF8(string(a.buf), "\ufffd"))
+	a.buf = a.buf[:0]
+	ok, _ = r.send(b)
+	return ok
+}
+
+// inPython makes both logs send their records to the logger. access is nil if
+// accesslog is not set, but Python's loggers may want access records nevertheless.
+func (c *config) inPython(log *errorLog, access *accessLog, r *recorder) (*accessLog, error) {
+	log.python, log.level = r, c.minLevel
+	if access == nil {
+		var err error
+		if access, err = newAccessLog(sink{}, c.accessLogFormat); err != nil {
+			return nil, err
+		}
+	}
+	access.out.close()
+	access.out = sink{fd: -1}
+	if c.logAccess {
+		access.python = r
+	}
+	if access.python == nil && access.syslog == nil {
+		return nil, nil
+	}
+	return access, nil
 }

@@ -38,13 +38,7 @@ func (w *worker) replies(l *lane) {
 	}
 	switch {
 	case err == io.EOF && !p.closed:
-		// Python is dying, or ought to: SIGCHLD will report its status. What it has
-		// written to its other lanes is still read.
-		p.eof = true
-		w.deafen(l)
-		if p.killAt == 0 && !p.gone {
-			p.killAt = w.now + int64(killDelay)
-		}
+		w.pythonEnds(l)
 	case err != nil && err != io.EOF:
 		w.outOfStep(l, err)
 	}
@@ -290,7 +284,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 		keepAlive: t.conn.keep && w.promises(t) && t.lane.frame.flags&flagClose == 0, server: w.server, own: w.python.gateway.overrides}
 	err := errBadType
 	if !w.wrong {
-		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.httpDate())
+		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
 	}
 	if err != nil {
 		w.log.errorf("Error handling request %s: %v", t.line(), err)
@@ -567,7 +561,7 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 		began = w.now
 	}
 	took := time.Duration(w.now - began)
-	w.log.statsd.request(status, took, w.now)
+	w.log.statsd.request(status, took)
 	w.slot.counters.count(status, took, t.sent)
 	if w.access == nil {
 		return

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,12 +44,11 @@ type setting struct {
 	unsupported string
 	accepts     []string
 
-	field func(c *config) any // pointer to the value's field; nil if only Python reads the value
-
 	// flatten fills in the fields below.
 	section string   // title above the row
 	flags   []string // flags in form
 	meta    string   // argument of the flags in form
+	field   int      // index of the value's field in config, -1 if only Python reads the value
 }
 
 // none is the default of a setting without a value.
@@ -80,15 +80,32 @@ type section struct {
 // settings is every row, in the order of --help and of the manual.
 var settings = flatten(sections, refused)
 
+// options are the flags that are not settings. The rows have no kind.
+var options = flatten([]section{{"options", []setting{
+	{name: "help", form: "-h, --help", usage: "show this help and exit"},
+	{name: "version", form: "-v, --version", usage: "show the version and exit"},
+	{name: "man", form: "--man", usage: "show the source of the manual and exit"},
+}}}, nil)
+
+// flagged are the rows whose flags a command line may have anywhere. --man stands alone.
+var flagged = slices.Concat(options[:2], settings)
+
 // notSupported is the title above the rows of refused.
 const notSupported = "Not Supported"
 
-func flatten(sections, refused []section) []setting {
-	var all []setting
+func flatten(sections, refused []section) []*setting {
+	fields, all := map[string]int{}, []*setting{}
+	for i := range reflect.TypeFor[config]().NumField() {
+		fields[strings.ToLower(reflect.TypeFor[config]().Field(i).Name)] = i
+	}
 	for i, s := range slices.Concat(sections, refused) {
 		for _, r := range s.rows {
 			if r.section = s.title; i >= len(sections) {
 				r.section, r.unsupported = notSupported, s.title
+			}
+			r.field = -1
+			if field, ok := fields[strings.ReplaceAll(r.name, "_", "")]; ok {
+				r.field = field
 			}
 			for _, word := range strings.Fields(r.form) {
 				if strings.HasPrefix(word, "-") {
@@ -97,7 +114,7 @@ func flatten(sections, refused []section) []setting {
 					r.meta = word
 				}
 			}
-			all = append(all, r)
+			all = append(all, &r)
 		}
 	}
 	return all
@@ -106,48 +123,41 @@ func flatten(sections, refused []section) []setting {
 var sections = []section{
 	{"Config File", []setting{
 		{name: "config", form: "-c, --config CONFIG", kind: textKind, def: "./gunicorn.conf.py", early: true, flagOnly: true,
-			usage: "configuration file: PATH, file:PATH or python:MODULE", field: func(c *config) any { return &c.configFile }},
+			usage: "configuration file: PATH, file:PATH or python:MODULE"},
 		{name: "wsgi_app", kind: textKind, def: none,
-			usage: "application as MODULE:OBJECT", field: func(c *config) any { return &c.wsgiApp }},
+			usage: "application as MODULE:OBJECT"},
 	}},
 	{"Server Socket", []setting{
 		{name: "bind", form: "-b, --bind ADDRESS", kind: list, def: "127.0.0.1:8000", env: "PORT", envText: onEveryHost,
-			usage: "address to listen on; may be repeated", field: func(c *config) any { return &c.bind }},
+			usage: "address to listen on; may be repeated"},
 		{name: "backlog", form: "--backlog INT", kind: posInt, def: "2048",
-			usage: "maximum number of connections waiting to be accepted", field: func(c *config) any { return &c.backlog }},
+			usage: "maximum number of connections waiting to be accepted"},
 	}},
 	{"Worker Processes", []setting{
 		{name: "workers", form: "-w, --workers INT", kind: workerCount, def: "1", env: "WEB_CONCURRENCY",
-			usage: "number of worker processes, or auto", field: func(c *config) any { return &c.workers }},
+			usage: "number of worker processes, or auto"},
 		{name: "worker_class", form: "-k, --worker-class STRING", kind: class, def: "sync",
 			accepts: ownClasses, unsupported: "the classes are sync, gthread, gevent, eventlet and asgi",
-			usage: "worker class: sync, gthread, gevent, eventlet or asgi",
-			field: func(c *config) any { return &c.workerClass }},
+			usage: "worker class: sync, gthread, gevent, eventlet or asgi"},
 		{name: "threads", form: "--threads INT", kind: posInt, def: "1",
-			usage: "number of threads in each gthread worker", field: func(c *config) any { return &c.threads }},
+			usage: "number of threads in each gthread worker"},
 		{name: "worker_connections", form: "--worker-connections INT", kind: posInt, def: "1000",
 			derived: noLimitForASGI,
-			usage:   "maximum number of connections per worker", field: func(c *config) any { return &c.workerConnections }},
+			usage:   "maximum number of connections per worker"},
 		{name: "max_requests", form: "--max-requests INT", kind: posInt, def: "0",
-			usage: "requests after which a worker is replaced; 0 for no limit",
-			field: func(c *config) any { return &c.maxRequests }},
+			usage: "requests after which a worker is replaced; 0 for no limit"},
 		{name: "max_memory", form: "--max-memory SIZE", kind: byteSize, def: "0", ours: true,
-			usage: "memory a worker's Python may use before the worker is replaced; 0 for no limit",
-			field: func(c *config) any { return &c.maxMemory }},
+			usage: "memory a worker's Python may use before the worker is replaced; 0 for no limit"},
 		{name: "max_requests_jitter", form: "--max-requests-jitter INT", kind: posInt, def: "0",
-			usage: "maximum random number added to max_requests", field: func(c *config) any { return &c.maxRequestsJitter }},
+			usage: "maximum random number added to max_requests"},
 		{name: "timeout", form: "-t, --timeout INT", kind: posInt, def: "30",
-			usage: "seconds a worker may be stuck before it is killed and replaced",
-			field: func(c *config) any { return &c.timeout }},
+			usage: "seconds a worker may be stuck before it is killed and replaced"},
 		{name: "request_timeout", form: "--request-timeout INT", kind: posInt, def: "0", ours: true,
-			usage: "seconds a request may run in the application; 0 for no limit",
-			field: func(c *config) any { return &c.requestTimeout }},
+			usage: "seconds a request may run in the application; 0 for no limit"},
 		{name: "graceful_timeout", form: "--graceful-timeout INT", kind: posInt, def: "30",
-			usage: "seconds that running requests have to finish when the server stops",
-			field: func(c *config) any { return &c.gracefulTimeout }},
+			usage: "seconds that running requests have to finish when the server stops"},
 		{name: "keepalive", form: "--keep-alive INT", kind: posInt, def: "2",
-			usage: "seconds an idle connection stays open for another request",
-			field: func(c *config) any { return &c.keepalive }},
+			usage: "seconds an idle connection stays open for another request"},
 		{name: "asgi_loop", form: "--asgi-loop STRING", def: "auto",
 			kind:  choice("Invalid ASGI loop: %s", "", "auto", "asyncio", "uvloop"),
 			usage: "event loop for ASGI: auto, asyncio or uvloop"},
@@ -160,139 +170,113 @@ var sections = []section{
 			kind:  choice("http_parser must be one of: auto, fast, python", "http_parser must be a string", "auto", "fast", "python"),
 			usage: "HTTP parser: auto, fast or python, which are all the same"},
 		{name: "ws_max_size", form: "--ws-max-size SIZE", kind: byteSize, def: "16M", ours: true,
-			usage: "maximum length of a WebSocket message", field: func(c *config) any { return &c.wsMaxSize }},
+			usage: "maximum length of a WebSocket message"},
 		{name: "ws_ping_interval", form: "--ws-ping-interval INT", kind: posInt, def: "20", ours: true,
-			usage: "seconds of silence after which a WebSocket client is pinged",
-			field: func(c *config) any { return &c.wsPingInterval }},
+			usage: "seconds of silence after which a WebSocket client is pinged"},
 		{name: "ws_ping_timeout", form: "--ws-ping-timeout INT", kind: posInt, def: "20", ours: true,
-			usage: "seconds a client has to answer a ping", field: func(c *config) any { return &c.wsPingTimeout }},
+			usage: "seconds a client has to answer a ping"},
 		{name: "ws_per_message_deflate", form: "--ws-per-message-deflate STRING", def: "on",
 			kind: choice("Invalid ws_per_message_deflate: %s", "", "on", "off"), ours: true,
-			usage: "compress WebSocket messages if the client supports it: on or off",
-			field: func(c *config) any { return &c.wsPerMessageDeflate }},
+			usage: "compress WebSocket messages if the client supports it: on or off"},
 		{name: "python", form: "--python PATH", kind: textKind, def: none, early: true, ours: true,
-			usage: "Python interpreter for the application and the configuration file",
-			field: func(c *config) any { return &c.python }},
+			usage: "Python interpreter for the application and the configuration file"},
 	}},
 	{"Security", []setting{
 		{name: "limit_request_line", form: "--limit-request-line INT", kind: posInt, def: "4094",
-			usage: "maximum length of a request line in bytes", field: func(c *config) any { return &c.limitRequestLine }},
+			usage: "maximum length of a request line in bytes"},
 		{name: "limit_request_fields", form: "--limit-request-fields INT", kind: posInt, def: "100",
-			usage: "maximum number of header fields in a request", field: func(c *config) any { return &c.limitRequestFields }},
+			usage: "maximum number of header fields in a request"},
 		{name: "limit_request_field_size", form: "--limit-request-field_size INT", kind: posInt, def: "8190",
-			usage: "maximum length of a header field in bytes", field: func(c *config) any { return &c.limitRequestFieldSize }},
+			usage: "maximum length of a header field in bytes"},
 		{name: "limit_request_body", form: "--limit-request-body INT", kind: posInt, def: "0",
-			usage: "maximum length of a request body in bytes; 0 for no limit",
-			field: func(c *config) any { return &c.limitRequestBody }},
+			usage: "maximum length of a request body in bytes; 0 for no limit"},
 	}},
 	{"Slow Clients", []setting{
 		{name: "client_header_timeout", form: "--client-header-timeout INT", kind: posInt, def: "30",
-			usage: "seconds a client has to send the head of a request",
-			field: func(c *config) any { return &c.clientHeaderTimeout }},
+			usage: "seconds a client has to send the head of a request"},
 		{name: "client_body_timeout", form: "--client-body-timeout INT", kind: posInt, def: "30",
-			usage: "seconds a client may pause while sending a request body",
-			field: func(c *config) any { return &c.clientBodyTimeout }},
+			usage: "seconds a client may pause while sending a request body"},
 		{name: "client_send_timeout", form: "--client-send-timeout INT", kind: posInt, def: "60",
-			usage: "seconds a client may pause while receiving a response",
-			field: func(c *config) any { return &c.clientSendTimeout }},
+			usage: "seconds a client may pause while receiving a response"},
 		{name: "client_min_rate", form: "--client-min-rate INT", kind: posInt, def: "500",
-			usage: "bytes per second that a client must send of a body or receive of a response",
-			field: func(c *config) any { return &c.clientMinRate }},
+			usage: "bytes per second that a client must send of a body or receive of a response"},
 		{name: "spool_dir", form: "--spool-dir DIR", kind: textKind, def: none, ours: true,
-			usage: "directory for what slow clients send and read",
-			field: func(c *config) any { return &c.spoolDir }},
+			usage: "directory for what slow clients send and read"},
 		{name: "spool_limit", form: "--spool-limit SIZE", kind: byteSize, def: "1G", ours: true,
-			usage: "bytes that a worker may have in spool_dir",
-			field: func(c *config) any { return &c.spoolLimit }},
+			usage: "bytes that a worker may have in spool_dir"},
 	}},
 	{"Debugging", []setting{
 		{name: "reload", form: "--reload", kind: boolean, def: "False",
-			usage: "restart workers when code changes", field: func(c *config) any { return &c.reload }},
+			usage: "restart workers when code changes"},
 		{name: "reload_engine", form: "--reload-engine STRING", def: "auto",
 			kind:  choice("Invalid reload_engine: '%s'", "", "auto", "poll", "inotify"),
-			usage: "how reload watches files: auto, poll or inotify", field: func(c *config) any { return &c.reloadEngine }},
+			usage: "how reload watches files: auto, poll or inotify"},
 		{name: "reload_extra_files", form: "--reload-extra-file FILES", kind: existingFiles, def: none,
-			usage: "additional file for reload to watch; may be repeated",
-			field: func(c *config) any { return &c.reloadExtraFiles }},
+			usage: "additional file for reload to watch; may be repeated"},
 		{name: "spew", form: "--spew", kind: boolean, def: "False",
-			usage: "print every line of Python before the line runs", field: func(c *config) any { return &c.spew }},
+			usage: "print every line of Python before the line runs"},
 		{name: "check_config", form: "--check-config", kind: boolean, def: "False", early: true,
-			usage: "check the settings, load the application, and exit", field: func(c *config) any { return &c.checkConfig }},
+			usage: "check the settings, load the application, and exit"},
 		{name: "status", form: "--status FORMAT", kind: statusFormat, def: "off", early: true, ours: true, flagOnly: true,
-			usage: "print the state of the server that pidfile names, and exit: table or json",
-			field: func(c *config) any { return &c.status }},
+			usage: "print the state of the server that pidfile names, and exit: table or json"},
 		{name: "print_config", form: "--print-config", kind: boolean, def: "False",
-			usage: "print the value of every setting, then do as check_config",
-			field: func(c *config) any { return &c.printConfig }},
+			usage: "print the value of every setting, then do as check_config"},
 	}},
 	{"Server Mechanics", []setting{
 		{name: "preload_app", form: "--preload", kind: boolean, def: "False",
-			usage: "load the application once, before workers start", field: func(c *config) any { return &c.preloadApp }},
+			usage: "load the application once, before workers start"},
 		{name: "sendfile", form: "--no-sendfile", kind: onUnlessFalse, def: none, env: "SENDFILE", envText: truthy,
-			usage: "send files of wsgi.file_wrapper without sendfile(2)", field: func(c *config) any { return &c.sendfile }},
+			usage: "send files of wsgi.file_wrapper without sendfile(2)"},
 		{name: "reuse_port", form: "--reuse-port", kind: boolean, def: "False",
-			usage: "let other servers of the same user listen on the same addresses",
-			field: func(c *config) any { return &c.reusePort }},
+			usage: "let other servers of the same user listen on the same addresses"},
 		{name: "chdir", form: "--chdir DIR", kind: directory, def: "the directory it was started in",
 			computed: func(s *start) string { return s.dir },
-			usage:    "directory to change to before the application is loaded", field: func(c *config) any { return &c.chdir }},
+			usage:    "directory to change to before the application is loaded"},
 		{name: "daemon", form: "-D, --daemon", kind: boolean, def: "False",
-			usage: "run in the background", field: func(c *config) any { return &c.daemon }},
+			usage: "run in the background"},
 		{name: "raw_env", form: "-e, --env ENV", kind: list, def: none,
-			usage: "environment variable KEY=VALUE for the application; may be repeated",
-			field: func(c *config) any { return &c.rawEnv }},
+			usage: "environment variable KEY=VALUE for the application; may be repeated"},
 		{name: "pidfile", form: "-p, --pid FILE", kind: textKind, def: none,
-			usage: "file for the process ID of the arbiter", field: func(c *config) any { return &c.pidfile }},
+			usage: "file for the process ID of the arbiter"},
 		{name: "worker_tmp_dir", form: "--worker-tmp-dir DIR", kind: textKind, def: none,
 			usage: "directory for heartbeat files; ignored, as there are none"},
 		{name: "user", form: "-u, --user USER", kind: userID, def: "the user that started it",
 			computed: func(*start) string { return strconv.Itoa(os.Geteuid()) },
-			usage:    "name or ID of the user that workers run as", field: func(c *config) any { return &c.user }},
+			usage:    "name or ID of the user that workers run as"},
 		{name: "group", form: "-g, --group GROUP", kind: groupID, def: "the group that started it",
 			computed: func(*start) string { return strconv.Itoa(os.Getegid()) },
-			usage:    "name or ID of the group that workers run as", field: func(c *config) any { return &c.group }},
+			usage:    "name or ID of the group that workers run as"},
 		{name: "umask", form: "-m, --umask INT", kind: modeInt, def: "0",
-			usage: "umask for unix sockets", field: func(c *config) any { return &c.umask }},
+			usage: "umask for unix sockets"},
 		{name: "initgroups", form: "--initgroups", kind: boolean, def: "False",
-			usage: "give workers all groups of their user", field: func(c *config) any { return &c.initgroups }},
+			usage: "give workers all groups of their user"},
 		{name: "tmp_upload_dir", kind: textKind, def: none,
 			usage: "directory for uploads; ignored, as there are none"},
 		{name: "secure_scheme_headers", kind: stringDict, def: "X-FORWARDED-PROTOCOL=ssl,X-FORWARDED-PROTO=https,X-FORWARDED-SSL=on",
-			usage: "headers by which a trusted proxy says that its client used https",
-			field: func(c *config) any { return &c.secureSchemeHeaders }},
+			usage: "headers by which a trusted proxy says that its client used https"},
 		{name: "forwarded_allow_ips", form: "--forwarded-allow-ips STRING", kind: networks, def: "127.0.0.1,::1", env: "FORWARDED_ALLOW_IPS",
-			usage: "trusted proxies: addresses, networks, or * for every peer",
-			field: func(c *config) any { return &c.forwardedAllowIPs }},
+			usage: "trusted proxies: addresses, networks, or * for every peer"},
 		{name: "pythonpath", form: "--pythonpath STRING", kind: textKind, def: none,
-			usage: "directories that Python searches for modules first, separated by commas",
-			field: func(c *config) any { return &c.pythonpath }},
+			usage: "directories that Python searches for modules first, separated by commas"},
 		{name: "proxy_protocol", form: "--proxy-protocol MODE", kind: proxyMode, def: "off",
-			usage: "accept a PROXY header before the first request: off, v1, v2 or auto",
-			field: func(c *config) any { return &c.proxyProtocol }},
+			usage: "accept a PROXY header before the first request: off, v1, v2 or auto"},
 		{name: "proxy_allow_ips", form: "--proxy-allow-from STRING", kind: networks, def: "127.0.0.1,::1",
-			usage: "proxies that may send a PROXY header: addresses, networks, or * for every peer",
-			field: func(c *config) any { return &c.proxyAllowIPs }},
+			usage: "proxies that may send a PROXY header: addresses, networks, or * for every peer"},
 		{name: "permit_obsolete_folding", form: "--permit-obsolete-folding", kind: boolean, def: "False",
-			usage: "accept header fields that continue on the next line",
-			field: func(c *config) any { return &c.permitObsoleteFolding }},
+			usage: "accept header fields that continue on the next line"},
 		{name: "strip_header_spaces", form: "--strip-header-spaces", kind: boolean, def: "False",
-			usage: "accept spaces between the name of a header field and its colon",
-			field: func(c *config) any { return &c.stripHeaderSpaces }},
+			usage: "accept spaces between the name of a header field and its colon"},
 		{name: "permit_unconventional_http_method", form: "--permit-unconventional-http-method", kind: boolean, def: "False",
-			usage: "accept any token as a request method",
-			field: func(c *config) any { return &c.permitUnconventionalHTTPMethod }},
+			usage: "accept any token as a request method"},
 		{name: "permit_unconventional_http_version", form: "--permit-unconventional-http-version", kind: boolean, def: "False",
-			usage: "accept HTTP versions that do not begin with 1",
-			field: func(c *config) any { return &c.permitUnconventionalHTTPVersion }},
+			usage: "accept HTTP versions that do not begin with 1"},
 		{name: "casefold_http_method", form: "--casefold-http-method", kind: boolean, def: "False",
-			usage: "convert request methods to upper case", field: func(c *config) any { return &c.casefoldHTTPMethod }},
+			usage: "convert request methods to upper case"},
 		{name: "forwarder_headers", form: "--forwarder-headers STRING", kind: words, def: "SCRIPT_NAME,PATH_INFO",
-			usage: "headers with an underscore that a trusted proxy may send",
-			field: func(c *config) any { return &c.forwarderHeaders }},
+			usage: "headers with an underscore that a trusted proxy may send"},
 		{name: "header_map", form: "--header-map STRING", def: "drop",
 			kind:  choice("Invalid header map behaviour: %s", "", "drop", "refuse", "dangerous"),
-			usage: "what to do with headers with an underscore: drop, refuse or dangerous",
-			field: func(c *config) any { return &c.headerMap }},
+			usage: "what to do with headers with an underscore: drop, refuse or dangerous"},
 		{name: "root_path", form: "--root-path STRING", kind: textKind, def: "",
 			usage: "path at which an ASGI application is mounted"},
 		{name: "control_socket_disable", form: "--no-control-socket", kind: boolean, def: "False",
@@ -300,58 +284,54 @@ var sections = []section{
 	}},
 	{"Logging", []setting{
 		{name: "accesslog", form: "--access-logfile FILE", kind: textKind, def: none,
-			usage: "file for the access log, or - for standard output", field: func(c *config) any { return &c.accesslog }},
+			usage: "file for the access log, or - for standard output"},
 		{name: "disable_redirect_access_to_syslog", form: "--disable-redirect-access-to-syslog", kind: boolean, def: "False",
-			usage: "keep the access log out of syslog", field: func(c *config) any { return &c.accessOffSyslog }},
+			usage: "keep the access log out of syslog"},
 		{name: "access_log_format", form: "--access-logformat STRING", kind: textKind, def: `%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`,
-			usage: "format of a line of the access log", field: func(c *config) any { return &c.accessLogFormat }},
+			usage: "format of a line of the access log"},
 		{name: "access_log_json", form: "--access-log-json", kind: boolean, def: "False", ours: true,
-			usage: "write each line of the access log as a JSON object", field: func(c *config) any { return &c.accessLogJSON }},
+			usage: "write each line of the access log as a JSON object"},
 		{name: "errorlog", form: "--error-logfile, --log-file FILE", kind: textKind, def: "-",
-			usage: "file for the error log, or - for standard error", field: func(c *config) any { return &c.errorlog }},
+			usage: "file for the error log, or - for standard error"},
 		{name: "loglevel", form: "--log-level LEVEL", kind: textKind, def: "info",
-			usage: "lowest level in the error log: debug, info, warning, error or critical",
-			field: func(c *config) any { return &c.loglevel }},
+			usage: "lowest level in the error log: debug, info, warning, error or critical"},
 		{name: "capture_output", form: "--capture-output", kind: boolean, def: "False",
-			usage: "send standard output and standard error to the file of errorlog",
-			field: func(c *config) any { return &c.captureOutput }},
+			usage: "send standard output and standard error to the file of errorlog"},
 		{name: "logger_class", form: "--logger-class STRING", kind: class, def: "gunicorn.glogging.Logger",
-			usage: "Python class that makes the logs", field: func(c *config) any { return &c.loggerClass }},
+			usage: "Python class that makes the logs"},
 		{name: "logconfig", form: "--log-config FILE", kind: textKind, def: none,
-			usage: "INI file that configures the logging module of Python", field: func(c *config) any { return &c.logconfig }},
+			usage: "INI file that configures the logging module of Python"},
 		{name: "logconfig_dict", kind: anyDict, def: "{}",
 			usage: "dictionary that configures the logging module of Python"},
 		{name: "logconfig_json", form: "--log-config-json FILE", kind: textKind, def: none,
-			usage: "JSON file that configures the logging module of Python",
-			field: func(c *config) any { return &c.logconfigJSON }},
+			usage: "JSON file that configures the logging module of Python"},
 		{name: "syslog_addr", form: "--log-syslog-to SYSLOG_ADDR", kind: textKind, def: "udp://localhost:514",
-			usage: "address of syslog", field: func(c *config) any { return &c.syslogAddr }},
+			usage: "address of syslog"},
 		{name: "syslog", form: "--log-syslog", kind: boolean, def: "False",
-			usage: "send the logs to syslog as well", field: func(c *config) any { return &c.syslog }},
+			usage: "send the logs to syslog as well"},
 		{name: "syslog_prefix", form: "--log-syslog-prefix SYSLOG_PREFIX", kind: textKind, def: none,
-			usage: "name of the program in syslog", field: func(c *config) any { return &c.syslogPrefix }},
+			usage: "name of the program in syslog"},
 		{name: "syslog_facility", form: "--log-syslog-facility SYSLOG_FACILITY", kind: textKind, def: "user",
-			usage: "syslog facility", field: func(c *config) any { return &c.syslogFacility }},
+			usage: "syslog facility"},
 		{name: "enable_stdio_inheritance", form: "-R, --enable-stdio-inheritance", kind: boolean, def: "False",
-			usage: "keep standard output and standard error open in the background",
-			field: func(c *config) any { return &c.enableStdioInheritance }},
+			usage: "keep standard output and standard error open in the background"},
 		{name: "metrics", form: "--metrics ADDRESS", kind: textKind, def: none, ours: true,
-			usage: "address at which Prometheus can read metrics", field: func(c *config) any { return &c.metrics }},
+			usage: "address at which Prometheus can read metrics"},
 		{name: "statsd_host", form: "--statsd-host STATSD_ADDR", kind: statsdAddr, def: none,
-			usage: "address of the statsd server that gets metrics", field: func(c *config) any { return &c.statsdHost }},
+			usage: "address of the statsd server that gets metrics"},
 		{name: "dogstatsd_tags", form: "--dogstatsd-tags DOGSTATSD_TAGS", kind: textKind, def: "",
-			usage: "tags for every statsd metric, separated by commas", field: func(c *config) any { return &c.dogstatsdTags }},
+			usage: "tags for every statsd metric, separated by commas"},
 		{name: "statsd_prefix", form: "--statsd-prefix STATSD_PREFIX", kind: textKind, def: "",
-			usage: "prefix for the names of statsd metrics", field: func(c *config) any { return &c.statsdPrefix }},
+			usage: "prefix for the names of statsd metrics"},
 		{name: "enable_backlog_metric", form: "--enable-backlog-metric", kind: boolean, def: "False",
-			usage: "report how many connections wait to be accepted", field: func(c *config) any { return &c.backlogMetric }},
+			usage: "report how many connections wait to be accepted"},
 	}},
 	{"Process Naming", []setting{
 		{name: "proc_name", form: "-n, --name STRING", kind: textKind, def: none,
-			usage: "process name in ps(1) and top(1)", field: func(c *config) any { return &c.procName }},
+			usage: "process name in ps(1) and top(1)"},
 		{name: "default_proc_name", kind: textKind, def: "the application named on the command line, or gunicorn",
 			computed: procName,
-			usage:    "process name where proc_name is not set", field: func(c *config) any { return &c.defaultProcName }},
+			usage:    "process name where proc_name is not set"},
 	}},
 	{"Server Hooks", []setting{
 		{name: "on_starting", kind: hook(1, 1), def: "OnStarting.on_starting", usage: "called with the arbiter before it listens"},
@@ -378,22 +358,21 @@ var sections = []section{
 	}},
 	{"SSL", []setting{
 		{name: "keyfile", form: "--keyfile FILE", kind: textKind, def: none,
-			usage: "PEM file with the private key of the certificate", field: func(c *config) any { return &c.keyfile }},
+			usage: "PEM file with the private key of the certificate"},
 		{name: "certfile", form: "--certfile FILE", kind: textKind, def: none,
-			usage: "PEM file with the certificate; turns TLS on", field: func(c *config) any { return &c.certfile }},
+			usage: "PEM file with the certificate; turns TLS on"},
 		{name: "ssl_version", form: "--ssl-version SSL_VERSION", kind: anything, def: "2",
 			usage: "version of TLS; ignored, as the version is negotiated"},
 		{name: "cert_reqs", form: "--cert-reqs INT", kind: lateInt, def: "0",
-			usage: "client certificates: 0 none, 1 optional, 2 required", field: func(c *config) any { return &c.certReqs }},
+			usage: "client certificates: 0 none, 1 optional, 2 required"},
 		{name: "ca_certs", form: "--ca-certs FILE", kind: textKind, def: none,
-			usage: "PEM file with the authorities for client certificates", field: func(c *config) any { return &c.caCerts }},
+			usage: "PEM file with the authorities for client certificates"},
 		{name: "suppress_ragged_eofs", form: "--suppress-ragged-eofs", kind: boolean, def: "True",
-			usage: "treat a TLS connection that is cut off as one that is closed",
-			field: func(c *config) any { return &c.suppressRaggedEOFs }},
+			usage: "treat a TLS connection that is cut off as one that is closed"},
 		{name: "do_handshake_on_connect", form: "--do-handshake-on-connect", kind: boolean, def: "False",
 			usage: "do the TLS handshake first, as this server always does"},
 		{name: "ciphers", form: "--ciphers STRING", kind: textKind, def: none,
-			usage: "ciphers for TLS 1.2, as an OpenSSL cipher list", field: func(c *config) any { return &c.ciphers }},
+			usage: "ciphers for TLS 1.2, as an OpenSSL cipher list"},
 	}},
 }
 
@@ -626,13 +605,9 @@ func (c *config) warnOfThreads(log *errorLog) {
 
 // printHelp writes the output of --help: every flag, by section.
 func printHelp(w io.Writer) {
-	fmt.Fprint(w, "usage: gunicorn [OPTIONS] [APP_MODULE]\n\noptions:\n")
-	for _, o := range options {
-		printFlag(w, strings.Join(o.flags, ", "), o.usage)
-	}
+	fmt.Fprint(w, "usage: gunicorn [OPTIONS] [APP_MODULE]\n")
 	section := ""
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range slices.Concat(options, settings) {
 		if r.flags == nil {
 			continue
 		}
@@ -640,16 +615,17 @@ func printHelp(w io.Writer) {
 			section = r.section
 			fmt.Fprintf(w, "\n%s:\n", section)
 		}
-		argument := ""
+		argument, usage := "", r.usage
 		switch {
-		case r.kind.optional:
+		case r.kind != nil && r.kind.optional:
 			argument = " [" + r.meta + "]"
 		case r.meta != "":
 			argument = " " + r.meta
 		}
-		usage := r.usage + " [" + r.def + "]"
 		if r.unsupported != "" && r.accepts == nil {
 			usage = "(not supported) " + r.unsupported
+		} else if r.kind != nil {
+			usage += " [" + r.def + "]"
 		}
 		printFlag(w, strings.Join(r.flags, argument+", ")+argument, usage)
 	}

@@ -37,7 +37,7 @@ import (
 //
 //	booting --> serving --> standing down --> retiring --> draining --> quitting
 //
-// Every phase but the first may be left for any of the later ones.
+// Every phase may be left for any of the later ones, but booting not for standing down.
 type phase uint64
 
 const (
@@ -49,23 +49,16 @@ const (
 	phaseQuitting     // the worker ends at once, whatever runs
 )
 
-// phaseSteps has the phases that may follow each phase.
-var phaseSteps = [...][]phase{
-	phaseBooting:      {phaseServing, phaseRetiring, phaseDraining, phaseQuitting},
-	phaseServing:      {phaseStandingDown, phaseRetiring, phaseDraining, phaseQuitting},
-	phaseStandingDown: {phaseRetiring, phaseDraining, phaseQuitting},
-	phaseRetiring:     {phaseDraining, phaseQuitting},
-	phaseDraining:     {phaseQuitting},
-	phaseQuitting:     {},
+// mayBecome reports whether a worker may go from one phase to another.
+func (p phase) mayBecome(next phase) bool {
+	return next > p && (p != phaseBooting || next != phaseStandingDown)
 }
 
 // serves reports whether a worker in this phase takes requests.
 func (p phase) serves() bool { return p == phaseServing || p == phaseStandingDown }
 
 // stops reports whether a worker in this phase is on its way out.
-func (p phase) stops() bool {
-	return p == phaseRetiring || p == phaseDraining || p == phaseQuitting
-}
+func (p phase) stops() bool { return p >= phaseRetiring }
 
 func (s *slot) phase() phase { return phase(s.state.Load()) }
 
@@ -177,22 +170,12 @@ func (h *histogram) observe(d time.Duration) {
 	increase(&h.sum, uint64(max(d, 0)))
 }
 
-// all returns every counter, in the order of their fields.
-func (c *counters) all() []*atomic.Uint64 {
-	n := int(unsafe.Sizeof(*c) / unsafe.Sizeof(atomic.Uint64{}))
-	words := unsafe.Slice((*atomic.Uint64)(unsafe.Pointer(c)), n)
-	list := make([]*atomic.Uint64, n)
-	for i := range words {
-		list[i] = &words[i]
-	}
-	return list
-}
-
 // add adds the counts of other.
 func (c *counters) add(other *counters) {
-	mine, more := c.all(), other.all()
+	const n = unsafe.Sizeof(*c) / unsafe.Sizeof(atomic.Uint64{}) // a counters consists of these alone
+	mine, more := (*[n]atomic.Uint64)(unsafe.Pointer(c)), (*[n]atomic.Uint64)(unsafe.Pointer(other))
 	for i := range mine {
-		increase(mine[i], more[i].Load())
+		increase(&mine[i], more[i].Load())
 	}
 }
 
@@ -219,32 +202,28 @@ func newScoreboard() (*scoreboard, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The metrics process has a descriptor for reading, and may be another user. It must
-	// not be able to open the file again for writing.
-	if err := unix.Fchmod(fd, 0o600); err != nil {
-		return nil, os.NewSyscallError("fchmod", err)
-	}
-	b, err := mapPage(fd, 0)
-	if err != nil {
+	s := &scoreboard{fd: fd}
+	if s.board, err = mapPage[board](fd, 0); err != nil {
 		return nil, err
 	}
-	pages, err := memfd(pagesName, nil)
-	if err != nil {
+	if s.pages, err = memfd(pagesName, nil); err != nil {
 		return nil, err
 	}
-	if _, err := unix.FcntlInt(uintptr(pages), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL); err != nil {
+	if _, err := unix.FcntlInt(uintptr(s.pages), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL); err != nil {
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	s := &scoreboard{fd: fd, board: (*board)(unsafe.Pointer(&b[0])), pages: pages}
 	s.board.pid.Store(uint64(os.Getpid()))
 	s.board.started.Store(time.Now().UnixNano())
 	s.board.layout.Store(boardLayout)
 	return s, nil
 }
 
-func mapPage(fd int, at int64) ([]byte, error) {
+func mapPage[T board | slot](fd int, at int64) (*T, error) {
 	b, err := unix.Mmap(fd, at, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	return b, os.NewSyscallError("mmap", err)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	return (*T)(unsafe.Pointer(&b[0])), nil
 }
 
 // take gives a page to a worker that is about to be started. The worker inherits fd, whose
@@ -253,27 +232,25 @@ func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
 	i := slices.Index(s.held, false)
 	if i < 0 {
 		i = len(s.slots)
-		// fallocate and not ftruncate, which would shorten a file that a worker has made longer.
-		if err := unix.Fallocate(s.pages, 0, int64(i*boardStride), int64(boardStride)); err != nil {
-			return nil, -1, os.NewSyscallError("fallocate", err)
-		}
-		b, err := mapPage(s.pages, int64(i*boardStride))
-		if err != nil {
-			return nil, -1, err
-		}
-		s.slots = append(s.slots, (*slot)(unsafe.Pointer(&b[0])))
-		s.held = append(s.held, false)
-		s.board.slots.Store(uint64(len(s.slots)))
 	}
 	at := int64(i * boardStride)
+	if i == len(s.slots) {
+		// fallocate and not ftruncate, which would shorten a file that a worker has made longer.
+		if err := unix.Fallocate(s.pages, 0, at, int64(boardStride)); err != nil {
+			return nil, -1, os.NewSyscallError("fallocate", err)
+		}
+		if l, err = mapPage[slot](s.pages, at); err != nil {
+			return nil, -1, err
+		}
+		s.slots, s.held = append(s.slots, l), append(s.held, false)
+		s.board.slots.Store(uint64(len(s.slots)))
+	}
 	l = s.slots[i]
 	clear(unsafe.Slice((*byte)(unsafe.Pointer(l)), pageSize))
 	l.heartbeat.Store(sharedTime())
 	l.age.Store(uint64(age))
-	// Opening the file anew makes a descriptor with a file position of its own.
-	fd, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", s.pages), unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, -1, os.NewSyscallError("open", err)
+	if fd, err = openAnew(s.pages, unix.O_RDWR); err != nil {
+		return nil, -1, err
 	}
 	if _, err = unix.Seek(fd, at, unix.SEEK_SET); err != nil {
 		unix.Close(fd)
@@ -303,12 +280,8 @@ func mapSlot(fd int) (*slot, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("lseek", err)
 	}
-	b, err := mapPage(fd, at)
-	unix.Close(fd)
-	if err != nil {
-		return nil, err
-	}
-	return (*slot)(unsafe.Pointer(&b[0])), nil
+	defer unix.Close(fd)
+	return mapPage[slot](fd, at)
 }
 
 // setRunning stores which request runs. The text must be printable.
@@ -346,27 +319,31 @@ func (c *counters) count(status []byte, took time.Duration, body int64) {
 
 // reading is a consistent copy of the scoreboard.
 type reading struct {
-	pid      int            // process ID of the arbiter
-	started  time.Time      // start of the arbiter
-	target   int            // number of workers wanted
-	serving  int            // number of workers that serve
-	ended    *counters      // sums of the workers that have ended
-	restarts [causes]uint64 // workers that have ended, by cause
-	workers  []workerReading
-	total    *counters // sums of all workers, including ended ones
+	*board
+	now     int64 // time of the copy
+	workers []*slot
+	total   counters // sums of all workers, including ended ones
 }
 
-// workerReading is the state of one worker.
-type workerReading struct {
-	pid, python, age int           // process IDs of worker and Python, serial number
-	state            string        // booting, idle, busy or stopping
-	started          time.Time     // start of the worker
-	silent           time.Duration // time since the last heartbeat
-	lanes, busy      int           // lanes to the application, and lanes in use
-	waiting, open    int           // requests that wait for a lane, open connections
-	counters         *counters
-	running          string        // request line of the longest running request, or ""
-	since            time.Duration // time for which that request has been running
+// since is the time from a moment on the shared clock to the reading.
+func (r *reading) since(at *atomic.Int64) time.Duration { return time.Duration(r.now - at.Load()) }
+
+// stateName is the worker's state for people and programs.
+func (s *slot) stateName() string {
+	switch p := s.phase(); {
+	case p == phaseBooting:
+		return "booting"
+	case p.serves() && s.busy.Load() > 0:
+		return "busy"
+	case p.serves():
+		return "idle"
+	}
+	return "stopping"
+}
+
+// memory is the resident memory of the worker and of its Python.
+func (s *slot) memory() (worker, python int64) {
+	return residentBytes(int(s.pid.Load())), residentBytes(int(s.python.Load()))
 }
 
 // readTries bounds the attempts at a copy during which no worker ends. Attempts
@@ -431,39 +408,13 @@ func readScoreboard(fd, pages int) (*reading, error) {
 }
 
 func newReading(first *board, slots []byte) *reading {
-	r := &reading{
-		pid: int(first.pid.Load()), started: time.Unix(0, first.started.Load()),
-		target: int(first.target.Load()), serving: int(first.serving.Load()), ended: &first.ended, total: &counters{},
-	}
-	r.total.add(r.ended)
-	for i := range r.restarts {
-		r.restarts[i] = first.restarts[i].Load()
-	}
-	now := sharedTime()
+	r := &reading{board: first, now: sharedTime()}
+	r.total.add(&first.ended)
 	for at := 0; at+pageSize <= len(slots); at += boardStride {
-		s := (*slot)(unsafe.Pointer(&slots[at]))
-		if s.pid.Load() == 0 {
-			continue
+		if s := (*slot)(unsafe.Pointer(&slots[at])); s.pid.Load() != 0 {
+			r.workers = append(r.workers, s)
+			r.total.add(&s.counters)
 		}
-		w := workerReading{
-			pid: int(s.pid.Load()), python: int(s.python.Load()), age: int(s.age.Load()), state: "stopping",
-			started: time.Unix(0, s.started.Load()), silent: time.Duration(now - s.heartbeat.Load()),
-			lanes: int(s.lanes.Load()), busy: int(s.busy.Load()), waiting: int(s.waiting.Load()), open: int(s.connections.Load()),
-			counters: &s.counters, running: s.runningText(),
-		}
-		switch p := s.phase(); {
-		case p == phaseBooting:
-			w.state = "booting"
-		case p.serves() && w.busy > 0:
-			w.state = "busy"
-		case p.serves():
-			w.state = "idle"
-		}
-		if begun := s.begun.Load(); begun > 0 {
-			w.since = time.Duration(now - begun)
-		}
-		r.workers = append(r.workers, w)
-		r.total.add(w.counters)
 	}
 	return r
 }
@@ -499,64 +450,67 @@ func printStatus(c *config, out io.Writer) error {
 	if pid == 0 {
 		return fmt.Errorf("status: %s: no pid file of a server", path)
 	}
-	fd, err := openScoreboard(pid, boardName)
-	if errors.Is(err, os.ErrNotExist) {
+	r, err := readArbiter(pid)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("status: %s: process %d does not run", path, pid)
-	}
-	if err != nil {
+	case err != nil:
 		return fmt.Errorf("status: %w", err)
-	}
-	defer unix.Close(fd)
-	pages, err := openScoreboard(pid, pagesName)
-	if err != nil {
-		return fmt.Errorf("status: %w", err)
-	}
-	defer unix.Close(pages)
-	r, err := readScoreboard(fd, pages)
-	if err != nil {
-		return fmt.Errorf("status: %w", err)
-	}
-	if c.status == "json" {
+	case c.status == "json":
 		_, err = out.Write(append(r.json(nil), '\n'))
-	} else {
+	default:
 		err = r.table(out)
 	}
 	return err
 }
 
+func readArbiter(pid int) (*reading, error) {
+	fd, err := openScoreboard(pid, boardName)
+	if err != nil {
+		return nil, err
+	}
+	pages, err := openScoreboard(pid, pagesName)
+	if err != nil {
+		return nil, err
+	}
+	return readScoreboard(fd, pages)
+}
+
 // table writes the status for people.
 func (r *reading) table(out io.Writer) error {
-	fmt.Fprintf(out, "Arbiter %d, up %v: %d of %d workers serve\n", r.pid, uptime(r.started), r.serving, r.target)
+	fmt.Fprintf(out, "Arbiter %d, up %v: %d of %d workers serve\n", r.pid.Load(), uptime(&r.started), r.serving.Load(), r.target.Load())
 	fmt.Fprintf(out, "Requests: %d", sum(r.total.answers[:]))
 	for class := 1; class < len(r.total.answers); class++ {
 		fmt.Fprintf(out, ", %dxx %d", class, r.total.answers[class].Load())
 	}
 	fmt.Fprintf(out, "\nWorkers that have ended:")
-	ended := uint64(0)
-	for i, n := range r.restarts {
-		if ended += n; n > 0 {
+	for i := range r.restarts {
+		if n := r.restarts[i].Load(); n > 0 {
 			fmt.Fprintf(out, " %s %d", causeNames[i], n)
 		}
 	}
-	if ended == 0 {
+	if sum(r.restarts[:]) == 0 {
 		fmt.Fprint(out, " none")
 	}
 	fmt.Fprint(out, "\n\n")
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PID\tPYTHON\tAGE\tSTATE\tUP\tREQUESTS\tFAILED\tSENT\tOPEN\tWAITING\tMEMORY\tRUNNING")
 	for _, w := range r.workers {
-		running := w.running
+		running := w.runningText()
 		if running != "" {
-			running += fmt.Sprintf(" for %v", w.since.Round(100*time.Millisecond))
+			running += fmt.Sprintf(" for %v", r.since(&w.begun).Round(100*time.Millisecond))
 		}
-		fmt.Fprintf(t, "%d\t%d\t%d\t%s\t%v\t%d\t%d\t%s\t%d\t%d\t%s\t%s\n", w.pid, w.python, w.age, w.state, uptime(w.started),
-			sum(w.counters.answers[:]), w.counters.failures.Load(), size(w.counters.bytes.Load()), w.open, w.waiting,
-			size(uint64(residentBytes(w.pid)+residentBytes(w.python))), running)
+		worker, python := w.memory()
+		fmt.Fprintf(t, "%d\t%d\t%d\t%s\t%v\t%d\t%d\t%s\t%d\t%d\t%s\t%s\n", w.pid.Load(), w.python.Load(), w.age.Load(), w.stateName(),
+			uptime(&w.started), sum(w.counters.answers[:]), w.counters.failures.Load(), size(w.counters.bytes.Load()),
+			w.connections.Load(), w.waiting.Load(), size(uint64(worker+python)), running)
 	}
 	return t.Flush()
 }
 
-func uptime(since time.Time) time.Duration { return time.Since(since).Round(time.Second) }
+func uptime(since *atomic.Int64) time.Duration {
+	return time.Since(time.Unix(0, since.Load())).Round(time.Second)
+}
 
 // size formats a number of bytes with a decimal prefix.
 func size(n uint64) string {
@@ -573,35 +527,36 @@ func size(n uint64) string {
 
 // json appends the status for programs.
 func (r *reading) json(b []byte) []byte {
-	b = fmt.Appendf(b, `{"pid":%d,"started":%s,"workers_wanted":%d,"workers_serving":%d,`, r.pid, seconds3(r.started), r.target, r.serving)
+	b = fmt.Appendf(b, `{"pid":%d,"started":%s,"workers_wanted":%d,"workers_serving":%d,`,
+		r.pid.Load(), seconds3(&r.started), r.target.Load(), r.serving.Load())
 	b = r.total.json(b)
 	b = append(b, `,"ended":{`...)
-	for i, n := range r.restarts {
-		b = fmt.Appendf(b, `%q:%d,`, causeNames[i], n)
+	for i := range r.restarts {
+		b = fmt.Appendf(b, `%q:%d,`, causeNames[i], r.restarts[i].Load())
 	}
 	b = append(b[:len(b)-1], `},"workers":[`...)
 	for i, w := range r.workers {
 		if i > 0 {
 			b = append(b, ',')
 		}
+		worker, python := w.memory()
 		b = fmt.Appendf(b, `{"pid":%d,"python":%d,"age":%d,"state":%q,"started":%s,"heartbeat":%.3f,`+
 			`"lanes":%d,"busy":%d,"waiting":%d,"connections":%d,"memory":{"worker":%d,"python":%d},"running":`,
-			w.pid, w.python, w.age, w.state, seconds3(w.started), w.silent.Seconds(),
-			w.lanes, w.busy, w.waiting, w.open, residentBytes(w.pid), residentBytes(w.python))
-		if w.running == "" {
-			b = append(b, `null,"running_for":null,`...)
+			w.pid.Load(), w.python.Load(), w.age.Load(), w.stateName(), seconds3(&w.started), r.since(&w.heartbeat).Seconds(),
+			w.lanes.Load(), w.busy.Load(), w.waiting.Load(), w.connections.Load(), worker, python)
+		if running := w.runningText(); running != "" {
+			b = fmt.Appendf(appendJSON(b, running), `,"running_for":%.3f,`, r.since(&w.begun).Seconds())
 		} else {
-			b = appendJSON(b, w.running)
-			b = fmt.Appendf(b, `,"running_for":%.3f,`, w.since.Seconds())
+			b = append(b, `null,"running_for":null,`...)
 		}
 		b = append(w.counters.json(b), '}')
 	}
 	return append(b, "]}"...)
 }
 
-// seconds3 formats a time as Unix time with milliseconds.
-func seconds3(t time.Time) string {
-	return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64)
+// seconds3 formats a Unix time in nanoseconds as seconds with milliseconds.
+func seconds3(t *atomic.Int64) string {
+	return strconv.FormatFloat(float64(t.Load()/1e6)/1000, 'f', 3, 64)
 }
 
 func (c *counters) json(b []byte) []byte {
@@ -697,7 +652,7 @@ func (m *metrics) start(a *arbiter) (pid int, err error) {
 	}
 	files := []uintptr{0, 1, 2, uintptr(a.lifeR)}
 	for _, fd := range []int{a.scores.fd, a.scores.pages} {
-		read, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		read, err := openAnew(fd, unix.O_RDONLY)
 		if err != nil {
 			return 0, err
 		}
@@ -832,24 +787,24 @@ func (r *reading) prometheus(b []byte) []byte {
 	}
 	family("info", "gauge", "The server.")
 	b = fmt.Appendf(b, "gunicorn_info{version=%q} 1\n", version)
-	one("start_time_seconds", "gauge", "When the arbiter started, as Unix time.", seconds3(r.started))
-	one("workers_wanted", "gauge", "Number of workers wanted.", r.target)
+	one("start_time_seconds", "gauge", "When the arbiter started, as Unix time.", seconds3(&r.started))
+	one("workers_wanted", "gauge", "Number of workers wanted.", r.target.Load())
 	states := map[string]int{}
-	var lanes, busy, waiting, open int
+	var lanes, busy, waiting, open uint64
 	var memory [2]int64
 	for _, w := range r.workers {
-		states[w.state]++
-		lanes, busy, waiting, open = lanes+w.lanes, busy+w.busy, waiting+w.waiting, open+w.open
-		memory[0] += residentBytes(w.pid)
-		memory[1] += residentBytes(w.python)
+		states[w.stateName()]++
+		lanes, busy, waiting, open = lanes+w.lanes.Load(), busy+w.busy.Load(), waiting+w.waiting.Load(), open+w.connections.Load()
+		worker, python := w.memory()
+		memory[0], memory[1] = memory[0]+worker, memory[1]+python
 	}
 	family("workers", "gauge", "Workers by state.")
 	for _, state := range []string{"booting", "idle", "busy", "stopping"} {
 		b = fmt.Appendf(b, "gunicorn_workers{state=%q} %d\n", state, states[state])
 	}
 	family("worker_ends_total", "counter", "Workers that have ended, by cause.")
-	for i, n := range r.restarts {
-		b = fmt.Appendf(b, "gunicorn_worker_ends_total{cause=%q} %d\n", causeNames[i], n)
+	for i := range r.restarts {
+		b = fmt.Appendf(b, "gunicorn_worker_ends_total{cause=%q} %d\n", causeNames[i], r.restarts[i].Load())
 	}
 	one("lanes", "gauge", "Requests that the application can run at a time.", lanes)
 	one("lanes_busy", "gauge", "Requests running in the application.", busy)

@@ -144,19 +144,6 @@ func epollWait(ep int, events []unix.EpollEvent, d time.Duration) int {
 	return int(n)
 }
 
-// epollAdd watches fd. Events of fd carry the descriptor and a word of the caller.
-func epollAdd(ep, fd int, events uint32, word int32) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: word}))
-}
-
-func epollMod(ep, fd int, events uint32, word int32) {
-	_ = unix.EpollCtl(ep, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: word})
-}
-
-func epollDel(ep, fd int) {
-	_ = unix.EpollCtl(ep, unix.EPOLL_CTL_DEL, fd, nil)
-}
-
 // rawRecvmsg reads from a unix socket and receives at most one descriptor, made
 // close-on-exec. passed is -1 without a descriptor, and -2 if descriptors were
 // lost, because the process may open no more files or several were sent. A
@@ -196,11 +183,15 @@ func rawRecvmsg(fd int, b []byte) (n, passed int, errno syscall.Errno) {
 // cmsgOneFD is CMSG_SPACE(4), the room for one descriptor, on every architecture.
 const cmsgOneFD = 24
 
-// memfd makes an anonymous file in memory with the content b and offset 0.
+// memfd makes an anonymous file in memory with the content b and offset 0. No other user
+// can open the file anew by way of /proc, only use a descriptor that we pass.
 func memfd(name string, b []byte) (int, error) {
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return -1, os.NewSyscallError("memfd_create", err)
+	}
+	if err := unix.Fchmod(fd, 0o600); err != nil {
+		return -1, os.NewSyscallError("fchmod", err)
 	}
 	for at := 0; at < len(b); {
 		n, err := unix.Pwrite(fd, b[at:], int64(at))
@@ -218,6 +209,27 @@ func seal(fd int) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,
 		unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
 	return os.NewSyscallError("fcntl", err)
+}
+
+// openAnew opens the file behind a descriptor again: the new descriptor has a file
+// position and rights of its own.
+func openAnew(fd, flags int) (int, error) {
+	anew, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), flags|unix.O_CLOEXEC, 0)
+	return anew, os.NewSyscallError("open", err)
+}
+
+// stamp identifies a version of a file's content. That of a missing file is zero.
+type stamp struct {
+	dev, ino    uint64
+	size, mtime int64
+}
+
+func stampOf(path string) (s stamp) {
+	var st unix.Stat_t
+	if unix.Stat(path, &st) == nil {
+		s = stamp{uint64(st.Dev), st.Ino, st.Size, st.Mtim.Nano()}
+	}
+	return s
 }
 
 // readFile reads at most limit bytes from the start of a memfd or a regular file.
@@ -247,20 +259,6 @@ func socketpair(kind int) (a, b int, err error) {
 		return -1, -1, os.NewSyscallError("socketpair", err)
 	}
 	return p[0], p[1], nil
-}
-
-// selectRead waits until fd is readable, at most d. A signal ends the wait
-// with false: the caller is about to look at its clock and queue anyway, and a
-// second full wait would make it late.
-func selectRead(fd int, d time.Duration) (bool, error) {
-	var set unix.FdSet
-	set.Set(fd)
-	tv := unix.NsecToTimeval(d.Nanoseconds())
-	n, err := unix.Select(fd+1, &set, nil, nil, &tv)
-	if err == unix.EINTR {
-		return false, nil
-	}
-	return n > 0, os.NewSyscallError("select", err)
 }
 
 // poll waits until one of events, an error or the peer's end happens on fd, at most
@@ -360,6 +358,15 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 	}
 	return netip.AddrPort{}
+}
+
+// sockaddr is the reverse of addrPort, with the zone, and the address's family.
+func sockaddr(a netip.AddrPort) (sa unix.Sockaddr, family int) {
+	port, ip := int(a.Port()), a.Addr()
+	if ip.Is4() {
+		return &unix.SockaddrInet4{Port: port, Addr: ip.As4()}, unix.AF_INET
+	}
+	return &unix.SockaddrInet6{Port: port, Addr: ip.As16(), ZoneId: zoneIndex(ip.Zone())}, unix.AF_INET6
 }
 
 // Users and groups ----------------------------------------------------------
@@ -632,24 +639,16 @@ func readText(name string) string {
 // quotaCPUs is the number of CPUs that the control groups allow, rounded up, or 0
 // without a limit.
 func quotaCPUs(root string) (cpus int) {
-	limit := func(quota, period string) {
-		q, err := strconv.ParseInt(quota, 10, 64)
-		p, err2 := strconv.ParseInt(period, 10, 64)
-		if err != nil || err2 != nil || q <= 0 || p <= 0 {
-			return // "max" or "-1": no limit
+	for _, dir := range append(cgroupDirs(root, ""), cgroupDirs(root, "cpu")...) {
+		f := strings.Fields(readText(dir+"/cpu.max") + readText(dir+"/cpu.cfs_quota_us") + readText(dir+"/cpu.cfs_period_us"))
+		if len(f) != 2 {
+			continue
 		}
-		n := int((q + p - 1) / p)
-		if cpus == 0 || n < cpus {
-			cpus = n
+		quota, _ := strconv.Atoi(f[0]) // 0 for "max", -1 for no limit
+		period, _ := strconv.Atoi(f[1])
+		if quota > 0 && period > 0 && (cpus == 0 || (quota+period-1)/period < cpus) {
+			cpus = (quota + period - 1) / period
 		}
-	}
-	for _, dir := range cgroupDirs(root, "") {
-		if f := strings.Fields(readText(dir + "/cpu.max")); len(f) == 2 {
-			limit(f[0], f[1])
-		}
-	}
-	for _, dir := range cgroupDirs(root, "cpu") {
-		limit(strings.TrimSpace(readText(dir+"/cpu.cfs_quota_us")), strings.TrimSpace(readText(dir+"/cpu.cfs_period_us")))
 	}
 	return cpus
 }
@@ -657,12 +656,11 @@ func quotaCPUs(root string) (cpus int) {
 // memoryLimit is the memory that the control groups allow in bytes, 0 without a
 // limit.
 func memoryLimit(root string) (least int64) {
-	for _, place := range []struct{ controller, file string }{{"", "/memory.max"}, {"memory", "/memory.limit_in_bytes"}} {
-		for _, dir := range cgroupDirs(root, place.controller) {
-			n, err := strconv.ParseInt(strings.TrimSpace(readText(dir+place.file)), 10, 64)
-			if err == nil && n > 0 && (least == 0 || n < least) { // "max" is no number; version 1 writes a huge number for no limit
-				least = n
-			}
+	for _, dir := range append(cgroupDirs(root, ""), cgroupDirs(root, "memory")...) {
+		text := readText(dir+"/memory.max") + readText(dir+"/memory.limit_in_bytes")
+		// "max" is no number; version 1 writes a huge number for no limit.
+		if n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64); err == nil && n > 0 && (least == 0 || n < least) {
+			least = n
 		}
 	}
 	return least

@@ -232,13 +232,13 @@ func TestCiphers(t *testing.T) {
 		}
 	}
 	for list, want := range map[string]string{
-		"nonsense":               `"nonsense" is no word of a list of ciphers`,
-		"HIGH:ECDHE+nonsense":    `"nonsense" is no word of a list of ciphers`,
-		"!":                      `"" is no word of a list of ciphers`,
-		"TLSv1":                  `"TLSv1" leaves no cipher; those for TLS 1.2 are ` + suiteNames(),
-		"ALL:!ECDHE":             `"ALL:!ECDHE" leaves no cipher; those for TLS 1.2 are ` + suiteNames(),
-		"TLS_AES_128_GCM_SHA256": `"TLS_AES_128_GCM_SHA256" leaves no cipher; those for TLS 1.2 are ` + suiteNames(),
-		":":                      `":" leaves no cipher; those for TLS 1.2 are ` + suiteNames(),
+		"nonsense":               `gunicorn: ciphers: "nonsense" is no word of a list of ciphers` + "\n",
+		"HIGH:ECDHE+nonsense":    `gunicorn: ciphers: "nonsense" is no word of a list of ciphers` + "\n",
+		"!":                      `gunicorn: ciphers: "" is no word of a list of ciphers` + "\n",
+		"TLSv1":                  `gunicorn: ciphers: "TLSv1" leaves no cipher; those for TLS 1.2 are ` + suiteNames() + "\n",
+		"ALL:!ECDHE":             `gunicorn: ciphers: "ALL:!ECDHE" leaves no cipher; those for TLS 1.2 are ` + suiteNames() + "\n",
+		"TLS_AES_128_GCM_SHA256": `gunicorn: ciphers: "TLS_AES_128_GCM_SHA256" leaves no cipher; those for TLS 1.2 are ` + suiteNames() + "\n",
+		":":                      `gunicorn: ciphers: ":" leaves no cipher; those for TLS 1.2 are ` + suiteNames() + "\n",
 	} {
 		if ids, err := selectSuites(list); err == nil || err.Error() != want {
 			t.Errorf("%s: %v, %v", list, ids, err)

@@ -33,8 +33,8 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 		return nil, nil, err
 	}
 	var names []string
-	for i := range settings {
-		names = append(names, settings[i].name)
+	for _, r := range settings {
+		names = append(names, r.name)
 	}
 	question, err := memfd("question", appendMarshal(nil, map[string]any{
 		"spec": spec, "dir": startDir(), "names": names, "check": c.checkConfig,
@@ -95,8 +95,7 @@ const templateRoom = 160 << 10
 // hooks returns the names of the hooks that the configuration file defines.
 func (c *config) hooks() map[string]bool {
 	set := map[string]bool{}
-	for i := range settings {
-		r := &settings[i]
+	for _, r := range settings {
 		if v, ok := c.given[r.name]; ok && r.section == "Server Hooks" && v != "" {
 			set[r.name] = true
 		}

@@ -19,7 +19,6 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -62,6 +61,8 @@ type terminator struct {
 // secure is the TLS state of one connection, and the net.Conn that crypto/tls
 // uses.
 type secure struct {
+	net.Conn // nil: crypto/tls calls no methods but those of secure
+
 	w     *worker
 	c     *conn
 	fd    int
@@ -97,36 +98,34 @@ func (w *worker) openTLS() (err error) {
 	if t.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return os.NewSyscallError("eventfd", err)
 	}
-	k, number, err := readVault(fdVault, 0)
-	if err != nil {
+	if err := t.renew(w.cfg); err != nil {
 		return err
 	}
-	if t.config, err = k.tls(w.cfg); err != nil {
-		return err
-	}
-	t.number, w.tls = number, t
+	w.tls = t
 	return w.listen(t.wake, unix.EPOLLIN, ownerFunc((*worker).handshakesEnded))
 }
 
 // renewTLS makes the newest keyring the one for new connections.
 func (w *worker) renewTLS() {
-	t := w.tls
-	k, number, err := readVault(fdVault, t.number)
-	if err == nil && k == nil {
-		return
-	}
-	var fresh *tls.Config
-	if err == nil {
-		fresh, err = k.tls(w.cfg)
-	}
-	if err != nil {
-		if !t.failed {
+	if err := w.tls.renew(w.cfg); err != nil {
+		if !w.tls.failed {
 			w.log.errorf("TLS: %v", err)
 		}
-		t.failed = true
-		return
+		w.tls.failed = true
 	}
-	t.config, t.number, t.failed = fresh, number, false
+}
+
+// renew reads the newest keyring, if that is not in use already.
+func (t *terminator) renew(c *config) error {
+	k, number, err := readVault(fdVault, t.number)
+	if err != nil || k == nil {
+		return err
+	}
+	fresh, err := k.tls(c)
+	if err == nil {
+		t.config, t.number, t.failed = fresh, number, false
+	}
+	return err
 }
 
 // stay shortens the life of an idle secure connection in a worker that is being
@@ -143,7 +142,7 @@ func (w *worker) stay(c *conn) {
 // greet handles an event on a connection that is not yet secure.
 func (w *worker) greet(c *conn, events uint32) {
 	if c.secure != nil {
-		c.secure.poke()
+		nudge(c.secure.ready) // the goroutine looks at its socket
 		return
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -244,16 +243,11 @@ func (s *secure) run(t *terminator) {
 	_, _ = rawWrite(t.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
-// poke wakes the goroutine to look at its socket.
-func (s *secure) poke() {
-	nudge(s.ready)
-}
-
 // abort makes a handshake fail at its next step. The goroutine owns the
 // descriptor until the loop has collected the result.
 func (s *secure) abort() {
 	s.over.Store(true)
-	s.poke()
+	nudge(s.ready)
 }
 
 // shakes reports whether a handshake's goroutine owns the connection.
@@ -362,25 +356,19 @@ func appendFacts(b []byte, state tls.ConnectionState) []byte {
 	}
 	cert := state.PeerCertificates[0]
 	add("SSL_CLIENT_VERIFY", "SUCCESS") // an unverified certificate fails the handshake
-	add("SSL_CLIENT_S_DN", certName(cert.Subject.String()))
-	add("SSL_CLIENT_S_DN_CN", certName(cert.Subject.CommonName))
-	add("SSL_CLIENT_I_DN", certName(cert.Issuer.String()))
+	// Unprintable characters could forge lines in the application's logs.
+	add("SSL_CLIENT_S_DN", string(appendEscaped(nil, cert.Subject.String(), inName)))
+	add("SSL_CLIENT_S_DN_CN", string(appendEscaped(nil, cert.Subject.CommonName, inName)))
+	add("SSL_CLIENT_I_DN", string(appendEscaped(nil, cert.Issuer.String(), inName)))
 	add("SSL_CLIENT_M_SERIAL", fmt.Sprintf("%X", cert.SerialNumber.Bytes()))
-	add("SSL_CLIENT_V_START", certTime(cert.NotBefore))
-	add("SSL_CLIENT_V_END", certTime(cert.NotAfter))
-	add("SSL_CLIENT_CERT", certPEM(cert))
+	add("SSL_CLIENT_V_START", cert.NotBefore.UTC().Format(certTime))
+	add("SSL_CLIENT_V_END", cert.NotAfter.UTC().Format(certTime))
+	add("SSL_CLIENT_CERT", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})))
 	return b
 }
 
-// certName escapes unprintable characters, which could forge lines in the
-// application's logs.
-func certName(s string) string { return string(appendEscaped(nil, s, inName)) }
-
-func certTime(t time.Time) string { return t.UTC().Format("Jan _2 15:04:05 2006 GMT") }
-
-func certPEM(cert *x509.Certificate) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
-}
+// certTime is how mod_ssl shows a time.
+const certTime = "Jan _2 15:04:05 2006 GMT"
 
 // Records -------------------------------------------------------------------
 
@@ -470,16 +458,8 @@ func (s *secure) sayEnd() bool {
 // The connection beneath ----------------------------------------------------
 
 // errWouldBlock is the error of Read without input after the handshake. crypto/tls
-// lets its caller retry after an error that is Temporary.
-var errWouldBlock net.Error = wouldBlock{}
-
-type wouldBlock struct{}
-
-func (wouldBlock) Error() string { return "would block" }
-
-func (wouldBlock) Timeout() bool { return true }
-
-func (wouldBlock) Temporary() bool { return true }
+// lets its caller retry after a net.Error that is Temporary, as EAGAIN is.
+const errWouldBlock = unix.EAGAIN
 
 var (
 	errHandshakeTime = errors.New("the TLS handshake was not done in time")
@@ -582,16 +562,5 @@ func (s *secure) flush() error {
 	return nil
 }
 
-// The methods below complete net.Conn. Deadlines are kept by the loop instead.
-
-func (s *secure) Close() error { return nil }
-
-func (s *secure) LocalAddr() net.Addr { return nil }
-
-func (s *secure) RemoteAddr() net.Addr { return nil }
-
-func (s *secure) SetDeadline(time.Time) error { return nil }
-
-func (s *secure) SetReadDeadline(time.Time) error { return nil }
-
+// SetWriteDeadline is called by CloseWrite. The loop keeps the deadlines.
 func (s *secure) SetWriteDeadline(time.Time) error { return nil }

@@ -6,7 +6,7 @@ package main
 // worker it is, and then every three are a step, with two arguments. The same
 // bytes lead to the same walk.
 //
-// FuzzHonest has a Python that says what wsgi.py or asgi.py may say, and no more:
+// FuzzHonest has a Python that says what lane.py or asgi.py may say, and no more:
 // whatever clients do, such a Python is never given up, every answer goes to the
 // client that asked, and nothing stays behind. In FuzzHostilePython it says
 // anything, and only the worker has to survive.

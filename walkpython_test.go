@@ -272,7 +272,7 @@ func (r *walkRequest) body(size byte, last bool) string {
 	return b
 }
 
-// speak is an application that goes on with a request, as far as wsgi.py and
+// speak is an application that goes on with a request, as far as lane.py and
 // asgi.py let it.
 func (s *walk) speak(r *walkRequest, a, b byte) {
 	switch {

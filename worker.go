@@ -332,7 +332,7 @@ func newWorker() (*worker, error) {
 	}
 	w.born = w.now
 	w.slot.heartbeat.Store(sharedTime())
-	w.clock.refresh()
+	w.clock.set(time.Now())
 	for fd := fdListeners; ; fd++ {
 		sa, err := unix.Getsockname(fd)
 		if err != nil {
@@ -487,7 +487,7 @@ func (w *worker) draining() bool { return w.slot.phase() == phaseDraining }
 // enter is the one place where a worker's phase changes. It wakes the arbiter, which
 // reads the phase from the scoreboard.
 func (w *worker) enter(p phase) {
-	if from := w.slot.phase(); strict && !slices.Contains(phaseSteps[from], p) {
+	if from := w.slot.phase(); strict && !from.mayBecome(p) {
 		panic(fmt.Sprintf("a worker goes from phase %d to %d", from, p))
 	}
 	w.slot.state.Store(uint64(p))
@@ -871,8 +871,9 @@ func (w *worker) lookAtLanes() {
 func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
 
 // leftOf handles Python's word that it has stopped within a message, as this worker
-// asked: the requests that Python has not begun wait again. Requests that were
-// taken back before are not put back twice.
+// asked, or (flagBroken) because an exception came before it began: the requests that
+// Python has not begun wait again. Requests that were taken back before are not put
+// back twice.
 func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	q := l.laneKind.(*queueLane)
 	t := q.eldest()
@@ -881,7 +882,7 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	}
 	halt := l.python.halts[l.index].Load()
 	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
-	if t.started || t.taken || t.want > 0 || !slices.ContainsFunc(q.flight, asked) {
+	if t.started || t.taken || t.want > 0 || l.frame.flags&flagBroken == 0 && !slices.ContainsFunc(q.flight, asked) {
 		return l.frame.unexpected()
 	}
 	l.halted = 0

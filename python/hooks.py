@@ -21,7 +21,9 @@ from select import POLLIN, poll
 from signal import signal as set_handler
 
 from _gunicorn import wsgi
+from _gunicorn.call import Call, add_fields
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of
+from _gunicorn.lane import Lane, patch
 
 CONTROL = 6  # descriptor of the control socket, on which the arbiter asks
 SIGNED = struct.Struct("<cI")  # a message to a worker: b"P" and pid, or b"S" and status
@@ -437,7 +439,7 @@ def serve(template, worker):
             drop_privileges(settings["credential"])
             files = None
             wsgi.open_outbox(settings)
-            wsgi.patch(settings)
+            patch(settings)
             if worker.app.callable is None:
                 worker.app.callable, files = wsgi.open_app(settings, log.error_log)
             worker.wsgi = worker.app.callable
@@ -457,7 +459,7 @@ def serve(template, worker):
                 lane.app = hooked_app(lane, hooks, worker)
             lane.serve()
         elif not hooks.functions:
-            wsgi.Lane(settings, worker.wsgi, log.error_log, files).serve()
+            Lane(settings, worker.wsgi, log.error_log, files).serve()
         else:
             HookedLane(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
     except SystemExit as e:
@@ -567,7 +569,7 @@ def environ_of(scope):
     return environ
 
 
-class HookedCall(wsgi.Call):
+class HookedCall(Call):
     sent, req = 0, None
 
     def send(self, data, flags):
@@ -580,7 +582,7 @@ class HookedCall(wsgi.Call):
         self.finish(data)
 
 
-class HookedLane(wsgi.Lane):
+class HookedLane(Lane):
     def __init__(self, settings, app, log, files, hooks, worker):
         super().__init__(settings, app, log, files)
         self.hooks, self.worker = hooks, worker
@@ -597,7 +599,7 @@ class HookedLane(wsgi.Lane):
             hooks.call("pre_request", worker, req)
             added = req.apply(environ)
             if added:
-                wsgi.add_fields(call, added)
+                add_fields(call, added)
         except BaseException:
             self.log.exception("Error handling request %s", wsgi.asked(environ))
             call.fail(0)

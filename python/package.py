@@ -20,7 +20,7 @@ import sys
 import time
 import types
 
-from _gunicorn import facade, wsgi
+from _gunicorn import call, facade, wsgi
 from _gunicorn.facade import HOP_HEADERS, Request, Response
 
 MODULES = {}
@@ -633,7 +633,7 @@ make("gunicorn.app.wsgiapp", WSGIApplication=WSGIApplication, run=run)
 make("gunicorn.http")
 make("gunicorn.http.errors", ParseException=ParseException, **{e.__name__: e for e in REQUEST_ERRORS})
 make("gunicorn.http.body", Body=Body)
-make("gunicorn.http.wsgi", Response=NoResponse, FileWrapper=wsgi.FileWrapper)
+make("gunicorn.http.wsgi", Response=NoResponse, FileWrapper=call.FileWrapper)
 make("gunicorn.workers")
 make("gunicorn.workers.base", Worker=Worker)
 make("gunicorn.workers.sync", SyncWorker=SyncWorker)
