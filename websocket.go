@@ -293,25 +293,14 @@ const (
 
 func wsMistake(text string) *wsError { return &wsError{wsProtocol, text} }
 
-type wsKind uint8
-
-const (
-	wsNone  wsKind = iota // no event; with no byte consumed, more input is needed
-	wsData                // a piece of a message
-	wsPing                // a ping, to be answered by a pong with the same payload
-	wsPong                // a pong
-	wsClose               // a close frame, the client's last
-)
-
 // wsEvent is what next has found. payload is valid until the next call for any
 // decoder with the same pool.
 type wsEvent struct {
-	kind    wsKind
-	text    bool   // wsData: the message is text
-	last    bool   // wsData: the message ends with this piece, which may be empty
-	code    uint16 // wsClose: the close code, or wsNoCode
-	payload []byte // wsData, wsPing, wsPong
-	reason  string // wsClose: the close reason
+	op      uint8  // opText or opBinary: a piece of a message; opPing, opPong, opClose; 0: nothing
+	last    bool   // the message ends with this piece, which may be empty
+	code    uint16 // code of a close frame, or wsNoCode
+	reason  string // reason of a close frame
+	payload []byte // the piece of the message, or the payload of a ping or pong
 }
 
 // wsDecoder decodes the frames of one client.
@@ -327,8 +316,7 @@ type wsDecoder struct {
 	mask     uint32      // mask, rotated so that the next byte's is lowest
 	fin      bool        // the current frame ends its message
 	deflate  bool        // permessage-deflate is agreed on
-	message  bool        // a message has begun and not ended
-	text     bool        // the current message is text
+	message  uint8       // opcode of the current message, 0 between messages
 	squeezed bool        // the current message is compressed
 	ended    bool        // a close frame or a mistake came: ignore further input
 	utf8     utf8Checker // checks the current message, if text
@@ -356,7 +344,7 @@ func (d *wsDecoder) next(in []byte) (n int, e wsEvent, bad *wsError) {
 	default:
 		n, e, bad = d.step(in)
 	}
-	if bad != nil || e.kind == wsClose {
+	if bad != nil || e.op == opClose {
 		d.release()
 	}
 	return n, e, bad
@@ -392,12 +380,10 @@ func (d *wsDecoder) step(in []byte) (n int, e wsEvent, bad *wsError) {
 	d.mask = unmask(p, d.mask)
 	last := d.left == 0 && d.fin
 	switch {
-	case d.opcode == opPing:
-		e = wsEvent{kind: wsPing, payload: p}
-	case d.opcode == opPong:
-		e = wsEvent{kind: wsPong, payload: p}
 	case d.opcode == opClose:
 		e, bad = closeEvent(p)
+	case d.opcode > opClose:
+		e = wsEvent{op: d.opcode, payload: p}
 	case !d.squeezed:
 		e, bad = d.data(p, last)
 	default:
@@ -475,9 +461,9 @@ func (d *wsDecoder) checkHead(first, second byte) *wsError {
 		return wsMistake("control frame is fragmented")
 	case op >= opClose && second&^wsMasked > maxWSControl:
 		return wsMistake("control frame is too long")
-	case op == opContinuation && !d.message:
+	case op == opContinuation && d.message == 0:
 		return wsMistake("continuation without a message")
-	case (op == opText || op == opBinary) && d.message:
+	case (op == opText || op == opBinary) && d.message != 0:
 		return wsMistake("message begins within another")
 	}
 	return nil
@@ -487,9 +473,8 @@ func (d *wsDecoder) checkHead(first, second byte) *wsError {
 func (d *wsDecoder) beginFrame(first byte) *wsError {
 	d.fin = first&wsFin != 0
 	if d.opcode != opContinuation {
-		d.message, d.total, d.utf8 = true, 0, utf8Checker{}
-		d.text, d.squeezed = d.opcode == opText, first&wsRSV1 != 0
-		if d.squeezed && d.left > 0 {
+		d.message, d.total, d.utf8 = d.opcode, 0, utf8Checker{}
+		if d.squeezed = first&wsRSV1 != 0; d.squeezed && d.left > 0 {
 			d.packed = d.pool.takePacked()
 		}
 	}
@@ -510,22 +495,23 @@ func wsOversize() *wsError { return &wsError{wsTooBig, "message is too big"} }
 
 // data reports a piece of a message, inflated if the message was compressed.
 func (d *wsDecoder) data(p []byte, last bool) (e wsEvent, bad *wsError) {
-	if d.text {
-		if !d.utf8.add(p) || last && !d.utf8.whole() {
-			return e, &wsError{wsInvalidData, "text is not UTF-8"}
-		}
+	if d.message == opText && (!d.utf8.add(p) || last && !d.utf8.whole()) {
+		return e, &wsError{wsInvalidData, "text is not UTF-8"}
 	}
 	if len(p) == 0 && !last {
 		return e, nil
 	}
-	d.message = !last
-	return wsEvent{kind: wsData, payload: p, text: d.text, last: last}, nil
+	e = wsEvent{op: d.message, payload: p, last: last}
+	if last {
+		d.message = 0
+	}
+	return e, nil
 }
 
 // closeEvent reads the payload of a close frame (RFC 6455 5.5.1).
 func closeEvent(p []byte) (e wsEvent, bad *wsError) {
 	if len(p) == 0 {
-		return wsEvent{kind: wsClose, code: wsNoCode}, nil
+		return wsEvent{op: opClose, code: wsNoCode}, nil
 	}
 	if len(p) == 1 {
 		return e, wsMistake("close frame has half a code")
@@ -537,7 +523,7 @@ func closeEvent(p []byte) (e wsEvent, bad *wsError) {
 	if !utf8.Valid(p[2:]) {
 		return e, &wsError{wsInvalidData, "close reason is not UTF-8"}
 	}
-	return wsEvent{kind: wsClose, code: code, reason: string(p[2:])}, nil
+	return wsEvent{op: opClose, code: code, reason: string(p[2:])}, nil
 }
 
 // validCloseCode reports whether a close frame may have this code: a code that

@@ -235,12 +235,12 @@ func (s *wire) receive() (more bool, err error) {
 		n := copy(s.in[:cap(s.in)], s.in[s.at:])
 		s.in, s.at = s.in[:n], 0
 	}
-	if s.full() {
+	if len(s.in) >= s.limit() {
 		// Only a frame's header and marshal, metaMax bytes at most, must be in memory as a
 		// whole, so the buffer grows for nothing else.
 		s.in = append(make([]byte, 0, 2*cap(s.in)), s.in...)
 	}
-	room, passed := s.in[len(s.in):cap(s.in)-s.spare()], -1
+	room, passed := s.in[len(s.in):s.limit()], -1
 	if more = s.passed >= 0 && s.need > 0; more {
 		room = room[:min(len(room), s.need)]
 	}
@@ -264,7 +264,7 @@ func (s *wire) receive() (more bool, err error) {
 		more = true
 	}
 	s.in = s.in[:len(s.in)+n]
-	return more || s.full(), nil
+	return more || len(s.in) >= s.limit(), nil
 }
 
 // keep stores a descriptor that has come; a negative number means that it was lost.
@@ -275,16 +275,13 @@ func (s *wire) keep(passed int) {
 	s.passed = max(passed, -1)
 }
 
-// full reports whether the buffer has no room to receive more.
-func (s *wire) full() bool { return len(s.in) >= cap(s.in)-s.spare() }
-
-// spare is the part of the buffer that receive leaves free for bodies that come over the
-// socket (bodyApart).
-func (s *wire) spare() int {
+// limit is the part of the buffer that receive fills. The rest is for bodies that come over
+// the socket (bodyApart).
+func (s *wire) limit() int {
 	if s.pipe < 0 {
-		return 0
+		return cap(s.in)
 	}
-	return wireRoom / 2
+	return cap(s.in) - wireRoom/2
 }
 
 // take returns the descriptor that has come with the frame at hand, -1 for none. A pipe
