@@ -17,7 +17,6 @@ import (
 	"encoding/binary"
 	"maps"
 	"math"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -483,25 +482,11 @@ func appendHostPort(b []byte, host, port string) []byte {
 }
 
 // appendClient appends the client's address. Under uvicorn's worker classes, as in uvicorn,
-// a trusted proxy's X-Forwarded-For gives the address: the last one in it that is not
-// trusted itself.
+// a trusted proxy's X-Forwarded-For gives the address.
 func (w *worker) appendClient(b []byte, t *turn) []byte {
 	if w.cfg.proxied() && t.conn.trusted {
-		for i := len(t.req.fields) - 1; i >= 0; i-- {
-			f := &t.req.fields[i]
-			if len(f.name) != len("X-FORWARDED-FOR") || !foldEqual(f.name, "X-FORWARDED-FOR") {
-				continue
-			}
-			hosts, host := strings.Split(string(f.value), ","), ""
-			for j := len(hosts) - 1; j >= 0; j-- {
-				host = strings.TrimSpace(hosts[j])
-				if addr, err := netip.ParseAddr(host); err != nil || !w.cfg.forwardedAllowIPs.has(addr) {
-					break
-				}
-			}
-			if host != "" {
-				return appendMarshalInt(appendMarshalLatin(appendMarshalTuple(b, 2), host), 0)
-			}
+		if host, port := t.req.forwardedFor(w.cfg.forwardedAllowIPs); host != "" {
+			return appendMarshalInt(appendMarshalLatin(appendMarshalTuple(b, 2), host), int64(port))
 		}
 	}
 	if t.conn.peer.remotePort == "" {

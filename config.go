@@ -53,6 +53,7 @@ type config struct {
 	workerClass                              string
 	maxRequests, maxRequestsJitter           int
 	maxMemory, wsMaxSize                     int64
+	websocketMaxMessageSize                  int
 	timeout, requestTimeout, gracefulTimeout time.Duration
 	keepalive, wsPingInterval, wsPingTimeout time.Duration
 	wsPerMessageDeflate                      string

@@ -337,7 +337,7 @@ func (p *python) openLane() (*lane, error) {
 
 // pick returns the lane for the next request, nil for none.
 func (p *python) pick() (*lane, error) {
-	if !p.ready || p.closed || p.eof {
+	if !p.ready || p.closed || p.eof || p.ended {
 		return nil, nil
 	}
 	return p.gateway.pick(p)
@@ -554,16 +554,16 @@ func (q *queueLane) headBegun() bool {
 func (q *queueLane) takeBack() []*turn {
 	back := q.leftOver()
 	for head := make([]byte, frameHeader); recv(q.lane.back, head, 0) > 0; {
-		back = append(back, q.retrieve(readFrame(head).number)...)
+		message := readFrame(head).number
+		back = append(back, q.retrieve(func(t *turn) bool { return t.message == message })...)
 	}
 	return back
 }
 
-// retrieve takes the requests of one message off the flight, except for the running
-// request.
-func (q *queueLane) retrieve(message uint32, running ...*turn) (back []*turn) {
+// retrieve takes those requests off the flight for which unbegun is true.
+func (q *queueLane) retrieve(unbegun func(t *turn) bool) (back []*turn) {
 	q.flight = slices.DeleteFunc(q.flight, func(t *turn) bool {
-		if t.message != message || slices.Contains(running, t) {
+		if !unbegun(t) {
 			return false
 		}
 		t.lane = nil
@@ -587,26 +587,28 @@ func (q *queueLane) halt(now int64) {
 	}
 }
 
-// leftOver takes the requests that Python leaves because of halt, once the word has settled.
-// Either Python reads the word before it begins the next request, or we read in begun that
-// Python has begun that request (Dekker's algorithm, with time in place of fences). If
-// Python has begun the next request, any requests that it then leaves are reported by a
-// LEFT frame.
+// leftOver takes the requests that Python has received and will not begin: those that a
+// dead Python has not announced in begun, or those that Python leaves because of halt, once
+// the word has settled. Either Python reads the word before it begins the next request, or
+// we read in begun that Python has begun that request (Dekker's algorithm, with time in
+// place of fences). If Python has begun the next request, any requests that it then leaves
+// are reported by a LEFT frame.
 func (q *queueLane) leftOver() []*turn {
-	if q.lane.halted == 0 {
+	l := q.lane
+	begun, halted := l.python.begun[l.index].Load(), l.halted != 0
+	switch l.halted = 0; {
+	case l.python.gone:
+		return q.retrieve(func(t *turn) bool { return int32(t.number-begun) > 0 })
+	case !halted || slices.ContainsFunc(q.flight[1:], func(t *turn) bool { return t.number == begun }):
 		return nil
 	}
-	q.lane.halted = 0
-	first, begun := q.flight[0], q.lane.python.begun[q.lane.index].Load()
-	if slices.ContainsFunc(q.flight[1:], func(t *turn) bool { return t.number == begun }) {
-		return nil
-	}
-	return q.retrieve(first.message, first)
+	first := q.flight[0]
+	return q.retrieve(func(t *turn) bool { return t.message == first.message && t != first })
 }
 
 func (q *queueLane) settle(now int64) bool {
 	l := q.lane
-	if l.halted == 0 {
+	if l.halted == 0 && !l.python.gone {
 		q.halt(now)
 	}
 	return l.halted == 0 || l.python.gone || now-l.halted >= int64(settled)

@@ -92,7 +92,7 @@ func (w *worker) wait() time.Duration {
 		return 0
 	}
 	wait := int64(time.Second)
-	for _, at := range [...]int64{w.obeyDue(), w.nextTick, w.partAt, w.lanesDue(), w.patienceDue(), w.placeDue()} {
+	for _, at := range [...]int64{w.obeyDue(), w.nextTick, w.partAt, w.quitAt, w.lanesDue(), w.patienceDue(), w.placeDue()} {
 		if at != 0 {
 			wait = min(wait, at-w.now)
 		}
@@ -109,6 +109,9 @@ func (w *worker) runDue() {
 	}
 	if due(w.nextTick) {
 		w.tick()
+	}
+	if due(w.quitAt) {
+		w.quitPython()
 	}
 	if due(w.partAt) {
 		w.partAll()
@@ -222,6 +225,7 @@ func (w *worker) bury() {
 				w.orphan(t)
 			case t != nil && t.state == waiting:
 				w.record(t, []byte("499"), true)
+				w.overload.leftAt = w.now
 				fallthrough
 			default:
 				w.release(c)

@@ -24,7 +24,7 @@ import (
 func (w *worker) tick() {
 	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
-	w.slot.waiting.Store(uint64(len(w.waiting)))
+	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	for _, c := range w.conns {
 		if c != nil && !c.gone {
@@ -83,7 +83,7 @@ func (w *worker) expire(c *conn) {
 	case c.shakes():
 		c.secure.abort()
 		c.expires = 0
-	case c.between() && len(c.in) > 0 && !w.draining():
+	case c.between() && len(c.in) > 0 && string(c.in) != "\r\n" && !w.draining():
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
 	default:
 		w.close(c) // silently: there is no request yet, or its response has been sent
@@ -268,9 +268,6 @@ func (w *worker) abandonPython(f *failure) {
 	p.failure = nil
 	w.because(f.cause)
 	for _, l := range slices.Clone(p.busy) {
-		w.giveBack(l)
-	}
-	for _, l := range slices.Clone(p.busy) {
 		w.giveUp(l, newBadRequest(f.status, "", ""))
 	}
 	w.slot.begun.Store(0)
@@ -433,9 +430,8 @@ func (w *worker) died(status unix.WaitStatus) {
 	case p.closed || w.slot.phase() == phaseQuitting || !p.ready || p.ended && len(p.busy) == 0:
 	default:
 		doing := ""
-		for _, l := range slices.Clone(p.busy) {
-			l.settle(w.now)
-			w.giveBack(l)
+		w.giveBackAll()
+		for _, l := range p.busy {
 			for _, t := range l.inPython() {
 				if len(doing) < fateMax {
 					doing += ", " + t.line() + " from " + t.conn.peer.remoteAddr

@@ -270,6 +270,7 @@ var reasonPhrases = map[int]string{
 	403: "Forbidden",
 	408: "Request Timeout",
 	413: "Content Too Large",
+	414: "URI Too Long",
 	417: "Expectation Failed",
 	426: "Upgrade Required",
 	431: "Request Header Fields Too Large",

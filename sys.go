@@ -291,14 +291,6 @@ func rawTCPInfo(fd int, info *unix.TCPInfo) syscall.Errno {
 	return errno
 }
 
-// ended reports whether the peer of a socket has shut down and all its bytes have
-// been read.
-func ended(fd int) bool {
-	var b [1]byte
-	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return n == 0 && err == nil
-}
-
 // reapAny reaps one dead child; pid is 0 if there is none.
 func reapAny() (pid int, status unix.WaitStatus) {
 	for {

@@ -143,7 +143,9 @@ type life struct {
 	renamed    bool  // USR1 came while Python was booting: forward it once Python is ready
 	termAt     int64 // when TERM came, 0 for not yet
 	deadline   int64 // when to quit at the latest, 0 for never
+	quitAt     int64 // when a worker that quits ends its Python, 0 for not quitting or done
 	exit       int   // the exit status
+	leaving    bool  // this worker quits, and siblings get what Python has not begun once its lanes have settled
 }
 
 // acceptor is what a worker needs to take connections, and to decide whether to.
@@ -498,6 +500,9 @@ func (w *worker) enter(p phase) {
 // has nothing left to serve, finished first has its Python end.
 func (w *worker) finished() bool {
 	p := w.python
+	if w.quitAt != 0 && (len(p.busy) == 0 || !p.ready) {
+		w.quitPython()
+	}
 	if w.stopping() && !p.ended && len(w.listeners) == 0 && w.open == 0 && len(p.busy) == 0 &&
 		len(w.waiting) == 0 && !(w.draining() && !p.closed && !w.python.gone && readable(w.takeFD)) {
 		p.end()
@@ -588,6 +593,15 @@ func (w *worker) retire() {
 	w.enter(phaseRetiring)
 	w.disarm()
 	w.closeListeners()
+	w.handOver()
+	if !w.python.ready {
+		w.killPython(unix.SIGKILL)
+	}
+}
+
+// handOver gives the siblings the requests that wait and the connections that are idle.
+func (w *worker) handOver() {
+	w.someWait()
 	for _, t := range w.waiting {
 		w.giveAway(t.conn)
 	}
@@ -606,9 +620,6 @@ func (w *worker) retire() {
 				w.close(c)
 			}
 		}
-	}
-	if !w.python.ready {
-		w.killPython(unix.SIGKILL)
 	}
 }
 
@@ -645,7 +656,7 @@ func (w *worker) end() {
 		switch {
 		case c.gone || c.state != handshaking && !c.between():
 		case c.secure == nil && len(c.in) == 0, c.between() && len(c.in) == 0:
-			w.close(c)
+			w.endIdle(c)
 		default:
 			c.hasten(w.now + int64(lingerIdle))
 		}
@@ -654,6 +665,16 @@ func (w *worker) end() {
 		w.killPython(unix.SIGKILL)
 	}
 	w.drainBacklog()
+}
+
+// endIdle ends an idle connection when all workers stop. gthread, as in Gunicorn, first leaves
+// lingerIdle for a request that the client may be sending on a connection it was promised.
+func (w *worker) endIdle(c *conn) {
+	if w.python.threads && c.served > 0 {
+		c.hasten(w.now + int64(lingerIdle))
+	} else {
+		w.close(c)
+	}
 }
 
 // drainBacklog closes each listener once no client waits in its queue. Hardly any
@@ -671,24 +692,39 @@ func (w *worker) drainBacklog() {
 	w.listeners = kept
 }
 
-// quit ends the worker at once, even if requests are running.
+// quitGrace is how long running requests have when their worker quits, as in Gunicorn.
+const quitGrace = 100 * time.Millisecond
+
+// quit ends the worker at once: requests that still run after quitGrace are lost. Requests
+// that have not begun, and idle connections, go to the other workers if there are any.
 func (w *worker) quit() {
 	if w.slot.phase() == phaseQuitting {
 		return
 	}
+	order := w.slot.order.Load()
+	alone := w.draining() || order == orderDrain || order == orderLeave
 	w.enter(phaseQuitting)
 	w.disarm()
 	w.closeListeners()
 	p := w.python
-	hooked := p.fate >= 0 && p.ready
-	if hooked {
+	if w.leaving = !alone; w.leaving {
+		w.handOver()
+	}
+	if p.fate >= 0 && p.ready {
 		w.signalPython(unix.SIGQUIT) // runs the hook worker_int, which has until killAt
 	}
+	w.quitAt = w.now + int64(quitGrace)
+}
+
+// quitPython ends the Python of a worker that quits.
+func (w *worker) quitPython() {
+	p := w.python
+	w.quitAt = 0
 	p.end()
-	if len(p.busy) > 0 && !hooked || !p.ready {
+	if len(p.busy) > 0 && p.fate < 0 || !p.ready {
 		w.killPython(unix.SIGKILL)
 	} else {
-		w.python.killAt = w.now + int64(killDelay)
+		p.killAt = w.now + int64(killDelay)
 	}
 }
 
@@ -853,7 +889,7 @@ func sooner(a, b int64) int64 {
 // have used up their time.
 func (w *worker) lookAtLanes() {
 	p, limit := w.python, w.requestLimit()
-	for i := 0; i < len(p.busy) && !p.closed; {
+	for i := 0; i < len(p.busy) && !p.closed && !w.leaving; {
 		l := p.busy[i]
 		if limit > 0 && l.ran(w.now) >= limit && l.settle(w.now) {
 			w.overdue(l)
@@ -869,6 +905,13 @@ func (w *worker) lookAtLanes() {
 // giveBack takes the requests that Python has not begun out of a lane, and puts them
 // back among the waiting requests.
 func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
+
+// giveBackAll does the same for all lanes.
+func (w *worker) giveBackAll() {
+	for _, l := range slices.Clone(w.python.busy) {
+		w.giveBack(l)
+	}
+}
 
 // leftOf handles Python's word that it has stopped within a message, as this worker
 // asked, or (flagBroken) because an exception came before it began: the requests that
@@ -886,7 +929,7 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 		return l.frame.unexpected()
 	}
 	l.halted = 0
-	w.putBack(q.retrieve(t.message))
+	w.putBack(q.retrieve(func(other *turn) bool { return other.message == t.message }))
 	return nil
 }
 

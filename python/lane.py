@@ -179,14 +179,15 @@ class Lane:
                     start = at + size
                     end = start + meta
                     at = start + length
-                    if at < n or start > size:
-                        # A message of several requests. Announce each request before
-                        # checking whether the worker has taken back this request and
-                        # those behind it (leftOver in lane.go).
-                        begun[0] = number
-                        if halt[0] == number:
-                            wire.say(frame(number, LEFT))
-                            break
+                    # Announce each request: should this process be killed, the worker
+                    # knows whether the request had begun. In a message of several
+                    # requests the announcement also comes before the question whether
+                    # the worker has taken back this request and those behind it
+                    # (leftOver in lane.go).
+                    begun[0] = number
+                    if (at < n or start > size) and halt[0] == number:
+                        wire.say(frame(number, LEFT))
+                        break
                     if alike:
                         own = start + alike
                         environ = environs(view[start:own])
