@@ -648,7 +648,12 @@ func TestUnsupported(t *testing.T) {
 				refused("cmd_args "+f, source{env: []string{"GUNICORN_CMD_ARGS=" + f + " " + v.(string)}})
 			}
 		}
-		refused("file", source{file: map[string]any{r.name: v}})
+		file := map[string]any{r.name: v}
+		if r.moot != nil {
+			accepted("moot", source{file: map[string]any{r.name: v}})
+			file["certfile"] = "a.pem"
+		}
+		refused("file", source{file: file})
 	}
 	t.Run("overridden", func(t *testing.T) {
 		mustLoad(t, source{args: []string{"-k", "sync", "app:app"}, file: map[string]any{"worker_class": "tornado"}})

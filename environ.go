@@ -84,12 +84,20 @@ func (r *request) appendPathInfo(b []byte, scriptName string) []byte {
 		skip = len(r.scriptName)
 	}
 	p := r.path[min(skip, len(r.path)):]
-	if bytes.IndexByte(p, '%') < 0 {
+	if bytes.IndexByte(p, '%') < 0 && isASCII(p) {
 		return append(b, p...)
 	}
+	raw := utf8.Valid(p)
 	for i := 0; i < len(p); i++ {
 		c := p[i]
-		if c == '%' && i+2 < len(p) && unhex(p[i+1]) >= 0 && unhex(p[i+2]) >= 0 {
+		switch {
+		case c >= utf8.RuneSelf && !raw:
+			// Gunicorn's path went through Python's unquote, which takes the byte
+			// for a latin-1 character and encodes the character in UTF-8. Each of
+			// the resulting bytes is a character of the environ.
+			b = utf8.AppendRune(b, rune(0xc0|c>>6))
+			c = 0x80 | c&0x3f
+		case c == '%' && i+2 < len(p) && unhex(p[i+1]) >= 0 && unhex(p[i+2]) >= 0:
 			c = byte(unhex(p[i+1])<<4 | unhex(p[i+2]))
 			i += 2
 		}

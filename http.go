@@ -16,6 +16,7 @@ import (
 	"iter"
 	"math"
 	"strings"
+	"unicode/utf8"
 )
 
 const (
@@ -278,10 +279,19 @@ func validMethod(m []byte, unconventional bool) bool {
 // CONNECT target's host where the host looks like a URL scheme.
 func (r *request) splitTarget() bool {
 	t := r.target
-	for _, c := range t {
-		if c <= ' ' || c >= 0x7f { // RFC 3986 2: all else is percent-encoded
+	for i := 0; i < len(t); {
+		c, size := rune(t[i]), 1
+		if c >= utf8.RuneSelf {
+			if wide, n := utf8.DecodeRune(t[i:]); n > 1 {
+				c, size = wide, n
+			}
+		}
+		// Applications log targets, so a target must have no control characters:
+		// neither ASCII's nor those from U+0080 on, in UTF-8 or as single bytes.
+		if c <= ' ' || 0x7f <= c && c < 0xa0 {
 			return false
 		}
+		i += size
 	}
 	switch {
 	case string(r.method) == "CONNECT":

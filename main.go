@@ -72,6 +72,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -124,8 +125,8 @@ func runCommand(args []string) int {
 	background := daemonStage()
 	passed := takePassedOn()
 	dir := startDir()
-	load := func() (*generation, error) { return readGeneration(args, dir) }
-	g, err := load()
+	load := func(now *generation) (*generation, error) { return readGeneration(args, dir, now) }
+	g, err := load(nil)
 	var start *startError
 	switch {
 	case errors.As(err, &start):
@@ -190,14 +191,28 @@ func startDir() string {
 	return dir
 }
 
-// programPath is the path of the executed file, which the application sees as sys.argv[0].
-func programPath() string {
+// programPath is the path by which the program was called, which the application sees as
+// sys.argv[0]. The path is found out once, before the arbiter changes its directory.
+var programPath = sync.OnceValue(func() string {
 	if path, err := exec.LookPath(os.Args[0]); err == nil {
 		if path, err = filepath.Abs(path); err == nil {
 			return path
 		}
 	}
 	return os.Args[0]
+})
+
+// ownVenv is the bin directory of the virtualenv into which this program was copied or
+// linked, "" if there is none: there, Gunicorn's script names the virtualenv's Python.
+func ownVenv() string {
+	file, _ := os.Executable()
+	for _, path := range []string{programPath(), file} {
+		bin := filepath.Dir(path)
+		if _, err := os.Stat(filepath.Join(filepath.Dir(bin), "pyvenv.cfg")); err == nil {
+			return bin
+		}
+	}
+	return ""
 }
 
 // checkPlaces checks whether the files and directories that the settings name could be
@@ -229,7 +244,7 @@ func checkPlaces(c *config) error {
 // checkApp checks for --check-config whether the application can be loaded.
 func checkApp(g *generation) int {
 	if g.template != nil {
-		if err := g.template.prepare("check", g.cfg); err != nil {
+		if err := g.template.prepare("check", g.cfg, nil); err != nil {
 			fmt.Fprint(os.Stderr, err)
 			return exitFailure
 		}
@@ -286,12 +301,17 @@ var probed struct {
 }
 
 // findPython returns the interpreter for the application, and a bridge for that interpreter.
-// The interpreter is --python, or that of the active virtualenv, or the first on PATH.
+// The interpreter is --python, or that of the virtualenv in which this program is, or of the
+// active virtualenv, or the first on PATH.
 func findPython(c *config) (python string, bridge *os.File, err error) {
-	candidates := []string{"python3", "python"}
-	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
-		candidates = append([]string{filepath.Join(venv, "bin", "python3")}, candidates...)
+	var candidates []string
+	if bin := ownVenv(); bin != "" {
+		candidates = append(candidates, filepath.Join(bin, "python3"), filepath.Join(bin, "python"))
 	}
+	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
+		candidates = append(candidates, filepath.Join(venv, "bin", "python3"))
+	}
+	candidates = append(candidates, "python3", "python")
 	if c.python != "" {
 		candidates = []string{c.python}
 	}
@@ -317,6 +337,7 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		out, err := readPython(func(out int) (_ int, err error) {
 			pid, err = syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
 				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out), uintptr(source)},
+				Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, // as in startPython
 			})
 			return pid, err
 		})

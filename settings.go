@@ -43,6 +43,7 @@ type setting struct {
 	// then refused, except the default, an empty value, and the values in accepts.
 	unsupported string
 	accepts     []string
+	moot        func(c *config) bool // whether nothing would look at the setting; any value is then accepted
 
 	// flatten fills in the fields below.
 	section string   // title above the row
@@ -387,7 +388,8 @@ var refused = []section{
 		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none},
 	}},
 	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
-		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context"},
+		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context",
+			moot: func(c *config) bool { return !c.usesTLS() }},
 	}},
 	{"let the proxy speak HTTP, as proxy_pass of nginx does", []setting{
 		{name: "protocol", form: "--protocol STRING", kind: textKind, def: "http"},

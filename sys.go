@@ -361,6 +361,14 @@ func sockaddr(a netip.AddrPort) (sa unix.Sockaddr, family int) {
 	return &unix.SockaddrInet6{Port: port, Addr: ip.As16(), ZoneId: zoneIndex(ip.Zone())}, unix.AF_INET6
 }
 
+// catches reports whether a process has a handler for a signal.
+func catches(pid int, s syscall.Signal) bool {
+	_, text, _ := strings.Cut(readText(fmt.Sprintf("/proc/%d/status", pid)), "\nSigCgt:\t")
+	text, _, _ = strings.Cut(text, "\n")
+	set, _ := strconv.ParseUint(text, 16, 64)
+	return set>>(s-1)&1 != 0
+}
+
 // Users and groups ----------------------------------------------------------
 //
 // The user and the groups that workers switch to, and the way of the arbiter

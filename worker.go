@@ -112,6 +112,7 @@ type worker struct {
 	scriptName string     // SCRIPT_NAME of the server's environment
 	server     string     // the Server field of responses
 	pid        int
+	arbiter    int  // pid of the arbiter
 	wake       int  // the arbiter's wake pipe
 	alone      bool // the only worker: there is no sibling to hand a connection to
 
@@ -134,18 +135,19 @@ type worker struct {
 // life is how far a worker has come, and when it has to end. Times are those of
 // the loop's clock.
 type life struct {
-	born       int64 // when this worker started
-	bootTook   int64 // how long its Python took to be ready
-	nextTick   int64 // when tick runs next
-	dispatched int   // requests written into lanes, less those taken back
-	counted    int   // value of dispatched at the last tick
-	maxServed  int   // requests after which this worker retires, 0 for no limit
-	renamed    bool  // USR1 came while Python was booting: forward it once Python is ready
-	termAt     int64 // when TERM came, 0 for not yet
-	deadline   int64 // when to quit at the latest, 0 for never
-	quitAt     int64 // when a worker that quits ends its Python, 0 for not quitting or done
-	exit       int   // the exit status
-	leaving    bool  // this worker quits, and siblings get what Python has not begun once its lanes have settled
+	born       int64          // when this worker started
+	bootTook   int64          // how long its Python took to be ready
+	nextTick   int64          // when tick runs next
+	dispatched int            // requests written into lanes, less those taken back
+	counted    int            // value of dispatched at the last tick
+	maxServed  int            // requests after which this worker retires, 0 for no limit
+	renamed    bool           // USR1 came while Python was booting: forward it once Python is ready
+	termAt     int64          // when TERM came, 0 for not yet
+	deadline   int64          // when to quit at the latest, 0 for never
+	quitAt     int64          // when a worker that quits ends its Python, 0 for not quitting or done
+	exit       int            // the exit status
+	told       syscall.Signal // stop signal of which Python has been told, 0 for none yet
+	leaving    bool           // this worker quits, and siblings get what Python has not begun once its lanes have settled
 }
 
 // acceptor is what a worker needs to take connections, and to decide whether to.
@@ -277,6 +279,7 @@ func newWorker() (*worker, error) {
 	w := &worker{
 		cfg:        cfg,
 		pid:        os.Getpid(),
+		arbiter:    os.Getppid(),
 		scriptName: os.Getenv("SCRIPT_NAME"),
 		wake:       fdWake,
 		alone:      cfg.workers < 2,
@@ -529,7 +532,11 @@ func (w *worker) signals(fd int, _ uint32) {
 				w.termAt = w.now
 			}
 			w.obey()
-		case unix.SIGHUP, unix.SIGUSR2:
+		case unix.SIGHUP: // meant for the arbiter, as an application's parent is the arbiter under Gunicorn
+			if os.Getppid() != w.arbiter || unix.Kill(w.arbiter, s) != nil {
+				w.retire()
+			}
+		case unix.SIGUSR2:
 			w.retire() // meant for the arbiter, which replaces a worker that retires
 		case unix.SIGINT, unix.SIGQUIT:
 			w.quit()
@@ -558,9 +565,24 @@ func (w *worker) obey() {
 	case orderRetire:
 		w.retire()
 	default:
-		if w.now >= w.obeyDue() {
-			w.retire()
+		if w.now < w.obeyDue() {
+			return
 		}
+		w.retire()
+	}
+	w.announce(unix.SIGTERM)
+}
+
+// announced minus the number of a stop signal is the number of the real-time signal that
+// tells Python of the former.
+const announced = syscall.Signal(64)
+
+// announce has Python run a handler that the application may have for a stop signal. If
+// there is none, the kernel drops the announcement.
+func (w *worker) announce(s syscall.Signal) {
+	if w.python.ready && w.told != s {
+		w.told = s
+		w.signalPython(announced - s)
 	}
 }
 
@@ -706,13 +728,10 @@ func (w *worker) quit() {
 	w.enter(phaseQuitting)
 	w.disarm()
 	w.closeListeners()
-	p := w.python
 	if w.leaving = !alone; w.leaving {
 		w.handOver()
 	}
-	if p.fate >= 0 && p.ready {
-		w.signalPython(unix.SIGQUIT) // runs the hook worker_int, which has until killAt
-	}
+	w.announce(unix.SIGQUIT)
 	w.quitAt = w.now + int64(quitGrace)
 }
 
@@ -720,8 +739,9 @@ func (w *worker) quit() {
 func (w *worker) quitPython() {
 	p := w.python
 	w.quitAt = 0
+	handled := p.ready && !p.gone && catches(p.pid, announced-unix.SIGQUIT) // the handler, or worker_int, has until killAt
 	p.end()
-	if len(p.busy) > 0 && p.fate < 0 || !p.ready {
+	if len(p.busy) > 0 && !handled || !p.ready {
 		w.killPython(unix.SIGKILL)
 	} else {
 		p.killAt = w.now + int64(killDelay)

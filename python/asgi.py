@@ -713,6 +713,8 @@ class Server:
                 except BaseException as e:
                     if main.done():
                         raise
+                    if isinstance(e, SystemExit) and wsgi.stopping:
+                        continue  # from a handler of the loop's for the stop signal
                     # Of a task's exceptions, asyncio lets only these two out.
                     who = "task" if isinstance(e, (SystemExit, KeyboardInterrupt)) else "signal handler"
                     self.log.error("A %s of the application has ended with %r; the others go on", who, e)

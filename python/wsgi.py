@@ -27,6 +27,8 @@ import signal
 import stat
 import struct
 import sys
+from _frozen_importlib import ModuleSpec
+from _frozen_importlib_external import PathFinder
 from types import FunctionType
 
 # Slow and large modules are imported where they are needed, because every worker pays
@@ -56,8 +58,10 @@ LAST, MORE, BROKEN, QUIET, CLOSE, STACKS, TAKEN, PUMPED = 1, 2, 4, 8, 16, 32, 64
 
 # Application ---------------------------------------------------------------
 
-class LoadError(Exception):
+class AppImportError(Exception):
     """The application's module was imported, but has no object of the given name."""
+
+    __module__ = "gunicorn.errors"
 
 
 def load_app(spec):
@@ -80,7 +84,7 @@ def load_app(spec):
     try:
         app = getattr(module, name)
     except AttributeError:
-        raise LoadError("Failed to find attribute %r in %r." % (name, module_name))
+        raise AppImportError("Failed to find attribute %r in %r." % (name, module_name))
     if kwargs is not None:
         try:
             app = app(*args, **kwargs)
@@ -88,12 +92,12 @@ def load_app(spec):
             # The traceback of a wrong call ends in this frame. A TypeError from
             # deeper inside is the application's own.
             if e.__traceback__.tb_next is None:
-                raise LoadError("TypeError: %s" % e)
+                raise AppImportError("TypeError: %s" % e)
             raise
     if app is None:
-        raise LoadError("Failed to find application object: %r" % text)
+        raise AppImportError("Failed to find application object: %r" % text)
     if not callable(app):
-        raise LoadError("Application object must be callable.")
+        raise AppImportError("Application object must be callable.")
     return app
 
 
@@ -104,19 +108,44 @@ def parse_call(text):
     try:
         expression = ast.parse(text, mode="eval").body
     except SyntaxError:
-        raise LoadError("Failed to parse %r as an attribute name or function call." % text)
+        raise AppImportError("Failed to parse %r as an attribute name or function call." % text)
     if isinstance(expression, ast.Name):
         return expression.id, (), None
     if not isinstance(expression, ast.Call):
-        raise LoadError("Failed to parse %r as an attribute name or function call." % text)
+        raise AppImportError("Failed to parse %r as an attribute name or function call." % text)
     if not isinstance(expression.func, ast.Name):
-        raise LoadError("Function reference must be a simple name: %r" % text)
+        raise AppImportError("Function reference must be a simple name: %r" % text)
     try:
         args = [ast.literal_eval(arg) for arg in expression.args]
         kwargs = {k.arg: ast.literal_eval(k.value) for k in expression.keywords}
     except ValueError:
-        raise LoadError("Failed to parse arguments as literal values: %r" % text)
+        raise AppImportError("Failed to parse arguments as literal values: %r" % text)
     return expression.func.id, args, kwargs
+
+
+class App:
+    """The application, as server.app and worker.app. Gunicorn's class for these objects is
+    WSGIApplication, whose methods instrumentation patches, to return an application that
+    is wrapped. If somebody may have done so, wsgi turns this object into one of that
+    class. Otherwise the class need not be loaded."""
+
+    def __init__(self, settings, cfg=None):
+        self.settings, self.cfg, self.app_uri, self.callable = settings, cfg, settings["app"], None
+
+    def load(self):
+        return load_app(self.app_uri)
+
+    def wsgi(self):
+        if self.callable is None and patchable():
+            if self.cfg is None:
+                from _gunicorn.facade import Config
+                self.cfg = Config(self.settings)
+            from gunicorn.app.wsgiapp import WSGIApplication
+            self.__class__ = WSGIApplication
+            return self.wsgi()
+        if self.callable is None:
+            self.callable = self.load()
+        return self.callable
 
 
 def set_up_path(settings):
@@ -132,6 +161,7 @@ def set_up_path(settings):
             if path not in sys.path:
                 sys.path.insert(0, path)
     sys.argv[:] = settings["argv"]
+    import_gunicorn(settings["family"])
 
 
 # Logs ----------------------------------------------------------------------
@@ -175,7 +205,7 @@ def set_up_logging(settings):
     global captured, logger
     captured = settings["capture_output"] and settings["errorlog"] != "-"
     if settings["logs"]:
-        logger = package()["gunicorn.glogging"].open_log(settings)
+        logger = package(True)["gunicorn.glogging"].open_log(settings)
     else:
         add_handlers(settings)
     error, access = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
@@ -466,7 +496,9 @@ def read_config(spec, path, names):
     """Runs the configuration file spec (PATH or python:MODULE) as a program started in
     the directory path. Returns the file's module, and a dict of its globals that are in
     names, in a form for marshal. An error in the file ends this process."""
-    sys.path.insert(0, path)
+    if path not in sys.path:
+        sys.path.insert(0, path)
+    import gunicorn  # it is in sys.modules under Gunicorn, too
     if spec.startswith("python:"):
         try:
             module = config_module({"config": spec})
@@ -618,52 +650,104 @@ def positional_params(function):
 
 # Process -------------------------------------------------------------------
 
+VERSION = (26, 1, 0)  # version of Gunicorn whose interface the modules of package.py have
+NO_FILE = "<gunicorn package.py>"  # the __file__ of these modules
+WORKERS = {"sync": "sync", "gthread": "gthread", "gevent": "ggevent", "eventlet": "geventlet", "asgi": "gasgi"}
+
+# Modules of package.py that every Python imports before the application, as under
+# Gunicorn: some programs look for them in sys.modules. They are empty until somebody
+# uses them, because package.py takes time and memory.
+OUTLINES = {"gunicorn", "gunicorn.app", "gunicorn.app.base", "gunicorn.app.wsgiapp", "gunicorn.workers",
+            *("gunicorn.workers." + name for name in WORKERS.values())}
+
+
 class Finder:
     """Finds the modules of _gunicorn, and those of gunicorn in package.py unless the real
-    package is installed. It comes before other finders, so that a directory of the
-    user's with the name gunicorn is not taken for the package."""
+    package is installed. It comes after the import hooks of instrumentation, and before
+    the finder that searches sys.path, so that a directory of the user's with the name
+    gunicorn is not taken for the package."""
 
     settings = None  # settings with which __config__ can be imported, None if it cannot
 
     def find_spec(self, name, path=None, target=None):
-        if name.startswith("_gunicorn."):
-            return type(sys.__spec__)(name, self)
-        config = name == "__config__" and self.settings
-        if not config and name != "gunicorn" and not name.startswith("gunicorn."):
-            return None
-        from importlib.machinery import ModuleSpec, PathFinder
-        if config:
+        if name.startswith("_gunicorn.") or name == "__config__" and self.settings:
             return ModuleSpec(name, self)
         if name == "gunicorn":
             real = PathFinder.find_spec(name)
             for place in real and real.submodule_search_locations or ():
                 if os.path.exists(os.path.join(place, "glogging.py")):
                     return real
-        elif getattr(sys.modules["gunicorn"], "__file__", None) != "<gunicorn package.py>":
+        elif not name.startswith("gunicorn.") or not is_small():
             return None
-        module = package().get(name)
+        if name in OUTLINES and not package():
+            return ModuleSpec(name, self, is_package=name.count(".") < 2)
+        module = package(True).get(name)
         return module and ModuleSpec(name, self, is_package=hasattr(module, "__path__"))
 
     def create_module(self, spec):
         if spec.name == "__config__":
             return config_module(self.settings)
-        return None if spec.name.startswith("_gunicorn.") else package()[spec.name]
+        return None if spec.name.startswith("_gunicorn.") else package().get(spec.name)
 
     def exec_module(self, module):
-        if module.__name__.startswith("_gunicorn."):
-            exec(load(module.__name__[len("_gunicorn."):] + ".py"), module.__dict__)
+        name = module.__name__
+        if name.startswith("_gunicorn."):
+            exec(load(name[len("_gunicorn."):] + ".py"), module.__dict__)
+        elif name in OUTLINES and not hasattr(module, "__file__"):
+            module.__file__ = NO_FILE
+            module.__getattr__ = functools.partial(fill, module)
+            if name == "gunicorn":
+                version = "%d.%d.%d" % VERSION
+                module.__dict__.update(version_info=VERSION, __version__=version, SERVER="gunicorn",
+                                       SERVER_SOFTWARE="gunicorn/" + version)
 
 
 finder = Finder()
 
 
-def package():
-    """The modules of package.py by name."""
-    from _gunicorn.package import MODULES
-    return MODULES
+def package(wanted=False):
+    """The modules of package.py by name, none if that file is not loaded or wanted."""
+    if wanted or "_gunicorn.package" in sys.modules:
+        from _gunicorn.package import MODULES
+        return MODULES
+    return {}
+
+
+def is_small():
+    """Whether the module gunicorn is that of package.py and not the real package."""
+    return getattr(sys.modules["gunicorn"], "__file__", None) == NO_FILE
+
+
+def fill(module, name):
+    """The attribute of a module that was empty: loading package.py fills it."""
+    if not name.startswith("__"):
+        package(True)
+    try:
+        return vars(module)[name]
+    except KeyError:
+        raise AttributeError("module %r has no attribute %r" % (module.__name__, name))
+
+
+def import_gunicorn(family):
+    import gunicorn
+    if is_small():
+        for name in ("app.base", "app.wsgiapp", "workers." + WORKERS[family]):
+            __import__("gunicorn." + name)
+
+
+def patchable():
+    """Whether somebody may have patched what loads applications: the modules are in use,
+    or an import hook waits for them. The real package's modules take longer to import
+    than all else at the start, so they are not imported for nothing."""
+    if is_small():
+        return bool(package())
+    names = ("gunicorn.util", "gunicorn.app.base", "gunicorn.app.wsgiapp")
+    hooks = [hook for hook in sys.meta_path[:sys.meta_path.index(finder)] if hasattr(hook, "find_spec")]
+    return any(name in sys.modules or any(hook.find_spec(name, None) for hook in hooks) for name in names)
 
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+ANNOUNCED = 64  # as in worker.go
 
 
 def hold_signals():
@@ -685,19 +769,43 @@ def own(pid):
 
 def forward(number, frame):
     """Forwards a signal to the worker, for which it is meant."""
-    os.kill(owner or os.getppid(), number)
+    send_signal(owner or os.getppid(), number)
+
+
+served, arbiter = 0, 0  # pids of this process and of the arbiter, in a process that runs the application
+send_signal = os.kill
+
+
+@functools.wraps(send_signal)
+def kill(pid, number):
+    """Sends the arbiter what an application sends its parent: under Gunicorn these are the
+    same process."""
+    send_signal(arbiter if os.getpid() == served and pid == os.getppid() else pid, number)
+
+
+os.kill = kill
+
+
+stopping = False  # the application's handler of a stop signal has been called
+
+
+def announced(number, frame):
+    """The worker has been told to stop, and the application has a handler for that."""
+    global stopping
+    stopping = True
+    signal.raise_signal(ANNOUNCED - number)
 
 
 def ignore(number, frame):
     pass
 
 
-
 class Guarded:
     """A signal handler of the application's. It may raise exceptions wherever the
     application runs. An exception amidst a frame would leave half a frame on the wire,
     so it is raised at the end of the frame. An exception between two requests has
-    nobody to catch it, and is logged and dropped."""
+    nobody to catch it, and is logged and dropped. A handler of a stop signal may exit: the
+    worker then leaves, after the running requests."""
 
     wire = log = None  # wire and log of the main thread, once they exist
 
@@ -705,11 +813,13 @@ class Guarded:
         self.handler = handler
 
     def __call__(self, number, frame):
-        if not self.wire or not self.wire.held:
-            return self.handler(number, frame)
         try:
             self.handler(number, frame)
         except BaseException as e:
+            if number in STOP and isinstance(e, SystemExit):
+                return forward(number, frame)
+            if not self.wire or not self.wire.held:
+                raise
             self.wire.caught = e
             if self.wire.held is IDLE:
                 self.log.error("A signal handler raised %r between requests; it is ignored", e)
@@ -723,6 +833,8 @@ def guard_handlers():
         return handler.handler if type(handler) is Guarded else handler
 
     def guard(number, handler):
+        if number in STOP and callable(handler):
+            set_handler(ANNOUNCED - number, announced)
         return bare(set_handler(number, Guarded(handler) if callable(handler) else handler))
 
     def getsignal(number):
@@ -736,6 +848,12 @@ def guard_handlers():
 
 
 def set_up_process():
+    global served, arbiter
+    try:
+        with open("/proc/%d/stat" % os.getppid()) as f:
+            served, arbiter = os.getpid(), int(f.read().rpartition(")")[2].split()[1])
+    except OSError:
+        pass  # some systems hide the processes of others; the application may not signal them either
     for fd in (BRIDGE, QUEUE, WIRE, TRACE, PAGE):
         os.set_inheritable(fd, False)
     # faulthandler writes every thread's stack when the worker sends ABRT or the
@@ -746,11 +864,22 @@ def set_up_process():
         faulthandler.enable(TRACE, all_threads=True)
     for number in STOP:
         signal.signal(number, forward)
+        signal.signal(ANNOUNCED - number, signal.SIG_IGN)
     # These are handlers and not SIG_IGN, which programs started by the application
     # would inherit.
     for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
         signal.signal(number, handler)
     guard_handlers()
+
+
+def find_title():
+    """Has setproctitle find the place of the title, as Gunicorn does, before anybody moves
+    the first variable of the environment, by whose place it is found."""
+    try:
+        from setproctitle import getproctitle
+    except ImportError:
+        return
+    getproctitle()
 
 
 def read_settings():
@@ -760,6 +889,7 @@ def read_settings():
 
 def serve():
     set_up_process()
+    find_title()
     settings = read_settings()
     set_up_path(settings)
     open_outbox(settings)
@@ -773,12 +903,12 @@ def serve():
     else:
         from _gunicorn.lane import Lane, patch
         patch(settings)
-    app, files = open_app(settings, log)
+    app, files = open_app(settings, App(settings), log)
     Lane(settings, app, log, files).serve()
 
 
-def open_app(settings, log):
-    """The application and, with --reload, its files, else None."""
+def open_app(settings, app, log):
+    """The WSGI or ASGI callable of app and, with --reload, its files, else None."""
     files = None
     if settings["reload"] or settings["spew"]:
         from _gunicorn import debug
@@ -787,7 +917,7 @@ def open_app(settings, log):
     if settings["spew"]:
         debug.spew()
     try:
-        return load_app(settings["app"]), files
+        return app.wsgi(), files
     except BaseException as e:
         if files is None:
             refuse(e, log)
@@ -798,7 +928,7 @@ def open_app(settings, log):
 
 def refuse(error, log):
     """Ends this process, because the application could not be loaded."""
-    if isinstance(error, LoadError):
+    if "AppImportError" in [c.__name__ for c in type(error).__mro__]:  # the real package has one, too
         if log.isEnabledFor(logging.DEBUG):
             log.debug("", exc_info=True)
         else:
@@ -823,7 +953,7 @@ def check():
 
 def check_app(settings):
     try:
-        load_app(settings["app"])
+        App(settings).wsgi()
     except BaseException:
         print("\nError while loading the application:\n", file=sys.stderr)
         raise
@@ -842,6 +972,7 @@ def config():
         if fd != spare:
             os.dup2(spare, fd, inheritable=False)
     from _gunicorn import hooks
+    find_title()
     module, answer = None, {}
     if question["spec"]:
         module, answer = read_config(question["spec"], question["dir"], question["names"])
@@ -862,8 +993,8 @@ def log():
     """Runs the process that makes the logs of the whole server."""
     settings = read_settings()
     set_up_path(settings)
-    package()["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
+    package(True)["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
 
 
-sys.meta_path.insert(0, finder)
+sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)
 {"serve": serve, "check": check, "config": config, "log": log}[sys.argv[1]]()
