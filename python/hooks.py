@@ -18,6 +18,7 @@ import struct
 import sys
 # These functions are imported by name, before the configuration file can have gevent or
 # eventlet replace them.
+from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
 from os import fork, read, waitpid
 from select import POLLIN, poll
 from signal import signal as set_handler
@@ -286,7 +287,7 @@ class Template:
     def receive(self, sock, size):
         """Receives a message, and the descriptors that came with it."""
         fds = []
-        data, control, _, _ = sock.recvmsg(size, 1024, wsgi.MSG_CMSG_CLOEXEC)
+        data, control, _, _ = sock.recvmsg(size, 1024, MSG_CMSG_CLOEXEC)
         for level, kind, packed in control:
             if level == wsgi.SOL_SOCKET and kind == wsgi.SCM_RIGHTS:
                 fds.extend(struct.unpack("%di" % (len(packed) // 4), packed[:len(packed) // 4 * 4]))
@@ -323,7 +324,7 @@ class Template:
         """Receives what a forker reports about its children."""
         while True:
             try:
-                data = self.forkers[fd].recv(64, wsgi.MSG_DONTWAIT)
+                data = self.forkers[fd].recv(64, MSG_DONTWAIT)
             except BlockingIOError:
                 return
             except OSError:
