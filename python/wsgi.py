@@ -474,7 +474,7 @@ def positional_params(function):
 
 # Process -------------------------------------------------------------------
 
-VERSION = (27, 0, 1)  # version of Gunicorn whose interface the modules of package.py have
+VERSION = (26, 1, 0)  # version of Gunicorn whose interface the modules of package.py have
 NO_FILE = "<gunicorn package.py>"  # the __file__ of these modules
 WORKERS = {"sync": "sync", "gthread": "gthread", "gevent": "ggevent", "eventlet": "geventlet", "asgi": "gasgi"}
 
