@@ -616,10 +616,10 @@ func (w *worker) hear(t *turn) {
 			w.endTalk(t, bad.code, bad.text)
 			return
 		}
-		switch e.kind {
-		case wsData:
+		switch e.op {
+		case opText, opBinary:
 			f := frame{number: t.number, kind: kindMessage}
-			if e.text {
+			if e.op == opText {
 				f.flags |= flagText
 			}
 			if e.last {
@@ -635,14 +635,14 @@ func (w *worker) hear(t *turn) {
 			if e.last {
 				piece = -1
 			}
-		case wsPing:
+		case opPing:
 			if w.takesPong(t) {
 				t.talk.ping = nil
 				w.control(t.conn, opPong, e.payload)
 			} else {
 				t.talk.ping = append([]byte{}, e.payload...)
 			}
-		case wsClose:
+		case opClose:
 			// The close frame is answered once the application has received
 			// all earlier messages, so that its replies to them are not lost.
 			// An answer to a close frame without a code has no code either
@@ -650,7 +650,7 @@ func (w *worker) hear(t *turn) {
 			t.talk.bye, t.talk.byeBy = &wsError{code: e.code}, w.now+int64(answerLimit)
 			w.postGone(t.lane, frame{number: t.number, kind: kindBye}, e.code, e.reason, -1)
 			return
-		case wsNone:
+		case 0:
 			if n > 0 {
 				continue
 			}

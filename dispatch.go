@@ -560,8 +560,15 @@ func (w *worker) dispatch() {
 		w.because(causeMaxRequests)
 		w.retire()
 	}
-	if f := w.python.failure; f != nil && w.settled() {
-		w.abandonPython(f)
+	if f := w.python.failure; (f != nil || w.leaving) && w.settled() {
+		w.giveBackAll()
+		if w.leaving {
+			w.leaving = false
+			w.handOver()
+		}
+		if f != nil {
+			w.abandonPython(f)
+		}
 	}
 }
 

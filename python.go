@@ -32,10 +32,8 @@ func (w *worker) tick() {
 			w.countSlow(c)
 		}
 	}
-	if l := w.python.oldest(); l != nil {
-		if t := l.eldest(); t != nil {
-			w.slot.setRunning(t.line(), max(t.begun, l.begun)+paused.Load())
-		}
+	if t := w.python.eldest(); t != nil {
+		w.slot.setRunning(t.line(), max(t.begun, t.lane.begun)+paused.Load())
 	}
 	w.sweepWaiting()
 	w.askPython()
@@ -176,10 +174,8 @@ func (w *worker) askPython() {
 		return
 	}
 	w.python.hung = "nothing"
-	if l := p.oldest(); l != nil {
-		if t := l.eldest(); t != nil {
-			w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
-		}
+	if t := p.eldest(); t != nil {
+		w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
 	}
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.python.hung)
 	w.failPython(causeTimeout, 504, unix.SIGABRT)
@@ -271,9 +267,6 @@ func (w *worker) abandonPython(f *failure) {
 	p := w.python
 	p.failure = nil
 	w.because(f.cause)
-	for _, l := range slices.Clone(p.busy) {
-		w.giveBack(l)
-	}
 	for _, l := range slices.Clone(p.busy) {
 		w.giveUp(l, newBadRequest(f.status, "", ""))
 	}
@@ -442,12 +435,8 @@ func (w *worker) died(status unix.WaitStatus) {
 	case p.closed || w.slot.phase() == phaseQuitting || !p.ready || p.ended && len(p.busy) == 0:
 	default:
 		doing := ""
-		for _, l := range slices.Clone(p.busy) {
-			l.settle(w.now)
-			w.giveBack(l)
-			if q, ok := l.laneKind.(*queueLane); ok {
-				w.putBack(q.unbegun())
-			}
+		w.giveBackAll()
+		for _, l := range p.busy {
 			for _, t := range l.inPython() {
 				if len(doing) < fateMax {
 					doing += ", " + t.line() + " from " + t.conn.peer.remoteAddr

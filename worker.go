@@ -147,6 +147,7 @@ type life struct {
 	quitAt     int64          // when a worker that quits ends its Python, 0 for not quitting or done
 	exit       int            // the exit status
 	told       syscall.Signal // stop signal of which Python has been told, 0 for none yet
+	leaving    bool           // this worker quits, and siblings get what Python has not begun once its lanes have settled
 }
 
 // acceptor is what a worker needs to take connections, and to decide whether to.
@@ -747,16 +748,7 @@ func (w *worker) quit() {
 	w.enter(phaseQuitting)
 	w.disarm()
 	w.closeListeners()
-	p := w.python
-	if !alone {
-		for _, l := range p.busy {
-			if !l.settle(w.now) {
-				time.Sleep(settled)
-			}
-		}
-		for _, l := range slices.Clone(p.busy) {
-			w.giveBack(l)
-		}
+	if w.leaving = !alone; w.leaving {
 		w.handOver()
 	}
 	w.announce(unix.SIGQUIT)
@@ -848,7 +840,7 @@ func sooner(a, b int64) int64 {
 // have used up their time.
 func (w *worker) lookAtLanes() {
 	p, limit := w.python, w.requestLimit()
-	for i := 0; i < len(p.busy) && !p.closed; {
+	for i := 0; i < len(p.busy) && !p.closed && !w.leaving; {
 		l := p.busy[i]
 		if limit > 0 && l.ran(w.now) >= limit && l.settle(w.now) {
 			w.overdue(l)
@@ -864,6 +856,13 @@ func (w *worker) lookAtLanes() {
 // giveBack takes the requests that Python has not begun out of a lane, and puts them
 // back among the waiting requests.
 func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
+
+// giveBackAll does the same for all lanes.
+func (w *worker) giveBackAll() {
+	for _, l := range slices.Clone(w.python.busy) {
+		w.giveBack(l)
+	}
+}
 
 // leftOf handles Python's word that it has stopped within a message, as this worker
 // asked, or (flagBroken) because an exception came before it began: the requests that
@@ -881,7 +880,7 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 		return l.frame.unexpected()
 	}
 	l.halted = 0
-	w.putBack(q.retrieve(t.message))
+	w.putBack(q.retrieve(func(other *turn) bool { return other.message == t.message }))
 	return nil
 }
 
