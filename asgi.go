@@ -216,6 +216,10 @@ func (s *streamLane) hurry(w *worker, t *turn) bool {
 		w.answerBye(t)
 	case t.talk != nil && !t.conn.pending():
 		w.keepUp(t)
+	case t.talk == nil && t.conn.ending && !t.started && !t.incomplete():
+		// The client has ended its side, and most that do so have left: the application is
+		// told. What it answers is sent all the same, to a client that waits for it.
+		w.tellGone(t, 1006, "", graceNever)
 	default:
 		return false
 	}
@@ -255,7 +259,7 @@ func (s *streamLane) clientTook(w *worker, t *turn) {
 // clientLeft tells the application, if it has got the request.
 func (s *streamLane) clientLeft(w *worker, t *turn) {
 	if t.owed != owesEnviron {
-		w.tellGone(t, 1006, "", -1)
+		w.tellGone(t, 1006, "", graceSet)
 	}
 }
 
@@ -337,8 +341,14 @@ func (w *worker) credit(t *turn) {
 	t.uncredited = 0
 }
 
+// Values in place of a grace period. Python compares them as numbers.
+const (
+	graceSet   = -1 // asgi_disconnect_grace_period
+	graceNever = -2 // the task is not cancelled, and what it sends still counts
+)
+
 // tellGone tells the application that its client has left. The task is cancelled after
-// grace, or after asgi_disconnect_grace_period if grace is negative.
+// grace.
 func (w *worker) tellGone(t *turn, code uint16, reason string, grace time.Duration) {
 	w.postGone(t.lane, frame{number: t.number, kind: kindGone}, code, reason, grace)
 }
@@ -612,7 +622,7 @@ func (w *worker) hear(t *turn) {
 		turn += n
 		if bad != nil {
 			w.log.debugf("Closing connection. %s from ip=%s: %s", t.line(), t.conn.peer.remoteAddr, bad.text)
-			w.tellGone(t, bad.code, bad.text, -1)
+			w.tellGone(t, bad.code, bad.text, graceSet)
 			w.endTalk(t, bad.code, bad.text)
 			return
 		}
@@ -799,7 +809,7 @@ func (w *worker) deflate(t *turn, b []byte, last bool) {
 func (w *worker) answerBye(t *turn) {
 	bye := t.talk.bye
 	t.talk.bye = nil
-	w.tellGone(t, bye.code, "", -1)
+	w.tellGone(t, bye.code, "", graceSet)
 	w.endTalk(t, bye.code, "")
 }
 
@@ -819,7 +829,7 @@ func (w *worker) keepUp(c *turn) {
 		}
 	case w.cfg.wsPingTimeout > 0 && w.now-t.pinged >= int64(w.cfg.wsPingTimeout):
 		w.log.debugf("Closing connection. %s from ip=%s does not answer a ping", c.line(), c.conn.peer.remoteAddr)
-		w.tellGone(c, 1011, "keepalive ping timeout", -1)
+		w.tellGone(c, 1011, "keepalive ping timeout", graceSet)
 		w.endTalk(c, 1011, "keepalive ping timeout")
 	}
 }

@@ -189,7 +189,7 @@ func (w *worker) yield(c *conn) {
 		w.record(t, []byte("503"), true)
 		w.page(c, bad)
 	case c.state == open && t.state == inLane && t.talk != nil && !t.talk.within && !c.pending():
-		w.tellGone(t, 1013, "", -1)
+		w.tellGone(t, 1013, "", graceSet)
 		w.endTalk(t, 1013, "")
 	case c.state == open && t.state == inLane && w.python.gateway.cancels && !t.started && !t.taken && t.owed != owesEnviron:
 		w.cancel(t, 0, bad)

@@ -132,10 +132,11 @@ class Stream:
                     waiter.set_result(None)
 
     def leave(self, code, reason, grace, parting):
-        """The client has left, or has to leave because the server stops (parting)."""
-        if self.gone:
+        """The client has left. If it may still read (parting), as the server stops or it
+        has only ended its side, the application can complete its response."""
+        if self.gone and not self.parting:
             return
-        self.gone, self.parting = (code, reason), parting
+        self.gone, self.parting = self.gone or (code, reason), parting
         self.wake()
         if not parting:
             self.credit(self.sent)
@@ -421,7 +422,7 @@ class Http(Stream):
         blocks: then it may have another size than it says, as in /proc."""
         if self.meta is None or self.begun or self.trailers is not None:
             raise self.unexpected(event)
-        if self.gone:
+        if self.gone and not self.parting:
             raise ClientGone("the client has left")
         fd = os.open(event["path"], os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -881,7 +882,8 @@ class Server:
         elif kind == GONE:
             code, reason, grace = loads(payload)
             # A WebSocket is closed by now; any other response may still be completed.
-            stream.leave(code, reason, self.grace if grace < 0 else grace / 1000, grace >= 0 and not stream.accepted)
+            stream.leave(code, reason, {-1: self.grace, -2: None}.get(grace, grace / 1000),
+                         grace != -1 and not stream.accepted)
 
     # Out -------------------------------------------------------------------
 
