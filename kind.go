@@ -485,32 +485,28 @@ func prefixLen(mask string, most int) (int, error) {
 // after bars; the first name stands for None. wrong is the error for any other
 // word, with %s for the word, and notText the error for a value of another type.
 func choice(wrong, notText string, names ...string) *kind {
-	canonical := func(text string) string {
-		for _, name := range names {
-			spellings := strings.Split(name, "|")
-			for _, s := range spellings {
-				if s == strings.ToLower(strip(text)) {
-					return spellings[0]
-				}
-			}
+	spellings := map[string]string{}
+	first, _, _ := strings.Cut(names[0], "|")
+	for _, name := range names {
+		words := strings.Split(name, "|")
+		for _, word := range words {
+			spellings[word] = words[0]
 		}
-		return ""
 	}
 	return &kind{
 		value: func(v any, _ *start) (any, error) {
 			text, ok := v.(string)
 			switch v {
 			case nil:
-				first, _, _ := strings.Cut(names[0], "|")
 				return first, nil
 			case true:
 				text = "true"
 			case false:
 				text = "false"
 			}
-			name := canonical(text)
+			name, known := spellings[strings.ToLower(strip(text))]
 			switch {
-			case name != "":
+			case known:
 				return name, nil
 			case ok:
 				return nil, errors.New(strings.Replace(wrong, "%s", text, 1))
@@ -813,27 +809,16 @@ func pyQuote(s string, plain func(rune) bool) string {
 	return string(b) + string(quote)
 }
 
+// pyClasses are the names of Python's types.
+var pyClasses = map[string]string{
+	"<nil>": "NoneType", "bool": "bool", "int64": "int", "float64": "float", "string": "str", "[]uint8": "bytes",
+	"[]interface {}": "list", "main.dict": "dict", "main.callable": "function",
+}
+
 // pyClass is the name of the Python type of a value.
 func pyClass(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "NoneType"
-	case bool:
-		return "bool"
-	case int64:
-		return "int"
-	case float64:
-		return "float"
-	case string:
-		return "str"
-	case []byte:
-		return "bytes"
-	case []any:
-		return "list"
-	case dict:
-		return "dict"
-	case object:
+	if v, ok := v.(object); ok {
 		return v.class
 	}
-	return "function"
+	return pyClasses[fmt.Sprintf("%T", v)]
 }

@@ -66,11 +66,13 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -96,8 +98,7 @@ var manual string
 
 func main() {
 	if strings.HasPrefix(os.Args[0], workerTitle) {
-		// The kernel names a process after the executed file, here /proc/self/exe.
-		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(cString("gunicorn")), 0, 0, 0)
+		nameProcess()
 		os.Exit(runWorker())
 	}
 	if strings.HasPrefix(os.Args[0], metricsTitle) {
@@ -312,7 +313,7 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 			return "", nil, err
 		}
 		var pid int
-		out, err := readPython(func(out int) (_ int, err error) {
+		out, err := readPython(0, func(out int) (_ int, err error) {
 			pid, err = syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
 				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out), uintptr(source)},
 			})
@@ -372,34 +373,31 @@ func (c *config) checkPackage() error {
 const outputMax = 16 << 20
 
 // readPython starts an interpreter that writes to the descriptor out, and returns everything
-// written there until the interpreter closed out. Standard output and error are ours.
-func readPython(start func(out int) (pid int, err error)) (out []byte, err error) {
+// written there until the interpreter closed out, within a time if wait is not 0. Standard
+// output and error are ours.
+func readPython(wait time.Duration, start func(out int) (pid int, err error)) (out []byte, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
-	defer unix.Close(p[0])
+	_ = unix.SetNonblock(p[0], true) // otherwise a read has no deadline
+	in := os.NewFile(uintptr(p[0]), "answer")
+	defer in.Close()
 	pid, err := start(p[1])
 	unix.Close(p[1])
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, 64<<10)
-	for {
-		n, err := unix.Read(p[0], b)
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 {
-			break
-		}
-		if out = append(out, b[:n]...); len(out) > outputMax {
-			_ = unix.Kill(pid, unix.SIGKILL)
-			waitFor(pid)
-			return nil, fmt.Errorf("python: more than %d bytes of settings", outputMax)
-		}
+	if wait > 0 {
+		_ = in.SetReadDeadline(time.Now().Add(wait))
 	}
-	return out, nil
+	out, err = io.ReadAll(io.LimitReader(in, outputMax+1))
+	if len(out) > outputMax {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		waitFor(pid)
+		err = fmt.Errorf("python: more than %d bytes of settings", outputMax)
+	}
+	return out, err
 }
 
 // waitFor waits for the end of one child.
@@ -411,7 +409,9 @@ func waitFor(pid int) (status unix.WaitStatus) {
 	}
 }
 
-func cString(s string) unsafe.Pointer {
-	b := append([]byte(s), 0)
-	return unsafe.Pointer(&b[0])
+// nameProcess names this process in the process list. The kernel has named it after the
+// executed file, /proc/self/exe.
+func nameProcess() {
+	name, _ := unix.BytePtrFromString("gunicorn")
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
 }

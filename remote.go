@@ -574,16 +574,14 @@ func openLogger(g *generation) (l *logger, err error) {
 		return nil, err
 	}
 	_ = unix.SetsockoptInt(l.give, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		l.close()
-		return nil, os.NewSyscallError("pipe2", err)
-	}
-	defer unix.Close(p[0])
-	l.pid, err = l.start(g, p[1])
-	unix.Close(p[1])
+	answer, err := readPython(loggerWait, func(out int) (int, error) {
+		l.pid, err = l.start(g, out)
+		return l.pid, err
+	})
 	if err == nil {
-		err = g.cfg.readLogger(l, p[0])
+		err = g.cfg.readLogger(l, answer)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errors.New("the configuration of the logs takes too long")
 	}
 	if err != nil {
 		if l.pid > 0 {
@@ -608,23 +606,8 @@ func (l *logger) start(g *generation, answer int) (pid int, err error) {
 
 // readLogger reads what the new Python says of its loggers, or of what is
 // wrong with them.
-func (c *config) readLogger(l *logger, fd int) error {
-	var out []byte
-	b := make([]byte, 64<<10)
-	for limit := monotonic() + int64(loggerWait); ; {
-		if poll(fd, unix.POLLIN, time.Duration(limit-monotonic())) == 0 {
-			return errors.New("the configuration of the logs takes too long")
-		}
-		n, err := unix.Read(fd, b)
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 || len(out) > len(b) {
-			break
-		}
-		out = append(out, b[:n]...)
-	}
-	v, err := unmarshal(out)
+func (c *config) readLogger(l *logger, answer []byte) error {
+	v, err := unmarshal(answer)
 	facts, ok := v.(map[string]any)
 	if err != nil || !ok {
 		return errors.New("the Python that makes the logs has ended")
@@ -635,12 +618,7 @@ func (c *config) readLogger(l *logger, fd int) error {
 	level, _ := facts["level"].(int64)
 	c.minLevel = logLevel(min(max((level+9)/10-1, int64(levelDebug)), int64(levelCritical)))
 	c.logAccess, _ = facts["access"].(bool)
-	files, _ := facts["files"].([]any)
-	for _, file := range files {
-		if name, ok := file.(string); ok {
-			l.files = append(l.files, name)
-		}
-	}
+	l.files, _ = stringsOf(facts["files"])
 	return nil
 }
 

@@ -566,8 +566,7 @@ func daemonStage() (daemon bool) {
 		}
 		os.Exit(0)
 	case "2":
-		// Executed as /proc/self/exe, the process would be called exe.
-		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(cString("gunicorn")), 0, 0, 0)
+		nameProcess()
 		unix.Umask(0o022)
 		return true
 	}
