@@ -3,12 +3,14 @@ package main
 // Kinds are the types of settings. The first half of the file turns the text of
 // flags, and values of any Python type from a configuration file, into the
 // canonical form of each kind. Error texts are Python's and Gunicorn's own,
-// because people search for them. The second half prints values as Python does.
+// because people search for them. The second half prints values as Python does,
+// and the end reads lists of ciphers.
 //
 // A checked value is nil, a bool, an int64, a string, a []any of strings, a dict,
 // an address, or a callable.
 
 import (
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -18,6 +20,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -821,4 +824,122 @@ func pyClass(v any) string {
 		return v.class
 	}
 	return pyClasses[fmt.Sprintf("%T", v)]
+}
+
+// Ciphers -------------------------------------------------------------------
+//
+// The setting ciphers is a list in OpenSSL's language (openssl-ciphers(1)), which
+// selects from the suites that this server offers for TLS 1.2. All of them have
+// forward secrecy and authenticated encryption. The suites of TLS 1.3 are always
+// on; OpenSSL's list does not affect them either.
+
+// suite is a cipher suite of TLS 1.2 that this server offers.
+type suite struct {
+	id    uint16
+	name  string // OpenSSL's name
+	words string // words of OpenSSL's language that select this suite among others
+}
+
+var suites = []suite{
+	{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256", "aECDSA ECDSA AES AES128 AESGCM"},
+	{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "ECDHE-RSA-AES128-GCM-SHA256", "aRSA AES AES128 AESGCM"},
+	{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384", "aECDSA ECDSA AES AES256 AESGCM"},
+	{tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384", "aRSA AES AES256 AESGCM"},
+	{tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-ECDSA-CHACHA20-POLY1305", "aECDSA ECDSA CHACHA20"},
+	{tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305", "aRSA CHACHA20"},
+}
+
+// allSuites are the words that select every suite.
+var allSuites = strings.Fields("ALL DEFAULT HIGH TLSv1.2 ECDHE EECDH kECDHE kEECDH ECDH")
+
+// otherWords are words of the language that select only suites not offered here.
+var otherWords = strings.Fields(`COMPLEMENTOFALL COMPLEMENTOFDEFAULT MEDIUM LOW EXP EXPORT EXPORT40 EXPORT56
+	aNULL eNULL NULL kRSA RSA kECDH DH DHE EDH kDHE kEDH kDH kDHr kDHd ADH AECDH aDH aDSS DSS DES 3DES RC4 RC2 IDEA SEED
+	CAMELLIA CAMELLIA128 CAMELLIA256 ARIA ARIA128 ARIA256 ARIAGCM AESCCM AESCCM8 CBC MD5 SHA SHA1 SHA256 SHA384
+	SSLv2 SSLv3 TLSv1 TLSv1.0 TLSv1.1 PSK kPSK kECDHEPSK kDHEPSK kRSAPSK aPSK SRP kSRP aSRP KRB5 kKRB5 aKRB5
+	aGOST aGOST01 kGOST GOST94 GOST89MAC GOST aECDH kECDHr kECDHe FZA kFZA aFZA eFZA`)
+
+// nameParts are the parts of the names of all suites that OpenSSL has or had.
+var nameParts = strings.Fields(`EXP EXP1024 ECDHE ECDH DHE EDH DH ADH AECDH RSA ECDSA DSS PSK SRP KRB5 NULL AES128 AES256
+	GCM CCM CCM8 CBC CBC3 RC4 RC2 DES DES3 IDEA SEED CAMELLIA128 CAMELLIA256 ARIA ARIA128 ARIA256 CHACHA20 POLY1305
+	MD5 SHA SHA256 SHA384 AES 128 256 3DES EDE`)
+
+// selectSuites returns the suites that a list selects; "" selects all.
+func selectSuites(list string) ([]uint16, error) {
+	if list == "" {
+		list = "ALL"
+	}
+	chosen, killed := map[uint16]bool{}, map[uint16]bool{}
+	for _, item := range strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(":, ;", r) }) {
+		if item == "@STRENGTH" || strings.HasPrefix(item, "@SECLEVEL=") {
+			continue // Go orders the suites itself, and no suite here is weak
+		}
+		words := strings.TrimLeft(item[:1], "!-+") + item[1:]
+		met, err := suitesOf(words)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range met {
+			switch item[0] {
+			case '!':
+				killed[s.id] = true
+			case '-':
+				delete(chosen, s.id)
+			case '+': // only changes the order
+			default:
+				chosen[s.id] = true
+			}
+		}
+	}
+	var ids []uint16
+	for _, s := range suites {
+		if chosen[s.id] && !killed[s.id] {
+			ids = append(ids, s.id)
+		}
+	}
+	if ids == nil {
+		return nil, sentence("ciphers: %q leaves no cipher; those for TLS 1.2 are %s", list, suiteNames())
+	}
+	return ids, nil
+}
+
+func suiteNames() string {
+	var names []string
+	for _, s := range suites {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// suitesOf returns the suites that every one of some words, joined by plus, selects.
+func suitesOf(words string) (met []suite, err error) {
+	met = slices.Clone(suites)
+	for word := range strings.SplitSeq(words, "+") {
+		selects := func(s suite) bool {
+			return word == s.name || word == tls.CipherSuiteName(s.id) || slices.Contains(allSuites, word) ||
+				slices.Contains(strings.Fields(s.words), word)
+		}
+		if !slices.ContainsFunc(suites, selects) && !slices.Contains(otherWords, word) && !isSuiteName(word) {
+			return nil, sentence("ciphers: %q is no word of a list of ciphers", word)
+		}
+		met = slices.DeleteFunc(met, func(s suite) bool { return !selects(s) })
+	}
+	return met, nil
+}
+
+// isSuiteName reports whether a word looks like the name of a suite.
+func isSuiteName(word string) bool {
+	if all := append(tls.CipherSuites(), tls.InsecureCipherSuites()...); strings.HasPrefix(word, "TLS_") {
+		return slices.ContainsFunc(all, func(s *tls.CipherSuite) bool { return s.Name == word })
+	}
+	parts := strings.Split(word, "-")
+	return len(parts) > 1 && !slices.ContainsFunc(parts, func(part string) bool { return !slices.Contains(nameParts, part) })
+}
+
+// cipherName is OpenSSL's name of a suite.
+func cipherName(id uint16) string {
+	if i := slices.IndexFunc(suites, func(s suite) bool { return s.id == id }); i >= 0 {
+		return suites[i].name
+	}
+	return tls.CipherSuiteName(id) // a suite of TLS 1.3, for which OpenSSL uses the same name
 }

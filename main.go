@@ -22,7 +22,7 @@
 //	conn.go       one client's connection and its turns
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
-//	tls.go        TLS of a connection; cert.go certificates, keys and ciphers
+//	tls.go        TLS of a connection; certificates and keys
 //
 // A worker and its Python:
 //
@@ -42,7 +42,7 @@
 //
 // Settings, logs and the system:
 //
-//	settings.go   the table of settings; kind.go their types
+//	settings.go   the table of settings; kind.go their types, and lists of ciphers
 //	config.go     where values come from: flags, environment, configuration file
 //	log.go        the error log and the access log
 //	remote.go     syslog, statsd, and logs that are made in Python
