@@ -136,11 +136,7 @@ func fromPython(v any) any {
 }
 
 // pyErrorf is an error in the words of Python or Gunicorn.
-func pyErrorf(format string, args ...any) error { return pyError(fmt.Sprintf(format, args...)) }
-
-type pyError string
-
-func (e pyError) Error() string { return string(e) }
+func pyErrorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
 // textKind is a string, or None.
 var textKind = &kind{value: checkText}

@@ -23,6 +23,16 @@ import (
 
 const defaultAccessFormat = `%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"`
 
+func openErrorLog(path, level string) (*errorLog, error) {
+	l, _, err := openLogs(&config{errorlog: path, loglevel: level}, -1, -1)
+	return l, err
+}
+
+func openAccessLog(path, format string) (*accessLog, error) {
+	_, a, err := openLogs(&config{errorlog: "-", accesslog: path, accessLogFormat: format}, -1, -1)
+	return a, err
+}
+
 func testFields(pairs ...string) []field {
 	var fields []field
 	for i := 0; i < len(pairs); i += 2 {
@@ -482,7 +492,7 @@ func testPipe(t *testing.T) (r *os.File, w int) {
 // testPipeLog is an access log whose standard output is w.
 func testPipeLog(t *testing.T, w int) *accessLog {
 	t.Helper()
-	out, err := openSink("-", w)
+	out, err := openSink("-", -1, w)
 	if err != nil {
 		t.Fatal(err)
 	}

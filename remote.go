@@ -691,7 +691,7 @@ func (r *recorder) record(level logLevel, pid int, text string) bool {
 // itself, as the workers' user, may lack permission in the directory.
 func (l *logger) renew(cred *syscall.Credential) error {
 	for _, name := range l.files {
-		s, err := openSink(name, -1)
+		s, err := openSink(name, -1, -1)
 		if err == nil {
 			err = s.give(cred)
 			s.close()
@@ -752,7 +752,7 @@ func (c *config) inPython(log *errorLog, access *accessLog, r *recorder) (*acces
 	log.python, log.level = r, c.minLevel
 	if access == nil {
 		var err error
-		if access, err = newAccessLog(sink{}, c.accessLogFormat); err != nil {
+		if access, err = newAccessLog(sink{fd: -1}, c.accessLogFormat); err != nil {
 			return nil, err
 		}
 	}
