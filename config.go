@@ -668,7 +668,6 @@ func usageError(format string, args ...any) error {
 	return &startError{exitUsage, "usage: gunicorn [OPTIONS] [APP_MODULE]\ngunicorn: error: " + fmt.Sprintf(format, args...) + "\n"}
 }
 
-// commandLine is the content of one command line.
 type commandLine struct {
 	app    string         // first positional argument
 	option string         // option at which parsing stopped, "" for none
@@ -844,12 +843,10 @@ func (l *commandLine) flag(words []word) ([]word, error) {
 	return words, l.take(r, joined)
 }
 
-// takesNone reports whether the row's flag has no argument.
 func (r *setting) takesNone() bool {
 	return r.kind == nil || r.kind.alone != nil && !r.kind.optional
 }
 
-// take stores the value of one flag.
 func (l *commandLine) take(r *setting, arg *string) error {
 	if r.kind == nil {
 		l.option = r.name

@@ -28,7 +28,6 @@ import (
 	"unicode/utf8"
 )
 
-// kind is a type of settings.
 type kind struct {
 	alone    any    // value of a flag without an argument; nil if the flag needs one
 	optional bool   // the flag may have an argument although alone is set
@@ -160,14 +159,12 @@ func strip(s string) string {
 	})
 }
 
-// posInt is zero or a positive whole number.
 var posInt = &kind{
 	want:  "zero or a positive whole number",
 	text:  decimal,
 	value: checkPosInt,
 }
 
-// workerCount is a posInt or auto.
 var workerCount = &kind{
 	want: "zero, a positive whole number or auto",
 	text: func(s string) (any, error) {
@@ -186,7 +183,6 @@ var workerCount = &kind{
 
 const autoWorkers = "auto"
 
-// decimal reads a flag's argument as a decimal number.
 func decimal(s string) (any, error) {
 	n, err := pyInt(s, 10)
 	if err != nil {
@@ -279,7 +275,6 @@ func pyInt(s string, base int) (int64, error) {
 	return n, err
 }
 
-// statsdAddr is the address of a statsd server.
 var statsdAddr = &kind{
 	value: func(v any, at *start) (any, error) {
 		v, err := checkText(v, at)
@@ -294,7 +289,6 @@ var statsdAddr = &kind{
 	},
 }
 
-// boolean is on or off; its flag turns the setting on.
 var boolean = &kind{alone: true, value: checkBool}
 
 func checkBool(v any, _ *start) (any, error) {
@@ -318,7 +312,6 @@ func badCast(v any) error { return pyErrorf("Invalid type for casting: %s", pySt
 // onUnlessFalse is a boolean whose flag turns the setting off.
 var onUnlessFalse = &kind{alone: false, value: checkBool}
 
-// list is a list of strings.
 var list = &kind{repeats: true, value: checkList}
 
 func checkList(v any, _ *start) (any, error) {
@@ -555,10 +548,8 @@ var byteSize = &kind{
 var http2Cleartext = choice("http2_cleartext must be: off, prior-knowledge, upgrade, or both", "",
 	"off|false", "prior-knowledge|true", "upgrade", "both")
 
-// statusFormat is the format of --status.
 var statusFormat = alone("table", choice("status must be: table or json", "", "off", "table", "json"))
 
-// class is a Python class or the name of one.
 var class = &kind{
 	value: func(v any, at *start) (any, error) {
 		if c, ok := v.(callable); ok {
@@ -588,7 +579,6 @@ func hook(least, most int64) *kind {
 	}
 }
 
-// stringDict is a dict of strings.
 var stringDict = &kind{
 	text: func(s string) (any, error) { // the text is a default's
 		d := dict{}
@@ -613,7 +603,6 @@ var stringDict = &kind{
 	},
 }
 
-// anyDict is a dict of any Python values.
 var anyDict = &kind{
 	text:  func(string) (any, error) { return dict{}, nil }, // the text is a default's
 	value: checkDict,
@@ -654,24 +643,23 @@ func (s *start) path(name string) string {
 	return filepath.Join(s.dir, name)
 }
 
-// userID is a user, by number or by name.
-var userID = identity("user", os.Geteuid, func(name string) (string, error) {
+var userID = identity("user", os.Geteuid, func(name string) (id string, err error) {
 	u, err := user.Lookup(name)
-	if err != nil {
-		return "", err
+	if err == nil {
+		id = u.Uid
 	}
-	return u.Uid, nil
+	return id, err
 })
 
-// groupID is a group, by number or by name.
-var groupID = identity("group", os.Getegid, func(name string) (string, error) {
+var groupID = identity("group", os.Getegid, func(name string) (id string, err error) {
 	g, err := user.LookupGroup(name)
-	if err != nil {
-		return "", err
+	if err == nil {
+		id = g.Gid
 	}
-	return g.Gid, nil
+	return id, err
 })
 
+// identity is a user or a group, by number or by name.
 func identity(what string, own func() int, lookup func(string) (string, error)) *kind {
 	return &kind{value: func(v any, at *start) (any, error) {
 		switch v := v.(type) {
@@ -808,7 +796,6 @@ func pyQuote(s string, plain func(rune) bool) string {
 	return string(b) + string(quote)
 }
 
-// pyClasses are the names of Python's types.
 var pyClasses = map[string]string{
 	"<nil>": "NoneType", "bool": "bool", "int64": "int", "float64": "float", "string": "str", "[]uint8": "bytes",
 	"[]interface {}": "list", "main.dict": "dict", "main.callable": "function",

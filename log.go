@@ -691,7 +691,6 @@ func accessAtom(key string) (atom byte, name string) {
 	return '-', ""
 }
 
-// piece appends one literal and one value to the buffer.
 func (a *accessLog) piece(p *accessPiece, e *accessEntry) {
 	a.buf = append(a.buf, p.literal...)
 	if p.atom == 0 {
@@ -722,7 +721,6 @@ func (a *accessLog) piece(p *accessPiece, e *accessEntry) {
 	}
 }
 
-// accessNumber returns the value of an atom of accessNumbers.
 func accessNumber(atom byte, e *accessEntry) int64 {
 	switch atom {
 	case 'B':
@@ -803,7 +801,6 @@ func (a *accessLog) path(e *accessEntry) []byte {
 	return path
 }
 
-// appendSeconds appends seconds with six decimals.
 func appendSeconds(b []byte, d time.Duration) []byte {
 	return strconv.AppendFloat(b, d.Truncate(time.Microsecond).Seconds(), 'f', 6, 64)
 }
@@ -937,7 +934,6 @@ func appendJSONOrNull[T []byte | string](b []byte, text T) []byte {
 	return appendJSON(b, text)
 }
 
-// appendJSON appends text as a JSON string.
 func appendJSON[T []byte | string](b []byte, text T) []byte {
 	return append(appendEscaped(append(b, '"'), text, inJSON), '"')
 }

@@ -102,7 +102,7 @@ func main() {
 		os.Exit(runWorker())
 	}
 	if strings.HasPrefix(os.Args[0], metricsTitle) {
-		os.Exit(runMetrics())
+		runMetrics()
 	}
 	os.Exit(runCommand(os.Args[1:]))
 }
@@ -297,12 +297,12 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 	var tried []string
 	for _, name := range candidates {
 		path, err := exec.LookPath(name)
+		if err == nil {
+			path, err = filepath.Abs(path)
+		}
 		if err != nil {
 			tried = append(tried, name+" (not found)")
 			continue
-		}
-		if path, err = filepath.Abs(path); err != nil {
-			return "", nil, err
 		}
 		file := stampOf(path)
 		if path == probed.path && file == probed.file {
@@ -332,15 +332,15 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 			tried = append(tried, path+" (does not run)")
 		default:
 			fd, err := memfd("bridge", rest)
+			if err == nil {
+				// All Pythons share the bridge, and may run as different users:
+				// none must be able to change it.
+				err = seal(fd)
+			}
 			if err != nil {
 				return "", nil, err
 			}
 			bridge := os.NewFile(uintptr(fd), "bridge")
-			// All Pythons share the bridge, and may run as different users:
-			// none must be able to change it.
-			if err := seal(fd); err != nil {
-				return "", nil, err
-			}
 			if words[2] == path { // a version manager's script may choose another interpreter next time: do not remember its answer
 				probed.path, probed.file, probed.bridge = path, file, bridge
 			} else if words[2] != "" {
@@ -400,7 +400,6 @@ func readPython(wait time.Duration, start func(out int) (pid int, err error)) (o
 	return out, err
 }
 
-// waitFor waits for the end of one child.
 func waitFor(pid int) (status unix.WaitStatus) {
 	for {
 		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {

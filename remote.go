@@ -340,7 +340,6 @@ func openStatsd(c *config) (*statsd, error) {
 	return s, nil
 }
 
-// request sends the metrics of one request.
 func (s *statsd) request(status []byte, took time.Duration) {
 	if s == nil {
 		return

@@ -18,7 +18,6 @@ import (
 	"strings"
 )
 
-// setting is a row of the table.
 type setting struct {
 	name  string // key of a configuration file
 	form  string // flags and their argument, as --help shows them; none: configuration file only
@@ -71,7 +70,6 @@ func (s *start) lookup(name string) (string, bool) {
 	return "", false
 }
 
-// section is a part of the table: rows under their title.
 type section struct {
 	title string
 	rows  []setting

@@ -406,32 +406,30 @@ func credentialOf(c *config) (*syscall.Credential, error) {
 		// No group is set, so c.group is root's. Workers must not keep root's group.
 		cred.Gid = noGroup
 		if known != nil {
-			n, err := strconv.ParseUint(known.Gid, 10, 32)
-			if err != nil {
-				return nil, fmt.Errorf("group of user %d: %w", c.user, err)
-			}
-			cred.Gid = uint32(n)
+			cred.Gid = groupNumber(known.Gid)
 		}
 	}
 	cred.Groups = []uint32{cred.Gid}
 	if !c.initgroups || known == nil {
 		return cred, nil
 	}
-	names, err := known.GroupIds()
+	groups, err := known.GroupIds()
 	if err != nil {
 		return nil, fmt.Errorf("groups of user %d: %w", c.user, err)
 	}
-	for _, name := range names {
-		n, err := strconv.ParseUint(name, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("groups of user %d: %w", c.user, err)
-		}
+	for _, group := range groups {
 		// Like initgroups(3), use the configured group in place of the user's own.
-		if name != known.Gid && !slices.Contains(cred.Groups, uint32(n)) {
-			cred.Groups = append(cred.Groups, uint32(n))
+		if n := groupNumber(group); group != known.Gid && !slices.Contains(cred.Groups, n) {
+			cred.Groups = append(cred.Groups, n)
 		}
 	}
 	return cred, nil
+}
+
+// groupNumber reads what os/user has checked to be a number.
+func groupNumber(text string) uint32 {
+	n, _ := strconv.ParseUint(text, 10, 32)
+	return uint32(n)
 }
 
 // checkCredential checks that this process has the users and groups of cred and no
@@ -504,7 +502,6 @@ func credentialList(cred *syscall.Credential) any {
 	return []any{int64(cred.Uid), int64(cred.Gid), groups}
 }
 
-// credentialFrom reads the result of credentialList.
 func credentialFrom(v any) *syscall.Credential {
 	list, _ := v.([]any)
 	if len(list) != 3 {

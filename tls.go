@@ -89,7 +89,6 @@ type secure struct {
 	err     error         // result of the handshake
 }
 
-// openTLS makes the terminator, or none without TLS.
 func (w *worker) openTLS() (err error) {
 	if !w.cfg.usesTLS() {
 		return nil
@@ -270,7 +269,6 @@ func (s *secure) held() int {
 	return handshakeCost
 }
 
-// handshakesEnded collects finished handshakes.
 func (w *worker) handshakesEnded(int, uint32) {
 	var b [8]byte
 	_, _ = rawRead(w.tls.wake, b[:])
@@ -415,7 +413,6 @@ func (e *endpoint) certificate() []byte {
 	return nil
 }
 
-// seal encrypts and writes pieces of plaintext.
 func (w *worker) seal(c *conn, pieces ...[]byte) {
 	for _, b := range pieces {
 		if len(b) == 0 {
@@ -581,7 +578,6 @@ const (
 	vaultMax    = 4 << 20       // bytes of one keyring: three files and the ticket keys
 )
 
-// usesTLS reports whether listeners speak TLS.
 func (c *config) usesTLS() bool { return c.certfile != "" || c.keyfile != "" }
 
 // checkTLS checks the settings for TLS, without reading the files.
@@ -819,7 +815,6 @@ func (v *vault) close() {
 	}
 }
 
-// stamps returns the stamps of the three files.
 func (v *vault) stamps() (s [3]stamp) {
 	for i, path := range []string{v.cfg.certfile, v.cfg.keyfile, v.cfg.caCerts} {
 		if path != "" {
@@ -829,7 +824,6 @@ func (v *vault) stamps() (s [3]stamp) {
 	return s
 }
 
-// newTicketKey makes a new key for session tickets.
 func (v *vault) newTicketKey() {
 	keys := make([]byte, ticketSize, ticketsKept*ticketSize)
 	_, _ = rand.Read(keys) // never fails
