@@ -270,14 +270,8 @@ func (c *config) fill(at *start, sources ...map[string]any) error {
 		}
 	}
 	// Defaults come last because some depend on other settings.
-	return c.putDefaults(at, func(*setting) bool { return true })
-}
-
-// putDefaults stores the defaults of the rows that which accepts and that no
-// source has given.
-func (c *config) putDefaults(at *start, which func(r *setting) bool) error {
 	for _, r := range settings {
-		if _, ok := c.given[r.name]; ok || !which(r) {
+		if _, ok := c.given[r.name]; ok {
 			continue
 		}
 		v, err := c.defaultOf(r, at)
@@ -540,23 +534,22 @@ func (c *config) name() string {
 
 // change stores settings that a hook has set, after the usual checks.
 func (c *config) change(changed map[string]any) error {
+	if len(changed) == 0 {
+		return nil
+	}
 	at := &start{dir: c.startDir, env: os.Environ(), app: c.positional}
 	values, err := checked(at, func(r *setting) (any, bool) {
 		v, ok := changed[r.name]
 		return fromPython(v), ok
 	}, func(r *setting, _ any, err error) error { return fmt.Errorf("%s: %w", r.name, err) })
+	found := c.python
+	if err == nil {
+		err = c.fill(at, c.given, values)
+	}
 	if err != nil {
 		return err
 	}
-	for _, r := range settings {
-		if v, ok := values[r.name]; ok {
-			c.given[r.name] = v
-			c.put(r, v)
-		}
-	}
-	if err := c.putDefaults(at, func(r *setting) bool { return r.derived != nil }); err != nil {
-		return err
-	}
+	c.python = found
 	return c.checkBoot()
 }
 

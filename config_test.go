@@ -703,6 +703,7 @@ func TestComputedDefault(t *testing.T) {
 		}
 	}
 	c := mustLoad(t, source{args: []string{"app:app"}})
+	c.startDir = "/"
 	if err := c.change(map[string]any{"worker_class": "asgi"}); err != nil || c.workerConnections != 0 {
 		t.Errorf("%d after a hook's change, %v", c.workerConnections, err)
 	}
