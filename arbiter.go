@@ -43,7 +43,8 @@ type arbiter struct {
 	*generation             // the generation in force, of which new workers are made
 	former      *generation // during a reload: the generation to return to if the new one fails
 	again       bool        // HUP came during a reload: reload once more afterwards
-	load        func() (*generation, error)
+	load        func(now *generation) (*generation, error)
+	left        *halt // a hook has called sys.exit, or failed where that ends the server
 
 	wakeR  int // read end of the wake pipe: readable when there is something to do; the bytes have no meaning
 	wakeW  int // write end of the wake pipe; workers hold a copy
@@ -125,9 +126,13 @@ func (a *arbiter) run() (status int) {
 		a.unlinkSockets()
 		a.removePidfile()
 		var start *startError
+		var left hookExit
 		switch {
 		case errors.As(err, &start):
 			fmt.Fprint(os.Stderr, start.text)
+			return start.status
+		case errors.As(err, &left):
+			return int(left)
 		case !errors.Is(err, errCannotBind) && !errors.Is(err, errInterrupted):
 			fmt.Fprintf(os.Stderr, "\nError: %v\n\n", err)
 			if a.cfg.daemon && a.log != nil { // nobody reads a daemon's standard error
@@ -154,6 +159,9 @@ func (a *arbiter) run() (status int) {
 		}
 		a.murder()
 		a.manage()
+		if a.left != nil {
+			return a.stop(true, a.left.reason, a.left.status)
+		}
 		if a.untidy && len(signals) == 0 {
 			a.untidy = false
 			debug.FreeOSMemory() // signals, reloads above all, take memory that is not needed again
@@ -324,7 +332,7 @@ func (a *arbiter) handle(s syscall.Signal) *order {
 func (a *arbiter) want(n int) {
 	old := a.target
 	a.target = n
-	if err := a.hook("nworkers_changed", n, old); err != nil {
+	if err := a.hook("nworkers_changed", n, old); err != nil && a.left == nil {
 		a.log.errorf("nworkers_changed: %v", err)
 	}
 }
@@ -524,7 +532,7 @@ func (a *arbiter) spawn() error {
 	if a.template == nil {
 		return nil
 	}
-	return a.template.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
+	return a.host.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
 }
 
 // ownEnv has the variables that the server adds to the environment.
@@ -718,9 +726,9 @@ func (a *arbiter) helpers() []helperRow {
 			start: func() (int, error) { return a.metrics.start(a) }},
 	}
 	for _, g := range a.generations() {
-		if g.template != nil {
-			list = append(list, helperRow{helper: &g.template.helper, name: "Python of the configuration file", after: "A reload starts another.",
-				died: func(status unix.WaitStatus) *halt { return a.templateDied(g, status) }})
+		for _, t := range g.templates() {
+			list = append(list, helperRow{helper: &t.helper, name: "Python of the configuration file", after: "A reload starts another.",
+				died: func(status unix.WaitStatus) *halt { return a.templateDied(t, status) }})
 		}
 		if g.logger != nil {
 			list = append(list, helperRow{helper: &g.logger.helper, name: "Python that makes the logs", after: "Another is started.",
@@ -823,10 +831,14 @@ func (a *arbiter) stop(graceful bool, reason string, status int) int {
 		a.log.infof("Shutting down: %s", a.master)
 	}
 	a.removePidfile()
-	if err := a.hook("on_exit"); err != nil && status == 0 {
-		status = exitFailure
+	if a.left == nil { // sys.exit in a hook leaves Gunicorn's master without on_exit, too
+		if err := a.hook("on_exit"); a.left != nil {
+			status = a.left.status
+		} else if err != nil && status == 0 {
+			status = exitFailure
+		}
 	}
-	a.template.close()
+	a.host.end()
 	a.log.close()
 	return status
 }

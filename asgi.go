@@ -14,11 +14,9 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"maps"
 	"math"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -27,7 +25,6 @@ import (
 )
 
 const (
-	crowd       = 4         // running requests from which on asgi.py takes requests in batches: fewer gain nothing by it
 	window      = 256 << 10 // bytes of a stream that one side may send ahead; the same as WINDOW in asgi.py
 	messageCost = 64        // bytes that each message adds to its own against the window, for its frame and Python objects; as MESSAGE_COST in asgi.py
 	pongsMax    = 4 << 10   // bytes of output waiting for a client, beyond which only the latest ping is answered
@@ -44,7 +41,6 @@ const (
 // talk is the further state of a turn whose connection has become a WebSocket.
 type talk struct {
 	decoder *wsDecoder
-	deflate bool
 	heard   int64 // when the client last sent something
 	pinged  int64 // when the client was sent a ping that it has not answered, 0 for none
 
@@ -77,6 +73,8 @@ var asgi = gateway{
 	// An application may answer before the request's body has arrived, while WSGI
 	// waits for the body: more of it may have to be discarded.
 	discardable: held,
+
+	crowd: 4, // batches of fewer gain nothing
 }
 
 // Lanes of ASGI --------------------------------------------------------------
@@ -108,16 +106,6 @@ func (p *python) pickStream() (*lane, error) {
 func (s *streamLane) load() int { return len(s.streams) }
 func (s *streamLane) room() int { return s.lane.python.idle() }
 
-// mayPass leaves out the WebSockets.
-func (s *streamLane) mayPass(talks int) int { return max(0, len(s.streams)-talks) }
-
-func (s *streamLane) flags(talks int) byte {
-	if len(s.streams)-talks >= crowd {
-		return flagCrowd
-	}
-	return 0
-}
-
 func (s *streamLane) sent(batch []*turn, now int64) {
 	if len(s.unread) == 0 {
 		s.lane.patience = now
@@ -132,7 +120,7 @@ func (s *streamLane) sent(batch []*turn, now int64) {
 func (s *streamLane) takeBack() (back []*turn) {
 	message := make([]byte, queueMax)
 	for {
-		n := s.lane.receiveBack(message)
+		n := recv(s.lane.back, message, 0)
 		if n == 0 {
 			s.unread = s.unread[:0]
 			return back
@@ -153,8 +141,8 @@ func (s *streamLane) takeBack() (back []*turn) {
 	}
 }
 
-func (s *streamLane) settle(int64) {}
-func (s *streamLane) clear()       { clear(s.streams) }
+func (s *streamLane) settle(int64) bool { return true }
+func (s *streamLane) clear()            { clear(s.streams) }
 
 func (s *streamLane) whose(number uint32) (*turn, bool) {
 	t, ok := s.streams[number]
@@ -494,25 +482,11 @@ func appendHostPort(b []byte, host, port string) []byte {
 }
 
 // appendClient appends the client's address. Under uvicorn's worker classes, as in uvicorn,
-// a trusted proxy's X-Forwarded-For gives the address: the last one in it that is not
-// trusted itself.
+// a trusted proxy's X-Forwarded-For gives the address.
 func (w *worker) appendClient(b []byte, t *turn) []byte {
 	if w.cfg.proxied() && t.conn.trusted {
-		for i := len(t.req.fields) - 1; i >= 0; i-- {
-			f := &t.req.fields[i]
-			if len(f.name) != len("X-FORWARDED-FOR") || !foldEqual(f.name, "X-FORWARDED-FOR") {
-				continue
-			}
-			hosts, host := strings.Split(string(f.value), ","), ""
-			for j := len(hosts) - 1; j >= 0; j-- {
-				host = strings.TrimSpace(hosts[j])
-				if addr, err := netip.ParseAddr(host); err != nil || !w.cfg.forwardedAllowIPs.has(addr) {
-					break
-				}
-			}
-			if host != "" {
-				return appendMarshalInt(appendMarshalLatin(appendMarshalTuple(b, 2), host), 0)
-			}
+		if host, port := t.req.forwardedFor(w.cfg.forwardedAllowIPs); host != "" {
+			return appendMarshalInt(appendMarshalLatin(appendMarshalTuple(b, 2), host), int64(port))
 		}
 	}
 	if t.conn.peer.remotePort == "" {
@@ -530,7 +504,9 @@ func (w *worker) greetSocket(t *turn) bool {
 		return false
 	}
 	if asked {
-		h.deflate = h.deflate && w.cfg.wsPerMessageDeflate == "on"
+		if w.cfg.wsPerMessageDeflate != "on" {
+			h.extension = ""
+		}
 		t.hello = &h
 	}
 	return true
@@ -538,13 +514,11 @@ func (w *worker) greetSocket(t *turn) bool {
 
 // trailerSection handles a TRAILER frame: trailer fields end the chunked body.
 func (w *worker) trailerSection(t *turn, r *marshalReader) error {
-	good := true
-	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
-	w.readFields(r, &good)
+	w.readFields(r)
 	w.outFor(t.conn)
 	if t.framing.chunked && !t.refused {
 		b := append(w.obuf, "0\r\n"...)
-		if !good {
+		if w.wrong {
 			w.log.errorf("Error in trailers of %s: %v", t.line(), errBadType)
 			w.resp.fields = nil
 		}
@@ -558,7 +532,6 @@ func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 		}
 		w.obuf = append(b, "\r\n"...)
 	}
-	w.flushOut()
 	w.complete(t)
 	return nil
 }
@@ -568,37 +541,31 @@ func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 // agree handles an ACCEPT frame: the handshake is answered with the application's
 // subprotocol and headers.
 func (w *worker) agree(t *turn, r *marshalReader) error {
-	good := r.sequence() == 2
-	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
-	protocol := w.readText(r, &good)
-	w.readFields(r, &good)
-	if !good {
+	w.wrong = r.sequence() != 2
+	protocol := w.readText(r)
+	w.readFields(r)
+	if w.wrong {
 		return wrongFrame(errBadType.Error())
 	}
 	w.outFor(t.conn)
 	b := append(w.obuf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
 	b = append(append(b, t.hello.accept[:]...), "\r\n"...)
-	if t.hello.deflate {
-		b = append(t.hello.appendExtension(append(b, "Sec-WebSocket-Extensions: "...)), "\r\n"...)
+	deflate := t.hello.extension != ""
+	if deflate {
+		b = appendField(b, []byte("Sec-WebSocket-Extensions"), []byte(t.hello.extension))
 	}
 	if len(protocol) > 0 {
 		w.resp.fields = append(w.resp.fields, field{[]byte("Sec-WebSocket-Protocol"), protocol})
 	}
-	b = w.appendOwnFields(b)
-	for _, f := range w.resp.fields {
-		value := trimBlanks(f.value)
-		if err := checkField(f.name, value); err != nil {
-			return wrongFrame(err.Error())
-		}
-		if kind := kindOf(f.name); kind == plainField || kind == hopField {
-			b = appendField(b, f.name, value)
-		}
+	b, err := appendFields(w.resp.appendOwn(b, true, w.server, w.clock.http), w.resp.fields, hopField)
+	if err != nil {
+		return wrongFrame(err.Error())
 	}
 	w.obuf = append(b, "\r\n"...)
 	t.started, t.conn.keep = true, false
 	t.status = append(t.status[:0], "101"...)
 	t.framing = framing{code: 101, length: -1}
-	t.talk = &talk{decoder: newWSDecoder(w.cfg.wsMaxSize, t.hello.deflate, &w.sockets), deflate: t.hello.deflate, heard: w.now}
+	t.talk = &talk{decoder: newWSDecoder(w.cfg.wsMaxSize, deflate, &w.sockets), heard: w.now}
 	t.hello = nil
 	w.talks++
 	if rest := t.conn.in[t.next:]; len(rest) > 0 {
@@ -608,17 +575,6 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	t.want = window
 	w.hear(t)
 	return nil
-}
-
-// appendOwnFields appends Server and Date, unless the application has set them.
-func (w *worker) appendOwnFields(b []byte) []byte {
-	if !w.resp.has("SERVER") {
-		b = append(append(b, cmp.Or(w.server, "Server: gunicorn")...), "\r\n"...)
-	}
-	if !w.resp.has("DATE") {
-		b = append(append(append(b, "Date: "...), w.clock.http...), "\r\n"...)
-	}
-	return b
 }
 
 // hear reads frames from a WebSocket's client, as far as the application's window is open.
@@ -743,7 +699,7 @@ func (w *worker) endMessage(t *turn) {
 // control sends a control frame: a ping or a pong.
 func (w *worker) control(c *conn, opcode byte, payload []byte) {
 	w.outFor(c)
-	w.obuf = append(appendWSHead(w.obuf, opcode, true, false, len(payload)), payload...)
+	w.obuf = append(appendWSHead(w.obuf, wsFin|opcode, len(payload)), payload...)
 }
 
 // endTalk closes a WebSocket: the client gets a close frame, and the connection ends. The
@@ -801,11 +757,11 @@ func (w *worker) beginMessage(t *turn, _ *marshalReader) error {
 		opcode = opText
 	}
 	w.outFor(t.conn)
-	if w.deflating = t.talk.deflate && f.length >= deflateMin; w.deflating {
-		w.obuf = w.deflater.begin(w.obuf, opcode == opText)
+	if w.deflating = t.talk.decoder.deflate && f.length >= deflateMin; w.deflating {
+		w.squeeze = opcode | wsRSV1
 	} else {
 		t.talk.within = true
-		w.obuf = appendWSHead(w.obuf, opcode, true, false, int(f.length))
+		w.obuf = appendWSHead(w.obuf, wsFin|opcode, int(f.length))
 	}
 	return nil
 }
@@ -813,7 +769,7 @@ func (w *worker) beginMessage(t *turn, _ *marshalReader) error {
 // deflate compresses a piece of a message to the client.
 func (w *worker) deflate(t *turn, b []byte, last bool) {
 	w.outFor(t.conn)
-	w.obuf = w.deflater.piece(w.obuf, b, last)
+	w.obuf, w.squeeze = w.sockets.deflate(w.obuf, w.squeeze, b, last), opContinuation
 	if t.sent += int64(len(b)); len(w.obuf) > coalesce {
 		w.flushOut()
 	}

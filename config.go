@@ -53,6 +53,7 @@ type config struct {
 	workerClass                              string
 	maxRequests, maxRequestsJitter           int
 	maxMemory, wsMaxSize                     int64
+	websocketMaxMessageSize                  int
 	timeout, requestTimeout, gracefulTimeout time.Duration
 	keepalive, wsPingInterval, wsPingTimeout time.Duration
 	wsPerMessageDeflate                      string
@@ -459,7 +460,7 @@ func fromFlags(lines []*commandLine, at *start, early bool) (map[string]any, err
 func (c *config) checkSupported(at *start) error {
 	for _, r := range settings {
 		v, given := c.given[r.name]
-		if r.unsupported == "" || !given || r.accepts == nil && empty(v) {
+		if r.unsupported == "" || !given || r.accepts == nil && empty(v) || r.moot != nil && r.moot(c) {
 			continue
 		}
 		if standard, _ := c.defaultOf(r, at); reflect.DeepEqual(v, standard) {

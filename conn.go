@@ -183,6 +183,8 @@ type turn struct {
 	trailer  []field         // the trailer of a chunked body that is complete
 	supply
 	taken      bool         // the application has taken over the connection
+	aside      bool         // set aside: the client may have left (overload)
+	recalled   bool         // no longer aside, and will not be set aside again
 	hello      *wsHandshake // a WebSocket's opening handshake that is not answered yet, nil for none
 	talk       *talk        // the WebSocket, once its handshake is answered; nil for none
 	uncredited int          // bytes of the response received since Python was last given credit
@@ -278,10 +280,12 @@ func (c *conn) ready(w *worker, _ int, events uint32) {
 	case c.gone:
 	case c.state == handshaking:
 		w.greet(c, events)
-	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && !c.reading(),
-		events&unix.EPOLLRDHUP != 0 && w.endMatters(c):
+	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && !c.reading():
 		w.lost(c)
 	default:
+		if events&unix.EPOLLRDHUP != 0 && w.python.gateway.watches && !c.reading() {
+			c.probe()
+		}
 		if events&unix.EPOLLOUT != 0 && c.pending() {
 			w.drain(c)
 		}
@@ -299,17 +303,14 @@ func (c *conn) reading() bool {
 	return c.between() || c.state == open && c.turn.state == readingBody
 }
 
-// awaitsHead reports whether Python has a complete request of c that is no WebSocket:
-// only another request could follow from the client.
-func (c *conn) awaitsHead() bool {
-	t := c.turn
-	return c.state == open && t != nil && t.state == inLane && !t.incomplete() && t.talk == nil
-}
-
-// endMatters reports whether the client of c has ended its side while an application that
-// wants to know of such an end has the request.
-func (w *worker) endMatters(c *conn) bool {
-	return w.python.gateway.watches && c.awaitsHead() && (c.secure != nil || ended(c.fd))
+// probe has the kernel ask every 10 seconds whether a client that has ended its side still
+// has the connection. A client that has only closed its sending half says yes. The kernel of
+// a client that has left says yes for a minute (tcp_fin_timeout in tcp(7)), and then resets
+// the connection, for which ready ends it.
+func (c *conn) probe() {
+	for _, o := range [...][3]int{{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1}, {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 10}, {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10}} {
+		_ = unix.SetsockoptInt(c.fd, o[0], o[1], o[2]) // a unix socket has no need: its end is that of both sides
+	}
 }
 
 // Reading -------------------------------------------------------------------
@@ -483,11 +484,11 @@ func (c *conn) unlist() {
 // header is refused. A connection that begins without a header goes on without.
 func (w *worker) readProxy(c *conn) bool {
 	c.tried = len(c.in)
-	form := proxyFormOf(c.in, w.cfg.proxyProtocol)
-	switch form {
-	case proxyOpen:
+	parse, open := proxyForm(c.in, w.cfg.proxyProtocol)
+	if open {
 		return true
-	case proxyNone:
+	}
+	if parse == nil {
 		c.opening, c.tried = false, 0
 		return true
 	}
@@ -495,7 +496,7 @@ func (w *worker) readProxy(c *conn) bool {
 		w.refuse(c, forbiddenProxy(c.peer.remoteAddr))
 		return false
 	}
-	h, n, bad := parseProxy(c.in, form)
+	h, n, bad := parse(c.in)
 	if bad != nil {
 		w.refuse(c, bad)
 		return false
@@ -952,8 +953,9 @@ func (w *worker) nextRequest(c *conn) {
 	w.awaitHead(c)
 	if w.stopping() {
 		if len(c.in) == 0 && w.draining() {
-			w.close(c)
-			return
+			if w.endIdle(c); c.gone {
+				return
+			}
 		}
 		if !w.draining() && w.giveAway(c) {
 			return
@@ -1139,9 +1141,9 @@ func (w *worker) reuse(t *turn) {
 	if t.state == waiting || len(w.idle) >= poolKeep || cap(t.req.fields) > fewFields {
 		return
 	}
-	fields, upper := t.req.fields, t.req.upper
-	*t = turn{status: t.status[:0]}
-	t.req.fields, t.req.upper = fields, upper
+	status, fields, upper := t.status[:0], t.req.fields, t.req.upper
+	*t = turn{} // in place: with fields set, it would be made elsewhere and copied
+	t.status, t.req.fields, t.req.upper = status, fields, upper
 	t.req.reset()
 	w.idle = append(w.idle, t)
 }

@@ -152,13 +152,16 @@ func (w *worker) makeWay() bool {
 }
 
 // slowest is the connection to close for a new client, nil for none: the longest idle,
-// or else the one that has sent a part of something and has been slow with the rest for
+// or else the first of those whose clients may have left, or else the one that has sent a part of something and has been slow with the rest for
 // longest, if longer than placePatience. Two kinds of slow connection are spared: a
 // body that keeps to client_min_rate, and a handshake in which the server's part is
 // due.
 func (w *worker) slowest() *conn {
 	if w.resting.first != nil {
 		return w.resting.first
+	}
+	if t := w.firstAside(); t != nil {
+		return t.conn
 	}
 	for {
 		c := w.lagging.first
@@ -328,9 +331,12 @@ func (w *worker) enqueue(t *turn) {
 	w.waiting = append(w.waiting, t)
 }
 
-// waits reports whether t still waits for a lane. It may have gone to a sibling, or its
-// client may have left.
-func (t *turn) waits() bool { return t.state == waiting && t.conn.turn == t && !t.conn.gone }
+// waits reports whether t still waits for a lane among w.waiting. It may have gone to a
+// sibling or have been set aside, or its client may have left.
+func (t *turn) waits() bool { return t.stays() && !t.aside }
+
+// stays reports whether t still waits for a lane, perhaps set aside.
+func (t *turn) stays() bool { return t.state == waiting && t.conn.turn == t && !t.conn.gone }
 
 // keepWaiting removes the requests that wait no longer from the waiting list.
 func (w *worker) keepWaiting() {
@@ -398,11 +404,13 @@ func (w *worker) handedOver(int, uint32) {
 // 2015). In a queue served in order, once the wait is as long as clients' patience,
 // every request is served too late. Therefore, while clients whose requests wait here
 // give up and leave, the newest request runs first, and a request whose client has left
-// is dropped.
+// is dropped. A request whose client may have left is set aside, and runs when no other
+// request waits.
 type overload struct {
-	leftAt int64        // when a waiting request was last dropped because its client had left, 0 for never
+	leftAt int64        // when the client of a waiting request was last found to have left, or to have ended its side; 0 for never
 	turns  int          // messages written into lanes since the worker started
-	info   unix.TCPInfo // memory for departed
+	aside  []*turn      // waiting requests that have been set aside, the first ones in front
+	info   unix.TCPInfo // memory for hasLeft
 }
 
 const (
@@ -417,9 +425,9 @@ const (
 	oldestEvery = 32
 
 	// halfClosedFor is how long after its last byte a client that has closed its sending
-	// half counts as gone. A client that has left looks the same until the server sends
-	// something. Clients that close their half and wait for the response are rare, and
-	// most are served within half a second.
+	// half is set aside. Until the server sends something, a client that has left looks
+	// the same as one that waits for its response. Of the latter there are few, and most
+	// are served within half a second.
 	halfClosedFor = 500 * time.Millisecond
 )
 
@@ -432,26 +440,56 @@ func (w *worker) next() int {
 	return len(w.waiting) - 1
 }
 
-// hasLeft reports whether the client of a waiting request has left, and ends the
-// connection if so. Where calls are brief it does not look: the system call would cost
-// about as much as running the request.
+// hasLeft asks the kernel whether the client of a waiting request has left (tcp(7),
+// TCP_INFO), and ends the connection if so. If the client has only ended its side, the
+// request is set aside. In both cases the request is not to run now. Where calls are brief
+// hasLeft does not look: the system call would cost about as much as running the request.
 func (w *worker) hasLeft(t *turn) bool {
-	if w.python.pace < int64(brief) || !w.departed(t) {
+	if w.python.pace < int64(brief) {
 		return false
 	}
-	w.overload.leftAt = w.now
-	w.lost(t.conn)
+	o := &w.overload
+	left, ended := false, false
+	if rawTCPInfo(t.conn.fd, &o.info) == 0 {
+		left = o.info.State == unix.BPF_TCP_CLOSE
+		ended = o.info.State == unix.BPF_TCP_CLOSE_WAIT && int64(o.info.Last_data_recv)*int64(time.Millisecond) >= int64(halfClosedFor)
+	} else { // a unix socket
+		left = hungUp(t.conn.fd)
+	}
+	switch {
+	case left:
+		w.lost(t.conn)
+	case ended && !t.recalled && !w.stopping():
+		t.aside = true
+		o.aside = append(o.aside, t)
+		t.conn.probe()
+	default:
+		return false
+	}
+	o.leftAt = w.now
 	return true
 }
 
-// departed asks the kernel whether a client has left (tcp(7), TCP_INFO).
-func (w *worker) departed(t *turn) bool {
-	info := &w.overload.info
-	if rawTCPInfo(t.conn.fd, info) != 0 { // a unix socket
-		return hungUp(t.conn.fd)
+// recall puts the first of the requests that were set aside in front of the waiting
+// requests. It returns false if there is none.
+func (w *worker) recall() bool {
+	t := w.firstAside()
+	if t != nil {
+		w.overload.aside = w.overload.aside[1:]
+		t.aside, t.recalled = false, true
+		w.waiting = slices.Insert(w.waiting, 0, t)
 	}
-	return info.State == unix.BPF_TCP_CLOSE ||
-		info.State == unix.BPF_TCP_CLOSE_WAIT && int64(info.Last_data_recv)*int64(time.Millisecond) >= int64(halfClosedFor)
+	return t != nil
+}
+
+// firstAside is the first of the requests that were set aside, nil for none.
+func (w *worker) firstAside() *turn {
+	for o := &w.overload; len(o.aside) > 0; o.aside = o.aside[1:] {
+		if t := o.aside[0]; t.aside && t.stays() {
+			return t
+		}
+	}
+	return nil
 }
 
 // sweepWaiting runs once a second and drops waiting requests whose clients have left.
@@ -482,7 +520,7 @@ func (w *worker) dispatch() {
 	if patience > 0 && !w.stopping() {
 		w.takeWaiting()
 	}
-	for len(w.waiting) > 0 && w.roomForFile() && len(w.waiting) > 0 && !w.servedAll() {
+	for w.someWait() && w.roomForFile() && w.someWait() && !w.servedAll() {
 		i := w.next()
 		t := w.waiting[i]
 		if !t.waits() {
@@ -508,9 +546,17 @@ func (w *worker) dispatch() {
 		w.because(causeMaxRequests)
 		w.retire()
 	}
-	if w.python.broken {
-		w.failPython(causeCrash, 502, unix.SIGKILL)
+	if f := w.python.failure; f != nil && w.settled() {
+		w.abandonPython(f)
 	}
+}
+
+// someWait reports whether requests wait. A request that was set aside waits again when no
+// other does, or when this worker stops.
+func (w *worker) someWait() bool {
+	for (len(w.waiting) == 0 || w.stopping()) && w.recall() {
+	}
+	return len(w.waiting) > 0
 }
 
 // servedAll reports whether this worker has taken as many requests as max_requests allows.
@@ -539,14 +585,16 @@ func (w *worker) write(l *lane, i int) bool {
 	for _, t := range w.batch {
 		t.enter(inLane)
 		t.begun, t.lane = w.now, l
-		if t.conn.ending && w.endMatters(t.conn) {
-			w.lost(t.conn) // the end was announced while the request waited, and will not be again
+		if w.python.gateway.watches {
+			w.watch(t.conn)
 		}
 		w.slot.counters.wait.observe(time.Duration(w.now - t.since))
 	}
 	w.dispatched += len(w.batch)
-	w.overload.turns++
 	w.waiting = slices.Delete(w.waiting, i, i+len(w.batch))
+	if w.overload.turns++; w.overload.turns%oldestEvery == 0 {
+		w.recall()
+	}
 	return true
 }
 
@@ -607,7 +655,7 @@ func (w *worker) roomForFile() bool {
 	}
 	n := w.held() + laneDescriptors
 	for _, l := range w.python.busy {
-		n += l.mayPass(w.talks)
+		n += max(0, l.load()-w.talks) // a WebSocket is not answered with a file
 	}
 	return n < w.descriptors || w.makeWay()
 }
@@ -649,7 +697,9 @@ func (w *worker) message(l *lane, b []byte, t *turn) (longer, body []byte) {
 		f.flags = flagMore
 		f.length = f.meta
 	}
-	f.flags |= l.flags(w.talks)
+	if crowd := p.gateway.crowd; crowd > 0 && l.load()-w.talks >= crowd {
+		f.flags |= flagCrowd
+	}
 	f.append(b[:at])
 	if f.kind == kindRequest {
 		binary.LittleEndian.PutUint16(b[at+frameHeader-2:], uint16(alike))

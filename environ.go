@@ -6,6 +6,10 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -19,6 +23,45 @@ type endpoint struct {
 	https      bool     // the connection is TLS
 	facts      []byte   // marshal of the environ entries about TLS
 	proxy      *proxied // addresses of the PROXY header, nil without the header
+}
+
+// forwardedFor returns the client's address by X-Forwarded-For, whose fields are one list:
+// the last address that is not a trusted proxy's, or the first if all are. The port is 0 if
+// there is none.
+func (r *request) forwardedFor(trusted trustList) (host string, port uint16) {
+	var list [][]byte
+	for i := range r.fields {
+		if f := &r.fields[i]; len(f.name) == len("X-FORWARDED-FOR") && foldEqual(f.name, "X-FORWARDED-FOR") {
+			list = slices.AppendSeq(list, elements(f.value))
+		}
+	}
+	if trusted.all {
+		list = list[:min(1, len(list))]
+	}
+	for i := len(list) - 1; i >= 0; i-- {
+		host, port = splitForwarded(string(list[i]))
+		if addr, err := netip.ParseAddr(host); err != nil || !trusted.has(addr) {
+			break
+		}
+	}
+	return host, port
+}
+
+// splitForwarded splits an element of X-Forwarded-For: an address, which a port may follow
+// if the address is one of IPv4 or in brackets.
+func splitForwarded(s string) (host string, port uint16) {
+	if inner, ok := strings.CutPrefix(strings.TrimSuffix(s, "]"), "["); ok && len(inner)+2 == len(s) {
+		return inner, 0
+	}
+	end := strings.LastIndexByte(s, ':')
+	if end < 0 || strings.IndexByte(s, ':') < end && (s[0] != '[' || s[end-1] != ']') {
+		return s, 0
+	}
+	n, err := strconv.ParseUint(s[end+1:], 10, 16)
+	if err != nil {
+		return s, 0
+	}
+	return strings.Trim(s[:end], "[]"), uint16(n)
 }
 
 // checkScriptName refuses a path outside of SCRIPT_NAME. The parameter is the
@@ -44,10 +87,11 @@ func (r *request) appendPathInfo(b []byte, scriptName string) []byte {
 	if bytes.IndexByte(p, '%') < 0 && isASCII(p) {
 		return append(b, p...)
 	}
+	raw := utf8.Valid(p)
 	for i := 0; i < len(p); i++ {
 		c := p[i]
 		switch {
-		case c >= utf8.RuneSelf:
+		case c >= utf8.RuneSelf && !raw:
 			// Gunicorn's path went through Python's unquote, which takes the byte
 			// for a latin-1 character and encodes the character in UTF-8. Each of
 			// the resulting bytes is a character of the environ.
@@ -150,7 +194,7 @@ func (r *request) appendOwn(b []byte, e *endpoint, scriptName string, length []b
 }
 
 // appendOwnTuple appends the entries of appendOwn as a tuple, None for a missing
-// entry. wsgi.py unpacks the tuple in the same order.
+// entry. lane.py unpacks the tuple in the same order.
 func (r *request) appendOwnTuple(b []byte, e *endpoint, scriptName string, length []byte) []byte {
 	b = appendMarshalLatin(appendMarshalTuple(b, 5), r.target)
 	b = r.appendMarshalPath(appendMarshalLatin(b, r.query), scriptName)

@@ -17,7 +17,8 @@ import (
 type generation struct {
 	cfg       *config
 	bridge    *os.File  // the Python half in the form that bootstrap reads, shared by every Python
-	template  *template // the template process; nil with neither a configuration file nor --preload
+	template  *template // the process that forks Pythons; nil with neither a configuration file nor --preload
+	host      *template // the process in which the arbiter's hooks run, mostly the same
 	log       *errorLog
 	access    *accessLog // the access log, which workers inherit; nil for none
 	logger    *logger    // the process that makes the logs in Python; nil if the logs are made in Go
@@ -27,20 +28,30 @@ type generation struct {
 
 // readGeneration reads every source of settings, and finds the things that they name: the
 // interpreter, its packages, the user. A command such as --print-config needs the settings
-// only.
-func readGeneration(args []string, dir string) (_ *generation, err error) {
+// only. now is the generation in force, nil at the start.
+func readGeneration(args []string, dir string, now *generation) (_ *generation, err error) {
 	if err := os.Chdir(dir); err != nil {
 		return nil, err
 	}
 	g := &generation{}
+	if now != nil && now.keepsHost() {
+		g.host = now.host
+	}
+	kept, file := g.host, ""
 	defer func() {
 		if err != nil {
 			g.template.close()
+			if kept != nil {
+				kept.undo()
+			}
 		}
 	}()
 	python := "" // interpreter that the configuration file names
 	for g.bridge == nil {
 		g.cfg, err = loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
+			if file = spec; kept != nil {
+				return kept.reread(spec)
+			}
 			c.python = cmp.Or(python, c.python)
 			globals, g.template, err = evalConfig(c, spec)
 			return globals, err
@@ -78,11 +89,18 @@ func readGeneration(args []string, dir string) (_ *generation, err error) {
 			return nil, err
 		}
 	}
-	if serve && c.preloadApp && g.template == nil {
-		if _, g.template, err = evalConfig(c, ""); err != nil {
+	if kept != nil && file == "" {
+		if _, err = kept.reread(""); err != nil {
 			return nil, err
 		}
 	}
+	if fresh := kept != nil && (kept.loaded || c.reload || kept.python != c.python); serve && (c.preloadApp && g.template == nil || fresh) {
+		if _, g.template, err = evalConfig(c, file); err != nil {
+			return nil, err
+		}
+	}
+	g.template = cmp.Or(g.template, kept)
+	g.host = cmp.Or(kept, g.template)
 	return g, os.Chdir(c.chdir)
 }
 
@@ -94,10 +112,8 @@ func (a *arbiter) open(g *generation, announce func() error) (err error) {
 	if err := g.openLogs(); err != nil {
 		return err
 	}
-	if g.template != nil {
-		if err := g.template.prepare("start", g.cfg); err != nil {
-			return err
-		}
+	if err := g.prepare(); err != nil {
+		return err
 	}
 	var before any // old number of workers; None for the hook at the start
 	if g != a.generation {
@@ -127,7 +143,11 @@ func (a *arbiter) open(g *generation, announce func() error) (err error) {
 
 // close closes everything of g that kept, the generation in force, does not share.
 func (a *arbiter) close(g, kept *generation) {
-	g.template.close()
+	for _, t := range g.templates() {
+		if t != kept.host && t != kept.template {
+			t.close()
+		}
+	}
 	g.logger.close()
 	g.vault.close()
 	if g.log != nil {
@@ -245,8 +265,10 @@ func (g *generation) reopen() {
 	if err != nil {
 		g.log.errorf("%v", err)
 	}
-	if g.template != nil && g.template.pid > 0 { // Pythons forked later inherit the template's log files
-		_ = unix.Kill(g.template.pid, unix.SIGUSR1)
+	for _, t := range g.templates() {
+		if t.pid > 0 { // Pythons forked later inherit the template's log files
+			_ = unix.Kill(t.pid, unix.SIGUSR1)
+		}
 	}
 }
 
@@ -262,7 +284,7 @@ func (a *arbiter) reload() {
 	}
 	a.again = false
 	a.manager.reloading()
-	next, err := a.load()
+	next, err := a.load(a.generation)
 	if err != nil {
 		fmt.Fprint(os.Stderr, err.Error())
 		a.log.errorf("The new configuration cannot be used; the old one stays in force.")
@@ -278,6 +300,9 @@ func (a *arbiter) reload() {
 	if err != nil {
 		a.target = old
 		a.discard(next)
+		if a.left != nil {
+			return
+		}
 		if err.Error() == "" { // Python has printed the reason
 			a.log.errorf("The new configuration cannot be used; the old configuration stays in force.")
 		} else {
@@ -305,6 +330,9 @@ func (a *arbiter) endReload() {
 		}
 	}
 	a.close(former, a.generation)
+	if former.host != nil && former.host == a.host {
+		a.host.keep()
+	}
 	if a.again {
 		a.reload()
 	}
@@ -332,6 +360,9 @@ func (a *arbiter) abandonReload() {
 // the failed one had replaced.
 func (a *arbiter) discard(g *generation) {
 	a.close(g, a.generation)
+	if g.host != nil && g.host == a.host {
+		a.host.undo()
+	}
 	if err := a.capture(); err != nil {
 		a.log.errorf("%v", err)
 	}

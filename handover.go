@@ -28,7 +28,7 @@ func (w *worker) giveAway(c *conn) bool {
 		return false
 	}
 	if c.secure != nil {
-		return c.turn != nil && c.turn.state == waiting && (w.stopping() || w.now-c.turn.since >= int64(lendAfter)) && w.lend(c)
+		return c.turn != nil && c.turn.state == waiting && w.slot.phase() != phaseQuitting && (w.stopping() || w.now-c.turn.since >= int64(lendAfter)) && w.lend(c)
 	}
 	if err := w.sendAway(c, c.fd, c.lent); err != nil {
 		w.watch(c) // edge-triggered, so that bytes already there do not make us try again at once

@@ -91,6 +91,7 @@ type request struct {
 	host          []byte  // value of Host, nil without the field
 	authority     []byte  // authority of a target in absolute form
 
+	blank    int    // length of an empty line before the request line
 	line     int    // length of the request line with its CRLF, 0 until parsed
 	scanned  int    // bytes of the buffer already searched for a line's end
 	schemes  uint64 // bit set of the lengths of names in secure_scheme_headers
@@ -119,6 +120,10 @@ func (r *request) reset() {
 // buf gives the same request.
 func (r *request) parse(buf []byte, c *config, trusted bool) (n int, err *badRequest) {
 	judged := r.line > 0
+	if !judged && r.blank == 0 && bytes.HasPrefix(buf, []byte("\r\n")) {
+		r.blank, r.scanned = 2, 0 // one empty line, which some clients send behind a body, is ignored (RFC 9112 2.2)
+	}
+	buf = buf[r.blank:]
 	if !judged {
 		if r.line, err = r.findLine(buf, c); r.line == 0 {
 			return 0, err
@@ -131,6 +136,9 @@ func (r *request) parse(buf []byte, c *config, trusted bool) (n int, err *badReq
 	bound := c.headBound()
 	i := bytes.Index(buf[r.scanned:], []byte("\r\n\r\n"))
 	if i < 0 {
+		if bareLF(buf, r.scanned) {
+			return 0, badText(400, bareText)
+		}
 		r.scanned = max(r.scanned, len(buf)-3)
 		if len(buf)-r.line > bound {
 			return 0, badLimit("max buffer headers")
@@ -145,12 +153,28 @@ func (r *request) parse(buf []byte, c *config, trusted bool) (n int, err *badReq
 		r.parseLine(buf[:r.line-2], c) // buf may have moved
 	}
 	if err = r.parseFields(buf[r.line:end], c, trusted, false); err != nil {
+		if bareLF(buf[:end], r.line) { // the same text as when the head comes in pieces
+			err = badText(400, bareText)
+		}
 		return 0, err
 	}
 	if err = r.frame(); err != nil {
 		return 0, err
 	}
-	return end + 2, nil
+	return r.blank + end + 2, nil
+}
+
+const bareText = "Invalid HTTP Header: 'bare LF as line terminator'"
+
+// bareLF reports whether a line that ends in b[at:] ends with LF alone. A client that ends
+// lines so has perhaps sent its whole head: waiting for a CRLF would be in vain.
+func bareLF(b []byte, at int) bool {
+	for ; ; at++ {
+		i := bytes.IndexByte(b[at:], '\n')
+		if at += i; i < 0 || b[at-1] != '\r' {
+			return i >= 0
+		}
+	}
 }
 
 // headBound is the largest size of the fields of one head, in bytes.
@@ -176,9 +200,13 @@ func (r *request) findLine(buf []byte, c *config) (int, *badRequest) {
 	if c.limitRequestLine > 0 {
 		limit = min(c.limitRequestLine, maxLineLimit)
 	}
-	i := indexCRLF(buf[r.scanned:])
+	i := bytes.IndexByte(buf[r.scanned:], '\n')
 	if i >= 0 {
-		if i += r.scanned; i > limit {
+		i += r.scanned - 1
+		if i < 0 || buf[i] != '\r' {
+			return 0, badLine("Invalid Request Line", "Invalid HTTP request line: ", "'bare LF as line terminator'")
+		}
+		if i > limit {
 			return 0, badLineLimit(i, limit)
 		}
 		return i + 2, nil
@@ -186,7 +214,7 @@ func (r *request) findLine(buf []byte, c *config) (int, *badRequest) {
 	if len(buf)-2 > limit {
 		return 0, badLineLimit(len(buf), limit)
 	}
-	r.scanned = max(0, len(buf)-1)
+	r.scanned = len(buf)
 	return 0, nil
 }
 
@@ -551,7 +579,8 @@ func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, e
 		r.upper[i] = upper(ch)
 	}
 	if want, ok := c.secureSchemeHeaders[string(r.upper)]; ok && scheme {
-		https := string(f.value) == want
+		// Some proxies (Traefik) say wss for the handshake of a WebSocket over TLS.
+		https := string(f.value) == want || want == "https" && string(f.value) == "wss"
 		if r.schemeGiven && https != r.https {
 			return false, badText(400, "Contradictory scheme headers")
 		}
@@ -666,7 +695,13 @@ func (r *request) frame() *badRequest {
 		return badText(400, "No Host header in an HTTP/1.1 request").logged()
 	}
 	if r.authority != nil && r.host != nil && !foldEqual(r.host, r.authority) {
-		return badField([]byte("HOST"), true)
+		port := ":80"
+		if upper(r.target[len("http")]) == 'S' {
+			port = ":443"
+		}
+		if !foldEqual(withoutPort(r.host, port), withoutPort(r.authority, port)) {
+			return badField([]byte("HOST"), true)
+		}
 	}
 	coded := false
 	for _, f := range r.fields {
@@ -701,6 +736,11 @@ func (r *request) frame() *badRequest {
 		return badField([]byte("CONTENT-LENGTH"), true)
 	}
 	return nil
+}
+
+// withoutPort cuts the default port, or an empty port, off an authority (RFC 9110 4.2.3).
+func withoutPort(authority []byte, port string) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(authority, []byte(port)), []byte(":"))
 }
 
 // parseLength returns the value of a text of ASCII digits alone, or -1.
@@ -761,7 +801,7 @@ func badLine(title, text, quoted string) *badRequest {
 }
 
 func badLineLimit(n, limit int) *badRequest {
-	return badText(400, fmt.Sprintf("Request Line is too large (%d > %d)", n, limit))
+	return badText(414, fmt.Sprintf("Request Line is too large (%d > %d)", n, limit))
 }
 
 func badLimit(text string) *badRequest {
@@ -897,9 +937,6 @@ func parseChunkSize(line []byte) (int64, *badRequest) {
 	if extended {
 		digits = bytes.TrimRight(digits, " \t")
 	}
-	if !validBytes(extension) {
-		return 0, badText(400, "Invalid chunk extension: "+repr(extension))
-	}
 	if len(digits) == 0 {
 		return 0, badChunkSize(digits)
 	}
@@ -911,7 +948,53 @@ func parseChunkSize(line []byte) (int64, *badRequest) {
 		}
 		size = size<<4 | int64(d)
 	}
+	if extended && !validExtensions(extension) {
+		return 0, badText(400, "Invalid chunk extension: "+repr(extension))
+	}
 	return size, nil
+}
+
+// validExtensions checks the extensions of a chunk behind the first semicolon (RFC 9112
+// 7.1.1): names, each with a token or a quoted text if it has a value, and blanks between.
+func validExtensions(b []byte) bool {
+	token := func() bool {
+		n := 0
+		for b = bytes.TrimLeft(b, " \t"); n < len(b) && environByte[b[n]] != 0; {
+			n++
+		}
+		b = b[n:]
+		return n > 0
+	}
+	separator := func(c byte) bool {
+		rest := bytes.TrimLeft(b, " \t")
+		if len(rest) == 0 || rest[0] != c {
+			return false
+		}
+		b = bytes.TrimLeft(rest[1:], " \t")
+		return true
+	}
+	quoted := func() bool {
+		for i := 1; i < len(b) && b[0] == '"' && validBytes(b[i:i+1]); i++ {
+			switch b[i] {
+			case '"':
+				b = b[i+1:]
+				return true
+			case '\\':
+				if i++; !validBytes(b[i:min(i+1, len(b))]) {
+					return false
+				}
+			}
+		}
+		return false
+	}
+	for {
+		if !token() || separator('=') && !quoted() && !token() {
+			return false
+		}
+		if !separator(';') {
+			return len(b) == 0
+		}
+	}
 }
 
 func badChunkSize(digits []byte) *badRequest {
@@ -935,6 +1018,9 @@ func (d *chunkedDecoder) takeTrailer(in []byte, c *config) (used int, err *badRe
 		d.partial = append(d.partial, line...)
 		if len(d.partial) > c.headBound() {
 			return used, badLimit("max buffer headers")
+		}
+		if end >= 0 && !bytes.HasSuffix(d.partial, []byte("\r\n")) {
+			return used, badText(400, bareText)
 		}
 		if string(d.partial) == "\r\n" {
 			d.state = chunkDone

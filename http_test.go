@@ -908,7 +908,7 @@ func BenchmarkResponseHead(b *testing.B) {
 
 // binaryProxy is a header of version 2 around the rest.
 func binaryProxy(command, family byte, rest string) string {
-	return proxySignature + string([]byte{command, family, byte(len(rest) >> 8), byte(len(rest))}) + rest
+	return "\r\n\r\n\x00\r\nQUIT\n" + string([]byte{command, family, byte(len(rest) >> 8), byte(len(rest))}) + rest
 }
 
 const (
@@ -974,7 +974,7 @@ var proxyCases = []struct {
 		"TCP4 192.0.2.1:56324 198.51.100.1:443"},
 	{"v2 one longer", binaryProxy(0x21, 0x11, inet+strings.Repeat("\x04", maxProxyHeader-proxyFixed-11)), "v2",
 		"400 Invalid PROXY header: too long: 4097"},
-	{"v2 far longer", proxySignature + "\x21\x11\xff\xff", "v2", "400 Invalid PROXY header: too long: 65551"},
+	{"v2 far longer", binaryProxy(0x21, 0x11, "")[:14] + "\xff\xff", "v2", "400 Invalid PROXY header: too long: 65551"},
 	{"v2 LOCAL", binaryProxy(0x20, 0x00, ""), "v2", "LOCAL - -"},
 	{"v2 LOCAL with addresses", binaryProxy(0x20, 0x11, inet), "v2", "LOCAL - -"},
 	{"v2 LOCAL of any family", binaryProxy(0x20, 0xff, "abc"), "v2", "LOCAL - -"},
@@ -999,14 +999,14 @@ var proxyCases = []struct {
 func describeProxy(raw []byte, mode string, cuts ...int) (said string, rest []byte) {
 	for _, cut := range append(cuts, len(raw)) {
 		buf := bytes.Clone(raw[:cut])
-		form := proxyFormOf(buf, mode)
-		if form == proxyNone {
-			return "none", raw
-		}
-		if form == proxyOpen {
+		parse, open := proxyForm(buf, mode)
+		if open {
 			continue
 		}
-		h, n, err := parseProxy(buf, form)
+		if parse == nil {
+			return "none", raw
+		}
+		h, n, err := parse(buf)
 		clear(buf)
 		if err != nil {
 			return fmt.Sprintf("%d %s", err.status, err.text), nil
@@ -1314,12 +1314,8 @@ func TestModelWebSocket(t *testing.T) {
 // framesOf cuts a client's bytes into frames. What is no frame comes last.
 func framesOf(raw string) (list []string) {
 	for len(raw) >= 2 {
-		head := wsHeadLen(raw[1])
-		if len(raw) < head || raw[1]&wsMasked == 0 {
-			break
-		}
-		n, bad := frameLen([]byte(raw[:head-4]))
-		if bad != nil || int64(len(raw)-head) < n {
+		head, n, bad := frameLen([]byte(raw))
+		if head += 4; head == 4 || raw[1]&wsMasked == 0 || bad != nil || int64(len(raw)-head) < n {
 			break
 		}
 		list = append(list, raw[:head+int(n)])

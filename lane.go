@@ -12,12 +12,8 @@ package main
 // elsewhere. So a request that was written ahead is never lost, never stuck behind a slow
 // request, and never executed twice.
 //
-// Every request has a number, which each of its frames repeats. A faulty frame ends at
-// most the request whose number it bears: a frame that is not legal at this moment, or
-// whose marshal cannot be read, is a wrongFrame, and a frame that comes after the end of
-// its request is ignored. Bytes that are not a frame at all, and a frame with a number
-// that no request has had, are a protocolError: nothing that this Python sends afterwards
-// reaches anybody.
+// Every request has a number, which each of its frames repeats, so that a faulty frame
+// ends at most that request (wrongFrame).
 //
 // There are two kinds of lane. A WSGI lane runs one request after another, and further
 // requests wait in its queue (queueLane, here); the only lane of an ASGI application
@@ -86,12 +82,12 @@ type python struct {
 	most    int     // requests that may run at once
 	busy    []*lane // lanes with requests in flight
 
-	ready  bool
-	eof    bool // Python has closed the wire of a lane
-	closed bool // the worker has given this Python up: nothing more is sent to it or believed
-	broken bool // a protocol error has occurred: dispatch gives this Python up
-	ended  bool // Python has been told that no further request will come
-	traced int  // bytes of trace that have been logged
+	ready   bool
+	eof     bool     // Python has closed the wire of a lane
+	closed  bool     // the worker has given this Python up: nothing more is sent to it or believed
+	failure *failure // why this Python is being given up; nil if it is not, or no longer
+	ended   bool     // Python has been told that no further request will come
+	traced  int      // bytes of trace that have been logged
 
 	gone     bool   // the process has ended
 	orphaned bool   // the template process has ended: nobody will report how this process ends
@@ -116,6 +112,7 @@ type lane struct {
 	begun    int64   // start of the oldest request
 	patience int64   // start of the oldest request, or the last time when Python was seen not to have begun the request
 	stalled  bool    // the oldest request has run for more than a moment
+	halted   int64   // when Python was told to leave the rest of its message (halt); 0 if no such word is under way
 	client   passage // how long the running request has waited for its client
 	choked   *turn   // the turn whose client is slow: the wire is not read until that client has taken enough
 	owner    *turn   // the turn that the frame at hand is about, nil for none
@@ -125,11 +122,9 @@ type lane struct {
 type laneKind interface {
 	load() int                // requests in the queue and running
 	room() int                // requests that the next message may contain
-	mayPass(talks int) int    // how many requests may be answered with a file
-	flags(talks int) byte     // flags of the next request's frame
 	sent(b []*turn, at int64) // notes that the requests of b have been written into the queue
 	takeBack() []*turn        // receives back the requests that Python has not begun, oldest first
-	settle(now int64)         // makes Python begin no further request of its message, and waits until Python obeys
+	settle(now int64) bool    // has Python begin no further request of its message; false while Python may not know yet
 	clear()                   // forgets all requests
 
 	whose(number uint32) (t *turn, ok bool) // the request that a frame is about: nil if that request is over, false if the number was never given
@@ -174,6 +169,7 @@ type gateway struct {
 	answers     bool // the main thread answers questions while requests run
 	stays       bool // a connection may stay for hours, with a request running all the time
 	discardable int  // unread bytes of a request's body that may be discarded to keep the connection
+	crowd       int  // running requests from which on Python takes requests in batches, 0 for never
 }
 
 // wsgi is the gateway of PEP 3333.
@@ -188,7 +184,7 @@ var wsgi = gateway{
 }
 
 // bootstrap runs the Python half from the bridge file on descriptor 3, which holds the
-// index's length in four bytes, the index as marshal, the sources, and wsgi.py as compiled
+// index's length in four bytes, the index as marshal, the sources, and some of them as compiled
 // by one version of Python. Compiling takes 10 ms and 2 MB, so the arbiter does it once,
 // and a worker's Python compiles the source only if its version differs by now. bootstrap
 // reads no more of the file than it needs: a large block that is freed again would change
@@ -211,12 +207,9 @@ exec(load('wsgi.py'), main.__dict__)`
 // sources is a marshal dict of the Python files by name.
 func sources() []byte {
 	files := map[string]any{}
-	for _, name := range []string{"wsgi.py", "asgi.py", "hooks.py", "facade.py", "package.py", "debug.py"} {
-		text, err := pythonFiles.ReadFile("python/" + name)
-		if err != nil {
-			panic(err) // embed has seen to it
-		}
-		files[name] = text
+	list, _ := pythonFiles.ReadDir("python")
+	for _, f := range list {
+		files[f.Name()], _ = pythonFiles.ReadFile("python/" + f.Name())
 	}
 	return appendMarshal(nil, files)
 }
@@ -343,7 +336,7 @@ func (p *python) openLane() (*lane, error) {
 
 // pick returns the lane for the next request, nil for none.
 func (p *python) pick() (*lane, error) {
-	if !p.ready || p.closed || p.eof {
+	if !p.ready || p.closed || p.eof || p.ended {
 		return nil, nil
 	}
 	return p.gateway.pick(p)
@@ -363,8 +356,8 @@ func (p *python) pickQueue() (*lane, error) {
 			return nil, nil
 		}
 	}
-	for _, l := range p.serving() {
-		if l.load() == 0 && !l.lost {
+	for _, l := range p.lanes {
+		if l.load() == 0 && !l.lost && (l.index > 0 || !p.threads) {
 			return l, nil
 		}
 	}
@@ -378,14 +371,6 @@ func (p *python) pickQueue() (*lane, error) {
 		}
 	}
 	return shortest, nil
-}
-
-// serving are the lanes that run requests.
-func (p *python) serving() []*lane {
-	if p.threads {
-		return p.lanes[1:]
-	}
-	return p.lanes
 }
 
 // oldest is the lane whose request has run for longest, nil if none runs.
@@ -413,15 +398,7 @@ func (p *python) running() int { return p.gateway.running(p) }
 // stuck reports whether all lanes are open, and each runs a request that has taken longer
 // than a moment.
 func (p *python) stuck() bool {
-	if p.idle() > 0 {
-		return false
-	}
-	for _, l := range p.busy {
-		if !l.stalled {
-			return false
-		}
-	}
-	return true
+	return p.idle() <= 0 && !slices.ContainsFunc(p.busy, func(l *lane) bool { return !l.stalled })
 }
 
 // logFile is fd if the log at path is a file, -1 otherwise.
@@ -464,23 +441,20 @@ func (l *lane) send(batch []*turn, message, body []byte, now int64) (bool, error
 // queued is the number of the first request in the queue, false if the queue is empty.
 func (l *lane) queued() (number uint32, ok bool) {
 	var head [frameHeader]byte
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&head[0])),
-		frameHeader, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
-	return readFrame(head[:]).number, errno == 0 && n >= frameHeader
+	n := recv(l.back, head[:], unix.MSG_PEEK)
+	return readFrame(head[:]).number, n == frameHeader
 }
 
-// receiveBack receives the oldest message that Python has not received, cut to the length
-// of message: 0 if the queue is empty.
-func (l *lane) receiveBack(message []byte) int {
+// recv receives a message, cut to the length of b: 0 if there is none.
+func recv(fd int, b []byte, flags uintptr) int {
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.back), uintptr(unsafe.Pointer(&message[0])),
-			uintptr(len(message)), unix.MSG_DONTWAIT, 0, 0)
-		switch {
-		case errno == unix.EINTR:
-		case errno != 0 || n < frameHeader:
-			return 0
-		default:
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+			uintptr(len(b)), flags|unix.MSG_DONTWAIT, 0, 0)
+		if errno == 0 {
 			return int(n)
+		}
+		if errno != unix.EINTR {
+			return 0
 		}
 	}
 }
@@ -526,7 +500,6 @@ func (l *lane) flush() {
 type queueLane struct {
 	lane   *lane
 	flight []*turn // requests written to the queue and not yet answered, oldest first
-	halted int64   // when halt wrote its word; 0 if no halt is under way
 }
 
 func (q *queueLane) load() int { return len(q.flight) }
@@ -540,9 +513,6 @@ func (q *queueLane) room() int {
 	return 1
 }
 
-func (q *queueLane) mayPass(int) int { return len(q.flight) }
-func (q *queueLane) flags(int) byte  { return 0 }
-
 func (q *queueLane) sent(batch []*turn, _ int64) {
 	for _, t := range batch {
 		t.message = batch[0].number
@@ -550,7 +520,7 @@ func (q *queueLane) sent(batch []*turn, _ int64) {
 	q.flight = append(q.flight, batch...)
 }
 
-func (q *queueLane) clear()            { q.flight, q.halted = nil, 0 }
+func (q *queueLane) clear()            { q.flight, q.lane.halted = nil, 0 }
 func (q *queueLane) inPython() []*turn { return slices.Clone(q.flight) }
 
 // eldest is the oldest request in flight, nil for none. Python may not have begun it: a
@@ -584,7 +554,7 @@ func (q *queueLane) headBegun() bool {
 // everything that the message was made of.
 func (q *queueLane) takeBack() []*turn {
 	back := q.leftOver()
-	for head := make([]byte, frameHeader); q.lane.receiveBack(head) > 0; {
+	for head := make([]byte, frameHeader); recv(q.lane.back, head, 0) > 0; {
 		back = append(back, q.retrieve(readFrame(head).number)...)
 	}
 	return back
@@ -614,7 +584,7 @@ const settled = moment / 2
 func (q *queueLane) halt(now int64) {
 	if len(q.flight) > 1 && q.flight[1].message == q.flight[0].message {
 		q.lane.python.halts[q.lane.index].Store(q.flight[1].number)
-		q.halted = now
+		q.lane.halted = now
 	}
 }
 
@@ -624,10 +594,10 @@ func (q *queueLane) halt(now int64) {
 // Python has begun the next request, any requests that it then leaves are reported by a
 // LEFT frame.
 func (q *queueLane) leftOver() []*turn {
-	if q.halted == 0 {
+	if q.lane.halted == 0 {
 		return nil
 	}
-	q.halted = 0
+	q.lane.halted = 0
 	first, begun := q.flight[0], q.lane.python.begun[q.lane.index].Load()
 	if slices.ContainsFunc(q.flight[1:], func(t *turn) bool { return t.number == begun }) {
 		return nil
@@ -635,16 +605,27 @@ func (q *queueLane) leftOver() []*turn {
 	return q.retrieve(first.message, first)
 }
 
-func (q *queueLane) settle(now int64) {
-	if q.halt(now); q.halted != 0 {
-		time.Sleep(settled)
+// unbegun takes off the flight what a dead Python had received and not begun, when all
+// else has been taken back: there is at most one message.
+func (q *queueLane) unbegun() []*turn {
+	if t := q.eldest(); t != nil && t.number != q.lane.python.begun[q.lane.index].Load() {
+		return q.retrieve(t.message)
 	}
+	return nil
+}
+
+func (q *queueLane) settle(now int64) bool {
+	l := q.lane
+	if l.halted == 0 {
+		q.halt(now)
+	}
+	return l.halted == 0 || l.python.gone || now-l.halted >= int64(settled)
 }
 
 func (q *queueLane) due() int64 {
 	switch {
-	case q.halted != 0:
-		return q.halted + int64(settled)
+	case q.lane.halted != 0:
+		return q.lane.halted + int64(settled)
 	case q.lane.stalled:
 		return 0
 	}
@@ -655,7 +636,7 @@ func (q *queueLane) due() int64 {
 // behind it are given to other workers.
 func (q *queueLane) stall(w *worker) {
 	l := q.lane
-	if q.halted != 0 {
+	if l.halted != 0 {
 		w.giveBack(l)
 		return
 	}
@@ -749,7 +730,6 @@ func (q *queueLane) refuse(w *worker, t *turn, why *badRequest) {
 		w.serverError(t)
 	}
 	if last {
-		w.flushOut()
 		w.complete(t)
 	}
 }
@@ -778,7 +758,7 @@ func (q *queueLane) over(w *worker, t *turn) {
 	} else {
 		p.pace = max(p.pace+(took-p.pace)/8, 1)
 	}
-	l.begun, l.patience, l.stalled, q.halted, l.client = w.now, w.now, false, 0, passage{}
+	l.begun, l.patience, l.stalled, l.halted, l.client = w.now, w.now, false, 0, passage{}
 	n := copy(q.flight, q.flight[1:])
 	q.flight[n] = nil
 	q.flight = q.flight[:n]
@@ -792,12 +772,7 @@ func (p *python) relayed(b []byte) (n int) {
 	if p.ended {
 		return 0
 	}
-	r, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(p.lanes[0].queue), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
-		uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
-	if errno != 0 {
-		return 0
-	}
-	return int(r)
+	return recv(p.lanes[0].queue, b, 0)
 }
 
 // ask requests a HERE frame from the main thread. The result is false if the queue is full

@@ -1,7 +1,7 @@
 package main
 
 // A worker's event loop: one epoll instance, in which each descriptor has an owner,
-// and a list of timers. Whatever breaks a connection during a turn of the loop only
+// and the tasks that have a time of their own. Whatever breaks a connection during a turn of the loop only
 // marks the connection; marked connections are buried when the turn ends.
 
 import (
@@ -22,12 +22,6 @@ type ownerFunc func(w *worker, fd int, events uint32)
 
 func (f ownerFunc) ready(w *worker, fd int, events uint32) { f(w, fd, events) }
 
-// timer is a task of another room, with the time at which the loop has to wake for it.
-type timer struct {
-	due func() int64 // loop time at which the task is due, 0 for never
-	run func()       // does the task; nil if every turn of the loop does it anyway and only has to be woken
-}
-
 // loop is the state of the event loop. All times are nanoseconds of a monotonic clock.
 type loop struct {
 	ep     int                    // the epoll instance
@@ -36,7 +30,6 @@ type loop struct {
 	seats  []seat                 // owners of descriptors, by descriptor
 	serial int32                  // serial number of the latest listen
 	events [128]unix.EpollEvent   // room for the events of one turn
-	timers []timer                // set by setTimers
 	again  []*conn                // connections that had their share of this turn and can do more at once
 	doomed []*conn                // marked connections, to be buried at the end of this turn
 	spent  []*turn                // requests that are over: their turns are reused after this turn of the loop
@@ -92,43 +85,38 @@ func (l *loop) goOnLater(c *conn) {
 	}
 }
 
-// wait is how long the loop may sleep: a second at most, less if a timer is due
-// earlier or work is left over.
-func (l *loop) wait() time.Duration {
-	if len(l.again) > 0 || len(l.doomed) > 0 {
+// wait is how long the loop may sleep: a second at most, less if a task is due earlier
+// or work is left over.
+func (w *worker) wait() time.Duration {
+	if len(w.again) > 0 || len(w.doomed) > 0 {
 		return 0
 	}
 	wait := int64(time.Second)
-	for i := range l.timers {
-		if at := l.timers[i].due(); at != 0 {
-			wait = min(wait, at-l.now)
+	for _, at := range [...]int64{w.obeyDue(), w.nextTick, w.partAt, w.quitAt, w.lanesDue(), w.patienceDue(), w.placeDue()} {
+		if at != 0 {
+			wait = min(wait, at-w.now)
 		}
 	}
 	return time.Duration(max(wait, 0))
 }
 
-// runTimers runs the timers that are due.
-func (l *loop) runTimers() {
-	for i := range l.timers {
-		if t := &l.timers[i]; t.run != nil {
-			if at := t.due(); at != 0 && at <= l.now {
-				t.run()
-			}
-		}
+// runDue does the tasks that are due, except for those that every turn of the loop does
+// anyway and only has to wake for.
+func (w *worker) runDue() {
+	due := func(at int64) bool { return at != 0 && at <= w.now }
+	if due(w.obeyDue()) {
+		w.obey()
 	}
-}
-
-// setTimers registers every task of a worker that has its own time.
-func (w *worker) setTimers() {
-	w.nextTick = w.now + int64(time.Second)
-	w.timers = []timer{
-		{func() int64 { return w.obeyDue() }, w.obey},
-		{func() int64 { return w.nextTick }, w.tick},
-		{func() int64 { return w.partAt }, w.partAll},
-		{w.lanesDue, w.lookAtLanes},
-		{w.patienceDue, nil},
-		{w.placeDue, nil},
+	if due(w.nextTick) {
+		w.tick()
 	}
+	if due(w.quitAt) {
+		w.quitPython()
+	}
+	if due(w.partAt) {
+		w.partAll()
+	}
+	w.lookAtLanes()
 }
 
 // placeDue is when the patience with the slowest client ends while other clients wait
@@ -162,7 +150,7 @@ func (w *worker) turn(wait time.Duration) int {
 	}
 	w.goOn()
 	w.flushOut()
-	w.runTimers()
+	w.runDue()
 	w.bury()
 	w.dispatch()
 	w.bury()
@@ -237,6 +225,7 @@ func (w *worker) bury() {
 				w.orphan(t)
 			case t != nil && t.state == waiting:
 				w.record(t, []byte("499"), true)
+				w.overload.leftAt = w.now
 				fallthrough
 			default:
 				w.release(c)

@@ -51,7 +51,9 @@
 //
 // The Python half, in python/:
 //
-//	wsgi.py       loads a WSGI application and calls it; asgi.py an ASGI one
+//	wsgi.py       runs first: loads the application, holds what all Python processes share
+//	lane.py       runs a WSGI application's requests; asgi.py an ASGI one's
+//	call.py       one WSGI request: its input, its response, its socket
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
 //	package.py    the gunicorn package that Python code may import
 //	facade.py     the cfg, worker, request and response that hooks and package show
@@ -71,6 +73,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -123,8 +126,8 @@ func runCommand(args []string) int {
 	background := daemonStage()
 	passed := takePassedOn()
 	dir := startDir()
-	load := func() (*generation, error) { return readGeneration(args, dir) }
-	g, err := load()
+	load := func(now *generation) (*generation, error) { return readGeneration(args, dir, now) }
+	g, err := load(nil)
 	var start *startError
 	switch {
 	case errors.As(err, &start):
@@ -189,14 +192,28 @@ func startDir() string {
 	return dir
 }
 
-// programPath is the path of the executed file, which the application sees as sys.argv[0].
-func programPath() string {
+// programPath is the path by which the program was called, which the application sees as
+// sys.argv[0]. The path is found out once, before the arbiter changes its directory.
+var programPath = sync.OnceValue(func() string {
 	if path, err := exec.LookPath(os.Args[0]); err == nil {
 		if path, err = filepath.Abs(path); err == nil {
 			return path
 		}
 	}
 	return os.Args[0]
+})
+
+// ownVenv is the bin directory of the virtualenv into which this program was copied or
+// linked, "" if there is none: there, Gunicorn's script names the virtualenv's Python.
+func ownVenv() string {
+	file, _ := os.Executable()
+	for _, path := range []string{programPath(), file} {
+		bin := filepath.Dir(path)
+		if _, err := os.Stat(filepath.Join(filepath.Dir(bin), "pyvenv.cfg")); err == nil {
+			return bin
+		}
+	}
+	return ""
 }
 
 // checkPlaces checks whether the files and directories that the settings name could be
@@ -228,7 +245,7 @@ func checkPlaces(c *config) error {
 // checkApp checks for --check-config whether the application can be loaded.
 func checkApp(g *generation) int {
 	if g.template != nil {
-		if err := g.template.prepare("check", g.cfg); err != nil {
+		if err := g.template.prepare("check", g.cfg, nil); err != nil {
 			fmt.Fprint(os.Stderr, err)
 			return exitFailure
 		}
@@ -265,7 +282,7 @@ const probe = `import marshal, sys
 w = open(3, 'wb')
 w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
 files = marshal.loads(open(4, 'rb').read())
-for name in 'wsgi.py', 'hooks.py', 'facade.py':
+for name in 'wsgi.py', 'call.py', 'lane.py', 'hooks.py', 'facade.py':
     files[name + 'c'] = marshal.dumps(compile(files[name], '<gunicorn ' + name + '>', 'exec'))
 index, at = {}, 0
 for name, text in files.items():
@@ -285,12 +302,17 @@ var probed struct {
 }
 
 // findPython returns the interpreter for the application, and a bridge for that interpreter.
-// The interpreter is --python, or that of the active virtualenv, or the first on PATH.
+// The interpreter is --python, or that of the virtualenv in which this program is, or of the
+// active virtualenv, or the first on PATH.
 func findPython(c *config) (python string, bridge *os.File, err error) {
-	candidates := []string{"python3", "python"}
-	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
-		candidates = append([]string{filepath.Join(venv, "bin", "python3")}, candidates...)
+	var candidates []string
+	if bin := ownVenv(); bin != "" {
+		candidates = append(candidates, filepath.Join(bin, "python3"), filepath.Join(bin, "python"))
 	}
+	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
+		candidates = append(candidates, filepath.Join(venv, "bin", "python3"))
+	}
+	candidates = append(candidates, "python3", "python")
 	if c.python != "" {
 		candidates = []string{c.python}
 	}
@@ -316,6 +338,7 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		out, err := readPython(0, func(out int) (_ int, err error) {
 			pid, err = syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
 				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out), uintptr(source)},
+				Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, // as in startPython
 			})
 			return pid, err
 		})

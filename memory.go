@@ -14,6 +14,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -225,10 +226,8 @@ func poolClass(n int) (class, size int) {
 	if n > poolLongest {
 		return poolClasses, (n + 1<<20 - 1) &^ (1<<20 - 1)
 	}
-	for size = poolSmallest; size < n; size *= 2 {
-		class++
-	}
-	return class, size
+	class = bits.Len(uint(max(n, poolSmallest)-1) / poolSmallest)
+	return class, poolSmallest << class
 }
 
 // get returns an empty buffer with room for at least n bytes.
@@ -337,20 +336,7 @@ func newSpool(c *config) spool {
 	if c.spoolDir == "" || c.family() == familyASGI {
 		return spool{}
 	}
-	s := spool{dir: c.spoolPath(), limit: c.spoolLimit}
-	if s.limit == 0 {
-		s.limit = math.MaxInt64
-	}
-	return s
-}
-
-// spoolPath is the absolute path of spool_dir; a relative spool_dir is taken from
-// chdir.
-func (c *config) spoolPath() string {
-	if filepath.IsAbs(c.spoolDir) {
-		return c.spoolDir
-	}
-	return filepath.Join(c.chdir, c.spoolDir)
+	return spool{dir: c.inDir(c.spoolDir), limit: cmp.Or(c.spoolLimit, math.MaxInt64)}
 }
 
 // checkSpool tries to make a file in spool_dir, with the rights of a worker. Only the
@@ -364,7 +350,7 @@ func (c *config) checkSpool() error {
 		return nil // the start reports this error itself
 	}
 	err = withRightsOf(cred, func() error {
-		fd, err := openSpoolFile(c.spoolPath())
+		fd, err := openSpoolFile(c.inDir(c.spoolDir))
 		if err == nil {
 			unix.Close(fd)
 		}
@@ -420,23 +406,26 @@ func (w *worker) openSpool() int {
 	return fd
 }
 
-// writeSpool appends b to a file of the given size, and returns the number of
-// bytes written.
-func (w *worker) writeSpool(file int, size int64, b []byte) (n int) {
+// writeSpool appends b to a file of the given size, and counts the bytes written, n, in
+// the size and in the turn's share of this turn of the loop.
+func (w *worker) writeSpool(t *turn, file int, size *int64, b []byte) (n int) {
 	s := &w.spool
 	for n < len(b) {
 		piece := b[n:min(int64(len(b)), int64(n)+s.limit-s.used)]
 		m, err := 0, error(unix.EDQUOT)
 		if len(piece) > 0 {
-			m, err = unix.Pwrite(file, piece, size+int64(n))
+			m, err = unix.Pwrite(file, piece, *size)
 		}
 		if err != nil && err != unix.EINTR {
 			w.spoolFails(err)
 			break
 		}
-		n += max(m, 0)
-		s.used += int64(max(m, 0))
+		m = max(m, 0)
+		n += m
+		s.used += int64(m)
+		*size += int64(m)
 	}
+	t.burst += n
 	return n
 }
 
@@ -472,9 +461,7 @@ func (w *worker) spill(t *turn) bool {
 		}
 		t.spooled = &spooled{file: file}
 	}
-	n := w.writeSpool(t.spooled.file, t.spooled.end, t.body)
-	t.spooled.end += int64(n)
-	t.burst += n
+	n := w.writeSpool(t, t.spooled.file, &t.spooled.end, t.body)
 	switch {
 	case !t.ownBody:
 		t.body = t.body[n:]
@@ -538,10 +525,7 @@ func (w *worker) spoolReply(c *conn) {
 func (w *worker) sendBehind(c *conn, pieces ...[]byte) {
 	for _, b := range pieces {
 		if c.filed && len(c.rest) == 0 {
-			n := w.writeSpool(c.file, c.fileEnd, b)
-			c.fileEnd += int64(n)
-			c.turn.burst += n
-			b = b[n:]
+			b = b[w.writeSpool(c.turn, c.file, &c.fileEnd, b):]
 		}
 		c.rest = w.pool.extend(c.rest, b)
 	}

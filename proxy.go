@@ -24,11 +24,6 @@ const (
 	proxyFixed = 16
 )
 
-const (
-	proxyWord      = "PROXY "
-	proxySignature = "\r\n\r\n\x00\r\nQUIT\n"
-)
-
 // proxyHeader is a parsed PROXY header. The addresses are invalid if the proxy
 // speaks for itself or does not know its client.
 type proxyHeader struct {
@@ -37,52 +32,41 @@ type proxyHeader struct {
 	server   netip.AddrPort // address to which the client connected
 }
 
-// proxyForm classifies the first bytes of a connection.
-type proxyForm uint8
+// proxyParser reads a header at the start of b. n is the header's length, 0 without an
+// error while the header is incomplete.
+type proxyParser func(b []byte) (h proxyHeader, n int, err *badRequest)
 
-const (
-	proxyNone proxyForm = iota // no PROXY header
-	proxyOpen                  // perhaps the beginning of a PROXY header
-	proxyV1                    // a header of version 1
-	proxyV2                    // a header of version 2
-)
-
-// proxyFormOf classifies the first bytes of a connection. mode is the setting
-// proxy_protocol, but not off.
-func proxyFormOf(b []byte, mode string) proxyForm {
-	form := proxyNone
-	for _, f := range [...]struct {
-		form     proxyForm
-		mode     string
-		beginsAs string
-	}{{proxyV1, "v1", proxyWord}, {proxyV2, "v2", proxySignature}} {
-		n := min(len(b), len(f.beginsAs))
-		if mode != f.mode && mode != "auto" || string(b[:n]) != f.beginsAs[:n] {
-			continue
-		}
-		if n == len(f.beginsAs) {
-			return f.form
-		}
-		form = proxyOpen
-	}
-	return form
+// proxyForms are the forms of a header, with the value of proxy_protocol that allows that
+// form alone.
+var proxyForms = [...]struct {
+	mode, start string
+	parse       proxyParser
+}{
+	{"v1", "PROXY ", parseProxyLine},
+	{"v2", "\r\n\r\n\x00\r\nQUIT\n", parseProxyBinary},
 }
 
-// parseProxy reads a header of the given form at the start of b. n is the
-// header's length, 0 without an error while the header is incomplete.
-func parseProxy(b []byte, form proxyForm) (h proxyHeader, n int, err *badRequest) {
-	if form == proxyV1 {
-		return parseProxyLine(b)
+// proxyForm returns the parser for the header at the start of a connection's bytes, nil if
+// there is none; open tells that more bytes are needed to know. mode is the setting
+// proxy_protocol, but not off.
+func proxyForm(b []byte, mode string) (parse proxyParser, open bool) {
+	for _, f := range proxyForms {
+		n := min(len(b), len(f.start))
+		if mode != f.mode && mode != "auto" || string(b[:n]) != f.start[:n] {
+			continue
+		}
+		if n == len(f.start) {
+			return f.parse, false
+		}
+		open = true
 	}
-	return parseProxyBinary(b)
+	return nil, open
 }
 
 // parseProxyLine reads PROXY TCP4 CLIENT SERVER PORT PORT, the same with TCP6, or
 // PROXY UNKNOWN and any other words.
 func parseProxyLine(b []byte) (h proxyHeader, n int, err *badRequest) {
-	if len(b) > maxProxyLine {
-		b = b[:maxProxyLine]
-	}
+	b = b[:min(len(b), maxProxyLine)]
 	end := bytes.IndexByte(b, '\n')
 	switch {
 	case end < 0 && len(b) == maxProxyLine:
@@ -106,27 +90,23 @@ func parseProxyLine(b []byte) (h proxyHeader, n int, err *badRequest) {
 	if len(words) != 6 {
 		return h, 0, badProxyLine("", line)
 	}
-	var ok bool
-	if h.client, ok, err = proxyEnd(line, words[2], words[4], h.protocol); !ok {
-		return h, 0, err
+	if h.client, err = proxyEnd(line, words[2], words[4], h.protocol); err == nil {
+		h.server, err = proxyEnd(line, words[3], words[5], h.protocol)
 	}
-	if h.server, ok, err = proxyEnd(line, words[3], words[5], h.protocol); !ok {
-		return h, 0, err
-	}
-	return h, end + 1, nil
+	return h, end + 1, err
 }
 
 // proxyEnd reads the address of one end of the proxied connection.
-func proxyEnd(line, address, port []byte, protocol string) (netip.AddrPort, bool, *badRequest) {
+func proxyEnd(line, address, port []byte, protocol string) (netip.AddrPort, *badRequest) {
 	addr, err := netip.ParseAddr(string(address))
 	if err != nil || addr.Is4() != (protocol == "TCP4") || addr.Zone() != "" {
-		return netip.AddrPort{}, false, badProxyLine("", line)
+		return netip.AddrPort{}, badProxyLine("", line)
 	}
 	n := parseLength(port)
 	if n < 0 || n > 65535 || len(port) > 1 && port[0] == '0' {
-		return netip.AddrPort{}, false, badProxyLine("invalid port ", line)
+		return netip.AddrPort{}, badProxyLine("invalid port ", line)
 	}
-	return netip.AddrPortFrom(addr, uint16(n)), true, nil
+	return netip.AddrPortFrom(addr, uint16(n)), nil
 }
 
 // parseProxyBinary reads a header of version 2. Fields after the addresses (TLVs)
@@ -163,10 +143,9 @@ func parseProxyBinary(b []byte) (h proxyHeader, n int, err *badRequest) {
 		return h, 0, nil
 	}
 	if size > 0 {
-		ends := b[proxyFixed:n]
-		client, _ := netip.AddrFromSlice(ends[:size])
-		server, _ := netip.AddrFromSlice(ends[size : 2*size])
-		ports := ends[2*size:]
+		addresses, ports := b[proxyFixed:proxyFixed+2*size], b[proxyFixed+2*size:]
+		client, _ := netip.AddrFromSlice(addresses[:size])
+		server, _ := netip.AddrFromSlice(addresses[size:])
 		h.client = netip.AddrPortFrom(client, binary.BigEndian.Uint16(ports))
 		h.server = netip.AddrPortFrom(server, binary.BigEndian.Uint16(ports[2:]))
 	}

@@ -24,7 +24,7 @@ import (
 func (w *worker) tick() {
 	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
-	w.slot.waiting.Store(uint64(len(w.waiting)))
+	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	for _, c := range w.conns {
 		if c != nil && !c.gone {
@@ -85,7 +85,7 @@ func (w *worker) expire(c *conn) {
 	case c.shakes():
 		c.secure.abort()
 		c.expires = 0
-	case c.between() && len(c.in) > 0 && !w.draining():
+	case c.between() && len(c.in) > 0 && string(c.in) != "\r\n" && !w.draining():
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
 	default:
 		w.close(c) // silently: there is no request yet, or its response has been sent
@@ -148,7 +148,7 @@ func (w *worker) overdue(l *lane) {
 // over.
 func (w *worker) loseLane(l *lane) {
 	w.askFor(flagStacks)
-	w.giveAllBack(l)
+	w.giveBack(l)
 	l.lost = true
 	w.deafen(l)
 	w.giveUp(l, newBadRequest(504, "", ""))
@@ -235,25 +235,47 @@ func (w *worker) answerFor(t *turn, bad *badRequest) {
 	}
 }
 
-// failPython gives up the Python. The requests that Python has begun are answered with
-// status, and whatever Python sends from now on is ignored. The process gets the
-// signal sig, none if sig is 0; after SIGABRT, on which faulthandler writes the
-// stacks, SIGKILL follows.
+// failure says how a Python is given up.
+type failure struct {
+	cause  uint64         // why the worker ends
+	status int            // status of the answers to the requests that Python has begun
+	sig    syscall.Signal // signal for the process, 0 for none; after SIGABRT, on which faulthandler writes the stacks, SIGKILL follows
+}
+
+// failPython gives up the Python: nothing more is sent to it, and nothing that it sends is
+// believed. dispatch completes this at the end of the turn, as the caller may be working
+// on one of Python's requests, or when all lanes have settled.
 func (w *worker) failPython(cause uint64, status int, sig syscall.Signal) {
 	p := w.python
-	w.because(cause)
-	bad := newBadRequest(status, "", "")
-	for _, l := range slices.Clone(p.busy) {
-		w.giveAllBack(l)
-	}
-	p.closed, p.broken = true, false
+	p.closed, p.failure = true, &failure{cause, status, sig}
 	for _, l := range p.lanes {
 		if !l.lost {
 			w.deafen(l)
 		}
 	}
+}
+
+// settled reports whether Python can begin no further request. While Python may, lanesDue
+// has the loop wake for the next look.
+func (w *worker) settled() bool {
+	all := true
+	for _, l := range w.python.busy {
+		all = l.settle(w.now) && all
+	}
+	return all
+}
+
+// abandonPython answers the requests of a Python that failPython has given up, hands over
+// those that Python has not begun, and retires.
+func (w *worker) abandonPython(f *failure) {
+	p := w.python
+	p.failure = nil
+	w.because(f.cause)
 	for _, l := range slices.Clone(p.busy) {
-		w.giveUp(l, bad)
+		w.giveBack(l)
+	}
+	for _, l := range slices.Clone(p.busy) {
+		w.giveUp(l, newBadRequest(f.status, "", ""))
 	}
 	w.slot.begun.Store(0)
 	w.slot.busy.Store(0)
@@ -266,10 +288,10 @@ func (w *worker) failPython(cause uint64, status int, sig syscall.Signal) {
 		}
 	}
 	w.waiting = nil
-	if sig != 0 {
-		w.killPython(sig)
+	if f.sig != 0 {
+		w.killPython(f.sig)
 	}
-	if sig == unix.SIGABRT {
+	if f.sig == unix.SIGABRT {
 		p.killAt = w.now + int64(killDelay)
 	}
 }
@@ -280,15 +302,28 @@ func (w *worker) refuseService(t *turn) {
 	w.page(t.conn, newBadRequest(503, "", ""))
 }
 
-// outOfStep is called when Python breaks the protocol of frames, or takes no frames any
-// more. Nothing more is read from Python. Only dispatch, at the end of the turn, gives
-// Python up: the caller may be working on one of Python's requests.
+// outOfStep gives up a Python that breaks the protocol of frames, or takes no frames any
+// more.
 func (w *worker) outOfStep(l *lane, err error) {
 	if w.python.closed || l.lost || w.python.gone {
 		return
 	}
+	if poll(l.fd, unix.POLLRDHUP, 0) != 0 {
+		w.pythonEnds(l) // a Python that is killed may leave half a frame
+		return
+	}
 	w.log.errorf("Worker (pid:%d): protocol error from its Python (%v); replacing it", w.pid, err)
-	w.python.closed, w.python.broken = true, true
+	w.failPython(causeCrash, 502, unix.SIGKILL)
+}
+
+// pythonEnds is called when Python has closed a wire: Python is dying, or ought to.
+// SIGCHLD will report its status. What it has written to its other lanes is still read.
+func (w *worker) pythonEnds(l *lane) {
+	w.python.eof = true
+	w.deafen(l)
+	if w.python.killAt == 0 && !w.python.gone {
+		w.python.killAt = w.now + int64(killDelay)
+	}
 }
 
 // killPython sends Python a signal that is to end it, in place of a SIGKILL that was
@@ -403,7 +438,11 @@ func (w *worker) died(status unix.WaitStatus) {
 	default:
 		doing := ""
 		for _, l := range slices.Clone(p.busy) {
-			w.giveAllBack(l)
+			l.settle(w.now)
+			w.giveBack(l)
+			if q, ok := l.laneKind.(*queueLane); ok {
+				w.putBack(q.unbegun())
+			}
 			for _, t := range l.inPython() {
 				if len(doing) < fateMax {
 					doing += ", " + t.line() + " from " + t.conn.peer.remoteAddr

@@ -6,9 +6,11 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
-	"strconv"
+	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +19,7 @@ import (
 // replies handles the frames that have come on a lane. Frames that are in memory are handled
 // before more is received, so that the buffer never has to grow for a body.
 func (w *worker) replies(l *lane) {
-	p, ended := w.python, l.eof
+	p := w.python
 	l.heard(w.now)
 	if l.in == nil {
 		l.in, w.wbuf = w.wbuf, nil
@@ -25,28 +27,20 @@ func (w *worker) replies(l *lane) {
 			l.in = make([]byte, 0, wireRoom)
 		}
 	}
-	for more := true; !p.closed && !l.lost; {
-		if err := w.frames(l); err != nil {
-			w.outOfStep(l, err)
-			break
-		}
-		if !more || p.closed || l.eof || l.choked != nil || l.apart() {
-			break
-		}
-		var err error
-		if more, err = l.receive(); err != nil {
-			w.outOfStep(l, err)
-			break
+	var err error
+	for more := true; err == nil && !p.closed && !l.lost; {
+		if err = w.frames(l); err == nil {
+			if !more || p.closed || l.choked != nil || l.apart() {
+				break
+			}
+			more, err = l.receive()
 		}
 	}
-	if l.eof && !ended && !p.closed {
-		// Python is dying, or ought to: SIGCHLD will report its status. What it has
-		// written to its other lanes is still read.
-		p.eof = true
-		w.deafen(l)
-		if p.killAt == 0 && !p.gone {
-			p.killAt = w.now + int64(killDelay)
-		}
+	switch {
+	case err == io.EOF && !p.closed:
+		w.pythonEnds(l)
+	case err != nil && err != io.EOF:
+		w.outOfStep(l, err)
 	}
 	if l.at == len(l.in) {
 		if cap(l.in) == wireRoom {
@@ -154,6 +148,7 @@ func (w *worker) said(t *turn, k *frameKind) error {
 	case k.tail != anyLength && len(l.tail)+l.bodyLeft != k.tail:
 		return wrongFrame(k.name + " frame of a wrong length")
 	}
+	w.text, w.wrong = w.text[:0], false
 	return k.said(w, t, &l.marshal)
 }
 
@@ -193,13 +188,11 @@ func (w *worker) askedToRetire(*lane, *marshalReader) error {
 
 // response handles the start of a RESPONSE frame.
 func (w *worker) response(t *turn, r *marshalReader) error {
-	if w.begin(t, r); t.framing.chunked && t.lane.bodyLeft > 0 {
-		w.obuf = appendChunkSize(w.obuf, t.lane.bodyLeft)
-	}
-	return nil
+	w.begin(t, r)
+	return w.beginBlock(t, r)
 }
 
-// beginBlock handles the start of a BLOCK frame, a further piece of the response's body.
+// beginBlock handles the start of a piece of the response's body.
 func (w *worker) beginBlock(t *turn, _ *marshalReader) error {
 	if w.outFor(t.conn); t.framing.chunked && !t.refused && t.lane.bodyLeft > 0 {
 		w.obuf = appendChunkSize(w.obuf, t.lane.bodyLeft)
@@ -230,63 +223,56 @@ func (w *worker) refuseFrame(l *lane, t *turn, why wrongFrame) {
 // errBadType is a mistake of the application's: the lane goes on.
 var errBadType = errors.New("status and headers must be strings")
 
-// readResponse fills w.resp with slices of the frame's memory. A value of a wrong type
-// leaves the status nil, which begin refuses.
+// readResponse fills w.resp with slices of the frame's memory, or notes in w.wrong that a
+// value has a wrong type.
 func (w *worker) readResponse(r *marshalReader) {
-	w.text = w.text[:0]
-	w.resp.status, w.resp.fields = nil, w.resp.fields[:0]
-	good := r.sequence() == 2
-	status := w.readText(r, &good)
-	w.readFields(r, &good)
-	if good {
-		w.resp.status = status
-	}
+	w.text, w.wrong = w.text[:0], r.sequence() != 2
+	w.resp.status = w.readText(r)
+	w.readFields(r)
 }
 
-// readFields adds to w.resp.fields. Types that exist in Python's marshal but not in this
-// reader count as wrong types too.
-func (w *worker) readFields(r *marshalReader, good *bool) {
-	defer func() { *good = *good && r.err == nil }()
-	if k := r.kind(); k != '(' && k != '[' {
-		r.value(0)
-		*good = false
-		return
-	}
-	for n := r.sequence(); n > 0 && r.err == nil; n-- {
-		if k := r.kind(); k != '(' && k != '[' {
+// readFields fills w.resp.fields, or notes in w.wrong that a value has a wrong type. Types
+// that exist in Python's marshal but not in this reader are wrong too.
+func (w *worker) readFields(r *marshalReader) {
+	w.resp.fields = w.resp.fields[:0]
+	for n := w.readSequence(r); n > 0 && r.err == nil; n-- {
+		pair := w.readSequence(r)
+		if pair == 2 {
+			name, value := w.readText(r), w.readText(r)
+			w.resp.fields = append(w.resp.fields, field{name: name, value: value})
+			continue
+		}
+		for w.wrong = true; pair > 0 && r.err == nil; pair-- {
 			r.value(0)
-			*good = false
-			continue
 		}
-		if pair := r.sequence(); pair != 2 {
-			for ; pair > 0 && r.err == nil; pair-- {
-				r.value(0)
-			}
-			*good = false
-			continue
-		}
-		name, value := w.readText(r, good), w.readText(r, good)
-		w.resp.fields = append(w.resp.fields, field{name: name, value: value})
 	}
+	w.wrong = w.wrong || r.err != nil
+}
+
+// readSequence opens the next value, a tuple or a list, and returns its length.
+func (w *worker) readSequence(r *marshalReader) int {
+	if k := r.kind(); k == '(' || k == '[' {
+		return r.sequence()
+	}
+	r.value(0)
+	w.wrong = true
+	return 0
 }
 
 // readText returns the next value, a str, in latin-1. With ASGI the value may be bytes.
-func (w *worker) readText(r *marshalReader, good *bool) []byte {
-	if k := r.kind(); k == 's' && w.python.gateway.octets {
+func (w *worker) readText(r *marshalReader) []byte {
+	switch k := r.kind(); {
+	case k == 's' && w.python.gateway.octets:
 		return r.bytes()
-	} else if k != 'u' && k != 't' {
+	case k != 'u' && k != 't':
 		r.value(0)
-		*good = false
+		w.wrong = true
 		return nil
 	}
 	at := len(w.text)
 	text := r.text()
 	b, ok := latin(w.text[at:], text)
-	if !ok {
-		*good = false
-		return nil
-	}
-	if len(text) > 0 && len(b) != len(text) {
+	if w.wrong = w.wrong || !ok; len(b) != len(text) {
 		w.text = append(w.text[:at], b...)
 	}
 	return b
@@ -300,17 +286,9 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	at := len(w.obuf)
 	t.started = true
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
-		keepAlive: t.conn.keep && w.promises(t.conn), server: w.server, own: w.python.gateway.overrides}
-	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil {
-		// The rest of the request's body may never be read, and then the
-		// connection cannot be kept: do not promise keep-alive.
-		x.keepAlive = false
-	}
-	if t.lane.frame.flags&flagClose != 0 {
-		x.keepAlive = false
-	}
+		keepAlive: t.conn.keep && w.promises(t) && t.lane.frame.flags&flagClose == 0, server: w.server, own: w.python.gateway.overrides}
 	var err error
-	if w.resp.status == nil {
+	if w.wrong {
 		err = errBadType
 	} else {
 		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
@@ -337,32 +315,28 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	}
 }
 
-// promises reports whether a connection may have another request: not while all workers
-// stop, and not in a retiring worker if the connection uses TLS, as TLS connections cannot
-// be handed to other workers.
-func (w *worker) promises(c *conn) bool {
-	switch w.slot.phase() {
-	case phaseDraining, phaseQuitting:
-		return false
-	case phaseRetiring:
-		return c.secure == nil
-	}
-	return true
+// promises reports whether another request may follow on the connection: not while all
+// workers stop, and not in a retiring worker if the connection uses TLS, as TLS connections
+// cannot be handed to other workers.
+func (w *worker) promises(t *turn) bool {
+	p := w.slot.phase()
+	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.leavesRest(t)
+}
+
+// leavesRest reports whether the rest of the request's body may never be read. The
+// connection must then not be kept: the rest would be taken for a request.
+func (w *worker) leavesRest(t *turn) bool {
+	return t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil
 }
 
 // serverError answers 500, or the status of a broken request, in place of the application's
 // response.
 func (w *worker) serverError(t *turn) {
 	t.started, t.refused = true, true
-	t.status = append(t.status[:0], "500 Internal Server Error"...)
 	t.meta, t.conn.keep = nil, false
 	w.resp.fields = w.resp.fields[:0]
-	bad := t.broken
-	if bad == nil {
-		bad = newBadRequest(500, "", "")
-	} else {
-		t.status = append(t.status[:0], strconv.Itoa(bad.status)+" "+bad.reason...)
-	}
+	bad := cmp.Or(t.broken, newBadRequest(500, "", ""))
+	t.status = fmt.Appendf(t.status[:0], "%d %s", bad.status, bad.reason)
 	t.framing = framing{code: bad.status, noBody: true}
 	w.outFor(t.conn)
 	w.obuf = t.appendPage(w.obuf, bad)
@@ -452,7 +426,6 @@ func (w *worker) endPart(t *turn) {
 		}
 	}
 	if f.flags&flagLast != 0 {
-		w.flushOut()
 		w.complete(t)
 	} else {
 		t.lane.clientTook(w, t) // bytes that were discarded count as taken
@@ -474,9 +447,9 @@ func (w *worker) noteRunning() {
 // attach handles a FILE frame: the file's contents become the body of the response, cut to
 // the Content-Length, as the file may have grown since.
 func (w *worker) attach(t *turn, r *marshalReader) error {
-	n := marshalReader{b: t.lane.tail}
-	offset, size, l := n.uint64(), n.uint64(), t.lane
-	if l.file < 0 || n.err != nil || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 {
+	l := t.lane
+	offset, size := binary.LittleEndian.Uint64(l.tail), binary.LittleEndian.Uint64(l.tail[8:])
+	if l.file < 0 || int64(offset) < 0 || int64(size) < 0 || int64(offset+size) < 0 {
 		return wrongFrame("FILE frame without a file")
 	}
 	if w.begin(t, r); t.framing.length >= 0 {
@@ -498,7 +471,6 @@ func (w *worker) attach(t *turn, r *marshalReader) error {
 			w.files++
 		}
 	}
-	w.flushOut()
 	w.complete(t)
 	return nil
 }
@@ -508,11 +480,9 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 	if t.started || t.taken || t.req.minor == 0 {
 		return nil
 	}
-	good := true
-	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
-	w.readFields(r, &good)
+	w.readFields(r)
 	err := errBadType
-	if good {
+	if !w.wrong {
 		w.outFor(t.conn)
 		w.obuf, err = appendEarlyHints(w.obuf, w.resp.fields)
 	}
@@ -525,11 +495,9 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 // addFields adds headers that the pre_request hook has set to the request, so that the
 // access log shows them as if the client had sent them.
 func (w *worker) addFields(t *turn, r *marshalReader) error {
-	good := true
-	w.text, w.resp.fields = w.text[:0], w.resp.fields[:0]
-	w.readFields(r, &good)
+	w.readFields(r)
 	for _, f := range w.resp.fields {
-		if good {
+		if !w.wrong {
 			t.req.fields = append(t.req.fields, field{bytes.Clone(f.name), bytes.Clone(f.value)})
 		}
 	}
@@ -546,13 +514,11 @@ func (w *worker) failed(t *turn, _ *marshalReader) error {
 		w.cut(t)
 	case !t.started && !quiet:
 		w.serverError(t)
-		w.flushOut()
 		w.complete(t)
 	default:
 		if !t.started {
 			t.status = append(t.status[:0], "499"...)
 		}
-		w.flushOut()
 		w.cut(t)
 	}
 	return nil
@@ -569,6 +535,7 @@ func (w *worker) cut(t *turn) {
 // complete is called once for every request that Python has begun, when the whole response
 // has come to this worker or the response was cut.
 func (w *worker) complete(t *turn) {
+	w.flushOut()
 	l := t.lane
 	if t.framing.length > t.sent && !t.refused && !t.framing.noBody {
 		w.log.errorf("%s: the response body has %d bytes and its Content-Length says %d; closing the connection",
@@ -589,9 +556,7 @@ func (w *worker) complete(t *turn) {
 	if l.choked == t {
 		w.unchoke(l)
 	}
-	if t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil {
-		t.conn.keep = false // the unread rest of the body must never be taken for a request
-	}
+	t.conn.keep = t.conn.keep && !w.leavesRest(t)
 	if t.taken && !w.takeSocketBack(t) {
 		return
 	}

@@ -50,15 +50,7 @@ func (p *response) appendHead(b []byte, x *exchange, date []byte) (out []byte, f
 		b = append(b, ' ') // RFC 9112 4 wants the space even without a reason phrase
 	}
 	b = append(b, "\r\n"...)
-	if !x.own || !p.has("SERVER") {
-		b = append(b, cmp.Or(x.server, "Server: gunicorn")...)
-		b = append(b, "\r\n"...)
-	}
-	if !x.own || !p.has("DATE") {
-		b = append(b, "Date: "...)
-		b = append(b, date...)
-		b = append(b, "\r\n"...)
-	}
+	b = p.appendOwn(b, x.own, x.server, date)
 	switch {
 	case f.upgrade:
 		b = append(b, "Connection: upgrade\r\n"...)
@@ -92,19 +84,28 @@ func (p *response) appendHead(b []byte, x *exchange, date []byte) (out []byte, f
 	return append(b, "\r\n"...), f, nil
 }
 
-func (p *response) has(name string) bool { return hasField(p.fields, name) }
+// appendOwn appends Server and Date. Where the application's own are used, own is true and
+// replaces those that the application has set.
+func (p *response) appendOwn(b []byte, own bool, server string, date []byte) []byte {
+	if !own || !hasField(p.fields, "SERVER") {
+		b = append(b, cmp.Or(server, "Server: gunicorn")...)
+		b = append(b, "\r\n"...)
+	}
+	if !own || !hasField(p.fields, "DATE") {
+		b = append(b, "Date: "...)
+		b = append(b, date...)
+		b = append(b, "\r\n"...)
+	}
+	return b
+}
 
 // frame checks the response and decides where its body ends.
 func (p *response) frame(x *exchange) (framing, error) {
 	f, closes := framing{length: -1}, false
-	if len(p.status) < 3 || len(p.status) > 3 && p.status[3] != ' ' || !validValue(p.status) {
+	code, reason := p.status[:min(3, len(p.status))], p.status[min(3, len(p.status)):]
+	f.code = int(parseLength(code))
+	if f.code < 100 || len(reason) > 0 && reason[0] != ' ' || !validValue(reason) {
 		return f, fmt.Errorf("invalid status: %q", p.status)
-	}
-	for i, c := range p.status[:3] {
-		if c < '0' || c > '9' || i == 0 && c == '0' {
-			return f, fmt.Errorf("invalid status: %q", p.status)
-		}
-		f.code = 10*f.code + int(c-'0')
 	}
 	for i := range p.fields {
 		name, value := p.fields[i].name, trimBlanks(p.fields[i].value)
@@ -197,17 +198,25 @@ func appendField(b, name, value []byte) []byte {
 // appendEarlyHints appends a 103 response (RFC 8297). HTTP/1.0 has no 1xx, so
 // the caller has checked that the client speaks HTTP/1.1.
 func appendEarlyHints(b []byte, fields []field) ([]byte, error) {
-	out := append(b, "HTTP/1.1 103 Early Hints\r\n"...)
+	out, err := appendFields(append(b, "HTTP/1.1 103 Early Hints\r\n"...), fields, plainField)
+	if err != nil {
+		return b, err
+	}
+	return append(out, "\r\n"...), nil
+}
+
+// appendFields appends those fields of the application that are plain or of the kind also.
+func appendFields(b []byte, fields []field, also fieldKind) ([]byte, error) {
 	for i := range fields {
 		name, value := fields[i].name, trimBlanks(fields[i].value)
 		if err := checkField(name, value); err != nil {
 			return b, err
 		}
-		if kindOf(name) == plainField {
-			out = appendField(out, name, value)
+		if kind := kindOf(name); kind == plainField || kind == also {
+			b = appendField(b, name, value)
 		}
 	}
-	return append(out, "\r\n"...), nil
+	return b, nil
 }
 
 // appendChunkSize appends the line before a chunk of n bytes.
@@ -261,6 +270,7 @@ var reasonPhrases = map[int]string{
 	403: "Forbidden",
 	408: "Request Timeout",
 	413: "Content Too Large",
+	414: "URI Too Long",
 	417: "Expectation Failed",
 	426: "Upgrade Required",
 	431: "Request Header Fields Too Large",

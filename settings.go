@@ -42,6 +42,7 @@ type setting struct {
 	// then refused, except the default, an empty value, and the values in accepts.
 	unsupported string
 	accepts     []string
+	moot        func(c *config) bool // whether nothing would look at the setting; any value is then accepted
 
 	// flatten fills in the fields below.
 	section string   // title above the row
@@ -167,8 +168,11 @@ var sections = []section{
 		{name: "http_parser", form: "--http-parser STRING", def: "auto",
 			kind:  choice("http_parser must be one of: auto, fast, python", "http_parser must be a string", "auto", "fast", "python"),
 			usage: "HTTP parser: auto, fast or python, which are all the same"},
+		{name: "websocket_max_message_size", form: "--websocket-max-message-size INT", kind: posInt, def: "16777216",
+			usage: "maximum length of a WebSocket message; 0 for no limit"},
 		{name: "ws_max_size", form: "--ws-max-size SIZE", kind: byteSize, def: "16M", ours: true,
-			usage: "maximum length of a WebSocket message"},
+			derived: func(c *config) string { return strconv.Itoa(c.websocketMaxMessageSize) },
+			usage:   "maximum length of a WebSocket message"},
 		{name: "ws_ping_interval", form: "--ws-ping-interval INT", kind: posInt, def: "20", ours: true,
 			usage: "seconds of silence after which a WebSocket client is pinged"},
 		{name: "ws_ping_timeout", form: "--ws-ping-timeout INT", kind: posInt, def: "20", ours: true,
@@ -382,7 +386,8 @@ var refused = []section{
 		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none},
 	}},
 	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
-		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context"},
+		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context",
+			moot: func(c *config) bool { return !c.usesTLS() }},
 	}},
 	{"let the proxy speak HTTP, as proxy_pass of nginx does", []setting{
 		{name: "protocol", form: "--protocol STRING", kind: textKind, def: "http"},

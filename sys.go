@@ -291,14 +291,6 @@ func rawTCPInfo(fd int, info *unix.TCPInfo) syscall.Errno {
 	return errno
 }
 
-// ended reports whether the peer of a socket has shut down and all its bytes have
-// been read.
-func ended(fd int) bool {
-	var b [1]byte
-	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return n == 0 && err == nil
-}
-
 // reapAny reaps one dead child; pid is 0 if there is none.
 func reapAny() (pid int, status unix.WaitStatus) {
 	for {
@@ -367,6 +359,14 @@ func sockaddr(a netip.AddrPort) (sa unix.Sockaddr, family int) {
 		return &unix.SockaddrInet4{Port: port, Addr: ip.As4()}, unix.AF_INET
 	}
 	return &unix.SockaddrInet6{Port: port, Addr: ip.As16(), ZoneId: zoneIndex(ip.Zone())}, unix.AF_INET6
+}
+
+// catches reports whether a process has a handler for a signal.
+func catches(pid int, s syscall.Signal) bool {
+	_, text, _ := strings.Cut(readText(fmt.Sprintf("/proc/%d/status", pid)), "\nSigCgt:\t")
+	text, _, _ = strings.Cut(text, "\n")
+	set, _ := strconv.ParseUint(text, 16, 64)
+	return set>>(s-1)&1 != 0
 }
 
 // Users and groups ----------------------------------------------------------

@@ -5,12 +5,20 @@ package main
 // that the file has made to its process (environment, paths, logging, patches), as under
 // Gunicorn, and also the hooks' state and, with --preload, the loaded application. Without
 // a file, a template process exists only for --preload. Its Python half is hooks.py.
+//
+// Gunicorn's master runs the file again on a reload and keeps whatever hooks have started.
+// So does the template process, as the host of the hooks. Where it has the application's
+// code, or shall not keep what it has imported, another process runs the file too, loads
+// the new code and forks for the host: the forker. The host keeps its control socket.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -22,6 +30,29 @@ type template struct {
 	python string // path of the interpreter
 	sock   int    // the arbiter's end of the control socket: one question and answer at a time
 	child  int    // the template's end of the control socket, until the process is started
+	loaded bool   // the process has loaded the application
+}
+
+// hostHooks are the hooks that are called in the host.
+var hostHooks = []string{"on_starting", "when_ready", "nworkers_changed", "pre_fork", "child_exit", "on_reload", "on_exit"}
+
+// keepsHost reports whether the next generation has the same host. A process that no hook
+// of the arbiter's has run in makes way for one with the new code: its application may have
+// started threads, which should not run twice.
+func (g *generation) keepsHost() bool {
+	called := g.cfg.hooks()
+	return g.host != nil && (g.template == g.host && !g.host.loaded && !g.cfg.reload ||
+		slices.ContainsFunc(hostHooks, func(name string) bool { return called[name] }))
+}
+
+// templates are the processes that have run g's configuration file.
+func (g *generation) templates() (list []*template) {
+	for _, t := range []*template{g.host, g.template} {
+		if t != nil && !slices.Contains(list, t) {
+			list = append(list, t)
+		}
+	}
+	return list
 }
 
 // evalConfig runs a configuration file, "" for none, and returns the file's globals and the
@@ -32,12 +63,8 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 	if err != nil {
 		return nil, nil, err
 	}
-	var names []string
-	for _, r := range settings {
-		names = append(names, r.name)
-	}
 	question, err := memfd("question", appendMarshal(nil, map[string]any{
-		"spec": spec, "dir": startDir(), "names": names, "check": c.checkConfig,
+		"spec": spec, "dir": startDir(), "names": settingNames(), "check": c.checkConfig,
 	}))
 	if err != nil {
 		return nil, nil, err
@@ -68,13 +95,48 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 		t.close()
 		return nil, nil, &startError{status: exitStatus(waitFor(t.pid))} // the file may have called exit()
 	}
+	if globals, err = globalsOf(spec, out); err != nil {
+		t.close()
+	}
+	return globals, t, err
+}
+
+// reread has the process of t run a configuration file again, "" for none, and returns the
+// file's globals. undo or keep has to follow.
+func (t *template) reread(spec string) (map[string]any, error) {
+	into, err := memfd("globals", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(into)
+	if _, err := t.ask(map[string]any{"do": "read", "spec": spec, "dir": startDir(), "names": settingNames()}, into); err != nil {
+		return nil, err
+	}
+	out, err := readFile(into, outputMax)
+	if err != nil {
+		return nil, err
+	}
+	return globalsOf(spec, out)
+}
+
+// undo has the process forget the file that reread has run; keep has it forget the former file.
+func (t *template) undo() { _, _ = t.ask(map[string]any{"do": "back"}) }
+func (t *template) keep() { _, _ = t.ask(map[string]any{"do": "keep"}) }
+
+func settingNames() (names []string) {
+	for i := range settings {
+		names = append(names, settings[i].name)
+	}
+	return names
+}
+
+func globalsOf(spec string, out []byte) (map[string]any, error) {
 	v, err := unmarshal(out)
 	globals, ok := v.(map[string]any)
 	if err != nil || !ok {
-		t.close()
-		return nil, nil, fmt.Errorf("config: %s: %w", spec, errMarshal)
+		return nil, fmt.Errorf("config: %s: %w", spec, errMarshal)
 	}
-	return globals, t, nil
+	return globals, nil
 }
 
 // open makes the control socket.
@@ -103,6 +165,20 @@ func (c *config) hooks() map[string]bool {
 	return set
 }
 
+// end waits for a host that has nothing to do any more, so that what it has registered
+// for its exit runs.
+func (t *template) end() {
+	t.close()
+	if t == nil || t.pid == 0 {
+		return
+	}
+	for limit := monotonic() + int64(quickLimit); monotonic() < limit; time.Sleep(time.Millisecond) {
+		if pid, err := unix.Wait4(t.pid, nil, unix.WNOHANG, nil); pid != 0 && err != unix.EINTR {
+			return
+		}
+	}
+}
+
 // close closes the control socket. The template process ends after the last Python that it
 // has forked.
 func (t *template) close() {
@@ -122,8 +198,8 @@ const terminalWait = 200 * time.Millisecond
 
 // interrupt guards a wait for a Python that may never finish. If a signal comes that ends
 // the server, Python gets INT after the given time, upon which it prints where it was, and
-// later KILL if INT does not help. The returned function ends the guard and returns the
-// signal that has come, 0 for none.
+// later KILL if INT does not help; without a time, another signal than INT is KILL at once.
+// The returned function ends the guard and returns the signal that has come, 0 for none.
 func interrupt(pid int, wait time.Duration) func() syscall.Signal {
 	caught := make(chan os.Signal, 4)
 	for _, s := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGQUIT} {
@@ -138,10 +214,11 @@ func interrupt(pid int, wait time.Duration) func() syscall.Signal {
 		for {
 			select {
 			case s := <-caught:
-				if first == 0 {
-					first = s.(syscall.Signal)
+				if first == 0 && (wait > 0 || s == unix.SIGINT) {
+					first, wait = s.(syscall.Signal), cmp.Or(wait, terminalWait)
 					late, later = time.After(wait), time.After(wait+quickLimit)
 				} else {
+					first = cmp.Or(first, s.(syscall.Signal))
 					_ = unix.Kill(pid, unix.SIGKILL)
 				}
 			case <-late:
@@ -161,27 +238,42 @@ func interrupt(pid int, wait time.Duration) func() syscall.Signal {
 	}
 }
 
+// hookExit is the exit status with which a hook has called sys.exit.
+type hookExit int
+
+func (s hookExit) Error() string { return "" }
+
 // ask sends a question and waits for the answer without a limit, as hooks take whatever time
-// they take. A signal that ends the server ends the wait, too.
-func (t *template) ask(question map[string]any) (answer map[string]any, err error) {
-	wait, starting := quickLimit, question["do"] != "hook"
-	if starting {
+// they take. A signal that ends the server ends the wait, too. As under Gunicorn, TERM ends
+// the import of the application (load) at once.
+func (t *template) ask(question map[string]any, fds ...int) (answer map[string]any, err error) {
+	wait, load, starting := quickLimit, question["load"] == true, question["do"] != "hook"
+	if load {
+		wait = 0
+	} else if starting {
 		wait = terminalWait
 	}
 	interrupted := interrupt(t.pid, wait)
-	answer, err = t.exchange(question)
-	if s := interrupted(); s != 0 && starting {
-		return nil, &startError{status: exitFailure} // before the start, the arbiter does not catch signals itself
+	answer, err = t.exchange(question, fds)
+	s := interrupted()
+	switch {
+	case s == 0 || !starting: // before the start, the arbiter does not catch signals itself
+		return answer, err
+	case load && s != unix.SIGINT:
+		return nil, hookExit(0)
 	}
-	return answer, err
+	return nil, &startError{status: 128 + int(s)}
 }
 
-func (t *template) exchange(question map[string]any) (answer map[string]any, err error) {
-	b := appendMarshal(nil, question)
+func (t *template) exchange(question map[string]any, fds []int) (answer map[string]any, err error) {
+	b, rights := appendMarshal(nil, question), []byte(nil)
 	if len(b) > templateRoom {
 		return nil, fmt.Errorf("%d bytes of settings are too many for hooks", len(b))
 	}
-	if err := unix.Sendto(t.sock, b, unix.MSG_NOSIGNAL, nil); err != nil {
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	if err := unix.Sendmsg(t.sock, b, rights, nil, unix.MSG_NOSIGNAL); err != nil {
 		return nil, errTemplate
 	}
 	room := make([]byte, 2*templateRoom)
@@ -198,6 +290,9 @@ func (t *template) exchange(question map[string]any) (answer map[string]any, err
 		if err != nil || !ok {
 			return nil, errTemplate
 		}
+		if status, exits := answer["exit"].(int64); exits {
+			return nil, hookExit(status)
+		}
 		if answer["ok"] != true {
 			return nil, &startError{status: exitFailure} // the template has printed the reason
 		}
@@ -207,17 +302,27 @@ func (t *template) exchange(question map[string]any) (answer map[string]any, err
 
 // prepare gives the settings to the template process. After "start" the template can fork;
 // "check" only tests whether the application can be loaded.
-func (t *template) prepare(do string, c *config) error {
+func (t *template) prepare(do string, c *config, more map[string]any) error {
 	all, err := unmarshal(c.encode())
 	if err != nil {
 		return err
 	}
 	question := map[string]any{"do": do, "settings": all, "env": c.ownEnv()}
-	if do == "start" {
-		question["pid"] = os.Getpid()
-	}
+	maps.Copy(question, more)
 	_, err = t.ask(question)
 	return err
+}
+
+// prepare makes g's template processes ready for hooks and forks.
+func (g *generation) prepare() error {
+	for _, t := range slices.Backward(g.templates()) { // the application first, as it may fail
+		load := t == g.template && g.cfg.preloadApp
+		t.loaded = t.loaded || load
+		if err := t.prepare("start", g.cfg, map[string]any{"pid": os.Getpid(), "load": load, "forks": t != g.host}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // adopt tells the template process of a worker, and passes it the socket on which the worker
@@ -243,9 +348,10 @@ func (a *arbiter) hook(name string, args ...any) error {
 }
 
 // hookOf calls a hook of g's configuration file. If name is "", it only tells the template
-// process of the listeners, so that hooks in forked Pythons see them.
+// process of the listeners, so that hooks in forked Pythons see them, and
+// gives a forker to its host.
 func (a *arbiter) hookOf(g *generation, name string, args ...any) error {
-	if g.template == nil || name != "" && !g.cfg.hooks()[name] {
+	if g.host == nil || name != "" && !g.cfg.hooks()[name] {
 		return nil
 	}
 	addresses, entries := []any{}, []any{}
@@ -270,9 +376,23 @@ func (a *arbiter) hookOf(g *generation, name string, args ...any) error {
 	if args == nil {
 		args = []any{}
 	}
-	answer, err := g.template.ask(map[string]any{"do": "hook", "name": name, "args": args, "facts": map[string]any{
+	question := map[string]any{"do": "hook", "name": name, "args": args, "facts": map[string]any{
 		"num_workers": a.target, "address": addresses, "listeners": entries,
-	}})
+	}}
+	if t := g.template; name == "" && t != g.host {
+		if _, err := t.ask(question); err != nil {
+			return err
+		}
+		if _, err := g.host.ask(map[string]any{"do": "follow"}, t.sock); err != nil {
+			return err
+		}
+		t.close()
+	}
+	answer, err := g.host.ask(question)
+	var status hookExit
+	if errors.As(err, &status) {
+		a.left = &halt{"", int(status)}
+	}
 	if err != nil {
 		return err
 	}
@@ -283,14 +403,25 @@ func (a *arbiter) hookOf(g *generation, name string, args ...any) error {
 	return g.cfg.change(changed)
 }
 
-// templateDied is called when the template process of a generation has ended. Status 255
-// means an exception in a hook, which stops the server. After any other status, a reload
-// starts another template process.
-func (a *arbiter) templateDied(g *generation, status unix.WaitStatus) *halt {
-	g.template.close()
-	g.template = nil
-	if g == a.generation && exitStatus(status) == 255 {
-		return &halt{"A server hook failed.", 255}
+// templateDied is called when a template process has ended. If the host has exited, which
+// only hooks can have caused, the server stops; status 255 means an exception in a hook.
+// After any other end, a reload starts another template process.
+func (a *arbiter) templateDied(t *template, status unix.WaitStatus) *halt {
+	t.close()
+	host := t == a.host
+	for _, g := range a.generations() {
+		if t == g.host {
+			g.host, g.template = nil, nil
+		} else if t == g.template {
+			g.template = nil
+		}
+	}
+	if host && status.Exited() {
+		a.left = &halt{"", exitStatus(status)}
+		if a.left.status == 255 {
+			a.left.reason = "A server hook failed."
+		}
+		return a.left
 	}
 	a.later = append(a.later, unix.SIGHUP)
 	return nil

@@ -6,7 +6,7 @@ package main
 // worker it is, and then every three are a step, with two arguments. The same
 // bytes lead to the same walk.
 //
-// FuzzHonest has a Python that says what wsgi.py or asgi.py may say, and no more:
+// FuzzHonest has a Python that says what lane.py or asgi.py may say, and no more:
 // whatever clients do, such a Python is never given up, every answer goes to the
 // client that asked, and nothing stays behind. In FuzzHostilePython it says
 // anything, and only the worker has to survive.
@@ -134,7 +134,7 @@ func newWalk(t testing.TB, kind byte) *walk {
 	}
 	cfg := *w.cfg
 	cfg.timeout, cfg.limitRequestBody = 0, walkBody
-	w.cfg, w.deflater.pool = &cfg, &w.sockets
+	w.cfg = &cfg
 	words := make([]atomic.Uint32, 3*8)
 	p.giveUp, p.begun, p.halts = words[:8], words[8:16], words[16:]
 	th := &walkThread{lane: p.lanes[0], far: s.far, back: p.lanes[0].back, pipe: -1, lent: -1}
@@ -674,7 +674,7 @@ func (r *walkRequest) body(size byte, last bool) string {
 	return b
 }
 
-// speak is an application that goes on with a request, as far as wsgi.py and
+// speak is an application that goes on with a request, as far as lane.py and
 // asgi.py let it.
 func (s *walk) speak(r *walkRequest, a, b byte) {
 	switch {
@@ -1173,6 +1173,10 @@ func (s *walk) checkGivenUp() {
 // for it.
 func (s *walk) checkReplaced() {
 	s.t.Helper()
+	if s.python.failure != nil {
+		s.now += int64(settled)
+		s.run()
+	}
 	if !s.python.closed {
 		return
 	}

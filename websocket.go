@@ -14,6 +14,7 @@ package main
 // idle connection costs one small struct.
 
 import (
+	"bytes"
 	"compress/flate"
 	"crypto/sha1"
 	"encoding/base64"
@@ -43,8 +44,7 @@ const (
 )
 
 const (
-	maxWSHead    = 2 + 8 + 4 // longest head of a client's frame
-	maxWSControl = 125       // longest payload of a control frame (RFC 6455 5.5)
+	maxWSControl = 125 // longest payload of a control frame (RFC 6455 5.5)
 	// maxProtocols bounds the subprotocols that a client may offer. Each takes a
 	// string header of 16 bytes, so that a long head of one-byte names would
 	// take ten times its size in memory.
@@ -70,8 +70,7 @@ const wsGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 type wsHandshake struct {
 	accept    [28]byte // value of Sec-WebSocket-Accept
 	protocols []string // offered subprotocols, in the client's order
-	deflate   bool     // permessage-deflate is agreed on
-	window    bool     // the client asked for server_max_window_bits=15
+	extension string   // value of Sec-WebSocket-Extensions, empty without compression
 }
 
 // websocketHandshake reads the opening handshake by the rules of RFC 6455
@@ -82,53 +81,49 @@ func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest)
 	}
 	var key, version []byte
 	for _, f := range r.fields {
-		one := &key
-		switch {
-		case foldEqual(f.name, "SEC-WEBSOCKET-KEY"):
-		case foldEqual(f.name, "SEC-WEBSOCKET-VERSION"):
-			one = &version
-		default:
-			continue
-		}
-		if *one != nil {
-			return h, true, badField(f.name, true)
-		}
-		*one = f.value
-	}
-	if string(version) != "13" {
-		return h, true, badWebsocketVersion(version)
-	}
-	// The last base64 digit may have any spare bits, so the decoder is not
-	// strict: the example key of RFC 6455 4.1 has bits that are not zero.
-	var nonce [18]byte
-	if len(key) != 24 {
-		return h, true, badField([]byte("SEC-WEBSOCKET-KEY"), true)
-	}
-	if n, err := base64.StdEncoding.Decode(nonce[:], key); n != 16 || err != nil {
-		return h, true, badField([]byte("SEC-WEBSOCKET-KEY"), true)
-	}
-	// Refuse a body: a proxy could take for a body what we take for frames.
-	if r.contentLength > 0 {
-		return h, true, badField([]byte("CONTENT-LENGTH"), true)
-	}
-	if r.chunked {
-		return h, true, badField([]byte("TRANSFER-ENCODING"), true)
-	}
-	for _, f := range r.fields {
 		ok := true
 		switch {
+		case foldEqual(f.name, "SEC-WEBSOCKET-KEY"):
+			ok, key = key == nil, f.value
+		case foldEqual(f.name, "SEC-WEBSOCKET-VERSION"):
+			ok, version = version == nil, f.value
 		case foldEqual(f.name, "SEC-WEBSOCKET-PROTOCOL"):
 			ok = h.addProtocols(f.value)
 		case foldEqual(f.name, "SEC-WEBSOCKET-EXTENSIONS"):
 			ok = h.addOffers(f.value)
 		}
-		if !ok {
-			return h, true, badField(f.name, true)
+		if !ok && bad == nil {
+			bad = badField(f.name, true)
 		}
+	}
+	switch {
+	case string(version) != "13":
+		return h, true, badWebsocketVersion(version)
+	case !validNonce(key):
+		return h, true, badField([]byte("SEC-WEBSOCKET-KEY"), true)
+	// Refuse a body: a proxy could take for a body what we take for frames.
+	case r.contentLength > 0:
+		return h, true, badField([]byte("CONTENT-LENGTH"), true)
+	case r.chunked:
+		return h, true, badField([]byte("TRANSFER-ENCODING"), true)
+	case bad != nil:
+		return h, true, bad
 	}
 	sum := sha1.Sum(append(key[:len(key):len(key)], wsGUID...))
 	base64.StdEncoding.Encode(h.accept[:], sum[:])
 	return h, true, nil
+}
+
+// validNonce reports whether a key is 16 bytes in base64. The last digit may have any
+// spare bits, so the decoder is not strict: the example key of RFC 6455 4.1 has bits that
+// are not zero.
+func validNonce(key []byte) bool {
+	var nonce [18]byte
+	if len(key) != 24 {
+		return false
+	}
+	n, err := base64.StdEncoding.Decode(nonce[:], key)
+	return n == 16 && err == nil
 }
 
 // listsWebsocket reports whether any Upgrade field lists the protocol websocket.
@@ -179,110 +174,105 @@ func tokenLen(b []byte) int {
 
 // wsOffer is one offered extension.
 type wsOffer struct {
-	known        bool // the extension is permessage-deflate
-	declined     bool // a parameter makes the offer unacceptable
-	serverTakes  bool // the offer has server_no_context_takeover
-	clientTakes  bool // the offer has client_no_context_takeover
-	serverWindow bool // the offer has server_max_window_bits
-	clientWindow bool // the offer has client_max_window_bits
+	known    bool  // the extension is permessage-deflate
+	declined bool  // a parameter makes the offer unacceptable
+	seen     uint8 // parameters of the offer, as bits
 }
+
+// Parameters of permessage-deflate, as bits of wsOffer.seen.
+const (
+	serverTakes  = 1 << iota // server_no_context_takeover
+	clientTakes              // client_no_context_takeover
+	serverWindow             // server_max_window_bits
+	clientWindow             // client_max_window_bits
+)
 
 // addOffers reads one Sec-WebSocket-Extensions field, a list of extensions with
 // parameters, and accepts the first permessage-deflate that we can speak. A
 // syntax error ends the handshake (RFC 6455 9.1): addOffers then returns false.
 func (h *wsHandshake) addOffers(b []byte) bool {
 	for {
-		for len(b) > 0 && (isBlank(b[0]) || b[0] == ',') {
-			b = b[1:]
-		}
+		b = bytes.TrimLeft(b, " \t,")
 		if len(b) == 0 {
 			return true
 		}
-		n := tokenLen(b)
-		if n == 0 {
+		var name, value []byte
+		if name, b = cutToken(b); len(name) == 0 {
 			return false
 		}
-		offer := wsOffer{known: foldEqual(b[:n], "PERMESSAGE-DEFLATE")}
-		b = skipBlanks(b[n:])
-		for len(b) > 0 && b[0] == ';' {
-			b = skipBlanks(b[1:])
-			if n = tokenLen(b); n == 0 {
-				return false
-			}
-			name := b[:n]
-			value, rest, ok := parameterValue(skipBlanks(b[n:]))
-			if !ok {
+		offer := wsOffer{known: foldEqual(name, "PERMESSAGE-DEFLATE")}
+		for ok := true; len(b) > 0 && b[0] == ';'; {
+			name, b = cutToken(bytes.TrimLeft(b[1:], " \t"))
+			if value, b, ok = cutValue(b); !ok || len(name) == 0 {
 				return false
 			}
 			offer.add(name, value)
-			b = skipBlanks(rest)
 		}
 		if len(b) > 0 && b[0] != ',' {
 			return false
 		}
-		if offer.known && !offer.declined && !h.deflate {
-			h.deflate, h.window = true, offer.serverWindow
+		if offer.known && !offer.declined && h.extension == "" {
+			// client_no_context_takeover needs no offer (RFC 7692 7.1.1.2); a requested
+			// server window must be confirmed (7.1.2.1).
+			h.extension = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+			if offer.seen&serverWindow != 0 {
+				h.extension += "; server_max_window_bits=15"
+			}
 		}
 	}
 }
 
-func skipBlanks(b []byte) []byte {
-	for len(b) > 0 && isBlank(b[0]) {
-		b = b[1:]
-	}
-	return b
+// cutToken cuts a token and the blanks behind it off the front of b; the token may be
+// empty.
+func cutToken(b []byte) (token, rest []byte) {
+	n := tokenLen(b)
+	return b[:n], bytes.TrimLeft(b[n:], " \t")
 }
 
-// parameterValue reads an optional `=value` at the start of b; value is nil
-// without one. A value, quoted or not, must be a token (RFC 6455 9.1).
-func parameterValue(b []byte) (value, rest []byte, ok bool) {
+// cutValue cuts an optional `=value` and the blanks behind it off the front of b; value is
+// nil without one. A value, quoted or not, must be a token (RFC 6455 9.1).
+func cutValue(b []byte) (value, rest []byte, ok bool) {
 	if len(b) == 0 || b[0] != '=' {
 		return nil, b, true
 	}
-	b = skipBlanks(b[1:])
+	b = bytes.TrimLeft(b[1:], " \t")
 	if len(b) == 0 || b[0] != '"' {
-		n := tokenLen(b)
-		return b[:n], b[n:], n > 0
+		value, rest = cutToken(b)
+		return value, rest, len(value) > 0
 	}
-	for i := 1; i < len(b); i++ {
-		switch {
-		case b[i] == '"':
-			return value, b[i+1:], len(value) > 0
-		case b[i] == '\\':
-			if i++; i == len(b) {
-				return nil, nil, false
-			}
+	for b = b[1:]; len(b) > 0 && b[0] != '"'; b = b[1:] {
+		if b[0] == '\\' {
+			b = b[1:]
 		}
-		if environByte[b[i]] == 0 {
+		if len(b) == 0 || environByte[b[0]] == 0 {
 			return nil, nil, false
 		}
-		value = append(value, b[i])
+		value = append(value, b[0])
 	}
-	return nil, nil, false
+	if len(b) == 0 || len(value) == 0 {
+		return nil, nil, false
+	}
+	return value, bytes.TrimLeft(b[1:], " \t"), true
 }
 
 // add adds one parameter. A parameter that is unknown, malformed or repeated
 // makes the server decline the offer (RFC 7692 7), and so does a server window
 // smaller than 15 bits, because compress/flate has no other.
 func (o *wsOffer) add(name, value []byte) {
-	var seen *bool
-	ok := true
+	bit, ok := uint8(0), false
 	switch {
 	case foldEqual(name, "SERVER_NO_CONTEXT_TAKEOVER"):
-		seen, ok = &o.serverTakes, value == nil
+		bit, ok = serverTakes, value == nil
 	case foldEqual(name, "CLIENT_NO_CONTEXT_TAKEOVER"):
-		seen, ok = &o.clientTakes, value == nil
+		bit, ok = clientTakes, value == nil
 	case foldEqual(name, "SERVER_MAX_WINDOW_BITS"):
-		seen, ok = &o.serverWindow, string(value) == "15"
+		bit, ok = serverWindow, string(value) == "15"
 	case foldEqual(name, "CLIENT_MAX_WINDOW_BITS"):
 		// The client may use a smaller window: our inflater handles any size.
-		seen, ok = &o.clientWindow, value == nil || isWindowBits(value)
+		bit, ok = clientWindow, value == nil || isWindowBits(value)
 	}
-	if seen == nil || *seen || !ok {
-		o.declined = true
-		return
-	}
-	*seen = true
+	o.declined = o.declined || !ok || o.seen&bit != 0
+	o.seen |= bit
 }
 
 // isWindowBits reports whether v is 8 to 15 without a leading zero (RFC 7692
@@ -290,20 +280,6 @@ func (o *wsOffer) add(name, value []byte) {
 func isWindowBits(v []byte) bool {
 	n := parseLength(v)
 	return n >= 8 && n <= 15 && v[0] != '0'
-}
-
-// appendExtension appends the response's Sec-WebSocket-Extensions value, or
-// nothing without compression. client_no_context_takeover needs no offer (RFC
-// 7692 7.1.1.2); a requested server window must be confirmed (7.1.2.1).
-func (h *wsHandshake) appendExtension(b []byte) []byte {
-	if !h.deflate {
-		return b
-	}
-	b = append(b, "permessage-deflate; server_no_context_takeover; client_no_context_takeover"...)
-	if h.window {
-		b = append(b, "; server_max_window_bits=15"...)
-	}
-	return b
 }
 
 // wsError is a client's mistake after the handshake, by the code and the reason
@@ -348,25 +324,22 @@ type wsEvent struct {
 
 // wsDecoder decodes the frames of one client.
 type wsDecoder struct {
-	limit   int64       // largest size of one message, inflated
-	pool    *wsPool     // buffers and inflaters of the worker
-	left    int64       // bytes of the current frame's payload still to come
-	total   int64       // bytes of the current message; restarts when inflating
-	control []byte      // payload so far of an incomplete control frame
-	packed  []byte      // compressed bytes of the current message
-	flate   *wsInflater // inflates the current message, nil until it is complete
+	limit  int64       // largest size of one message, inflated
+	pool   *wsPool     // buffers and inflaters of the worker
+	left   int64       // bytes of the current frame's payload still to come
+	total  int64       // bytes of the current message; restarts when inflating
+	packed []byte      // compressed bytes of the current message
+	flate  *wsInflater // inflates the current message, nil until it is complete
 
-	head     [maxWSHead]byte // head of the current frame, perhaps incomplete
-	headed   uint8           // bytes in head
-	opcode   uint8           // opcode of the current frame
-	mask     uint32          // mask, rotated so that the next byte's is lowest
-	fin      bool            // the current frame ends its message
-	deflate  bool            // permessage-deflate is agreed on
-	message  bool            // a message has begun and not ended
-	text     bool            // the current message is text
-	squeezed bool            // the current message is compressed
-	ended    bool            // a close frame or a mistake came: ignore further input
-	utf8     utf8Checker     // checks the current message, if text
+	opcode   uint8       // opcode of the current frame
+	mask     uint32      // mask, rotated so that the next byte's is lowest
+	fin      bool        // the current frame ends its message
+	deflate  bool        // permessage-deflate is agreed on
+	message  bool        // a message has begun and not ended
+	text     bool        // the current message is text
+	squeezed bool        // the current message is compressed
+	ended    bool        // a close frame or a mistake came: ignore further input
+	utf8     utf8Checker // checks the current message, if text
 }
 
 // newWSDecoder makes a decoder; limit is the largest size of one message after
@@ -380,7 +353,8 @@ func newWSDecoder(limit int64, deflate bool, pool *wsPool) *wsDecoder {
 
 // next consumes n bytes at the front of in, unmasking them in place, and reports
 // at most one event. The caller passes the rest, even if empty, until next
-// consumes nothing and reports nothing.
+// consumes nothing and reports nothing; the next call then begins with what is left:
+// the head of a frame, or a control frame, that is incomplete.
 func (d *wsDecoder) next(in []byte) (n int, e wsEvent, bad *wsError) {
 	switch {
 	case d.ended: // input after the end is ignored (RFC 6455 5.5.1, 7.1.7)
@@ -393,9 +367,6 @@ func (d *wsDecoder) next(in []byte) (n int, e wsEvent, bad *wsError) {
 	if bad != nil || e.kind == wsClose {
 		d.release()
 	}
-	if bad != nil {
-		e = wsEvent{}
-	}
 	return n, e, bad
 }
 
@@ -405,21 +376,20 @@ func (d *wsDecoder) release() {
 	if d.flate != nil {
 		d.pool.giveInflater(d.flate)
 	}
-	d.flate, d.packed, d.control, d.ended = nil, nil, nil, true
+	d.flate, d.packed, d.ended = nil, nil, true
 }
 
 // held is the memory that the decoder holds beyond the struct, in bytes.
 func (d *wsDecoder) held() int {
 	if d.flate != nil {
-		return cap(d.packed) + inflaterCost
+		return cap(d.flate.packed) + inflaterCost
 	}
 	return cap(d.packed)
 }
 
 func (d *wsDecoder) step(in []byte) (n int, e wsEvent, bad *wsError) {
 	if d.left == 0 {
-		var ok bool
-		if n, ok, bad = d.takeHead(in); !ok {
+		if n, bad = d.takeHead(in); n == 0 || bad != nil {
 			return n, e, bad
 		}
 	}
@@ -428,85 +398,73 @@ func (d *wsDecoder) step(in []byte) (n int, e wsEvent, bad *wsError) {
 	n += k
 	d.left -= int64(k)
 	d.mask = unmask(p, d.mask)
+	last := d.left == 0 && d.fin
 	switch {
-	case d.opcode >= opClose:
-		e, bad = d.takeControl(p)
-	case d.squeezed:
-		d.packed = append(d.packed, p...)
-		if d.left == 0 && d.fin {
-			d.total = 0
-			d.flate = d.pool.takeInflater(d.packed)
+	case d.opcode == opPing:
+		e = wsEvent{kind: wsPing, payload: p}
+	case d.opcode == opPong:
+		e = wsEvent{kind: wsPong, payload: p}
+	case d.opcode == opClose:
+		e, bad = closeEvent(p)
+	case !d.squeezed:
+		e, bad = d.data(p, last)
+	default:
+		if d.packed = append(d.packed, p...); last {
+			d.flate, d.packed, d.total = d.pool.takeInflater(d.packed), nil, 0
 			e, bad = d.inflate()
 		}
-	default:
-		e, bad = d.data(p, d.left == 0 && d.fin)
 	}
 	return n, e, bad
 }
 
-// takeHead collects the head of a frame; ok reports whether the head is
-// complete. The first two bytes are judged before the rest has arrived.
-func (d *wsDecoder) takeHead(in []byte) (n int, ok bool, bad *wsError) {
-	want := 2
-	for {
-		if d.headed >= 2 {
-			want = wsHeadLen(d.head[1])
-		}
-		k := copy(d.head[d.headed:want], in[n:])
-		n += k
-		if d.headed += uint8(k); int(d.headed) < want {
-			return n, false, nil
-		}
-		if want > 2 {
-			break
-		}
-		if bad = d.checkHead(d.head[0], d.head[1]); bad != nil {
-			return n, false, bad
-		}
+// takeHead reads the head of the next frame and returns its length, 0 while the head, or
+// the payload of a control frame, is incomplete. The first two bytes are judged before the
+// rest has arrived.
+func (d *wsDecoder) takeHead(in []byte) (n int, bad *wsError) {
+	if len(in) < 2 {
+		return 0, nil
 	}
-	d.headed = 0
-	d.mask = binary.LittleEndian.Uint32(d.head[want-4:])
-	if d.left, bad = frameLen(d.head[:want-4]); bad != nil {
-		return n, false, bad
+	if bad = d.checkHead(in[0], in[1]); bad != nil {
+		return 0, bad
 	}
-	if bad = d.beginFrame(d.head[0]); bad != nil {
-		return n, false, bad
+	n, left, bad := frameLen(in)
+	if n += 4; n == 4 || len(in) < n {
+		return 0, nil
 	}
-	return n, true, nil
-}
-
-// wsHeadLen is the length of a client's frame head, given its second byte.
-func wsHeadLen(second byte) int {
-	switch second &^ wsMasked {
-	case 126:
-		return 2 + 2 + 4
-	case 127:
-		return 2 + 8 + 4
+	if bad != nil {
+		return n, bad
 	}
-	return 2 + 4
-}
-
-// frameLen reads the payload length in a head. Only the shortest form of a
-// length is allowed (RFC 6455 5.2).
-func frameLen(head []byte) (int64, *wsError) {
-	switch head[1] &^ wsMasked {
-	case 126:
-		n := int64(binary.BigEndian.Uint16(head[2:]))
-		if n < 126 {
-			return 0, wsMistake("length is not in its shortest form")
-		}
+	op := in[0] & 0x0f
+	if op >= opClose && int64(len(in)-n) < left {
+		return 0, nil
+	}
+	d.opcode, d.left, d.mask = op, left, binary.LittleEndian.Uint32(in[n-4:])
+	if op >= opClose {
 		return n, nil
-	case 127:
-		n := binary.BigEndian.Uint64(head[2:])
-		if n > math.MaxInt64 {
-			return 0, wsMistake("length has its top bit set")
-		}
-		if n <= math.MaxUint16 {
-			return 0, wsMistake("length is not in its shortest form")
-		}
-		return int64(n), nil
 	}
-	return int64(head[1] &^ wsMasked), nil
+	return n, d.beginFrame(in[0])
+}
+
+// frameLen reads the length of a frame's payload; n is the length of the head up to the
+// mask, 0 while that part is incomplete. Only the shortest form of a length is allowed
+// (RFC 6455 5.2).
+func frameLen(head []byte) (n int, payload int64, bad *wsError) {
+	var long, least uint64
+	switch short := head[1] &^ wsMasked; {
+	case short < 126:
+		return 2, int64(short), nil
+	case short == 126 && len(head) >= 4:
+		n, long, least = 4, uint64(binary.BigEndian.Uint16(head[2:])), 126
+	case short == 127 && len(head) >= 10:
+		n, long, least = 10, binary.BigEndian.Uint64(head[2:]), math.MaxUint16+1
+	}
+	switch {
+	case long > math.MaxInt64:
+		bad = wsMistake("length has its top bit set")
+	case long < least:
+		bad = wsMistake("length is not in its shortest form")
+	}
+	return n, int64(long), bad
 }
 
 // checkHead judges the first two bytes of a frame (RFC 6455 5.1 to 5.5).
@@ -533,11 +491,8 @@ func (d *wsDecoder) checkHead(first, second byte) *wsError {
 	return nil
 }
 
-// beginFrame starts a frame after its head has been read.
+// beginFrame starts a frame of a message after its head has been read.
 func (d *wsDecoder) beginFrame(first byte) *wsError {
-	if d.opcode = first & 0x0f; d.opcode >= opClose {
-		return nil
-	}
 	d.fin = first&wsFin != 0
 	if d.opcode != opContinuation {
 		d.message, d.total, d.utf8 = true, 0, utf8Checker{}
@@ -573,25 +528,6 @@ func (d *wsDecoder) data(p []byte, last bool) (e wsEvent, bad *wsError) {
 	}
 	d.message = !last
 	return wsEvent{kind: wsData, payload: p, text: d.text, last: last}, nil
-}
-
-// takeControl reports a control frame once the frame is complete.
-func (d *wsDecoder) takeControl(p []byte) (e wsEvent, bad *wsError) {
-	if d.left > 0 || len(d.control) > 0 {
-		d.control = append(d.control, p...)
-		p = d.control
-	}
-	if d.left > 0 {
-		return e, nil
-	}
-	d.control = nil
-	switch d.opcode {
-	case opPing:
-		return wsEvent{kind: wsPing, payload: p}, nil
-	case opPong:
-		return wsEvent{kind: wsPong, payload: p}, nil
-	}
-	return closeEvent(p)
 }
 
 // closeEvent reads the payload of a close frame (RFC 6455 5.5.1).
@@ -630,7 +566,7 @@ func validCloseCode(code uint16) bool {
 // inflate reports the next piece of a compressed message. All of the message's
 // compressed bytes have arrived.
 func (d *wsDecoder) inflate() (e wsEvent, bad *wsError) {
-	p, last, err := d.flate.read()
+	p, last, err := d.flate.inflate()
 	if err != nil {
 		return e, &wsError{wsInvalidData, "compressed data is corrupt"}
 	}
@@ -641,8 +577,7 @@ func (d *wsDecoder) inflate() (e wsEvent, bad *wsError) {
 		return e, bad
 	}
 	d.pool.giveInflater(d.flate)
-	d.pool.givePacked(d.packed)
-	d.flate, d.packed = nil, nil
+	d.flate = nil
 	return e, nil
 }
 
@@ -713,7 +648,7 @@ type wsPool struct {
 	inflaters []*wsInflater // idle inflaters
 	packed    []byte        // spare buffer for the compressed bytes of a message
 	deflater  *flate.Writer // the one deflater, nil before its first use
-	out       wsBuffer      // where deflater writes to
+	deflated  bytes.Buffer  // where deflater writes to
 }
 
 func (p *wsPool) takeInflater(packed []byte) *wsInflater {
@@ -723,14 +658,22 @@ func (p *wsPool) takeInflater(packed []byte) *wsInflater {
 		p.inflaters = p.inflaters[:n-1]
 	} else {
 		z = &wsInflater{}
-		z.r = flate.NewReader(&z.from)
+		z.r = flate.NewReader(z)
 	}
-	z.start(packed)
+	if len(packed) == 0 {
+		packed = append(packed, wsNothing...)
+	}
+	z.size, z.packed = len(packed), append(packed, wsTail+wsEnd...)
+	z.at, z.made = 0, 0
+	z.rewind()
 	return z
 }
 
 func (p *wsPool) giveInflater(z *wsInflater) {
-	if z.from = (wsPacked{}); len(p.inflaters) < maxInflaters {
+	if b := z.packed; cap(b) <= maxSparePacked && cap(b) > cap(p.packed) {
+		p.packed = b[:0]
+	}
+	if z.packed = nil; len(p.inflaters) < maxInflaters {
 		p.inflaters = append(p.inflaters, z)
 	}
 }
@@ -738,101 +681,70 @@ func (p *wsPool) giveInflater(z *wsInflater) {
 func (p *wsPool) takePacked() []byte {
 	b := p.packed
 	p.packed = nil
-	return b[:0]
+	return b
 }
 
-func (p *wsPool) givePacked(b []byte) {
-	if cap(b) <= maxSparePacked && cap(b) > cap(p.packed) {
-		p.packed = b
+const (
+	// wsTail is the empty block that a sender removes from the end of a compressed
+	// message (RFC 7692 7.2.1).
+	wsTail = "\x00\x00\xff\xff"
+	// wsEnd is an empty block marked as the last: behind it, the inflater can tell the
+	// end of a message from a pause in the middle.
+	wsEnd = "\x01\x00\x00\xff\xff"
+	// wsNothing is the compressed form of an empty message (RFC 7692 7.2.3.6). Some
+	// clients send no bytes at all instead.
+	wsNothing = "\x00"
+)
+
+// wsInflater inflates one message at a time. Go's inflater reads the compressed bytes
+// from it, and takes no more of them than it needs, because wsInflater is an
+// io.ByteReader.
+type wsInflater struct {
+	r      io.ReadCloser    // Go's inflater
+	packed []byte           // the compressed message, wsTail and wsEnd
+	size   int              // length of the message in packed
+	at     int              // bytes of packed that have been read
+	end    int              // bytes of packed that may be read so far
+	made   int64            // bytes inflated so far
+	out    [maxWSPiece]byte // the current piece
+}
+
+func (z *wsInflater) ReadByte() (byte, error) {
+	if z.at == z.end {
+		return 0, io.ErrUnexpectedEOF
 	}
+	z.at++
+	return z.packed[z.at-1], nil
 }
 
-// wsTail is the empty block that a sender removes from the end of a compressed
-// message (RFC 7692 7.2.1).
-const wsTail = "\x00\x00\xff\xff"
-
-// wsTailEnd restores wsTail and adds an empty block marked as the last, so that
-// the inflater can tell the end of a message from a pause in the middle.
-var wsTailEnd = []byte(wsTail + "\x01\x00\x00\xff\xff")
-
-// wsNothing is the compressed form of an empty message (RFC 7692 7.2.3.6). Some
-// clients send no bytes at all instead.
-var wsNothing = []byte{0}
-
-// wsPacked reads a compressed message and then wsTailEnd. As an io.ByteReader,
-// wsPacked lets the inflater take no more bytes than the inflater needs.
-type wsPacked struct {
-	b      []byte
-	at     int  // bytes of b already read
-	end    int  // bytes of b that may be read so far
-	tailed bool // b is wsTailEnd
-}
-
-// more makes sure that at least one byte can be read.
-func (p *wsPacked) more() error {
-	switch {
-	case p.at < p.end:
-	case p.at < len(p.b):
-		return io.ErrNoProgress
-	case p.tailed:
-		return io.EOF
-	default:
-		*p = wsPacked{b: wsTailEnd, end: len(wsTailEnd), tailed: true}
+func (z *wsInflater) Read(b []byte) (int, error) {
+	if z.at == z.end {
+		return 0, io.ErrUnexpectedEOF
 	}
-	return nil
-}
-
-func (p *wsPacked) ReadByte() (byte, error) {
-	if p.at == p.end {
-		if err := p.more(); err != nil {
-			return 0, err
-		}
-	}
-	c := p.b[p.at]
-	p.at++
-	return c, nil
-}
-
-func (p *wsPacked) Read(b []byte) (int, error) {
-	if err := p.more(); err != nil {
-		return 0, err
-	}
-	n := copy(b, p.b[p.at:p.end])
-	p.at += n
+	n := copy(b, z.packed[z.at:z.end])
+	z.at += n
 	return n, nil
 }
 
-// wsInflater inflates one message at a time.
-type wsInflater struct {
-	r    io.ReadCloser    // Go's inflater, reading from
-	from wsPacked         // the compressed message
-	made int64            // bytes inflated so far
-	out  [maxWSPiece]byte // the current piece
-}
+func (z *wsInflater) rewind() { z.r.(flate.Resetter).Reset(z, nil) }
 
-func (z *wsInflater) start(packed []byte) {
-	if z.from, z.made = (wsPacked{b: packed}), 0; len(packed) == 0 {
-		z.from.b = wsNothing
-	}
-	z.rewind()
-}
-
-func (z *wsInflater) rewind() { z.r.(flate.Resetter).Reset(&z.from, nil) }
-
-// read inflates up to one full out; last reports that the message is complete.
-func (z *wsInflater) read() (p []byte, last bool, err error) {
+// inflate inflates up to one full out; last reports that the message is complete.
+func (z *wsInflater) inflate() (p []byte, last bool, err error) {
 	n := 0
 	for n < len(z.out) {
 		// Bound the input by the output: megabytes of empty blocks would keep the
 		// worker busy for seconds. Beyond idlePacked, 12 compressed bytes must give
 		// at least one; a sender that flushes after every byte needs that much.
-		z.from.end = int(min(int64(len(z.from.b)), idlePacked+12*z.made))
+		z.end = len(z.packed)
+		if most := idlePacked + 12*z.made; most < int64(z.size) {
+			z.end = int(most)
+		}
 		k, err := z.r.Read(z.out[n:])
 		n += k
 		z.made += int64(k)
 		switch {
-		case err == io.EOF && z.from.at == len(z.from.b):
-			return z.out[:n], true, nil // the tail has been read, or the data ended itself
+		case err == io.EOF && (z.at == z.size || z.at == len(z.packed)):
+			return z.out[:n], true, nil // the message ended itself, or wsEnd has been read
 		case err == io.EOF:
 			z.rewind() // a sender may mark any block as the last (RFC 7692 7.2.3.4)
 		case err != nil:
@@ -842,28 +754,44 @@ func (z *wsInflater) read() (p []byte, last bool, err error) {
 	return z.out[:n], false, nil
 }
 
+// deflate appends a frame with a compressed piece of a message. first is the frame's first
+// byte, apart from wsFin: the opcode and wsRSV1 in a message's first frame, then
+// opContinuation. No compression state is kept between pieces, so that any number of
+// messages can be in progress with one deflater. Compression suffers little: a message in
+// several pieces has long pieces.
+func (p *wsPool) deflate(b []byte, first byte, piece []byte, last bool) []byte {
+	p.deflated.Reset()
+	if p.deflater == nil {
+		p.deflater, _ = flate.NewWriter(&p.deflated, flate.BestSpeed) // an error means an invalid level
+	} else {
+		p.deflater.Reset(&p.deflated)
+	}
+	p.deflater.Write(piece)
+	p.deflater.Flush()
+	payload := p.deflated.Bytes()
+	if last {
+		first |= wsFin
+		payload = payload[:len(payload)-len(wsTail)] // RFC 7692 7.2.1
+	}
+	return append(appendWSHead(b, first, len(payload)), payload...)
+}
+
 // appendWSHead appends the head of a frame with a payload of n bytes.
-func appendWSHead(b []byte, opcode byte, fin, compressed bool, n int) []byte {
-	if fin {
-		opcode |= wsFin
-	}
-	if compressed {
-		opcode |= wsRSV1
-	}
+func appendWSHead(b []byte, first byte, n int) []byte {
 	switch {
 	case n < 126:
-		return append(b, opcode, byte(n))
+		return append(b, first, byte(n))
 	case n <= math.MaxUint16:
-		return binary.BigEndian.AppendUint16(append(b, opcode, 126), uint16(n))
+		return binary.BigEndian.AppendUint16(append(b, first, 126), uint16(n))
 	}
-	return binary.BigEndian.AppendUint64(append(b, opcode, 127), uint64(n))
+	return binary.BigEndian.AppendUint64(append(b, first, 127), uint64(n))
 }
 
 // appendWSClose appends a close frame, an empty frame for wsNoCode. A reason that
 // is too long for a control frame is cut between two characters.
 func appendWSClose(b []byte, code uint16, reason string) []byte {
 	if code == wsNoCode {
-		return appendWSHead(b, opClose, true, false, 0)
+		return appendWSHead(b, wsFin|opClose, 0)
 	}
 	if n := maxWSControl - 2; len(reason) > n {
 		for n > 0 && !utf8.RuneStart(reason[n]) {
@@ -871,65 +799,6 @@ func appendWSClose(b []byte, code uint16, reason string) []byte {
 		}
 		reason = reason[:n]
 	}
-	b = appendWSHead(b, opClose, true, false, 2+len(reason))
+	b = appendWSHead(b, wsFin|opClose, 2+len(reason))
 	return append(binary.BigEndian.AppendUint16(b, code), reason...)
-}
-
-// wsBuffer is the io.Writer of a deflater.
-type wsBuffer struct{ b []byte }
-
-func (w *wsBuffer) Write(p []byte) (int, error) {
-	w.b = append(w.b, p...)
-	return len(p), nil
-}
-
-// wsDeflater makes compressed frames of a message that is given in pieces. No
-// compression state is kept between pieces, so that any number of messages can
-// be in progress with one deflater. Compression suffers little: a message in
-// several pieces has long pieces.
-type wsDeflater struct {
-	pool   *wsPool
-	opcode byte // opcode of the next frame
-	first  bool // the next frame is the message's first
-}
-
-// begin begins a message.
-func (z *wsDeflater) begin(b []byte, text bool) []byte {
-	z.opcode, z.first = opBinary, true
-	if text {
-		z.opcode = opText
-	}
-	return b
-}
-
-// piece appends a frame. The length in the head is known only after compression,
-// so the payload is compressed first and then moved behind the head.
-func (z *wsDeflater) piece(b []byte, p []byte, last bool) []byte {
-	at := len(b)
-	b = z.pool.deflate(b, p)
-	if last {
-		b = b[:len(b)-len(wsTail)] // RFC 7692 7.2.1
-	}
-	n := len(b) - at
-	var room [2 + 8]byte
-	head := appendWSHead(room[:0], z.opcode, last, z.first, n)
-	b = append(b, head...)
-	copy(b[at+len(head):], b[at:at+n])
-	copy(b[at:], head)
-	z.opcode, z.first = opContinuation, false
-	return b
-}
-
-// deflate appends in compressed, flushed to a byte boundary.
-func (p *wsPool) deflate(b, in []byte) []byte {
-	p.out.b = b
-	if p.deflater == nil {
-		p.deflater, _ = flate.NewWriter(&p.out, flate.BestSpeed) // an error means an invalid level
-	} else {
-		p.deflater.Reset(&p.out)
-	}
-	p.deflater.Write(in)
-	p.deflater.Flush()
-	b, p.out.b = p.out.b, nil
-	return b
 }

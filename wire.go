@@ -12,8 +12,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"math/bits"
 	"os"
+	"strings"
 	"syscall"
 	"unicode/utf8"
 
@@ -81,13 +84,7 @@ const (
 const (
 	flagApart = flagMore  // of RESPONSE and BLOCK: the head came through the pipe, the body follows on the socket, which is faster for large bodies
 	flagText  = flagQuiet // of MESSAGE: the message is text, not binary
-	flagCrowd = flagQuiet // of a stream's REQUEST: Python runs at least crowd other requests
-)
-
-// The sides that may send a frame, as bits.
-const (
-	sentByWorker = 1 << iota
-	sentByPython
+	flagCrowd = flagQuiet // of a stream's REQUEST: Python runs at least gateway.crowd other requests
 )
 
 // anyLength marks frames whose marshal is followed by a body of any length.
@@ -96,7 +93,6 @@ const anyLength = -1
 // frameKind is a row of the table of frames.
 type frameKind struct {
 	name       string   // name of the constant in python/, which log lines use too
-	from       byte     // sides that may send the frame
 	only       *gateway // the only interface that has the frame; nil for all interfaces
 	descriptor bool     // a descriptor comes along
 	numbered   bool     // the frame bears a request's number, although it is about a lane
@@ -113,38 +109,36 @@ type frameKind struct {
 var frameKinds [256]frameKind
 
 func init() {
-	for kind, k := range map[byte]frameKind{
-		kindRequest:  {name: "REQUEST", from: sentByWorker, tail: anyLength},
-		kindIndirect: {name: "INDIRECT", from: sentByWorker},
-		kindBody:     {name: "BODY", from: sentByWorker, tail: anyLength},
-		kindOpen:     {name: "OPEN", from: sentByWorker, descriptor: true},
-		kindAsk:      {name: "ASK", from: sentByWorker},
-		kindLent:     {name: "LENT", from: sentByWorker, descriptor: true},
+	frameKinds = [256]frameKind{
+		kindRequest:  {name: "REQUEST", tail: anyLength},
+		kindIndirect: {name: "INDIRECT"},
+		kindBody:     {name: "BODY", tail: anyLength},
+		kindOpen:     {name: "OPEN", descriptor: true},
+		kindAsk:      {name: "ASK"},
+		kindLent:     {name: "LENT", descriptor: true},
 
-		kindReady:    {name: "READY", from: sentByPython, aside: (*worker).pythonReady},
-		kindResponse: {name: "RESPONSE", from: sentByPython, tail: anyLength, when: (*turn).unanswered, said: (*worker).response, end: (*worker).endPart},
-		kindBlock:    {name: "BLOCK", from: sentByPython, tail: anyLength, when: (*turn).answering, said: (*worker).beginBlock, end: (*worker).endPart},
-		kindFile:     {name: "FILE", from: sentByPython, descriptor: true, tail: 16, when: (*turn).unanswered, said: (*worker).attach},
-		kindFailed:   {name: "FAILED", from: sentByPython, said: (*worker).failed},
-		kindRead:     {name: "READ", from: sentByPython, tail: 4, said: (*worker).demand},
-		kindHints:    {name: "HINTS", from: sentByPython, said: (*worker).hints},
-		kindWatch:    {name: "WATCH", from: sentByPython, aside: (*worker).watchFiles},
-		kindRetire:   {name: "RETIRE", from: sentByPython, aside: (*worker).askedToRetire},
-		kindFields:   {name: "FIELDS", from: sentByPython, said: (*worker).addFields},
-		kindHere:     {name: "HERE", from: sentByPython, aside: (*worker).pythonHere},
-		kindSocket:   {name: "SOCKET", from: sentByPython, only: &wsgi, when: (*turn).ownsSocket, said: (*worker).lendSocket},
-		kindPipe:     {name: "PIPE", from: sentByPython, descriptor: true, aside: (*worker).listenToPipe},
-		kindLeft:     {name: "LEFT", from: sentByPython, only: &wsgi, numbered: true, aside: (*worker).leftOf},
+		kindReady:    {name: "READY", aside: (*worker).pythonReady},
+		kindResponse: {name: "RESPONSE", tail: anyLength, when: (*turn).unanswered, said: (*worker).response, end: (*worker).endPart},
+		kindBlock:    {name: "BLOCK", tail: anyLength, when: (*turn).answering, said: (*worker).beginBlock, end: (*worker).endPart},
+		kindFile:     {name: "FILE", descriptor: true, tail: 16, when: (*turn).unanswered, said: (*worker).attach},
+		kindFailed:   {name: "FAILED", said: (*worker).failed},
+		kindRead:     {name: "READ", tail: 4, said: (*worker).demand},
+		kindHints:    {name: "HINTS", said: (*worker).hints},
+		kindWatch:    {name: "WATCH", aside: (*worker).watchFiles},
+		kindRetire:   {name: "RETIRE", aside: (*worker).askedToRetire},
+		kindFields:   {name: "FIELDS", said: (*worker).addFields},
+		kindHere:     {name: "HERE", aside: (*worker).pythonHere},
+		kindSocket:   {name: "SOCKET", only: &wsgi, when: (*turn).ownsSocket, said: (*worker).lendSocket},
+		kindPipe:     {name: "PIPE", descriptor: true, aside: (*worker).listenToPipe},
+		kindLeft:     {name: "LEFT", only: &wsgi, numbered: true, aside: (*worker).leftOf},
 
-		kindGone:    {name: "GONE", from: sentByWorker, only: &asgi},
-		kindCredit:  {name: "CREDIT", from: sentByWorker, only: &asgi},
-		kindMessage: {name: "MESSAGE", from: sentByWorker | sentByPython, only: &asgi, tail: anyLength, when: (*turn).talks, said: (*worker).beginMessage, end: (*worker).endMessage},
-		kindAccept:  {name: "ACCEPT", from: sentByPython, only: &asgi, when: (*turn).greets, said: (*worker).agree},
-		kindShut:    {name: "SHUT", from: sentByPython, only: &asgi, when: (*turn).talks, said: (*worker).shut},
-		kindTrailer: {name: "TRAILER", from: sentByPython, only: &asgi, when: (*turn).answering, said: (*worker).trailerSection},
-		kindBye:     {name: "BYE", from: sentByWorker, only: &asgi},
-	} {
-		frameKinds[kind] = k
+		kindGone:    {name: "GONE", only: &asgi},
+		kindCredit:  {name: "CREDIT", only: &asgi},
+		kindMessage: {name: "MESSAGE", only: &asgi, tail: anyLength, when: (*turn).talks, said: (*worker).beginMessage, end: (*worker).endMessage},
+		kindAccept:  {name: "ACCEPT", only: &asgi, when: (*turn).greets, said: (*worker).agree},
+		kindShut:    {name: "SHUT", only: &asgi, when: (*turn).talks, said: (*worker).shut},
+		kindTrailer: {name: "TRAILER", only: &asgi, when: (*turn).answering, said: (*worker).trailerSection},
+		kindBye:     {name: "BYE", only: &asgi},
 	}
 }
 
@@ -156,12 +150,14 @@ func (t *turn) greets() bool     { return t.hello != nil && !t.started }
 func (t *turn) talks() bool      { return t.talk != nil }
 
 // protocolError is a fault after which the Python is given up, with all requests that run
-// there. Its text is the reason in the log.
+// there: bytes that are no frame, or a frame with a number that no request has had. Its
+// text is the reason in the log.
 type protocolError string
 
 func (e protocolError) Error() string { return string(e) }
 
-// wrongFrame is a fault that ends one request. Its text is the reason in the log.
+// wrongFrame is a fault that ends one request: a frame that is not legal at this moment, or
+// whose marshal cannot be read. Its text is the reason in the log.
 type wrongFrame string
 
 func (e wrongFrame) Error() string { return string(e) }
@@ -214,7 +210,6 @@ type wire struct {
 	fd     int    // the socket
 	pipe   int    // the pipe for Python's frames; -1 if they come over the socket
 	events uint32 // events of epoll that the loop watches the socket for
-	eof    bool   // Python has closed its end
 
 	in       []byte // in[at:] is received and not yet handled
 	at       int
@@ -241,11 +236,8 @@ func (s *wire) receive() (more bool, err error) {
 		s.in, s.at = s.in[:n], 0
 	}
 	if s.full() {
-		// Only a frame's header and marshal must be in memory as a whole, so
-		// the buffer grows for nothing else.
-		if cap(s.in) >= 2*metaMax {
-			return false, protocolError("a frame's head and marshal do not fit into memory")
-		}
+		// Only a frame's header and marshal, metaMax bytes at most, must be in memory as a
+		// whole, so the buffer grows for nothing else.
 		s.in = append(make([]byte, 0, 2*cap(s.in)), s.in...)
 	}
 	room, passed := s.in[len(s.in):cap(s.in)-s.spare()], -1
@@ -265,8 +257,7 @@ func (s *wire) receive() (more bool, err error) {
 	case errno != 0:
 		return false, os.NewSyscallError("recvmsg", errno)
 	case n == 0:
-		s.eof = true
-		return false, nil
+		return false, io.EOF // Python has closed its end
 	}
 	if passed != -1 {
 		s.keep(passed)
@@ -364,9 +355,7 @@ func (s *wire) body() (b []byte, done bool, err error) {
 		return s.bodyApart()
 	}
 	b = s.in[s.at:]
-	if len(b) > s.bodyLeft {
-		b = b[:s.bodyLeft]
-	}
+	b = b[:min(len(b), s.bodyLeft)]
 	s.at += len(b)
 	s.bodyLeft -= len(b)
 	return b, s.bodyLeft == 0, nil
@@ -389,7 +378,7 @@ func (s *wire) bodyApart() (b []byte, done bool, err error) {
 	case errno != 0:
 		return nil, false, os.NewSyscallError("read", errno)
 	case n == 0:
-		s.eof = true
+		return nil, false, io.EOF
 	}
 	s.taken++
 	s.bodyLeft -= n
@@ -402,21 +391,17 @@ func (s *wire) write(f frame, payload []byte) error {
 	if len(s.out) > 2*feedMax {
 		return protocolError("it asks and does not take the answers")
 	}
-	var head [frameHeader]byte
+	var room [frameHeader]byte
 	f.length = uint32(len(payload))
-	if len(s.out) > 0 {
-		s.out = append(f.append(s.out), payload...)
-		return nil
+	head, n := f.append(room[:0]), 0
+	if len(s.out) == 0 {
+		var errno syscall.Errno
+		if n, errno = rawWritev(s.fd, head, payload); errno != 0 && errno != unix.EAGAIN {
+			return os.NewSyscallError("writev", errno)
+		}
 	}
-	n, errno := rawWritev(s.fd, f.append(head[:0]), payload)
-	if errno != 0 && errno != unix.EAGAIN {
-		return os.NewSyscallError("writev", errno)
-	}
-	if n < frameHeader {
-		s.out = append(s.out, head[n:]...)
-		n = frameHeader
-	}
-	s.out = append(s.out, payload[n-frameHeader:]...)
+	s.out = append(s.out, head[min(n, frameHeader):]...)
+	s.out = append(s.out, payload[max(n-frameHeader, 0):]...)
 	return nil
 }
 
@@ -497,49 +482,47 @@ func appendMarshalBool(b []byte, v bool) []byte {
 }
 
 // appendMarshalInt writes an int. A value that does not fit into 32 bits becomes a long of
-// 15-bit digits.
+// 15-bit digits, the least significant first; the sign of their count is that of the value.
 func appendMarshalInt(b []byte, v int64) []byte {
 	if v == int64(int32(v)) {
-		return binary.LittleEndian.AppendUint32(append(b, 'i'), uint32(v))
+		return appendCount(b, 'i', int(v))
 	}
-	u := uint64(v)
+	u, sign := uint64(v), 1
 	if v < 0 {
-		u = -u
+		u, sign = -u, -1
 	}
-	var digits [5]uint16
-	n := 0
+	b = appendCount(b, 'l', sign*(bits.Len64(u)+14)/15)
 	for ; u > 0; u >>= 15 {
-		digits[n] = uint16(u & 0x7fff)
-		n++
-	}
-	size := int32(n)
-	if v < 0 {
-		size = -size
-	}
-	b = binary.LittleEndian.AppendUint32(append(b, 'l'), uint32(size))
-	for _, d := range digits[:n] {
-		b = binary.LittleEndian.AppendUint16(b, d)
+		b = binary.LittleEndian.AppendUint16(b, uint16(u&0x7fff))
 	}
 	return b
 }
 
+// appendCount appends a type and the number that follows most types, in 32 bits.
+func appendCount(b []byte, kind byte, n int) []byte {
+	return binary.LittleEndian.AppendUint32(append(b, kind), uint32(n))
+}
+
+// appendMarshalTuple opens a tuple of n values, which the caller appends next.
+func appendMarshalTuple(b []byte, n int) []byte { return appendCount(b, '(', n) }
+
+// appendMarshalList opens a list of n values, which the caller appends next.
+func appendMarshalList(b []byte, n int) []byte { return appendCount(b, '[', n) }
+
 func appendMarshalBytes[T []byte | string](b []byte, v T) []byte {
-	b = binary.LittleEndian.AppendUint32(append(b, 's'), uint32(len(v)))
-	return append(b, v...)
+	return append(appendCount(b, 's', len(v)), v...)
 }
 
 // appendMarshalText writes valid UTF-8 as str.
 func appendMarshalText[T []byte | string](b []byte, v T) []byte {
-	b = binary.LittleEndian.AppendUint32(append(b, 'u'), uint32(len(v)))
-	return append(b, v...)
+	return append(appendCount(b, 'u', len(v)), v...)
 }
 
 // appendMarshalLatin writes bytes as a str of the same code points, the form in which
 // PEP 3333 passes the bytes of a request to the application.
 func appendMarshalLatin[T []byte | string](b []byte, v T) []byte {
 	at := len(b) + 1
-	b = binary.LittleEndian.AppendUint32(append(b, 'u'), uint32(len(v)))
-	b = appendLatin(b, v)
+	b = appendLatin(appendCount(b, 'u', 0), v)
 	binary.LittleEndian.PutUint32(b[at:], uint32(len(b)-at-4))
 	return b
 }
@@ -573,16 +556,6 @@ func isASCII(b []byte) bool {
 	return true
 }
 
-// appendMarshalTuple opens a tuple of n values, which the caller appends next.
-func appendMarshalTuple(b []byte, n int) []byte {
-	return binary.LittleEndian.AppendUint32(append(b, '('), uint32(n))
-}
-
-// appendMarshalList opens a list of n values, which the caller appends next.
-func appendMarshalList(b []byte, n int) []byte {
-	return binary.LittleEndian.AppendUint32(append(b, '['), uint32(n))
-}
-
 // marshalReader takes values off the front of b. After the first error, err stays set and
 // every read returns a zero value.
 type marshalReader struct {
@@ -613,118 +586,87 @@ func (r *marshalReader) kind() byte {
 	return r.b[0]
 }
 
-func (r *marshalReader) is(kinds ...byte) bool {
-	k := r.kind()
-	for _, want := range kinds {
-		if k == want && r.err == nil {
-			r.b = r.b[1:]
-			return true
-		}
+// is takes the type byte of the next value, which must be one of kinds.
+func (r *marshalReader) is(kinds string) bool {
+	if strings.IndexByte(kinds, r.kind()) < 0 || r.err != nil {
+		r.fail()
+		return false
 	}
-	r.fail()
-	return false
+	r.b = r.b[1:]
+	return true
 }
 
 func (r *marshalReader) bool() bool {
 	v := r.kind() == 'T'
-	r.is('T', 'F')
-	return v
+	return r.is("TF") && v
 }
 
 func (r *marshalReader) uint32() uint32 {
-	v := r.take(4)
-	if v == nil {
-		return 0
+	if v := r.take(4); v != nil {
+		return binary.LittleEndian.Uint32(v)
 	}
-	return binary.LittleEndian.Uint32(v)
+	return 0
 }
 
-func (r *marshalReader) uint64() uint64 {
-	v := r.take(8)
-	if v == nil {
-		return 0
-	}
-	return binary.LittleEndian.Uint64(v)
-}
-
-// sized reads a length of four bytes and as many bytes as the length says.
-func (r *marshalReader) sized() []byte {
-	n := r.uint32()
-	if r.err != nil || uint64(n) > uint64(len(r.b)) {
-		r.fail()
+// sized reads a value of one of these types: a length of four bytes and as many bytes as
+// the length says. The slice shares the reader's memory.
+func (r *marshalReader) sized(kinds string) []byte {
+	if !r.is(kinds) {
 		return nil
 	}
-	return r.take(int(n))
+	return r.take(int(r.uint32()))
 }
 
-// text returns the UTF-8 of a str. The slice shares the reader's memory.
-func (r *marshalReader) text() []byte {
-	if !r.is('u', 't') {
-		return nil
-	}
-	v := r.sized()
-	return v
-}
+// text returns the UTF-8 of a str.
+func (r *marshalReader) text() []byte { return r.sized("ut") }
 
-func (r *marshalReader) bytes() []byte {
-	if !r.is('s') {
-		return nil
-	}
-	return r.sized()
-}
+func (r *marshalReader) bytes() []byte { return r.sized("s") }
 
 // sequence opens a tuple or a list and returns its length. Each value takes at least one
 // byte, so a length that exceeds the remaining input is refused before anybody allocates
 // memory for it.
 func (r *marshalReader) sequence() int {
-	if !r.is('(', '[') {
+	if !r.is("([") {
 		return 0
 	}
 	n := r.uint32()
-	if r.err != nil || uint64(n) > uint64(len(r.b)) {
+	if uint64(n) > uint64(len(r.b)) {
 		r.fail()
 		return 0
 	}
 	return int(n)
 }
 
+// int reads an int or a long (appendMarshalInt). A value that does not fit into 64 bits is
+// refused.
 func (r *marshalReader) int() int64 {
-	switch {
-	case r.kind() == 'i':
-		r.is('i')
-		return int64(int32(r.uint32()))
-	case r.is('l'):
-		return r.long()
+	kind := r.kind()
+	if !r.is("il") {
+		return 0
 	}
-	return 0
-}
-
-// long reads digits of 15 bits, the least significant first. The sign of the digit count is
-// the sign of the value. A value that does not fit into 64 bits is refused.
-func (r *marshalReader) long() int64 {
-	size := int32(r.uint32())
-	n, negative := int(size), size < 0
-	if negative {
-		n = -n
+	n := int64(int32(r.uint32()))
+	if kind == 'i' {
+		return n
+	}
+	sign := int64(1)
+	if n < 0 {
+		n, sign = -n, -1
 	}
 	if n > 5 {
 		r.fail()
 		return 0
 	}
 	var v uint64
-	digits := r.take(2 * n)
-	for i := n - 1; i >= 0 && digits != nil; i-- {
-		d := uint64(binary.LittleEndian.Uint16(digits[2*i:]))
+	digits := r.take(2 * int(n))
+	for len(digits) > 0 {
+		d := uint64(binary.LittleEndian.Uint16(digits[len(digits)-2:]))
 		if d > 0x7fff || v > math.MaxInt64>>15 {
 			r.fail()
 			return 0
 		}
-		v = v<<15 | d
+		v, digits = v<<15|d, digits[:len(digits)-2]
 	}
-	if negative {
-		return -int64(v)
-	}
-	return int64(v)
+	return sign * int64(v)
 }
 
 // unmarshal reads one value of any type: nil, bool, int64, float64, string,
@@ -746,19 +688,17 @@ func (r *marshalReader) value(depth int) any {
 		r.fail()
 		return nil
 	}
-	switch k := r.kind(); k {
-	case 'N':
-		r.is('N')
+	switch r.kind() {
+	case marshalNone:
+		r.is("N")
 		return nil
 	case 'T', 'F':
-		r.is('T', 'F')
-		return k == 'T'
+		return r.bool()
 	case 'i', 'l':
 		return r.int()
 	case 'g':
-		r.is('g')
-		if v := r.take(8); v != nil {
-			return math.Float64frombits(binary.LittleEndian.Uint64(v))
+		if v := r.take(9); v != nil {
+			return math.Float64frombits(binary.LittleEndian.Uint64(v[1:]))
 		}
 		return nil
 	case 'u', 't':
@@ -771,14 +711,13 @@ func (r *marshalReader) value(depth int) any {
 			list = append(list, r.value(depth+1))
 		}
 		return list
-	case '{':
-		r.is('{')
+	case marshalDict:
 		m := map[string]any{}
-		for r.err == nil && r.kind() != marshalDictEnd {
+		for r.is("{"); r.err == nil && r.kind() != marshalDictEnd; {
 			key := string(r.text())
 			m[key] = r.value(depth + 1)
 		}
-		r.is(marshalDictEnd)
+		r.is("0")
 		return m
 	}
 	r.fail()

@@ -112,6 +112,7 @@ type worker struct {
 	scriptName string     // SCRIPT_NAME of the server's environment
 	server     string     // the Server field of responses
 	pid        int
+	arbiter    int  // pid of the arbiter
 	wake       int  // the arbiter's wake pipe
 	alone      bool // the only worker: there is no sibling to hand a connection to
 
@@ -134,16 +135,18 @@ type worker struct {
 // life is how far a worker has come, and when it has to end. Times are those of
 // the loop's clock.
 type life struct {
-	born       int64 // when this worker started
-	bootTook   int64 // how long its Python took to be ready
-	nextTick   int64 // when tick runs next
-	dispatched int   // requests written into lanes, less those taken back
-	counted    int   // value of dispatched at the last tick
-	maxServed  int   // requests after which this worker retires, 0 for no limit
-	renamed    bool  // USR1 came while Python was booting: forward it once Python is ready
-	termAt     int64 // when TERM came, 0 for not yet
-	deadline   int64 // when to quit at the latest, 0 for never
-	exit       int   // the exit status
+	born       int64          // when this worker started
+	bootTook   int64          // how long its Python took to be ready
+	nextTick   int64          // when tick runs next
+	dispatched int            // requests written into lanes, less those taken back
+	counted    int            // value of dispatched at the last tick
+	maxServed  int            // requests after which this worker retires, 0 for no limit
+	renamed    bool           // USR1 came while Python was booting: forward it once Python is ready
+	termAt     int64          // when TERM came, 0 for not yet
+	deadline   int64          // when to quit at the latest, 0 for never
+	quitAt     int64          // when a worker that quits ends its Python, 0 for not quitting or done
+	exit       int            // the exit status
+	told       syscall.Signal // stop signal of which Python has been told, 0 for none yet
 }
 
 // acceptor is what a worker needs to take connections, and to decide whether to.
@@ -178,6 +181,7 @@ type scratch struct {
 	obufFor *conn    // the connection that obuf is for, nil while obuf is empty
 	resp    response // the response's head that Python has just sent
 	text    []byte   // header fields that are not ASCII, encoded as Latin-1
+	wrong   bool     // a value of the frame at hand has a wrong type
 	fbuf    []byte   // the frame being made
 	batch   []*turn  // the requests of the message being made
 	wbuf    []byte   // a spare buffer for a wire, nil while a lane uses it
@@ -187,8 +191,8 @@ type scratch struct {
 type streaming struct {
 	talks     int // number of open WebSockets
 	sockets   wsPool
-	deflater  wsDeflater
 	deflating bool          // the message being received from Python is sent compressed
+	squeeze   byte          // first byte of that message's next frame
 	partAt    int64         // when streams will be told to end, 0 for never
 	parting   time.Duration // how long streams have to end after partAt
 }
@@ -274,6 +278,7 @@ func newWorker() (*worker, error) {
 	w := &worker{
 		cfg:        cfg,
 		pid:        os.Getpid(),
+		arbiter:    os.Getppid(),
 		scriptName: os.Getenv("SCRIPT_NAME"),
 		wake:       fdWake,
 		alone:      cfg.workers < 2,
@@ -296,7 +301,6 @@ func newWorker() (*worker, error) {
 		}
 	}
 	w.server = cfg.serverField()
-	w.deflater.pool = &w.sockets
 	w.spool = newSpool(cfg)
 	w.pool.limit = heldLimit("", cfg.workers)
 	// Near this limit the collector works harder. Beyond the memory of clients it
@@ -437,7 +441,7 @@ func (w *worker) catchSignals() (int, error) {
 
 // serve runs until the worker has nothing left to do.
 func (w *worker) serve() {
-	w.setTimers()
+	w.nextTick = w.now + int64(time.Second)
 	for !w.finished() {
 		w.turn(w.wait())
 	}
@@ -482,6 +486,9 @@ func (w *worker) enter(p phase) {
 // has nothing left to serve, finished first has its Python end.
 func (w *worker) finished() bool {
 	p := w.python
+	if w.quitAt != 0 && (len(p.busy) == 0 || !p.ready) {
+		w.quitPython()
+	}
 	if w.stopping() && !p.ended && len(w.listeners) == 0 && w.open == 0 && len(p.busy) == 0 &&
 		len(w.waiting) == 0 && !(w.draining() && !p.closed && !w.python.gone && readable(w.takeFD)) {
 		p.end()
@@ -508,7 +515,11 @@ func (w *worker) signals(fd int, _ uint32) {
 				w.termAt = w.now
 			}
 			w.obey()
-		case unix.SIGHUP, unix.SIGUSR2:
+		case unix.SIGHUP: // meant for the arbiter, as an application's parent is the arbiter under Gunicorn
+			if os.Getppid() != w.arbiter || unix.Kill(w.arbiter, s) != nil {
+				w.retire()
+			}
+		case unix.SIGUSR2:
 			w.retire() // meant for the arbiter, which replaces a worker that retires
 		case unix.SIGINT, unix.SIGQUIT:
 			w.quit()
@@ -537,9 +548,24 @@ func (w *worker) obey() {
 	case orderRetire:
 		w.retire()
 	default:
-		if w.now >= w.obeyDue() {
-			w.retire()
+		if w.now < w.obeyDue() {
+			return
 		}
+		w.retire()
+	}
+	w.announce(unix.SIGTERM)
+}
+
+// announced minus the number of a stop signal is the number of the real-time signal that
+// tells Python of the former.
+const announced = syscall.Signal(64)
+
+// announce has Python run a handler that the application may have for a stop signal. If
+// there is none, the kernel drops the announcement.
+func (w *worker) announce(s syscall.Signal) {
+	if w.python.ready && w.told != s {
+		w.told = s
+		w.signalPython(announced - s)
 	}
 }
 
@@ -572,6 +598,15 @@ func (w *worker) retire() {
 	w.enter(phaseRetiring)
 	w.disarm()
 	w.closeListeners()
+	w.handOver()
+	if !w.python.ready {
+		w.killPython(unix.SIGKILL)
+	}
+}
+
+// handOver gives the siblings the requests that wait and the connections that are idle.
+func (w *worker) handOver() {
+	w.someWait()
 	for _, t := range w.waiting {
 		w.giveAway(t.conn)
 	}
@@ -590,9 +625,6 @@ func (w *worker) retire() {
 				w.close(c)
 			}
 		}
-	}
-	if !w.python.ready {
-		w.killPython(unix.SIGKILL)
 	}
 }
 
@@ -629,7 +661,7 @@ func (w *worker) end() {
 		switch {
 		case c.gone || c.state != handshaking && !c.between():
 		case c.secure == nil && len(c.in) == 0, c.between() && len(c.in) == 0:
-			w.close(c)
+			w.endIdle(c)
 		default:
 			c.hasten(w.now + int64(lingerIdle))
 		}
@@ -638,6 +670,16 @@ func (w *worker) end() {
 		w.killPython(unix.SIGKILL)
 	}
 	w.drainBacklog()
+}
+
+// endIdle ends an idle connection when all workers stop. gthread, as in Gunicorn, first leaves
+// lingerIdle for a request that the client may be sending on a connection it was promised.
+func (w *worker) endIdle(c *conn) {
+	if w.python.threads && c.served > 0 {
+		c.hasten(w.now + int64(lingerIdle))
+	} else {
+		w.close(c)
+	}
 }
 
 // drainBacklog closes each listener once no client waits in its queue. Hardly any
@@ -655,24 +697,42 @@ func (w *worker) drainBacklog() {
 	w.listeners = kept
 }
 
-// quit ends the worker at once, even if requests are running.
+// quitGrace is how long running requests have when their worker quits, as in Gunicorn.
+const quitGrace = 100 * time.Millisecond
+
+// quit ends the worker at once: requests that still run after quitGrace are lost. Requests
+// that have not begun, and idle connections, go to the other workers if there are any.
 func (w *worker) quit() {
 	if w.slot.phase() == phaseQuitting {
 		return
 	}
+	order := w.slot.order.Load()
+	alone := w.draining() || order == orderDrain || order == orderLeave
 	w.enter(phaseQuitting)
 	w.disarm()
 	w.closeListeners()
 	p := w.python
-	hooked := p.fate >= 0 && p.ready
-	if hooked {
-		w.signalPython(unix.SIGQUIT) // runs the hook worker_int, which has until killAt
+	if !alone {
+		for _, l := range slices.Clone(p.busy) {
+			l.settle(w.now)
+			w.giveBack(l)
+		}
+		w.handOver()
 	}
+	w.announce(unix.SIGQUIT)
+	w.quitAt = w.now + int64(quitGrace)
+}
+
+// quitPython ends the Python of a worker that quits.
+func (w *worker) quitPython() {
+	p := w.python
+	w.quitAt = 0
+	handled := p.ready && !p.gone && catches(p.pid, announced-unix.SIGQUIT) // the handler, or worker_int, has until killAt
 	p.end()
-	if len(p.busy) > 0 && !hooked || !p.ready {
+	if len(p.busy) > 0 && !handled || !p.ready {
 		w.killPython(unix.SIGKILL)
 	} else {
-		w.python.killAt = w.now + int64(killDelay)
+		p.killAt = w.now + int64(killDelay)
 	}
 }
 
@@ -818,7 +878,7 @@ func (w *worker) lanesDue() (due int64) {
 	limit := w.requestLimit()
 	for _, l := range w.python.busy {
 		due = sooner(due, l.due())
-		if limit > 0 && l.client.since == 0 {
+		if limit > 0 && l.client.since == 0 && l.halted == 0 {
 			due = sooner(due, w.now+int64(limit-l.ran(w.now)))
 		}
 	}
@@ -836,15 +896,15 @@ func sooner(a, b int64) int64 {
 // lookAtLanes finds requests that have run for more than a moment, and requests that
 // have used up their time.
 func (w *worker) lookAtLanes() {
-	limit := w.requestLimit()
-	for i := 0; i < len(w.python.busy); {
-		l := w.python.busy[i]
-		if limit > 0 && l.ran(w.now) >= limit {
+	p, limit := w.python, w.requestLimit()
+	for i := 0; i < len(p.busy) && !p.closed; {
+		l := p.busy[i]
+		if limit > 0 && l.ran(w.now) >= limit && l.settle(w.now) {
 			w.overdue(l)
 		} else if at := l.due(); at != 0 && at <= w.now {
 			l.stall(w)
 		}
-		if i < len(w.python.busy) && w.python.busy[i] == l {
+		if i < len(p.busy) && p.busy[i] == l {
 			i++
 		}
 	}
@@ -854,16 +914,10 @@ func (w *worker) lookAtLanes() {
 // back among the waiting requests.
 func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
 
-// giveAllBack is giveBack for a lane that is about to be given up: it first waits
-// until Python cannot begin another request.
-func (w *worker) giveAllBack(l *lane) {
-	l.settle(w.now)
-	w.giveBack(l)
-}
-
 // leftOf handles Python's word that it has stopped within a message, as this worker
-// asked: the requests that Python has not begun wait again. Requests that were
-// taken back before are not put back twice.
+// asked, or (flagBroken) because an exception came before it began: the requests that
+// Python has not begun wait again. Requests that were taken back before are not put
+// back twice.
 func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	q := l.laneKind.(*queueLane)
 	t := q.eldest()
@@ -872,10 +926,10 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 	}
 	halt := l.python.halts[l.index].Load()
 	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
-	if t.started || t.taken || t.want > 0 || !slices.ContainsFunc(q.flight, asked) {
+	if t.started || t.taken || t.want > 0 || l.frame.flags&flagBroken == 0 && !slices.ContainsFunc(q.flight, asked) {
 		return l.frame.unexpected()
 	}
-	q.halted = 0
+	l.halted = 0
 	w.putBack(q.retrieve(t.message))
 	return nil
 }

@@ -20,13 +20,14 @@ import re
 import stat
 import struct
 import sys
+from _socket import MSG_DONTWAIT, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET
 from collections import deque
 from time import monotonic
 
 from _gunicorn import wsgi
 from _gunicorn.wsgi import (
-    BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, MSG_DONTWAIT, QUEUE,
-    QUEUE_MAX, QUIET, READ, REQUEST, RESPONSE, RETIRE, SCM_RIGHTS, SOL_SOCKET, WIRE, frame, meta_of)
+    BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, QUEUE,
+    QUEUE_MAX, QUIET, READ, REQUEST, RESPONSE, RETIRE, WIRE, frame, meta_of)
 
 # Kinds of frames that only streams have (wire.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
@@ -369,7 +370,7 @@ class Http(Stream):
         elif kind == "http.response.trailers":
             self.send_trailers(event)
         elif kind == "http.response.pathsend":
-            self.send_path(event)
+            await self.send_path(event)
         elif kind == "http.response.early_hint":
             self.hint([(b"link", link) for link in event.get("links", ())])
         elif kind == "http.response.informational":
@@ -393,8 +394,9 @@ class Http(Stream):
             self.server.push(frame(self.number, TRAILER, meta, LAST))
             self.finish()
 
-    def send_path(self, event):
-        """Sends a file by its path. The worker reads the file itself."""
+    async def send_path(self, event):
+        """Sends a file by its path. The worker reads the file itself, unless the file has no
+        blocks: then it may have another size than it says, as in /proc."""
         if self.meta is None or self.begun or self.trailers is not None:
             raise self.unexpected(event)
         if self.gone:
@@ -407,6 +409,13 @@ class Http(Stream):
         except BaseException:
             os.close(fd)
             raise
+        if not facts.st_blocks:
+            with open(fd, "rb", 0) as file:
+                data = True
+                while data:
+                    data = file.read(WINDOW)
+                    await self.respond({"type": "http.response.body", "body": data, "more_body": bool(data)})
+            return
         payload = self.meta + struct.pack("<QQ", 0, facts.st_size)
         self.server.push((pack(len(payload), self.number, len(self.meta), FILE, LAST) + payload, fd))
         self.begun = True
@@ -666,7 +675,7 @@ class Server:
     def __init__(self, settings, app, log, files):
         wsgi.Guarded.wire, wsgi.Guarded.log = self, log
         self.settings, self.app, self.log, self.files = settings, single_callable(app), wsgi.logger or log, files
-        self.queue, self.wire = wsgi.end_of(wsgi.SOCK_SEQPACKET, QUEUE), wsgi.end_of(wsgi.SOCK_STREAM, WIRE)
+        self.queue, self.wire = wsgi.end_of(SOCK_SEQPACKET, QUEUE), wsgi.end_of(SOCK_STREAM, WIRE)
         wsgi.open_outbox(settings)
         self.buffer = bytearray(QUEUE_MAX)
         self.view = memoryview(self.buffer)
@@ -704,6 +713,8 @@ class Server:
                 except BaseException as e:
                     if main.done():
                         raise
+                    if isinstance(e, SystemExit) and wsgi.stopping:
+                        continue  # from a handler of the loop's for the stop signal
                     # Of a task's exceptions, asyncio lets only these two out.
                     who = "task" if isinstance(e, (SystemExit, KeyboardInterrupt)) else "signal handler"
                     self.log.error("A %s of the application has ended with %r; the others go on", who, e)

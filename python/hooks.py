@@ -4,7 +4,9 @@ half of template.go.
 The template is the process that has run the configuration file. The arbiter asks the
 template to call server hooks, one question at a time, and each worker asks it once to
 fork a Python that serves. Values that hooks store in the file's globals, on server or
-on worker, are there in every Python that is forked later.
+on worker, are there in every Python that is forked later. A reload runs the file again
+in the same process, the host. If the application has to be loaded anew, a second
+process, the forker, has run the file too, and forks in place of the host.
 """
 
 import fcntl
@@ -16,13 +18,17 @@ import struct
 import sys
 # These functions are imported by name, before the configuration file can have gevent or
 # eventlet replace them.
+from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
 from os import fork, read, waitpid
 from select import POLLIN, poll
 from signal import signal as set_handler
 
 from _gunicorn import wsgi
+from _gunicorn.call import Call, add_fields
 from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of
+from _gunicorn.lane import Lane, patch
 
+ENVIRON = dict(os.environ)  # as the server was started with
 CONTROL = 6  # descriptor of the control socket, on which the arbiter asks
 SIGNED = struct.Struct("<cI")  # a message to a worker: b"P" and pid, or b"S" and status
 
@@ -49,14 +55,20 @@ class Server:
     """The arbiter, as hooks see it."""
 
     def __init__(self, cfg, log, app, pid):
-        self.cfg, self.log, self.app, self.pid = cfg, log, app, pid
+        self.app, self.pid = app, pid
         self.WORKERS, self.LISTENERS = {}, []
         self.worker_age, self.asking, self.wanted = 0, False, cfg.workers
-        self.address, self.timeout, self.proc_name = cfg.address, cfg.timeout, cfg.proc_name
-        self.worker_class, self.master_name = cfg.worker_class, "Master"
+        self.use(cfg, log)
+        self.master_name = "Master"
         self.master_pid = self.reexec_pid = 0
         self.systemd = False
         self.START_CTX = {"args": list(sys.argv), "cwd": cfg.start_dir, 0: sys.executable}
+
+    def use(self, cfg, log):
+        self.cfg = self.app.cfg = cfg
+        self.app.app_uri = cfg.app
+        self.log, self.worker_class, self.timeout = log, cfg.worker_class, cfg.timeout
+        self.address, self.proc_name = cfg.address, cfg.proc_name
 
     @property
     def num_workers(self):
@@ -87,18 +99,6 @@ class Server:
         pass
 
 
-class App:
-    """The application, as server.app and worker.app."""
-
-    def __init__(self, cfg, load):
-        self.cfg, self.load, self.callable = cfg, load, None
-
-    def wsgi(self):
-        if self.callable is None:
-            self.callable = self.load()
-        return self.callable
-
-
 class Heartbeat:
     """The object worker.tmp, which does nothing: the worker process has the heartbeat."""
 
@@ -118,25 +118,47 @@ class HookedWorker(Worker):
 
     def __init__(self, age, server, server_pid):
         super().__init__(age, server.pid, list(server.LISTENERS), server.app, server.cfg.timeout / 2, server.cfg, server.log)
-        self.server_pid, self.tmp = server_pid, Heartbeat()
+        self.server_pid, self.tmp, self.of = server_pid, Heartbeat(), None  # of: settings and hooks
         self.max_requests = server.cfg.max_requests or sys.maxsize
         self.wsgi = self.reloader = None
 
 
-def resolve(hook):
+PARAMETERS = {"post_request": (2, 3, 4), "nworkers_changed": (3,), **dict.fromkeys(  # 1 for the others
+    ("pre_fork", "post_fork", "pre_request", "child_exit", "worker_exit"), (2,))}
+
+
+def resolve(name, hook):
     """The function of a hook, which is given as a function or as its dotted name."""
     if not isinstance(hook, str):
         return hook
     import importlib
-    module, _, name = hook.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    module, _, last = hook.rpartition(".")
+    if not module:
+        raise TypeError("Value '%s' is not import string. Format: module[.submodules...].object" % hook)
+    try:
+        function = getattr(importlib.import_module(module), last)
+    except AttributeError:
+        raise TypeError("Can not load '%s' from '%s'" % (last, module))
+    if not callable(function):
+        raise TypeError("Value is not callable: %s" % (function,))
+    wanted = PARAMETERS.get(name, (1,))
+    if wsgi.positional_params(function) not in wanted:
+        raise TypeError("Value must have an arity of: %d" % wanted[-1])
+    return function
 
 
 class Hooks:
     """The functions of the configuration file, by name."""
 
     def __init__(self, module, names):
-        self.functions = {name: resolve(getattr(module, name)) for name in names}
+        self.functions = {}
+        for name in names:
+            try:
+                self.functions[name] = resolve(name, getattr(module, name))
+            except Exception as e:
+                print("Invalid value for %s: %s\n\n\nError: %s" % (name, getattr(module, name), e),
+                      file=sys.stderr, flush=True)
+                raise WrongHook
 
     def __contains__(self, name):
         return name in self.functions
@@ -155,6 +177,42 @@ class Hooks:
         self.post_request(*args)
 
 
+def exit_status(e):
+    """The exit status that a SystemExit asks for. As Python does, other values than
+    numbers are printed."""
+    if e.code is None or isinstance(e.code, int):
+        return (e.code or 0) & 255
+    print(e.code, file=sys.stderr, flush=True)
+    return 1
+
+
+def plain(thing, own):
+    """The attributes that hooks have set on server or worker, if another process can have them."""
+    kept = {}
+    for name in set(vars(thing)) - set(vars(own)):
+        try:
+            kept[name] = marshal.loads(marshal.dumps(vars(thing)[name]))
+        except ValueError:
+            pass  # an object of some class
+    return kept
+
+
+def set_environ(environ):
+    """Changes no more than what differs: setproctitle looks for the first environment where the kernel has put it."""
+    for name in set(os.environ) - set(environ):
+        del os.environ[name]
+    os.environ.update(pair for pair in environ.items() if os.environ.get(pair[0]) != pair[1])
+
+
+def loggers():
+    import logging
+    return logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
+
+
+class WrongHook(Exception):
+    """A setting does not lead to a hook; the reason has been printed."""
+
+
 def hashable(address):
     """An address in Python's form: marshal has made lists of tuples."""
     return tuple(address) if isinstance(address, list) else address
@@ -171,6 +229,17 @@ class Template:
         self.channels = {}  # by descriptor: the socket on which a worker asks, and the worker
         self.children = {}  # by pid of a forked Python: the descriptor of its worker's socket
         self.server = self.settings = self.hooks = None
+        self.forks = False  # this process is a forker: its host calls the hooks, and hears of its children
+        self.forker, self.forkers = None, {}  # in a host: the forker in use, and all by descriptor
+        self.lent = {}  # by age: workers whose Python a forker forks
+        self.former = self.records = None  # former: what do_back goes back to
+
+    def take_signals(self):
+        """Leaves it to the arbiter to decide about signals, whatever the file has set."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(number, wsgi.ignore)
+        signal.signal(signal.SIGHUP, lambda number, frame: os.kill(os.getppid(), number))
+        signal.signal(signal.SIGUSR1, wsgi.reopen_logs)
 
     def run(self):
         """Answers questions until the arbiter has closed the control socket and every
@@ -180,9 +249,7 @@ class Template:
         os.set_blocking(wake_w, False)
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         set_handler(signal.SIGCHLD, wsgi.ignore)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
-            signal.signal(number, wsgi.ignore)  # the arbiter decides about signals
-        signal.signal(signal.SIGUSR1, wsgi.reopen_logs)
+        self.take_signals()
         for fd in (wake_r, CONTROL):
             self.poll.register(fd, POLLIN)
         ended = False
@@ -195,7 +262,11 @@ class Template:
                 except BlockingIOError:
                     pass
                 self.reap()
+            elif fd in self.forkers:
+                self.hear(fd)
             elif fd == CONTROL:
+                for other in list(self.forkers):
+                    self.hear(other)  # what has happened before the question
                 data, fds = self.receive(self.control, 1 << 19)
                 if data:
                     self.obey(marshal.loads(data), fds)
@@ -208,25 +279,78 @@ class Template:
                 self.left(fd)
             elif self.fork(fd, (wake_r, wake_w)):
                 return self.worker
+        # As at the end of Gunicorn's master, but without a wait for threads.
+        import atexit
+        atexit._run_exitfuncs()
         os._exit(0)
 
     def receive(self, sock, size):
         """Receives a message, and the descriptors that came with it."""
         fds = []
-        data, control, _, _ = sock.recvmsg(size, 1024)
+        data, control, _, _ = sock.recvmsg(size, 1024, MSG_CMSG_CLOEXEC)
         for level, kind, packed in control:
             if level == wsgi.SOL_SOCKET and kind == wsgi.SCM_RIGHTS:
                 fds.extend(struct.unpack("%di" % (len(packed) // 4), packed[:len(packed) // 4 * 4]))
         return data, fds
 
     def obey(self, question, fds):
-        if question["do"] == "adopt":
-            channel = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET, 0, fds[0])
-            channel.setblocking(False)  # the worker may be another user, for whom the template must never wait
-            self.channels[fds[0]] = channel, HookedWorker(question["age"], self.server, question["worker"])
-            self.poll.register(fds[0], POLLIN)
+        if question["do"] != "adopt":
+            self.answer(question, fds)
+            return
+        server = self.server
+        worker = HookedWorker(question["age"], server, question["worker"])
+        server.worker_age, worker.of = max(server.worker_age, worker.age), (self.settings, self.hooks)
+        if self.forks:
+            vars(server).update(question["server"])
+            vars(worker).update(question["of"])
         else:
-            self.answer(question)
+            self.guard(lambda: self.hooks.call("pre_fork", server, worker))
+        if self.forker:
+            question.update(server=plain(server, Server(server.cfg, server.log, server.app, 0)),
+                            of=plain(worker, HookedWorker(0, server, 0)))
+            self.lent[worker.age] = worker
+            try:
+                self.forker.sendmsg([marshal.dumps(question, 2)], [(wsgi.SOL_SOCKET, wsgi.SCM_RIGHTS, struct.pack("i", *fds))])
+            except OSError:
+                pass  # the forker is gone; the worker finds its socket closed
+            os.close(fds[0])
+            return
+        channel = wsgi.socket(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET, 0, fds[0])
+        channel.setblocking(False)  # the worker may be another user, for whom the template must never wait
+        self.channels[fds[0]] = channel, worker
+        self.poll.register(fds[0], POLLIN)
+
+    def hear(self, fd):
+        """Receives what a forker reports about its children."""
+        while True:
+            try:
+                data = self.forkers[fd].recv(64, MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.poll.unregister(fd)
+                self.forkers.pop(fd).close()
+                return
+            age, pid, status = marshal.loads(data)
+            if status is None:
+                self.began(self.lent[age], pid)
+            else:
+                self.ended(self.lent.pop(age), status)
+
+    def began(self, worker, pid):
+        worker.pid = pid
+        self.server.WORKERS[pid] = worker
+        if self.forks:
+            self.control.send(marshal.dumps((worker.age, pid, None), 2))
+
+    def ended(self, worker, status):
+        self.server.WORKERS.pop(worker.pid, None)
+        if self.forks:
+            self.control.send(marshal.dumps((worker.age, worker.pid, status), 2))
+        elif not (os.WIFEXITED(status) and os.WEXITSTATUS(status) in (3, 4) and not worker.booted):
+            self.guard(lambda: self.hooks.call("child_exit", self.server, worker))
 
     def drop(self, fd):
         """Closes the socket of a worker with which the template is done."""
@@ -243,11 +367,15 @@ class Template:
         if not pids:
             self.drop(fd)
 
-    def answer(self, question):
+    def answer(self, question, fds):
         do = question.pop("do")
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # an INT from the arbiter prints where the hook is
-            result = getattr(self, "do_" + do)(**question)
+            result = getattr(self, "do_" + do)(*fds, **question)
+        except SystemExit as e:
+            result = {"ok": False, "exit": exit_status(e)}
+        except WrongHook:
+            result = {"ok": False}
         except BaseException:
             import traceback
             sys.stdout.flush()
@@ -264,24 +392,102 @@ class Template:
         self.settings = settings
         for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
             os.environ.pop(name, None)  # the listeners belong to the arbiter
-        os.environ.update(pair.split("=", 1) for pair in env)
+        set_environ(dict(os.environ, **dict(pair.split("=", 1) for pair in env)))
         os.chdir(settings["chdir"])
         wsgi.set_up_path(settings)
 
     def do_check(self, settings, env):
         self.set_up(settings, env)
+        self.find_hooks()
         wsgi.check_app(settings)
 
-    def do_start(self, settings, env, pid):
+    def do_read(self, into, spec, dir, names):
+        """Runs the configuration file again, for a reload. Only what raw_env has set is
+        taken back before that."""
+        self.former = [(self.module, self.settings, self.hooks, self.forker), dict(os.environ), os.getcwd(),
+                       (wsgi.logger, wsgi.captured), [dict(vars(log)) for log in loggers()],
+                       (self.server.cfg, self.server.log)]
+        for pair in self.settings["raw_env"]:
+            name = pair.split("=", 1)[0]
+            if name in ENVIRON:
+                os.environ[name] = ENVIRON[name]
+            else:
+                os.environ.pop(name, None)
+        for log in loggers():
+            log.handlers, log.filters = [], []  # the file must not be taken for their author
+        os.chdir(dir)
+        self.module, answer = None, {}
+        if spec:
+            if spec.startswith("python:"):
+                sys.modules.pop(spec[len("python:"):], None)
+            try:
+                self.module, answer = wsgi.read_config(spec, dir, names)
+            except SystemExit as e:
+                exit_status(e)
+                return {"ok": False}
+        self.take_signals()
+        with open(into, "wb") as f:
+            f.write(marshal.dumps(answer, 2))
+
+    def do_back(self):
+        """Undoes a reload that has failed."""
+        failed, self.former = self.former, None
+        if not failed:
+            return  # the file was not run
+        (self.module, self.settings, self.hooks, forker), environ, path, logs, states, server = failed
+        set_environ(environ)
+        os.chdir(path)
+        wsgi.logger, wsgi.captured = logs
+        for log, state in zip(loggers(), states):
+            self.shut(log.handlers)
+            vars(log).update(state)
+        self.server.use(*server)
+        self.follow(forker)
+
+    def do_keep(self):
+        """Forgets what came before a reload that has succeeded."""
+        for state in self.former[4]:
+            self.shut(state["handlers"])
+        self.former = None
+        self.follow(self.forker)
+
+    @staticmethod
+    def shut(handlers):
+        for handler in handlers:
+            if hasattr(handler, "baseFilename"):
+                handler.close()
+
+    def do_follow(self, fd):
+        self.forker = self.forkers[fd] = wsgi.end_of(wsgi.SOCK_SEQPACKET, fd)
+        self.poll.register(fd, POLLIN)
+
+    def follow(self, forker):
+        """Has all other forkers end with their children. Their reports are still heard."""
+        self.forker = forker
+        for other in self.forkers.values():
+            if other is not forker:
+                other.shutdown(1)
+
+    def find_hooks(self):
+        self.hooks = Hooks(self.module, [name for name in self.settings["hooks"] if hasattr(self.module, name)])
+
+    def do_start(self, settings, env, pid, load, forks):
         self.set_up(settings, env)
+        import logging
+        self.records = self.records or logging.getLogRecordFactory()
+        logging.setLogRecordFactory(self.records)  # logs that are made in Python replace it
         log = wsgi.set_up_logging(settings)
-        names = [name for name in settings["hooks"] if hasattr(self.module, name)]
-        self.hooks = Hooks(self.module, names)
+        self.find_hooks()
+        self.forks = forks
         cfg = Config(settings)
         for name, function in self.hooks.functions.items():
             cfg.settings[name].value = function
-        self.server = Server(cfg, wsgi.logger or HookLog(log, cfg), App(cfg, lambda: wsgi.load_app(settings["app"])), pid)
-        if settings["preload_app"]:
+        hook_log = wsgi.logger or HookLog(log, cfg)
+        if self.server:
+            self.server.use(cfg, hook_log)
+        else:
+            self.server = Server(cfg, hook_log, wsgi.App(settings, cfg), pid)
+        if load:
             try:
                 self.server.app.wsgi()
             except RuntimeError as e:
@@ -290,6 +496,7 @@ class Template:
             import threading
             if threading.active_count() > 1:
                 log.warning("The application has started threads while it was preloaded; workers do not have them.")
+        self.take_signals()
 
     def do_hook(self, name, facts, args):
         server = self.server
@@ -316,9 +523,7 @@ class Template:
             self.drop(fd)
             return False
         self.poll.modify(fd, 0)  # a worker gets one Python: watch only for the worker's end
-        self.worker, server = worker, self.server
-        server.worker_age = max(server.worker_age, worker.age)
-        self.guard(lambda: self.hooks.call("pre_fork", server, worker))
+        self.worker = worker
         # After a collection, the objects that are left are frozen, so that the
         # children's collectors leave them alone and their memory stays shared.
         gc.collect()
@@ -327,12 +532,11 @@ class Template:
         if pid:
             for other in fds:
                 os.close(other)
-            worker.pid = pid
-            server.WORKERS[pid] = worker
             self.children[pid] = fd
+            self.began(worker, pid)
             self.tell(channel, b"P", pid)
             return False
-        for other, _ in self.channels.values():
+        for other in [channel for channel, _ in self.channels.values()] + list(self.forkers.values()):
             other.close()
         self.control.close()
         signal.set_wakeup_fd(-1)
@@ -359,6 +563,10 @@ class Template:
         255 of the template."""
         try:
             call()
+        except SystemExit as e:
+            status = exit_status(e)
+            sys.stdout.flush()
+            os._exit(status)
         except BaseException:
             self.server.log.exception("Unhandled exception in main loop")
             os._exit(255)
@@ -381,12 +589,12 @@ class Template:
                 continue
             fd = self.children.pop(pid)
             channel, worker = self.channels[fd]
+            if self.forks:
+                self.ended(worker, status)  # the host has to hear of it before the arbiter does
             self.tell(channel, b"S", status)
             self.drop(fd)
-            if self.server:
-                self.server.WORKERS.pop(pid, None)
-                if not (os.WIFEXITED(status) and os.WEXITSTATUS(status) in (3, 4) and not worker.booted):
-                    self.guard(lambda: self.hooks.call("child_exit", self.server, worker))
+            if not self.forks:
+                self.ended(worker, status)
 
 
 class HookLog:
@@ -426,7 +634,8 @@ class HookLog:
 
 def serve(template, worker):
     """The life of a forked Python, in place of wsgi.serve."""
-    settings, hooks, server = template.settings, template.hooks, template.server
+    settings, hooks = worker.of
+    server = template.server
     log = server.log
     wsgi.own(worker.server_pid)
     wsgi.set_up_process()
@@ -437,11 +646,12 @@ def serve(template, worker):
             drop_privileges(settings["credential"])
             files = None
             wsgi.open_outbox(settings)
-            wsgi.patch(settings)
-            if worker.app.callable is None:
-                worker.app.callable, files = wsgi.open_app(settings, log.error_log)
-            worker.wsgi = worker.app.callable
+            patch(settings)
             handle_signals(hooks, worker)
+            if worker.app.callable is None:
+                worker.wsgi, files = wsgi.open_app(settings, worker.app, log.error_log)
+            else:
+                worker.wsgi = worker.app.wsgi()
             hooks.call("post_worker_init", worker)
         except SystemExit as e:
             sys.exit(e.code)  # open_app has logged the reason
@@ -457,7 +667,7 @@ def serve(template, worker):
                 lane.app = hooked_app(lane, hooks, worker)
             lane.serve()
         elif not hooks.functions:
-            wsgi.Lane(settings, worker.wsgi, log.error_log, files).serve()
+            Lane(settings, worker.wsgi, log.error_log, files).serve()
         else:
             HookedLane(settings, worker.wsgi, log.error_log, files, hooks, worker).serve()
     except SystemExit as e:
@@ -485,7 +695,7 @@ def handle_signals(hooks, worker):
         def interrupted(number, frame):
             for stop in (signal.SIGINT, signal.SIGQUIT):
                 signal.signal(stop, signal.SIG_IGN)
-            os.kill(worker.server_pid, number)
+            wsgi.forward(number, frame)
             hooks.call("worker_int", worker)
         for number in (signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, interrupted)
@@ -567,7 +777,7 @@ def environ_of(scope):
     return environ
 
 
-class HookedCall(wsgi.Call):
+class HookedCall(Call):
     sent, req = 0, None
 
     def send(self, data, flags):
@@ -580,7 +790,7 @@ class HookedCall(wsgi.Call):
         self.finish(data)
 
 
-class HookedLane(wsgi.Lane):
+class HookedLane(Lane):
     def __init__(self, settings, app, log, files, hooks, worker):
         super().__init__(settings, app, log, files)
         self.hooks, self.worker = hooks, worker
@@ -597,7 +807,7 @@ class HookedLane(wsgi.Lane):
             hooks.call("pre_request", worker, req)
             added = req.apply(environ)
             if added:
-                wsgi.add_fields(call, added)
+                add_fields(call, added)
         except BaseException:
             self.log.exception("Error handling request %s", wsgi.asked(environ))
             call.fail(0)

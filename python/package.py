@@ -20,11 +20,10 @@ import sys
 import time
 import types
 
-from _gunicorn import facade, wsgi
+from _gunicorn import call, facade, wsgi
 from _gunicorn.facade import HOP_HEADERS, Request, Response
 
 MODULES = {}
-VERSION = (26, 1, 0)  # version of Gunicorn whose interface these modules have
 
 
 def refuse(what, instead):
@@ -44,10 +43,6 @@ class HaltServer(BaseException):
 
 class ConfigError(Exception):
     """A setting has a wrong value."""
-
-
-class AppImportError(Exception):
-    """The application could not be loaded."""
 
 
 class ParseException(Exception):
@@ -537,7 +532,7 @@ class WSGIApplication(Application):
     app_uri = None
 
     def load_wsgiapp(self):
-        return wsgi.load_app(self.app_uri)
+        return MODULES["gunicorn.util"].import_app(self.app_uri)
 
     def load(self):
         return self.load_wsgiapp()
@@ -602,9 +597,12 @@ GeventWorker = stands_for("GeventWorker")
 # Modules ---------------------------------------------------------------------
 
 def make(name, **members):
-    module = types.ModuleType(name)
-    module.__file__ = "<gunicorn package.py>"
-    module.__dict__.update(members)
+    module = sys.modules.get(name)
+    if getattr(module, "__file__", None) != wsgi.NO_FILE:
+        module = types.ModuleType(name)
+        module.__file__ = wsgi.NO_FILE
+    for member, value in members.items():
+        module.__dict__.setdefault(member, value)
     for member in members.values():
         if getattr(member, "__module__", None) == __name__:
             member.__module__ = name
@@ -615,9 +613,8 @@ def make(name, **members):
         setattr(MODULES[parent], last, module)
 
 
-make("gunicorn", version_info=VERSION, __version__="%d.%d.%d" % VERSION, SERVER="gunicorn",
-     SERVER_SOFTWARE="gunicorn/%d.%d.%d" % VERSION)
-make("gunicorn.errors", HaltServer=HaltServer, ConfigError=ConfigError, AppImportError=AppImportError)
+make("gunicorn")
+make("gunicorn.errors", HaltServer=HaltServer, ConfigError=ConfigError, AppImportError=wsgi.AppImportError)
 make("gunicorn.util", import_app=wsgi.load_app, load_class=load_class, parse_address=parse_bind,
      is_ipv6=is_ipv6, close=close, close_on_exec=close_on_exec, set_non_blocking=set_non_blocking,
      unlink=unlink, chown=os.chown, getcwd=os.getcwd, http_date=http_date, to_bytestring=to_bytestring,
@@ -633,7 +630,7 @@ make("gunicorn.app.wsgiapp", WSGIApplication=WSGIApplication, run=run)
 make("gunicorn.http")
 make("gunicorn.http.errors", ParseException=ParseException, **{e.__name__: e for e in REQUEST_ERRORS})
 make("gunicorn.http.body", Body=Body)
-make("gunicorn.http.wsgi", Response=NoResponse, FileWrapper=wsgi.FileWrapper)
+make("gunicorn.http.wsgi", Response=NoResponse, FileWrapper=call.FileWrapper)
 make("gunicorn.workers")
 make("gunicorn.workers.base", Worker=Worker)
 make("gunicorn.workers.sync", SyncWorker=SyncWorker)

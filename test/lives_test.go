@@ -282,6 +282,7 @@ func TestLives(t *testing.T) {
 		t.Run("reload/"+workers, func(t *testing.T) { livesReload(t, workers) })
 		t.Run("recycle/"+workers, func(t *testing.T) { livesRecycle(t, workers) })
 		t.Run("upgrade/"+workers, func(t *testing.T) { livesUpgrade(t, workers) })
+		t.Run("quit/"+workers, func(t *testing.T) { livesQuit(t, workers) })
 		t.Run("stop/"+workers, func(t *testing.T) { livesStop(t, workers) })
 	}
 	t.Run("crash/python", func(t *testing.T) { livesCrash(t, false) })
@@ -347,6 +348,28 @@ func livesUpgrade(t *testing.T, workers string) {
 	}
 	l.stop()
 	l.nothingLost()
+}
+
+// livesQuit ends the old server by QUIT: what has not begun there goes to the new one, and
+// what runs has the time to end.
+func livesQuit(t *testing.T, workers string) {
+	s := livesServer(t, "-w", workers)
+	l := startLoad(t, s, 64)
+	l.waitAnswers(100)
+	for range times(2, 20) {
+		second := filepath.Join(s.dir, "one.pid.2")
+		s.reexec(second)
+		l.waitAnswers(100)
+		s.signal(syscall.SIGQUIT)
+		<-s.ended
+		s.gone(second)
+		s.adopt(filepath.Join(s.dir, "one.pid"))
+		l.waitAnswers(100)
+	}
+	l.stop()
+	if n := l.count(fateRefused) + l.count(fateCut); n > 0 {
+		t.Errorf("%d requests failed: %v", n, l.statuses)
+	}
 }
 
 // reexec starts another arbiter and waits until it has its workers.

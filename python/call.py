@@ -1,0 +1,518 @@
+"""One request of a WSGI application: wsgi.input and wsgi.errors, start_response, the
+response on its way to the worker, and the client's socket."""
+
+import errno
+import io
+import logging
+import marshal
+import os
+import re
+import stat
+import struct
+import sys
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
+
+from _gunicorn.wsgi import (
+    BLOCK, BODY, BROKEN, FAILED, FIELDS, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
+    RESPONSE, SOCKET, TAKEN, frame, meta_of)
+
+
+class Errors(io.TextIOBase):
+    """wsgi.errors: a text stream to the destinations of the error log. All requests share
+    it, so no request can close it."""
+
+    def streams(self):
+        found = [getattr(handler, "stream", None) for handler in logging.getLogger("gunicorn.error").handlers]
+        return [stream for stream in found if stream] or [sys.stderr]
+
+    def __getattr__(self, name):
+        return getattr(self.streams()[0], name)
+
+    encoding = property(lambda self: self.streams()[0].encoding)
+    errors = property(lambda self: self.streams()[0].errors)
+
+    def fileno(self):
+        return self.streams()[0].fileno()
+
+    def isatty(self):
+        return self.streams()[0].isatty()
+
+    def writable(self):
+        return True
+
+    def write(self, text):
+        for stream in self.streams():
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:
+                # All text is recorded, even if the log's encoding lacks characters
+                # (PEP 3333, environ Variables).
+                coding = stream.encoding
+                stream.write(text.encode(coding, "backslashreplace").decode(coding))
+            stream.flush()
+        return len(text)
+
+    def flush(self):
+        for stream in self.streams():
+            stream.flush()
+
+    def close(self):
+        pass
+
+
+class FileWrapper:
+    """wsgi.file_wrapper (PEP 3333): iterable, and recognised by the server."""
+
+    def __init__(self, filelike, blksize=8192):
+        self.filelike = filelike
+        self.blksize = blksize
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __getitem__(self, key):
+        data = self.filelike.read(self.blksize)
+        if data:
+            return data
+        raise IndexError
+
+
+class ClientGone(Exception):
+    """The client left while its response was being made."""
+
+
+# The errors that reading a broken request body raises, by the worker's status. By their
+# errno, 408 becomes a TimeoutError and 499 a ConnectionAbortedError.
+REASONS = {
+    408: (errno.ETIMEDOUT, "the request body did not come in time"),
+    413: (errno.EFBIG, "the request body is too large"),
+    400: (errno.EBADMSG, "the request body is malformed"),
+    499: (errno.ECONNABORTED, "the client left before the request body was complete"),
+    500: (errno.EIO, "the request body is lost: spool_dir cannot be read"),
+    410: (errno.EBADF, "the response is complete, and what was left of the request body is gone"),
+}
+
+
+class Body(io.RawIOBase):
+    """The rest of a request body, which the worker holds. It is asked for piece by piece,
+    so that bytes that the application does not read are never sent."""
+
+    rest = b""  # rest of an answer that was longer than the buffer it was read for
+
+    def __init__(self, wire, number, call, trailers):
+        self.wire, self.number, self.call, self.ended = wire, number, call, False
+        self.trailers = trailers  # a list, which is filled when the body ends
+
+    def readable(self):
+        return True
+
+    def readinto(self, into):
+        if self.call.broken:
+            raise self.call.broken  # each time, as an end of file would pass for the end of the body
+        if not self.rest:
+            if self.ended or not len(into):
+                return 0
+            if self.call.done:
+                self.note(410, BROKEN, b"")
+            else:
+                meta, flags, payload = ask(self.wire, self.number, BODY, into, self.note)
+                if not meta and not flags & BROKEN and len(payload) <= len(into):
+                    self.ended = bool(flags & LAST)
+                    return len(payload)
+                self.note(meta, flags, payload)
+            if self.call.broken:
+                raise self.call.broken
+        n = min(len(into), len(self.rest))
+        into[:n], self.rest = self.rest[:n], self.rest[n:]
+        return n
+
+    def note(self, meta, flags, payload):
+        if flags & BROKEN:
+            self.call.broken = OSError(*REASONS.get(meta, REASONS[400]))
+            return
+        self.ended = bool(meta or flags & LAST)
+        if meta:
+            self.trailers.extend(marshal.loads(payload))
+        else:
+            self.rest = payload
+
+
+def ask(wire, number, kind, into, keep=None):
+    """Asks the worker for len(into) bytes of a request, and returns the answer. A timeout
+    in a greenlet or a signal handler may interrupt the wait for the answer: the answer is
+    then read before the next. An exception that comes while the answer is being read
+    is raised at the answer's end, after keep has put the payload aside."""
+    with wire.asking:
+        if wire.asked not in (0, number):
+            # The answer to an interrupted wait comes first, and has to be read before
+            # another is asked for: receive reads to the end of its buffer, and
+            # would take the start of the next answer too.
+            skip(wire)
+        held, wire.held = wire.held, True
+        if not wire.asked:
+            wire.asked = number  # set before the frame is sent, as an interruption while sending does not unsend it
+            wire.say(HEADER.pack(4, number, 0, READ, 0) + struct.pack("<I", len(into)))
+        wire.let_go(held)
+        wire.await_answer()
+        wire.held = True
+        of, meta, got, flags, payload = receive(wire, into)
+        wire.asked = 0
+        if of != number or got != kind:
+            os._exit(1)
+        if wire.caught and keep:
+            keep(meta, flags, bytes(payload))
+        wire.let_go(held)
+        return meta, flags, payload
+
+
+def skip(wire):
+    """Reads the answer to a request that is over."""
+    held, wire.held = wire.held, True
+    receive(wire, bytearray())
+    wire.asked = 0
+    wire.let_go(held)
+
+
+def receive(wire, into):
+    """Reads one frame from the wire. The payload is in the given buffer if it fits there,
+    which trailers need not do."""
+    head = bytearray(HEADER.size)
+    got = wire.recvmsg_into((head, into))[0]
+    while 0 < got < HEADER.size:
+        more = wire.recv_into(memoryview(head)[got:])
+        got = got + more if more else 0
+    if not got:
+        os._exit(0)  # the worker is gone
+    length, number, meta, kind, flags = HEADER.unpack(head)
+    view, got = memoryview(into), got - HEADER.size
+    if length > len(view):
+        larger = memoryview(bytearray(length))
+        larger[:got] = view[:got]
+        view = larger
+    while got < length:
+        more = wire.recv_into(view[got:length])
+        if not more:
+            os._exit(0)
+        got += more
+    return number, meta, kind, flags, view[:length]
+
+
+APART = MORE  # flag of RESPONSE and BLOCK: the head goes through the pipe, the body over the socket
+APART_MIN = 32768  # bytes from which on a body is faster over the socket
+SHARED_MIN = 2048  # the same where several threads may send at once: a pipe keeps only short writes in one piece
+BLOCK_MAX = 1 << 30  # bytes of a body in one frame
+
+
+class Call:
+    """One request's start_response and the response that follows."""
+
+    # Defaults stand in the class, which saves time, as most never change.
+    status = headers = left = socket = None
+    broken = None  # the error that reading the body has raised
+    begun = done = taken = False
+    apart_min = APART_MIN
+
+    def __init__(self, wire, number, cancelled):
+        self.wire, self.number, self.cancelled = wire, number, cancelled
+
+    def start_response(self, status, headers, exc_info=None):
+        if exc_info:
+            try:
+                if self.begun:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        elif self.status is not None:
+            raise AssertionError("Response headers already set!")
+        self.headers = list(headers)
+        self.status = status
+        return self.write
+
+    def head(self):
+        """Status and headers as marshal. Subclasses of str become str."""
+        status, headers = self.status, self.headers
+        if type(status) is not str:
+            if status is None:
+                raise AssertionError("start_response() was not called before the response body")
+            status = plain(status)
+        try:
+            meta = marshal.dumps((status, headers), 2)
+            if len(meta) <= META_MAX:
+                return meta
+        except ValueError:
+            pass
+        return meta_of((status, [(plain(name), plain(value)) for name, value in headers]))
+
+    def write(self, data):
+        """Sends a block of the body, which is on the wire when this returns."""
+        if type(data) is not bytes:
+            if not isinstance(data, bytes):
+                raise TypeError("%r is not a byte" % (data,))
+            data = memoryview(data).tobytes()  # a subclass may have another __len__
+        if self.done:
+            if data:
+                raise AssertionError("the response body is longer than its Content-Length")
+            return
+        flags = 0
+        if not self.begun:
+            if not data:
+                return  # headers wait for the first byte (PEP 3333)
+            self.left = content_length(self.headers)
+        if self.left is not None:
+            self.left -= len(data)
+            if self.left <= 0:
+                # The body is as long as Content-Length: the worker need not
+                # wait for the end of the iterable.
+                flags = LAST
+        self.send(data, flags)
+        if self.cancelled[0] == self.number:
+            raise ClientGone
+
+    def finish(self, data):
+        if not self.done:
+            self.send(data, LAST)
+
+    def whole(self, data):
+        """Sends the response in one frame, as most responses are. This is send with
+        fewer checks."""
+        if self.begun or self.taken or len(data) > 16384:
+            return self.finish(data)
+        meta = self.head()
+        n = len(meta)
+        self.wire.say(HEADER.pack(n + len(data), self.number, n, RESPONSE, LAST) + meta + data)
+        self.begun = self.done = True
+
+    def send(self, data, flags):
+        if self.taken:
+            # The application has written its response to the client's socket.
+            self.fail(QUIET)
+            return
+        while len(data) > BLOCK_MAX:
+            view = memoryview(data)
+            Call.send(self, view[:BLOCK_MAX], 0)
+            data = view[BLOCK_MAX:]
+        if self.begun:
+            kind, meta = BLOCK, b""
+        else:
+            kind, meta = RESPONSE, self.head()
+        wire = self.wire
+        apart = wire.apart if len(data) > self.apart_min else None
+        if apart:
+            flags |= APART
+        head = HEADER.pack(len(meta) + len(data), self.number, len(meta), kind, flags) + meta
+        held, wire.held = wire.held, True
+        self.begun = True
+        if apart:
+            wire.say(head)
+            wire.put(apart.sendall, data)
+        elif len(data) <= 16384:
+            wire.say(head + data)
+        else:
+            sent = wire.sendmsg((head, data)) - len(head)
+            if sent < 0:
+                wire.say(head[sent:])
+                sent = 0
+            if sent < len(data):
+                wire.say(memoryview(data)[sent:])
+        self.done = bool(flags & LAST)
+        wire.let_go(held)
+
+    def send_file(self, wrapper):
+        """Passes the descriptor of a regular file to the worker: False if the wrapper has
+        none."""
+        try:
+            fd = bare(wrapper.filelike).fileno()
+            facts = os.fstat(fd)
+            # A file without blocks, as in /proc and /sys, may have another size than it says.
+            if not stat.S_ISREG(facts.st_mode) or not facts.st_blocks:
+                return False
+            offset = wrapper.filelike.tell()
+        except (AttributeError, OSError, ValueError):
+            return False
+        meta = self.head()
+        left = max(facts.st_size - offset, 0)
+        promised = content_length(self.headers)
+        if promised is not None:
+            left = min(left, promised)
+        payload = meta + struct.pack("<QQ", offset, left)
+        frame = HEADER.pack(len(payload), self.number, len(meta), FILE, LAST) + payload
+        held, self.wire.held = self.wire.held, True
+        try:
+            sent = self.wire.sendmsg((frame,), [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))])
+        except OSError:
+            self.wire.let_go(held)
+            return False  # too many descriptors are under way: read the file instead
+        self.begun = self.done = True
+        self.wire.say(frame[sent:])
+        self.wire.let_go(held)
+        return True
+
+    def fail(self, flags):
+        if not self.done:
+            self.wire.say(frame(self.number, FAILED, flags=flags))
+            self.begun = self.done = True
+
+    def borrow(self):
+        """Fetches the client's socket, which this process shares with the worker, or owns
+        if the request has Upgrade."""
+        if self.done:
+            raise OSError(errno.EBADF, "the request is over")
+        wire = self.wire
+        with wire.asking:
+            if wire.asked == self.number:
+                raise OSError(errno.EBUSY, "the request body is being read")
+            if wire.asked:
+                skip(wire)
+            held, wire.held = wire.held, True
+            wire.say(frame(self.number, SOCKET))
+            head, control, _, _ = wire.recvmsg(HEADER.size, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
+            if not head:
+                os._exit(0)  # the worker is gone
+            length, number, _, kind, flags = HEADER.unpack(head)
+            if kind != LENT or number != self.number:
+                os._exit(1)
+            facts, got = memoryview(bytearray(length)), 0
+            while got < length:
+                more = wire.recv_into(facts[got:])
+                if not more:
+                    os._exit(0)
+                got += more
+            if not flags & BROKEN:
+                self.taken = bool(flags & TAKEN)
+                fd, = struct.unpack("i", control[0][2])
+                self.socket = connection(fd, flags, *marshal.loads(facts))
+            wire.let_go(held)
+        if flags & BROKEN:
+            raise OSError(errno.ENOTCONN, "the client has left")
+        return self.socket
+
+    def early_hints(self, headers):
+        """wsgi.early_hints: sends an interim response 103."""
+        for name, value in headers:
+            if not name or FORBIDDEN(name + value):
+                raise ValueError("invalid early hint: %r: %r" % (name, value))
+        if not self.begun:
+            meta = meta_of([(plain(name), plain(value)) for name, value in headers])
+            self.wire.say(frame(self.number, HINTS, meta))
+
+
+def add_fields(call, fields):
+    """Sends headers that pre_request has added to the worker, for the access log."""
+    meta = meta_of([(plain(name), plain(value)) for name, value in fields])
+    call.wire.say(frame(call.number, FIELDS, meta))
+
+
+class ClientSocket:
+    """gunicorn.socket: the client's socket, fetched on first use. It is closed when
+    nobody refers to it any more, as a thread of a library may still wait for the client
+    when the request is over.
+
+    On a request with Upgrade the socket belongs to the application from then on. On any
+    other request the application may look at the socket, and the worker goes on
+    answering the client."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call):
+        self.call = call
+
+    def __getattr__(self, name):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.call.socket or self.call.borrow(), name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self.close()
+
+
+def connection(fd, flags, peer, own, certificate):
+    """A descriptor as an object of socket.socket, which gevent or eventlet may have
+    replaced. The socket blocks, as applications expect. The certificate is the client's,
+    None without TLS."""
+    import socket
+
+    class Borrowed(socket.socket):
+        # The worker shares the open file, so O_NONBLOCK has to stay set.
+        def settimeout(self, seconds):
+            super().settimeout(1e6 if seconds is None else seconds)
+
+        def setblocking(self, flag):
+            self.settimeout(None if flag else 0)
+
+    class Sealed(Borrowed):
+        # The socket carries TLS records, whose keys the worker has.
+        def refuse(self, *args):
+            raise OSError(errno.EOPNOTSUPP, "TLS: an application reads and writes here on a request with Upgrade only")
+
+        recv = recv_into = recvfrom = recvmsg = send = sendall = sendto = sendmsg = sendfile = makefile = refuse
+
+    class Pumped(socket.socket):
+        # A socket pair whose other end the worker pumps to and from the client.
+        def getpeername(self):
+            return peer
+
+        def getsockname(self):
+            return own
+
+        def setsockopt(self, level, *args):
+            if level != socket.IPPROTO_TCP:
+                super().setsockopt(level, *args)
+
+    if flags & TAKEN:
+        kind = Pumped if flags & PUMPED else socket.socket
+    else:
+        kind = Borrowed if certificate is None else Sealed
+    if certificate is not None:
+        kind.getpeercert = lambda self, binary_form=False: peercert(certificate, binary_form)
+    sock = kind(fileno=fd)
+    sock.settimeout(None)
+    return sock
+
+
+def peercert(certificate, binary_form):
+    """getpeercert() of Python's ssl."""
+    if binary_form or not certificate:
+        return certificate or None
+    import ssl
+    with open(os.memfd_create("certificate"), "w") as f:
+        f.write(ssl.DER_cert_to_PEM_cert(certificate))
+        f.flush()
+        return ssl._ssl._test_decode_cert("/proc/self/fd/%d" % f.fileno())
+
+
+FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # characters forbidden in a header
+
+
+def bare(filelike):
+    """The file whose contents read() of filelike gives, unchanged: AttributeError if there
+    is none, as with gzip.open(), whose descriptor is that of the compressed file."""
+    while type(filelike) is not io.FileIO:
+        if type(filelike) in (io.BufferedReader, io.BufferedRandom):
+            filelike = filelike.raw
+        elif hasattr(type(filelike), "read") and filelike.read != filelike.file.read:
+            raise AttributeError
+        else:
+            filelike = filelike.file  # of tempfile or Django
+    return filelike
+
+
+def plain(text):
+    if not isinstance(text, str):
+        raise TypeError("%r is not a string" % (text,))
+    return text if type(text) is str else "".join((text,))
+
+
+def content_length(headers):
+    for name, value in headers:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError("a header must be two strings: %r: %r" % (name, value))
+    for name, value in headers:
+        if len(name) == 14 and name.lower() == "content-length":
+            return int(value)
+    return None
+
+
+# Iterables whose items are ready, so that they can be sent as one block.
+WHOLE = (list, tuple, type(iter([])), type(iter(())))

@@ -1,0 +1,424 @@
+"""Lanes of a WSGI application: each is a thread or a greenlet that receives requests,
+calls the application and sends responses."""
+
+import _thread
+import errno
+import io
+import marshal
+import mmap
+import os
+import struct
+import sys
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SOCK_SEQPACKET, SOCK_STREAM
+
+from _gunicorn import wsgi
+from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
+from _gunicorn.wsgi import (
+    BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded, Wire,
+    allocate_lock, asked, end_of, failed, frame, leave_children_out, open_outbox, report, say_here, say_ready,
+    start_thread)
+
+
+KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
+SKIP = 4096  # requests that are not looked up after most of the last ones were not known
+OWN = dict.fromkeys(("RAW_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input", "wsgi.early_hints", "gunicorn.socket"))
+
+
+class Environs:
+    """A cache of environs. The part of an environ that requests have in common comes as
+    marshal, mostly the same bytes as before: copying the dict made of those bytes takes
+    a third of the time of reading the marshal. If most parts are new, the cache is not
+    used for a while."""
+
+    def __init__(self, base):
+        self.base, self.known = base, {}
+        self.asked = self.missed = self.skip = 0
+
+    def make(self, common):
+        if self.skip:
+            self.skip -= 1
+            environ = marshal.loads(common)
+            environ.update(self.base)
+            return environ
+        self.asked += 1
+        common = bytes(common)
+        environ = self.known.get(common)
+        return environ.copy() if environ is not None else self.learn(common)
+
+    def learn(self, common):
+        environ = marshal.loads(common)
+        environ.update(self.base)
+        if len(self.known) >= KNOWN_MAX:
+            self.known.clear()  # clearing all is simpler than keeping ages, and costs 64 misses
+        # The kept dict has all keys of an environ, so that its copies need not grow.
+        self.known[common] = dict(environ, **OWN)
+        self.missed += 1
+        if self.missed >= KNOWN_MAX:
+            # A hit saves about as much time as a miss costs: with fewer hits than
+            # misses, the cache does not pay.
+            self.skip = SKIP if self.asked < 2 * self.missed else 0
+            self.asked = self.missed = 0
+        return environ
+
+
+class RealThread:
+    """A real thread, used if the application or the configuration file has replaced
+    threads with greenlets: a greenlet that waits for a request would stop all others."""
+
+    def __init__(self, target, name):
+        self.target, self.name, self.runs = target, name, allocate_lock()
+
+    def start(self):
+        self.runs.acquire()
+        start_thread(self.run, ())
+
+    def run(self):
+        import threading
+        try:
+            threading.current_thread().name = self.name
+            self.target()
+        finally:
+            self.runs.release()
+
+    def join(self):
+        self.runs.acquire()
+
+
+class Lane:
+    """One thread's work: receive requests, call the application, send responses. The
+    first lane belongs to the main thread. A sync worker has no other lane; with threads
+    or greenlets the first lane only opens the others."""
+
+    def __init__(self, settings, app, log, files=None):
+        self.green = Green if settings["family"] in PATCHES else None
+        self.threads = settings["family"] != "sync"
+        self.words = memoryview(mmap.mmap(PAGE, 0)).cast("I")
+        self.app, self.log, self.files = app, wsgi.logger or log, files
+        self.attach(0, QUEUE, WIRE)
+        open_outbox(settings)
+        self.sendfile = settings["sendfile"] is not False
+        self.base = {
+            "wsgi.version": (1, 0),
+            "wsgi.errors": Errors(),
+            "wsgi.multithread": self.threads,
+            "wsgi.multiprocess": settings["workers"] > 1,
+            "wsgi.run_once": False,
+            "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True,
+            "SERVER_SOFTWARE": settings["said"].get("software", os.environ["SERVER_SOFTWARE"]),
+        }
+        self.environs = Environs(self.base)
+        self.all = [self]
+        leave_children_out(self.all)
+
+    def attach(self, index, queue, wire):
+        lanes = len(self.words) // 3
+        self.index = index
+        self.cancelled, self.begun, self.halt = (self.words[at:at + 1] for at in range(index, 3 * lanes, lanes))
+        self.queue, self.wire = end_of(SOCK_SEQPACKET, queue), end_of(SOCK_STREAM, wire)
+        if self.green:
+            self.queue, self.wire = self.green(self.queue), self.green(self.wire)
+        else:
+            self.wire = Wire(self.wire)
+            if not index:
+                Guarded.wire, Guarded.log = self.wire, self.log
+        self.wire.asking, self.wire.asked = _thread.allocate_lock() if self.green else allocate_lock(), 0
+
+    def serve(self):
+        """Serves until the worker closes the queue."""
+        say_ready(self.wire.say, self.files)
+        if self.threads:
+            self.open_lanes()
+        else:
+            self.work()
+
+    def open_lanes(self):
+        """Opens a lane and its thread whenever the worker asks for one."""
+        import threading
+        patched = not self.green and _thread.start_new_thread is not start_thread
+        self.Thread = RealThread if patched else threading.Thread
+        while True:
+            data, control, _, _ = self.queue.recvmsg(HEADER.size, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
+            if not data:
+                break
+            _, number, _, kind, flags = HEADER.unpack(data)
+            if kind == OPEN:
+                lane = object.__new__(type(self))
+                lane.__dict__.update(self.__dict__)
+                lane.attach(number, *struct.unpack("2i", control[0][2]))
+                self.all.append(lane)
+                lane.start()
+                continue
+            say_here(self.wire.say, flags)
+        for lane in self.all[1:]:
+            thread = None
+            while thread is not lane.thread:  # a greenlet may start its successor
+                thread = lane.thread
+                thread.join()
+
+    def start(self):
+        # Threads have this name under Gunicorn, and logs show it.
+        self.thread = self.Thread(target=self.work, name="ThreadPoolExecutor-0_%d" % (self.index - 1))
+        self.thread.start()
+
+    def work(self):
+        """Runs requests until the worker closes the queue. No exception ends the loop: those
+        of a signal handler, of another thread, and of a failing log may come anywhere."""
+        green = self.green
+        buffer = green.buffer if green else bytearray(QUEUE_MAX)
+        view = memoryview(buffer)
+        receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
+        me = green and green.current()
+        environs = self.environs.make
+        begun, halt, wire = self.begun, self.halt, self.wire
+        at = n = number = last = 0  # last is the number of the last request that was run
+        while True:
+            try:
+                while at < n:
+                    length, number, meta, kind, flags, alike = unpack(buffer, at)
+                    start = at + size
+                    end = start + meta
+                    at = start + length
+                    # Announce each request: should this process be killed, the worker
+                    # knows whether the request had begun. In a message of several
+                    # requests the announcement also comes before the question whether
+                    # the worker has taken back this request and those behind it
+                    # (leftOver in lane.go).
+                    begun[0] = number
+                    if (at < n or start > size) and halt[0] == number:
+                        wire.say(frame(number, LEFT))
+                        break
+                    if alike:
+                        own = start + alike
+                        environ = environs(view[start:own])
+                        (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
+                         port, promised) = marshal.loads(view[own:end])
+                        if port is not None:
+                            environ["REMOTE_PORT"] = port
+                        if promised is not None:
+                            environ["CONTENT_LENGTH"] = promised
+                    elif kind == REQUEST:
+                        environ = marshal.loads(view[start:end])
+                        environ.update(self.base)
+                    else:
+                        # The environ is too long for a message, and comes over the wire.
+                        environ = marshal.loads(ask(wire, number, REQUEST, bytearray(length))[2])
+                        environ.update(self.base)
+                        at = end = n
+                    call = Call(wire, number, self.cancelled)
+                    if flags & MORE:
+                        body = Body(wire, number, call, environ.get("gunicorn.trailers"))
+                        environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
+                        call.apart_min = SHARED_MIN  # one thread may read the body while another sends the response
+                    else:
+                        body = None
+                        environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
+                    environ["wsgi.early_hints"] = call.early_hints
+                    environ["gunicorn.socket"] = ClientSocket(call)
+                    refs = me and sys.getrefcount(me)
+                    last = number
+                    wire.held, wire.caught = False, None
+                    try:
+                        self.run(call, environ)
+                    except BaseException:
+                        wire.held = IDLE
+                        call.fail(0)
+                        sys.excepthook(*sys.exc_info())
+                    wire.held = IDLE
+                    del environ, call, body
+                    if self.files is not None:
+                        report(wire.say, self.files)
+                    if me:
+                        if sys.getrefcount(me) > refs:
+                            # The request has left something that knows this greenlet and
+                            # may raise an exception here, as a timeout that nobody has
+                            # cancelled: another greenlet runs the next request.
+                            return self.start()
+                        green.pause()
+                at = n = 0
+                n = receive_into(buffer)
+                if not n:
+                    return
+            except BaseException as e:
+                wire.held, wire.caught = IDLE, None
+                if not n and not me:
+                    number = unpack(buffer)[1]  # a message may have come with the exception
+                if 0 < number - last & 0xffffffff < 1 << 31:
+                    # The application has not seen this request, so the worker can have it run again.
+                    wire.say(frame(number, LEFT, flags=BROKEN))
+                    last, at, n = number, 0, 0
+                self.log.error("%r was raised between requests; it is ignored", e)
+
+    def run(self, call, environ):
+        try:
+            result = self.app(environ, call.start_response)
+            try:
+                if type(result) in WHOLE:
+                    data = b"".join(result)
+                    if call.done and data:
+                        self.stop(call, environ)
+                    call.whole(data)
+                    return
+                if not (type(result) is FileWrapper and self.sendfile and not call.begun
+                        and call.send_file(result)):
+                    for block in result:
+                        if call.done and block:
+                            self.stop(call, environ)
+                            break
+                        call.write(block)
+                    call.finish(b"")
+            finally:
+                if type(result) not in WHOLE and hasattr(result, "close"):
+                    result.close()
+        except ClientGone:
+            call.fail(QUIET)
+        except BaseException as e:
+            # SystemExit and KeyboardInterrupt are caught too, as no request may end
+            # the server.
+            if e is call.broken:  # the client's mistake, which the worker logs
+                if e.errno == errno.EBADF:  # the application's mistake: it read too late
+                    self.log.warning("%s: %s", asked(environ), e.strerror)
+                return call.fail(0)
+            self.log.exception("Error handling request %s", asked(environ))
+            call.fail(0)
+
+    def stop(self, call, environ):
+        """Warns of a body that is longer than its Content-Length. The iterable is not
+        read any further (PEP 3333, Handling the Content-Length Header)."""
+        if call.left == 0:  # otherwise the worker has seen the excess, and logs
+            self.log.warning("%s: the response body is longer than its Content-Length; the rest is dropped",
+                             asked(environ))
+
+
+# Greenlets -----------------------------------------------------------------
+
+def patch_gevent():
+    from gevent import monkey
+    monkey.patch_all()
+    import gevent
+
+    def events(fd):
+        hub = gevent.get_hub()
+        readable, writable = hub.loop.io(fd, 1), hub.loop.io(fd, 2)
+        return lambda: hub.wait(readable), lambda: hub.wait(writable)
+    return events, gevent.sleep, gevent.getcurrent
+
+
+def patch_eventlet():
+    import eventlet
+    eventlet.monkey_patch()
+    from eventlet.hubs import trampoline
+
+    def events(fd):
+        return lambda: trampoline(fd, read=True), lambda: trampoline(fd, write=True)
+    return events, eventlet.sleep, eventlet.getcurrent
+
+
+PATCHES = {"gevent": patch_gevent, "eventlet": patch_eventlet}
+
+
+def patch(settings):
+    """With gevent or eventlet, makes the standard library's blocking calls yield. As under
+    Gunicorn, this happens before the application is imported."""
+    if settings["family"] in PATCHES:
+        Green.events, Green.sleep, Green.current = map(staticmethod, PATCHES[settings["family"]]())
+        Green.buffer = bytearray(QUEUE_MAX)
+
+
+class Green:
+    """A greenlet's end of a queue or wire: while it waits, other greenlets run."""
+
+    events = sleep = current = None  # functions of the package in use
+    apart = None  # as in Wire; greenlets have no pipe
+    runs = 0  # number of requests run, by which other greenlets get their turn
+    buffer = None  # shared by all lanes, as no other greenlet runs between receiving a message and reading it
+
+    caught = None  # exception raised while a frame was under way
+    held = False  # as in Wire; not used with greenlets
+
+    def let_go(self, held):
+        pass
+
+    def await_answer(self):
+        pass
+
+    def __init__(self, end):
+        self.end, self.lock = end, _thread.allocate_lock()
+        self.close = end.close
+        self.readable, self.writable = self.events(end.fileno())
+
+    @classmethod
+    def pause(cls):
+        # A lane whose queue is never empty would keep other greenlets from running.
+        cls.runs += 1
+        if cls.runs % 8 == 0:
+            cls.sleep(0)
+
+    # A timeout of the application's can be raised wherever a greenlet waits. It may
+    # interrupt the wait for the first byte of an answer, but no frame that is under
+    # way: the second half of the frame would be taken for another frame.
+
+    def __enter__(self):
+        caught = None
+        while True:
+            try:
+                self.lock.acquire()
+                break
+            except BaseException as e:
+                caught = e
+        self.caught = caught
+
+    def __exit__(self, *error):
+        caught, self.caught = self.caught, None
+        self.lock.release()
+        if caught:
+            raise caught
+
+    @staticmethod
+    def wait(event):
+        try:
+            event()
+        except BaseException as e:
+            return e
+
+    def recv_into(self, into):
+        while True:
+            try:
+                return self.end.recv_into(into, 0, MSG_DONTWAIT)
+            except BlockingIOError:
+                self.wait(self.readable)
+
+    def recvmsg(self, size, control, flags):
+        while True:
+            try:
+                return self.end.recvmsg(size, control, flags | MSG_DONTWAIT)
+            except BlockingIOError:
+                self.wait(self.readable)
+
+    def recvmsg_into(self, buffers):
+        while True:
+            try:
+                return self.end.recvmsg_into(buffers, 0, MSG_DONTWAIT)
+            except BlockingIOError:
+                self.readable()
+
+    def sendmsg(self, buffers, control=()):
+        left, sent = [memoryview(piece) for piece in buffers], 0
+        with self:
+            while left:
+                try:
+                    n = self.end.sendmsg(left, control, MSG_DONTWAIT)
+                except BlockingIOError:
+                    self.caught = self.wait(self.writable) or self.caught
+                    continue
+                except OSError as e:
+                    failed(e)
+                sent, control = sent + n, ()
+                while left and n >= len(left[0]):
+                    n -= len(left.pop(0))
+                if left:
+                    left[0] = left[0][n:]
+        return sent
+
+    def say(self, data):
+        self.sendmsg((data,))
