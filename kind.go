@@ -38,8 +38,7 @@ type kind struct {
 	// keeps the text. An error of text is a usage error.
 	text func(s string) (any, error)
 
-	// value checks a value from any source and returns its canonical form.
-	value func(v any, at *start) (any, error)
+	value check // of values from any source
 }
 
 // store puts a checked value into the field of a config. It returns false if the
@@ -214,13 +213,26 @@ var frameSize = bounded(16384, 16777215, "http2_max_frame_size must be between 1
 
 // bounded makes a posInt from least to most; wrong is the error for other numbers.
 func bounded(least, most int64, wrong string, text func(s string) (any, error)) *kind {
-	return &kind{text: text, value: func(v any, at *start) (any, error) {
-		v, err := checkPosInt(v, at)
-		if n, _ := v.(int64); err == nil && (n < least || n > most) {
+	return &kind{text: text, value: then(checkPosInt, func(v any, _ *start) (any, error) {
+		if n := v.(int64); n < least || n > most {
 			return nil, pyErrorf(wrong, n)
 		}
-		return v, err
-	}}
+		return v, nil
+	})}
+}
+
+// check validates a value, and returns its canonical form.
+type check func(v any, at *start) (any, error)
+
+// then makes a second check of what a first check accepts.
+func then(first, second check) check {
+	return func(v any, at *start) (any, error) {
+		v, err := first(v, at)
+		if err != nil {
+			return nil, err
+		}
+		return second(v, at)
+	}
 }
 
 func checkPosInt(v any, _ *start) (any, error) {
@@ -276,17 +288,16 @@ func pyInt(s string, base int) (int64, error) {
 }
 
 var statsdAddr = &kind{
-	value: func(v any, at *start) (any, error) {
-		v, err := checkText(v, at)
-		if err != nil || v == nil {
-			return nil, err
+	value: then(checkText, func(v any, _ *start) (any, error) {
+		if v == nil {
+			return nil, nil
 		}
 		addr, err := parseAddress(v.(string), 8125)
 		if err != nil || addr.network == "fd" {
 			return nil, pyErrorf("Value must be one of ('host:port', 'unix://PATH')")
 		}
 		return addr, nil
-	},
+	}),
 }
 
 var boolean = &kind{alone: true, value: checkBool}
@@ -353,11 +364,7 @@ func checkList(v any, _ *start) (any, error) {
 // match a file yet.
 var existingFiles = &kind{
 	repeats: true,
-	value: func(v any, at *start) (any, error) {
-		v, err := checkList(v, at)
-		if err != nil {
-			return nil, err
-		}
+	value: then(checkList, func(v any, at *start) (any, error) {
 		for _, name := range v.([]any) {
 			name := name.(string)
 			if isPattern(name) {
@@ -368,7 +375,7 @@ var existingFiles = &kind{
 			}
 		}
 		return v, nil
-	},
+	}),
 }
 
 func stringsOf(v any) ([]string, bool) {
@@ -402,13 +409,10 @@ func checkWords(v any, at *start) (any, error) {
 
 // networks is a words of IP addresses, networks, or * for every peer.
 var networks = &kind{
-	value: func(v any, at *start) (any, error) {
-		v, err := checkWords(v, at)
-		if err == nil {
-			_, err = trust(v)
-		}
+	value: then(checkWords, func(v any, _ *start) (any, error) {
+		_, err := trust(v)
 		return v, err
-	},
+	}),
 }
 
 func trust(v any) (t trustList, err error) {
@@ -588,10 +592,7 @@ var stringDict = &kind{
 		}
 		return d, nil
 	},
-	value: func(v any, at *start) (any, error) {
-		if _, err := checkDict(v, at); err != nil {
-			return nil, err
-		}
+	value: then(checkDict, func(v any, _ *start) (any, error) {
 		for _, e := range v.(dict) {
 			for _, part := range []any{e.key, e.value} {
 				if _, ok := part.(string); !ok {
@@ -600,7 +601,7 @@ var stringDict = &kind{
 			}
 		}
 		return v, nil
-	},
+	}),
 }
 
 var anyDict = &kind{
@@ -618,20 +619,16 @@ func checkDict(v any, _ *start) (any, error) {
 // directory is an existing directory; a relative path counts from the directory
 // in which the server was started.
 var directory = &kind{
-	value: func(v any, at *start) (any, error) {
+	value: then(checkText, func(v any, at *start) (any, error) {
 		if v == nil {
 			return nil, errors.New("join() argument must be str, bytes, or os.PathLike object, not 'NoneType'")
-		}
-		v, err := checkText(v, at)
-		if err != nil {
-			return nil, err
 		}
 		path := at.path(v.(string))
 		if st, err := os.Stat(path); err != nil || !st.IsDir() {
 			return nil, fmt.Errorf("can't chdir to %s", pyRepr(v))
 		}
 		return path, nil
-	},
+	}),
 }
 
 // path makes name absolute, relative to the directory in which the server was
