@@ -133,8 +133,6 @@ func openLogs(c *config, errorFD, accessFD int) (log *errorLog, access *accessLo
 	return log, access, err
 }
 
-func (l *errorLog) enabled(level logLevel) bool { return level >= l.level }
-
 func (l *errorLog) debugf(format string, args ...any)   { l.record(levelDebug, format, args...) }
 func (l *errorLog) infof(format string, args ...any)    { l.record(levelInfo, format, args...) }
 func (l *errorLog) warningf(format string, args ...any) { l.record(levelWarning, format, args...) }
@@ -146,7 +144,7 @@ func (l *errorLog) criticalf(format string, args ...any) {
 
 func (l *errorLog) record(level logLevel, format string, args ...any) {
 	l.statsd.logged(level)
-	if !l.enabled(level) {
+	if level < l.level {
 		return
 	}
 	text := fmt.Appendf(nil, format, args...)

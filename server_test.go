@@ -400,8 +400,8 @@ func TestErrorLog(t *testing.T) {
 		if strings.Join(levels, " ") != want {
 			t.Errorf("level %s: %s in\n%s", level, levels, got)
 		}
-		if l.enabled(levelDebug) != (level == "debug") {
-			t.Errorf("level %s: enabled(debug) is wrong", level)
+		if (l.level == levelDebug) != (level == "debug") {
+			t.Errorf("level %s: debug is wrong", level)
 		}
 		if level == "debug" && !strings.Contains(got, "[ERROR] e\nTraceback:\n  x\n") {
 			t.Errorf("traceback in %q", got)
