@@ -426,9 +426,6 @@ func sum(list []atomic.Uint64) (n uint64) {
 
 // residentBytes is the resident memory of a process, 0 if there is no process.
 func residentBytes(pid int) int64 {
-	if pid <= 0 {
-		return 0
-	}
 	f := strings.Fields(readText(fmt.Sprintf("/proc/%d/statm", pid)))
 	if len(f) < 2 {
 		return 0

@@ -130,14 +130,10 @@ func epollWait(ep int, events []unix.EpollEvent, d time.Duration) int {
 	first := min(d, shortWait)
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
 		uintptr(len(events)), uintptr((first+time.Millisecond-1)/time.Millisecond), 0, 0)
-	if errno != 0 {
-		return 0
+	if errno == 0 && n == 0 && d > shortWait {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
+			uintptr(len(events)), uintptr((d - first).Milliseconds()), 0, 0)
 	}
-	if n > 0 || d <= shortWait {
-		return int(n)
-	}
-	n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
-		uintptr(len(events)), uintptr((d - first).Milliseconds()), 0, 0)
 	if errno != 0 {
 		return 0
 	}
