@@ -79,7 +79,7 @@ type config struct {
 	rawEnv                           []string
 	user, group, umask               int
 	initgroups                       bool
-	secureSchemeHeaders              map[string]string
+	secureSchemeHeaders              [][2]string // names, and the values that mean https
 	forwardedAllowIPs, proxyAllowIPs trustList
 	proxyProtocol                    string // off, v1, v2, auto
 	forwarderHeaders                 []string

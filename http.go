@@ -94,7 +94,6 @@ type request struct {
 	blank    int    // length of an empty line before the request line
 	line     int    // length of the request line with its CRLF, 0 until parsed
 	scanned  int    // bytes of the buffer already searched for a line's end
-	schemes  uint64 // bit set of the lengths of names in secure_scheme_headers
 	names    uint64 // bit set of hashes of the fields' environ keys
 	repeated bool   // two fields may have the same environ key
 	upper    []byte // scratch: a field name in upper case
@@ -409,11 +408,6 @@ func (r *request) parseVersion(unconventional bool) *badRequest {
 // parseFields reads field lines, each ended by CRLF. The fields of a trailer
 // section follow the same syntax, but change nothing about the request.
 func (r *request) parseFields(block []byte, c *config, trusted, trailer bool) *badRequest {
-	if trusted {
-		for name := range c.secureSchemeHeaders {
-			r.schemes |= 1 << (len(name) % 64)
-		}
-	}
 	limit, count := c.fieldsLimit(), 0
 	for len(block) > 0 {
 		if count++; count > limit {
@@ -568,26 +562,25 @@ func (r *request) apply(f field, c *config, trusted, trailer bool) (keep bool, e
 			return false, badField(f.name, true)
 		}
 	}
-	// Only names that may be in secure_scheme_headers or forwarder_headers go on.
-	scheme := r.schemes>>(len(f.name)%64)&1 == 1
-	mapped := bytes.IndexByte(f.name, '_') >= 0
-	if !scheme && !mapped {
+	if trusted {
+		for _, h := range c.secureSchemeHeaders {
+			if !foldEqual(f.name, h[0]) {
+				continue
+			}
+			// Some proxies (Traefik) say wss for the handshake of a WebSocket over TLS.
+			https := string(f.value) == h[1] || h[1] == "https" && string(f.value) == "wss"
+			if r.schemeGiven && https != r.https {
+				return false, badText(400, "Contradictory scheme headers")
+			}
+			r.schemeGiven, r.https = true, https
+		}
+	}
+	if bytes.IndexByte(f.name, '_') < 0 { // a name that forwarder_headers cannot have
 		return true, nil
 	}
 	r.upper = append(r.upper[:0], f.name...)
 	for i, ch := range r.upper {
 		r.upper[i] = upper(ch)
-	}
-	if want, ok := c.secureSchemeHeaders[string(r.upper)]; ok && scheme {
-		// Some proxies (Traefik) say wss for the handshake of a WebSocket over TLS.
-		https := string(f.value) == want || want == "https" && string(f.value) == "wss"
-		if r.schemeGiven && https != r.https {
-			return false, badText(400, "Contradictory scheme headers")
-		}
-		r.schemeGiven, r.https = true, https
-	}
-	if !mapped {
-		return true, nil
 	}
 	for _, name := range c.forwarderHeaders {
 		if trusted && (name == "*" || name == string(r.upper)) {

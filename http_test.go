@@ -44,8 +44,8 @@ func newHTTPCase() *httpCase {
 			limitRequestFieldSize: 8190,
 			forwarderHeaders:      []string{"SCRIPT_NAME", "PATH_INFO"},
 			headerMap:             "drop",
-			secureSchemeHeaders: map[string]string{
-				"X-FORWARDED-PROTOCOL": "ssl", "X-FORWARDED-PROTO": "https", "X-FORWARDED-SSL": "on",
+			secureSchemeHeaders: [][2]string{
+				{"X-FORWARDED-PROTOCOL", "ssl"}, {"X-FORWARDED-PROTO", "https"}, {"X-FORWARDED-SSL", "on"},
 			},
 		},
 		endpoint: endpoint{

@@ -61,14 +61,14 @@ func store(field, v any) bool {
 		var err error
 		*f, err = trust(v)
 		return err == nil
-	case *map[string]string:
+	case *[][2]string:
 		var d dict
 		d, ok = v.(dict)
-		*f = map[string]string{}
+		*f = nil
 		for _, e := range d {
 			key, isKey := e.key.(string)
 			value, isText := e.value.(string)
-			(*f)[key], ok = value, ok && isKey && isText
+			*f, ok = append(*f, [2]string{key, value}), ok && isKey && isText
 		}
 	default:
 		var n int64

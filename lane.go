@@ -202,7 +202,8 @@ def load(name):
 package, main = type(sys)('_gunicorn'), type(sys)('_gunicorn.wsgi')
 package.__path__, package.wsgi, main.load = [], main, load
 sys.modules['_gunicorn'], sys.modules['_gunicorn.wsgi'] = package, main
-exec(load('wsgi.py'), main.__dict__)`
+exec(load('wsgi.py'), main.__dict__)
+main.start(sys.argv[1])`
 
 // sources is a marshal dict of the Python files by name.
 func sources() []byte {

@@ -59,6 +59,9 @@
 //	facade.py     the cfg, worker, request and response that hooks and package show
 //	debug.py      the Python side of --reload and --spew
 //
+// dist/build makes what is installed: binaries, packages for Debian, and wheels with the
+// package in dist/gunicorn.
+//
 // The tests in test/ drive the binary and know nothing of the source; those that call
 // the source stand beside it.
 package main

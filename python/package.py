@@ -609,7 +609,7 @@ def make(name, **members):
     MODULES[name] = module
     parent, _, last = name.rpartition(".")
     if parent:
-        MODULES[parent].__path__ = []
+        MODULES[parent].__dict__.setdefault("__path__", [])
         setattr(MODULES[parent], last, module)
 
 

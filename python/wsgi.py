@@ -783,8 +783,6 @@ def kill(pid, number):
     send_signal(arbiter if os.getpid() == served and pid == os.getppid() else pid, number)
 
 
-os.kill = kill
-
 
 stopping = False  # the application's handler of a stop signal has been called
 
@@ -996,5 +994,15 @@ def log():
     package(True)["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
 
 
-sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)
-{"serve": serve, "check": check, "config": config, "log": log}[sys.argv[1]]()
+def start(role):
+    """The life of a Python that the server has started. Elsewhere this file only defines
+    things: an installed package has a copy of it for programs that import gunicorn."""
+    # sitecustomize, say, may have imported the installed package already. The package of
+    # the server that runs takes its place.
+    if "gunicorn" in sys.modules and is_small():
+        for name in list(sys.modules):
+            if name.lstrip("_").partition(".")[0] == "gunicorn" and name not in ("_gunicorn", "_gunicorn.wsgi"):
+                del sys.modules[name]
+    os.kill = kill
+    sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)
+    {"serve": serve, "check": check, "config": config, "log": log}[role]()
