@@ -417,13 +417,9 @@ func openDatagrams(network, addr string) (d *datagrams, err error) {
 	return d, os.NewSyscallError("socket", err)
 }
 
+// send never waits, and so no signal interrupts it.
 func (d *datagrams) send(b []byte) error {
-	for {
-		err := unix.Sendto(d.fd, b[:min(len(b), datagramMax)], unix.MSG_NOSIGNAL, d.to)
-		if err != unix.EINTR {
-			return err
-		}
-	}
+	return unix.Sendto(d.fd, b[:min(len(b), datagramMax)], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, d.to)
 }
 
 // resolveLogs resolves the hosts of syslog and statsd, once, for the arbiter and
@@ -553,16 +549,10 @@ var ownLoggers = []string{"", "simple", "gunicorn.glogging.Logger", "gunicorn.in
 
 // logsInPython reports whether Python writes the logs.
 func (c *config) logsInPython() bool {
-	if c.logconfig != "" || c.logconfigJSON != "" || c.said["loggers"] == true {
-		return true
-	}
-	if _, isClass := c.given["logger_class"].(callable); isClass {
-		return true
-	}
-	if d, _ := c.given["logconfig_dict"].(dict); len(d) > 0 {
-		return true
-	}
-	return !slices.Contains(ownLoggers, c.loggerClass)
+	_, isClass := c.given["logger_class"].(callable)
+	dict, _ := c.given["logconfig_dict"].(dict)
+	return c.logconfig != "" || c.logconfigJSON != "" || len(dict) > 0 || c.said["loggers"] == true ||
+		isClass || !slices.Contains(ownLoggers, c.loggerClass)
 }
 
 // openLogger starts the Python that makes the logs of c, and waits until it has
@@ -659,17 +649,13 @@ func (l *logger) finish() {
 	}
 }
 
-// send sends a message, and returns false if there is no room for the message.
-func (r *recorder) send(message []byte) (bool, error) {
-	for {
-		err := unix.Sendto(r.fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
-		if err == unix.EAGAIN {
-			r.spared.Store(monotonic() + int64(loggerRest))
-		}
-		if err != unix.EINTR {
-			return err == nil, err
-		}
+// send sends a message, or fails if there is no room for the message.
+func (r *recorder) send(message []byte) error {
+	err := unix.Sendto(r.fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	if err == unix.EAGAIN {
+		r.spared.Store(monotonic() + int64(loggerRest))
 	}
+	return err
 }
 
 func appendRecord(b []byte, n, level, pid int) []byte {
@@ -682,8 +668,7 @@ func (r *recorder) record(level logLevel, pid int, text string) bool {
 		return false
 	}
 	b := appendRecord(make([]byte, 0, 256), 3, (int(level)+1)*10, pid)
-	ok, _ := r.send(appendMarshalText(b, strings.ToValidUTF8(text, "\ufffd")))
-	return ok
+	return r.send(appendMarshalText(b, strings.ToValidUTF8(text, "\ufffd"))) == nil
 }
 
 // renew creates the log files anew after a rotation has renamed them. The logger
@@ -706,8 +691,7 @@ func (l *logger) renew(cred *syscall.Credential) error {
 // sent so far.
 func (l *logger) reopen() {
 	r := recorder{fd: l.give}
-	ok, _ := r.send(appendRecord(nil, 2, -1, os.Getpid()))
-	l.rotated = !ok
+	l.rotated = r.send(appendRecord(nil, 2, -1, os.Getpid())) != nil
 }
 
 // access sends a record of the access log: all parts of which a format may make a
@@ -732,17 +716,15 @@ func (r *recorder) access(a *accessLog, e *accessEntry) bool {
 	}
 	b = appendMarshalInt(appendMarshalInt(b, e.bytes), e.duration.Microseconds())
 	a.scratch = b[:0]
-	ok, err := r.send(b)
-	if err != unix.EMSGSIZE {
-		return ok
+	if err := r.send(b); err != unix.EMSGSIZE {
+		return err == nil
 	}
 	for i := range a.pieces {
 		a.piece(&a.pieces[i], e)
 	}
 	b = appendMarshalText(appendRecord(nil, 3, 0, e.pid), strings.ToValidUTF8(string(a.buf), "\ufffd"))
 	a.buf = a.buf[:0]
-	ok, _ = r.send(b)
-	return ok
+	return r.send(b) == nil
 }
 
 // inPython makes both logs send their records to the logger. access is nil if
