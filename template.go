@@ -124,8 +124,8 @@ func (t *template) undo() { _, _ = t.ask(map[string]any{"do": "back"}) }
 func (t *template) keep() { _, _ = t.ask(map[string]any{"do": "keep"}) }
 
 func settingNames() (names []string) {
-	for i := range settings {
-		names = append(names, settings[i].name)
+	for _, r := range settings {
+		names = append(names, r.name)
 	}
 	return names
 }

@@ -16,6 +16,7 @@ import os
 import signal
 import struct
 import sys
+from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
 # These functions are imported by name, before the configuration file can have gevent or
 # eventlet replace them.
 from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
@@ -339,16 +340,22 @@ class Template:
             else:
                 self.ended(self.lent.pop(age), status)
 
+    def report(self, worker, status):
+        try:
+            self.control.send(marshal.dumps((worker.age, worker.pid, status), 2))
+        except OSError:
+            pass  # the host is gone
+
     def began(self, worker, pid):
         worker.pid = pid
         self.server.WORKERS[pid] = worker
         if self.forks:
-            self.control.send(marshal.dumps((worker.age, pid, None), 2))
+            self.report(worker, None)
 
     def ended(self, worker, status):
         self.server.WORKERS.pop(worker.pid, None)
         if self.forks:
-            self.control.send(marshal.dumps((worker.age, worker.pid, status), 2))
+            self.report(worker, status)
         elif not (os.WIFEXITED(status) and os.WEXITSTATUS(status) in (3, 4) and not worker.booted):
             self.guard(lambda: self.hooks.call("child_exit", self.server, worker))
 
@@ -417,17 +424,17 @@ class Template:
             log.handlers, log.filters = [], []  # the file must not be taken for their author
         os.chdir(dir)
         self.module, answer = None, {}
-        if spec:
-            if spec.startswith("python:"):
-                sys.modules.pop(spec[len("python:"):], None)
+        if spec.startswith("python:"):
+            sys.modules.pop(spec[len("python:"):], None)
+        with open(into, "wb") as f:
             try:
-                self.module, answer = wsgi.read_config(spec, dir, names)
+                if spec:
+                    self.module, answer = wsgi.read_config(spec, dir, names)
             except SystemExit as e:
                 exit_status(e)
                 return {"ok": False}
-        self.take_signals()
-        with open(into, "wb") as f:
             f.write(marshal.dumps(answer, 2))
+        self.take_signals()
 
     def do_back(self):
         """Undoes a reload that has failed."""

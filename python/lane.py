@@ -7,6 +7,7 @@ import io
 import marshal
 import mmap
 import os
+import signal
 import struct
 import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SOCK_SEQPACKET, SOCK_STREAM
@@ -14,8 +15,8 @@ from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SOCK_SEQPACKET, 
 from _gunicorn import wsgi
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
 from _gunicorn.wsgi import (
-    BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded, Wire,
-    allocate_lock, asked, end_of, failed, frame, leave_children_out, open_outbox, report, say_here, say_ready,
+    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded,
+    Wire, allocate_lock, announced, asked, end_of, failed, frame, leave_children_out, open_outbox, report, say_here, say_ready,
     start_thread)
 
 
@@ -296,6 +297,8 @@ def patch_gevent():
     from gevent import monkey
     monkey.patch_all()
     import gevent
+    # Python does not know of a handler that gevent.signal_handler has set.
+    signal.signal(ANNOUNCED - signal.SIGTERM, announced)
 
     def events(fd):
         hub = gevent.get_hub()

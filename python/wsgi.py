@@ -784,14 +784,15 @@ def kill(pid, number):
 
 
 
-stopping = False  # the application's handler of a stop signal has been called
+stopping = False  # the application's handler of a stop signal is called, or has exited
 
 
 def announced(number, frame):
     """The worker has been told to stop, and the application has a handler for that."""
     global stopping
-    stopping = True
-    signal.raise_signal(ANNOUNCED - number)
+    if not stopping:
+        stopping = True
+        signal.raise_signal(ANNOUNCED - number)
 
 
 def ignore(number, frame):
@@ -811,10 +812,12 @@ class Guarded:
         self.handler = handler
 
     def __call__(self, number, frame):
+        global stopping
         try:
             self.handler(number, frame)
         except BaseException as e:
             if number in STOP and isinstance(e, SystemExit):
+                stopping = True
                 return forward(number, frame)
             if not self.wire or not self.wire.held:
                 raise
