@@ -487,6 +487,9 @@ func (c *config) keepSaid(v any) error {
 	if ok && strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return sentence("gunicorn.SERVER: %s is not the value of a header", pyRepr(name))
 	}
+	if names, _ := stringsOf(c.said["replaced"]); len(names) > 0 {
+		return sentence("%s: the configuration file replaces it, but this server does not use it", printable(names[0]))
+	}
 	return nil
 }
 
@@ -578,20 +581,43 @@ func (c *config) encode() []byte {
 		if v == autoWorkers && r.kind == workerCount {
 			v = int64(c.workers) // Python expects a number, and the CPUs may change
 		}
-		switch v := v.(type) {
-		case callable:
-			b = append(b, marshalNone)
-		case address:
-			b = appendMarshalText(b, v.String())
-		case dict:
-			b = append(b, marshalDict)
-			for _, e := range v {
-				b = appendMarshal(appendMarshal(b, e.key), e.value)
-			}
-			b = append(b, marshalDictEnd)
-		default:
-			b = appendMarshal(b, v)
+		b = appendMarshalValue(b, v)
+	}
+	return append(b, marshalDictEnd)
+}
+
+// appendMarshalValue writes the value of a setting.
+func appendMarshalValue(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case callable:
+		return append(b, marshalNone)
+	case address:
+		return appendMarshalText(b, v.String())
+	case dict:
+		b = append(b, marshalDict)
+		for _, e := range v {
+			b = appendMarshal(appendMarshal(b, e.key), e.value)
 		}
+		return append(b, marshalDictEnd)
+	}
+	return appendMarshal(b, v)
+}
+
+// settingsTable is a marshal dict of what gunicorn.config of package.py shows of each
+// setting: by name a list of section, flags, meta, usage and default.
+func settingsTable() []byte {
+	dir, _ := os.Getwd()
+	at := &start{dir: dir, env: os.Environ()}
+	values, _ := fromEnvironment(at) // the start reports an error of the environment itself
+	b := []byte{marshalDict}
+	for _, r := range settings {
+		v, given := values[r.name]
+		if !given {
+			v, _ = new(config).defaultOf(r, at)
+		}
+		b = appendMarshalList(appendMarshalText(b, r.name), 5)
+		b = appendMarshal(appendMarshalText(b, r.section), r.flags)
+		b = appendMarshalValue(appendMarshalText(appendMarshalText(b, r.meta), r.usage), v)
 	}
 	return append(b, marshalDictEnd)
 }

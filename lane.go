@@ -198,16 +198,17 @@ def load(name):
         at, n = index[name + 'c']
         return marshal.loads(os.pread(3, n, 4 + size + at))
     at, n = index[name]
-    return compile(os.pread(3, n, 4 + size + at), '<gunicorn ' + name + '>', 'exec')
+    text = os.pread(3, n, 4 + size + at)
+    return compile(text, '<gunicorn ' + name + '>', 'exec') if name.endswith('.py') else marshal.loads(text)
 package, main = type(sys)('_gunicorn'), type(sys)('_gunicorn.wsgi')
 package.__path__, package.wsgi, main.load = [], main, load
 sys.modules['_gunicorn'], sys.modules['_gunicorn.wsgi'] = package, main
 exec(load('wsgi.py'), main.__dict__)
 main.start(sys.argv[1])`
 
-// sources is a marshal dict of the Python files by name.
+// sources is a marshal dict of the Python files by name, and of the table of settings.
 func sources() []byte {
-	files := map[string]any{}
+	files := map[string]any{"settings": settingsTable()}
 	list, _ := pythonFiles.ReadDir("python")
 	for _, f := range list {
 		files[f.Name()], _ = pythonFiles.ReadFile("python/" + f.Name())

@@ -57,6 +57,7 @@
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
 //	package.py    the gunicorn package that Python code may import
 //	facade.py     the cfg, worker, request and response that hooks and package show
+//	patches.py    what a configuration file has replaced in Gunicorn's server
 //	debug.py      the Python side of --reload and --spew
 //
 // dist/build makes what is installed: binaries, packages for Debian, and wheels with the

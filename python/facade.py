@@ -4,6 +4,8 @@
 import os
 import re
 
+from _gunicorn import wsgi
+
 
 # Headers that only the server sets: those of an application are dropped.
 HOP_HEADERS = set("connection keep-alive proxy-authenticate proxy-authorization te trailers "
@@ -74,7 +76,7 @@ class Setting:
         self.value = value
 
 
-def parse_address(bind):
+def parse_address(bind, default_port="8000"):
     """A bind address in the form of cfg.address and server.address."""
     if bind.startswith("unix:"):
         path = bind[5:]
@@ -83,8 +85,36 @@ def parse_address(bind):
         return int(bind[5:])
     host, _, port = bind.replace("tcp://", "", 1).rpartition(":")
     if not port.isdigit():
-        host, port = bind, "8000"
+        host, port = bind, default_port
     return (host.strip("[]").lower() or "0.0.0.0", int(port))
+
+
+# Numbers of parameters that hooks may take, if not one.
+PARAMETERS = {"post_request": (2, 3, 4), "nworkers_changed": (3,), **dict.fromkeys(
+    ("pre_fork", "post_fork", "pre_request", "child_exit", "worker_exit", "ssl_context"), (2,))}
+
+
+def validate_callable(*wanted):
+    """Makes a function that returns the function a setting gives, as such or as its dotted
+    name. The function must take one of the wanted numbers of parameters, -1 for any."""
+    def find(value):
+        if isinstance(value, str):
+            import importlib
+            module, _, name = value.rpartition(".")
+            if not module:
+                raise TypeError("Value '%s' is not import string. Format: module[.submodules...].object" % value)
+            try:
+                value = getattr(importlib.import_module(module), name)
+            except ImportError as e:
+                raise TypeError("%s" % e)
+            except AttributeError:
+                raise TypeError("Can not load '%s' from '%s'" % (name, module))
+        if not callable(value):
+            raise TypeError("Value is not callable: %s" % (value,))
+        if wanted != (-1,) and wsgi.positional_params(value) not in wanted:
+            raise TypeError("Value must have an arity of: %d" % wanted[-1])
+        return value
+    return find
 
 
 class Worker:

@@ -26,7 +26,8 @@ from signal import signal as set_handler
 
 from _gunicorn import wsgi
 from _gunicorn.call import Call, add_fields
-from _gunicorn.facade import HOP_HEADERS, Config, Request, Response, Worker, key_of
+from _gunicorn.facade import (HOP_HEADERS, PARAMETERS, Config, Request, Response, Worker, key_of,
+                              validate_callable)
 from _gunicorn.lane import Lane, patch
 
 ENVIRON = dict(os.environ)  # as the server was started with
@@ -124,30 +125,6 @@ class HookedWorker(Worker):
         self.wsgi = self.reloader = None
 
 
-PARAMETERS = {"post_request": (2, 3, 4), "nworkers_changed": (3,), **dict.fromkeys(  # 1 for the others
-    ("pre_fork", "post_fork", "pre_request", "child_exit", "worker_exit"), (2,))}
-
-
-def resolve(name, hook):
-    """The function of a hook, which is given as a function or as its dotted name."""
-    if not isinstance(hook, str):
-        return hook
-    import importlib
-    module, _, last = hook.rpartition(".")
-    if not module:
-        raise TypeError("Value '%s' is not import string. Format: module[.submodules...].object" % hook)
-    try:
-        function = getattr(importlib.import_module(module), last)
-    except AttributeError:
-        raise TypeError("Can not load '%s' from '%s'" % (last, module))
-    if not callable(function):
-        raise TypeError("Value is not callable: %s" % (function,))
-    wanted = PARAMETERS.get(name, (1,))
-    if wsgi.positional_params(function) not in wanted:
-        raise TypeError("Value must have an arity of: %d" % wanted[-1])
-    return function
-
-
 class Hooks:
     """The functions of the configuration file, by name."""
 
@@ -155,10 +132,12 @@ class Hooks:
         self.functions = {}
         for name in names:
             try:
-                self.functions[name] = resolve(name, getattr(module, name))
+                hook = getattr(module, name)
+                if isinstance(hook, str):  # the arbiter has checked functions
+                    hook = validate_callable(*PARAMETERS.get(name, (1,)))(hook)
+                self.functions[name] = hook
             except Exception as e:
-                print("Invalid value for %s: %s\n\n\nError: %s" % (name, getattr(module, name), e),
-                      file=sys.stderr, flush=True)
+                print("Invalid value for %s: %s\n\n\nError: %s" % (name, hook, e), file=sys.stderr, flush=True)
                 raise WrongHook
 
     def __contains__(self, name):

@@ -11,17 +11,23 @@ MODULES has the modules made here, by name.
 """
 
 import errno
+import functools
+import grp
 import io
 import logging
 import marshal
 import os
+import pwd
 import re
 import sys
 import time
 import types
+from os import chown, getcwd
 
-from _gunicorn import call, facade, wsgi
-from _gunicorn.facade import HOP_HEADERS, Request, Response
+from _gunicorn import facade, wsgi
+from _gunicorn.call import FileWrapper
+from _gunicorn.facade import HOP_HEADERS, parse_address, validate_callable
+from _gunicorn.wsgi import AppImportError, load_app as import_app
 
 MODULES = {}
 
@@ -60,10 +66,12 @@ def request_error(name, field, text, base=ParseException, code=None):
 
     def __str__(self):
         return text % (getattr(self, field),) if "%" in text else text
-    return type(name, (base,), {"__init__": __init__, "__str__": __str__})
+    base = REQUEST_ERRORS.get(base, base)
+    REQUEST_ERRORS[name] = type(name, (base,), {"__init__": __init__, "__str__": __str__})
 
 
-REQUEST_ERRORS = [request_error(*row) for row in (
+REQUEST_ERRORS = {}
+for error in (
     ("NoMoreData", "buf", "No more data after: %r", OSError),
     ("ConfigurationProblem", "info", "Configuration problem: %s", ParseException, 500),
     ("InvalidRequestLine", "req", "Invalid HTTP request line: %r", ParseException, 400),
@@ -73,6 +81,9 @@ REQUEST_ERRORS = [request_error(*row) for row in (
     ("InvalidHeader", "hdr", "Invalid HTTP Header: %r"),
     ("ObsoleteFolding", "hdr", "Obsolete line folding is unacceptable: %r"),
     ("InvalidHeaderName", "hdr", "Invalid HTTP header name: %r"),
+    ("InvalidResponseHeader", "hdr", "Invalid response header from the application: %s", "InvalidHeader"),
+    ("InvalidResponseHeaderName", "hdr", "Invalid response header name from the application: %s", "InvalidHeaderName"),
+    ("InvalidH2CPreface", "data", "Expected HTTP/2 connection preface, got %r"),
     ("UnsupportedTransferCoding", "hdr", "Unsupported transfer coding: %r", ParseException, 501),
     ("InvalidChunkSize", "data", "Invalid chunk size: %r", OSError),
     ("ChunkMissingTerminator", "term", "Invalid chunk terminator is not '\\r\\n': %r", OSError),
@@ -83,7 +94,8 @@ REQUEST_ERRORS = [request_error(*row) for row in (
     ("InvalidProxyHeader", "msg", "Invalid PROXY header: %s", ParseException, 400),
     ("ForbiddenProxyRequest", "host", "Proxy request from %r not allowed", ParseException, 403),
     ("InvalidSchemeHeaders", "req", "Contradictory scheme headers"),
-)]
+):
+    request_error(*error)
 
 
 # gunicorn.config -------------------------------------------------------------
@@ -100,13 +112,21 @@ class Setting(facade.Setting):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
+        cls.order = len(KNOWN_SETTINGS)
+        if isinstance(vars(cls).get("validator"), types.FunctionType):
+            cls.validator = staticmethod(cls.validator)
+        cls.desc = (cls.desc or "").strip()
+        cls.short = cls.desc.partition("\n")[0]
         KNOWN_SETTINGS.append(cls)
 
     def __init__(self):
-        self.value = self.default
+        if self.default is not None:
+            self.set(self.default)
 
     def set(self, value):
-        self.value = self.validator(value) if callable(self.validator) else value
+        if not callable(self.validator):
+            raise TypeError("Invalid validator: %s" % self.name)
+        self.value = self.validator(value)
 
 
 def make_settings(ignore=None):
@@ -118,8 +138,181 @@ class Config(facade.Config):
 
     def __init__(self, usage=None, prog=None, settings=None):
         super().__init__(settings or {})
-        self.settings.update(make_settings())
+        for name, setting in make_settings().items():
+            if name in self.settings:
+                setting.value = self.settings[name].value
+            self.settings[name] = setting
         self.__dict__.update(usage=usage, prog=prog)
+
+    def set(self, name, value):
+        if name not in self.settings:
+            raise AttributeError("No configuration setting for: %s" % name)
+        self.settings[name].set(value)
+
+
+def validate_bool(val):
+    if val is None or isinstance(val, bool):
+        return val
+    if not isinstance(val, str):
+        raise TypeError("Invalid type for casting: %s" % (val,))
+    word = val.strip().lower()
+    if word not in ("true", "false"):
+        raise ValueError("Invalid boolean: %s" % val)
+    return word == "true"
+
+
+def validate_dict(val):
+    if not isinstance(val, dict):
+        raise TypeError("Value is not a dictionary: %s " % (val,))
+    return val
+
+
+def validate_pos_int(val):
+    number = int(val) if isinstance(val, int) else int(val, 0)
+    if number < 0:
+        raise ValueError("Value must be positive: %s" % number)
+    return number
+
+
+def validate_string(val):
+    if val is not None and not isinstance(val, str):
+        raise TypeError("Not a string: %s" % (val,))
+    return val and val.strip()
+
+
+def validate_file_exists(val):
+    if val is not None and not os.path.exists(val):
+        raise ValueError("File %s does not exists." % val)
+    return val
+
+
+def validate_list_string(val):
+    return [validate_string(item) for item in ([val] if isinstance(val, str) else val) or () if val]
+
+
+def validate_list_of_files_or_patterns(val):
+    return [item if set(item) & set("*?[") else validate_file_exists(item) for item in validate_list_string(val)]
+
+
+def validate_string_to_list(val):
+    return [item.strip() for item in (validate_string(val) or "").split(",") if item]
+
+
+def validate_string_to_addr_list(val):
+    import ipaddress
+    items = validate_string_to_list(val)
+    for item in items:
+        if item != "*":
+            ipaddress.ip_network(item)
+    return items
+
+
+def validate_class(val):
+    if isinstance(val, (types.FunctionType, types.MethodType)):
+        val = val()
+    return val if isinstance(val, type) else validate_string(val)
+
+
+def owner(kind, lookup, own):
+    """Makes the validator of user or group: the number of a name, by default that of this
+    process."""
+    def validate(val):
+        if val is None:
+            return own()
+        if isinstance(val, int) or val.isdigit():
+            return int(val)
+        try:
+            return lookup(val)
+        except KeyError:
+            raise ConfigError("No such %s: '%s'" % (kind, val))
+    return validate
+
+
+validate_user = owner("user", lambda name: pwd.getpwnam(name).pw_uid, os.geteuid)
+validate_group = owner("group", lambda name: grp.getgrnam(name).gr_gid, os.getegid)
+validate_post_request = validate_callable(2, 3, 4)
+
+
+def validate_chdir(val):
+    path = os.path.abspath(validate_string(val))
+    if not os.path.exists(path):
+        raise ConfigError("can't chdir to %r" % val)
+    return path
+
+
+def validate_statsd_address(val):
+    val = validate_string(val)
+    return val and (("unix", int(val[5:])) if re.match("unix:[0-9]+$", val) else parse_address(val, "8125"))
+
+
+def one_of(message, *words):
+    """Makes the validator of a setting that is one of some words."""
+    def validate(val):
+        if val not in words:
+            raise ValueError(message % (val,) if "%" in message else message)
+        return val
+    return validate
+
+
+validate_reload_engine = one_of("Invalid reload_engine: %r", "auto", "poll", "inotify")
+validate_header_map_behaviour = one_of("Invalid header map behaviour: %s", "drop", "refuse", "dangerous")
+validate_asgi_loop = one_of("Invalid asgi_loop: %s", "auto", "asyncio", "uvloop")
+validate_asgi_lifespan = one_of("Invalid asgi_lifespan: %s", "auto", "on", "off")
+validate_http_parser = one_of("http_parser must be one of: auto, fast, python", "auto", "fast", "python")
+
+
+def auto_int(_, text):
+    """An int as a command line has it, which may be octal with a single 0."""
+    return int(re.sub("^0(?=[0-9])", "0o", text), 0)
+
+
+def get_default_config_file():
+    path = os.path.abspath("gunicorn.conf.py")
+    return path if os.path.exists(path) else None
+
+
+# The validators of settings for which the type of the default does not tell.
+VALIDATORS = {
+    "user": validate_user, "group": validate_group, "chdir": validate_chdir, "statsd_host": validate_statsd_address,
+    "worker_class": validate_class, "logger_class": validate_class, "reload_engine": validate_reload_engine,
+    "reload_extra_files": validate_list_of_files_or_patterns, "post_request": validate_post_request,
+    "forwarded_allow_ips": validate_string_to_addr_list, "proxy_allow_ips": validate_string_to_addr_list,
+    "forwarder_headers": validate_string_to_list, "sendfile": validate_bool,
+    "header_map": validate_header_map_behaviour, "asgi_loop": validate_asgi_loop,
+    "asgi_lifespan": validate_asgi_lifespan, "http_parser": validate_http_parser,
+}
+
+# Classes of settings that are not named like their setting.
+CLASSES = {"config": "ConfigFile", "wsgi_app": "WSGIApp", "threads": "WorkerThreads", "check_config": "ConfigCheck",
+           "raw_env": "Env", "secure_scheme_headers": "SecureSchemeHeader", "syslog_addr": "SyslogTo",
+           "enable_backlog_metric": "BacklogMetric", "nworkers_changed": "NumWorkersChanged",
+           "ssl_context": "NewSSLContext", "proxy_allow_ips": "ProxyAllowFrom", "uwsgi_allow_ips": "UWSGIAllowFrom"}
+
+
+def known(name, section, cli, meta, usage, default):
+    """Makes the class of a setting of this server, from the row of settings.go."""
+    validator = VALIDATORS.get(name)
+    if section == "Server Hooks" or name == "ssl_context":
+        wanted = facade.PARAMETERS.get(name, (1,))
+        validator = validator or validate_callable(*wanted)
+        default = (lambda a: None, lambda a, b: None, lambda a, b, c: None, lambda a, b, c, d: None)[wanted[-1] - 1]
+        default.__name__, default.__qualname__, default = name, name, staticmethod(default)
+    elif validator and isinstance(default, list):
+        default = ",".join(default)
+    for kind, by_kind in ((bool, validate_bool), (int, validate_pos_int), (list, validate_list_string),
+                          (dict, validate_dict), (object, validate_string)):
+        if validator is None and isinstance(default, kind):
+            validator = by_kind
+    type(CLASSES.get(name) or name.title().replace("_", ""), (Setting,), {
+        "name": name, "section": section, "cli": cli or None, "meta": meta or None, "desc": usage,
+        "default": default, "validator": staticmethod(validator), "__module__": "gunicorn.config",
+        "action": "store_true" if isinstance(default, bool) else None,
+        "type": int if validator is validate_pos_int else None})
+
+
+# A program that the server has not started has no table of settings.
+for row in wsgi.load("settings").items() if hasattr(wsgi, "load") else ():
+    known(row[0], *row[1])
 
 
 # gunicorn.util ---------------------------------------------------------------
@@ -153,10 +346,6 @@ def is_ipv6(text):
     except (OSError, ValueError):
         return False
     return True
-
-
-def parse_bind(bind, default_port="8000"):
-    return facade.parse_address(bind)
 
 
 def close(thing):
@@ -214,6 +403,40 @@ def check_is_writable(path):
         raise RuntimeError("Error: '%s' isn't writable [%r]" % (path, e))
 
 
+def bytes_to_str(value):
+    return value if isinstance(value, str) else value.decode("latin1")
+
+
+def is_hoppish(header):
+    return header.lower().strip() in HOP_HEADERS
+
+
+def sd_notify(state, logger, unset_environment=False):
+    """Sends a message to the service manager, which has set NOTIFY_SOCKET."""
+    import socket
+    address = os.environ.pop("NOTIFY_SOCKET", None) if unset_environment else os.environ.get("NOTIFY_SOCKET")
+    if address:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
+                to.connect("\0" + address[1:] if address[0] == "@" else address)
+                to.sendall(state.encode())
+        except Exception:
+            logger.debug("Exception while invoking sd_notify()", exc_info=True)
+
+
+def unspew():
+    sys.settrace(None)
+
+
+def listen_fds(unset_environment=True):
+    return 0  # the listeners belong to the arbiter
+
+
+def spew(trace_names=None, show_values=False):
+    from _gunicorn import debug
+    debug.spew()
+
+
 def warn(text):
     print("!!!\n!!! WARNING: %s\n!!!\n" % text, file=sys.stderr, flush=True)
 
@@ -239,6 +462,29 @@ CONFIG_DEFAULTS = {
                     "datefmt": "[%Y-%m-%d %H:%M:%S %z]", "class": "logging.Formatter"},
     },
 }
+
+
+SYSLOG_FACILITIES = {"security": 4, **{name: number for number, name in enumerate(
+    "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp".split())},
+    **{"local%d" % number: 16 + number for number in range(8)}}
+
+
+def loggers():
+    """All loggers but the root logger."""
+    return [logging.getLogger(name) for name in logging.root.manager.loggerDict]
+
+
+def parse_syslog_address(address):
+    """The kind of socket, None for either, and the address of a syslog daemon."""
+    import socket
+    kind, _, place = address.partition("://")
+    if kind == "unix":
+        path, _, way = place.partition("#")
+        return {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM}.get(way), path
+    if kind not in ("udp", "tcp"):
+        raise RuntimeError("invalid syslog address")
+    host, port = parse_address(place, "514")
+    return socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM, (host, port)
 
 
 def configure(cfg):
@@ -432,6 +678,10 @@ class Logger:
         pass  # no descriptor of Python is inherited
 
 
+METRIC_VAR, VALUE_VAR, MTYPE_VAR = "metric", "value", "mtype"
+GAUGE_TYPE, COUNTER_TYPE, HISTOGRAM_TYPE, TIMER_TYPE = "gauge", "counter", "histogram", "timer"
+
+
 class Statsd(Logger):
     """A Logger with methods for code that sends metrics of its own. The server itself
     sends the metrics of requests."""
@@ -485,7 +735,32 @@ class Statsd(Logger):
 
 # The classes below stand for parts of a server written in Python -------------
 
-class Arbiter:
+class StandIn(type):
+    """The class of classes that are not made here. They have every method that somebody
+    may want to replace, and each is refused when it is called."""
+
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError("type object %r has no attribute %r" % (cls.__name__, name))
+        return refused("%s.%s" % (cls.__module__, cls.__name__), name)
+
+
+def refused(owner, name):
+    def function(*args, **kwargs):
+        refuse("%s.%s" % (owner, name), "it has no part like that")
+    return function
+
+
+def refuse_object(self, *args, **kwargs):
+    """The __init__ of classes that are not made here. The refused class may be a base of
+    the user's own."""
+    name = next(c for c in type(self).__mro__ if c.__module__.startswith("gunicorn."))
+    refuse("%s.%s" % (name.__module__, name.__name__), INSTEAD.get(name.__name__, "it has no part like that"))
+
+
+class Arbiter(metaclass=StandIn):
+    WORKER_BOOT_ERROR, APP_LOAD_ERROR = 3, 4
+
     def __init__(self, app=None):
         self.app = app
 
@@ -574,71 +849,143 @@ class Raw(io.RawIOBase):
         return len(data)
 
 
-class NoResponse:
-    def __init__(self, *args):
-        refuse("gunicorn.http.wsgi.Response", "use start_response")
+SUPPORTED_WORKERS = {
+    "sync": "gunicorn.workers.sync.SyncWorker", "gevent": "gunicorn.workers.ggevent.GeventWorker",
+    "gevent_wsgi": "gunicorn.workers.ggevent.GeventPyWSGIWorker",
+    "gevent_pywsgi": "gunicorn.workers.ggevent.GeventPyWSGIWorker", "gthread": "gunicorn.workers.gthread.ThreadWorker",
+    "tornado": "gunicorn.workers.gtornado.TornadoWorker", "asgi": "gunicorn.workers.gasgi.ASGIWorker",
+}
 
 
 class Worker(facade.Worker):
     def run(self, *args):
         refuse("run() of %s" % type(self).__name__, "workers are not made in Python")
 
-    init_process = init_signals = handle = handle_request = load_wsgi = run
-
-
-def stands_for(name, *bases):
-    return type(name, bases or (Worker,), {})
-
-
-SyncWorker = stands_for("SyncWorker")
-GeventWorker = stands_for("GeventWorker")
+    init_process = init_signals = handle = handle_request = load_wsgi = accept = wait = is_parent_alive = run
+    handle_abort = handle_error = handle_exit = handle_quit = handle_usr1 = handle_winch = timeout_ctx = run
 
 
 # Modules ---------------------------------------------------------------------
 
-def make(name, **members):
-    module = sys.modules.get(name)
+# Names of each module: what this file defines, else NAME() for a function that is refused
+# when it is called, NAME or NAME<BASE for a class that is refused when it is made; three
+# dots for all of REQUEST_ERRORS. A class that several modules have belongs to the first.
+NAMES = """
+gunicorn:
+gunicorn.errors: HaltServer ConfigError AppImportError
+gunicorn.util: load_class is_ipv6 close close_on_exec set_non_blocking unlink http_date to_bytestring get_arity
+gunicorn.util: has_fileno check_is_writable warn bytes_to_str is_hoppish parse_address unquote_to_wsgi_str()
+gunicorn.util: split_request_uri() get_username() seed() reraise() is_glob_pattern() load_entry_point()
+gunicorn.util: set_owner_process() close_graceful() write_chunk() write() write_nonblock() write_error()
+gunicorn.util: daemonize() make_fail_app() import_app AppImportError SUPPORTED_WORKERS chown getcwd hop_headers
+gunicorn.reloader: ReloaderBase Reloader<ReloaderBase InotifyReloader<ReloaderBase symlink_target_dir()
+gunicorn.reloader: preferred_reloader()
+gunicorn.config: Config Setting make_settings KNOWN_SETTINGS ConfigError PLATFORM auto_int get_default_config_file
+gunicorn.config: validate_bool validate_dict validate_pos_int validate_string validate_file_exists validate_list_string
+gunicorn.config: validate_list_of_files_or_patterns validate_string_to_list validate_string_to_addr_list
+gunicorn.config: validate_class validate_callable validate_user validate_group validate_post_request validate_chdir
+gunicorn.config: validate_statsd_address validate_reload_engine validate_header_map_behaviour validate_asgi_loop
+gunicorn.config: validate_asgi_lifespan validate_http_parser validate_ssl_version() validate_proxy_protocol()
+gunicorn.config: validate_http_protocols() validate_http2_cleartext() validate_http2_window_size()
+gunicorn.config: validate_http2_stream_limit() validate_http2_frame_size()
+gunicorn.debug: Spew spew unspew
+gunicorn.glogging: Logger CONFIG_DEFAULTS SYSLOG_FACILITIES SafeAtoms loggers parse_syslog_address open_log keep_log
+gunicorn.instrument:
+gunicorn.instrument.statsd: Statsd Logger METRIC_VAR VALUE_VAR MTYPE_VAR GAUGE_TYPE COUNTER_TYPE HISTOGRAM_TYPE
+gunicorn.instrument.statsd: TIMER_TYPE
+gunicorn.pidfile: Pidfile
+gunicorn.systemd: sd_notify listen_fds SD_LISTEN_FDS_START
+gunicorn.sock: BaseSocket TCPSocket<BaseSocket TCP6Socket<TCPSocket UnixSocket<BaseSocket create_sockets()
+gunicorn.sock: close_sockets() ssl_context() ssl_wrap_socket() get_negotiated_protocol() is_http2_negotiated() PLATFORM
+gunicorn.arbiter: Arbiter HaltServer AppImportError Pidfile SERVER_SOFTWARE
+gunicorn.app:
+gunicorn.app.base: BaseApplication Application Arbiter Config get_default_config_file
+gunicorn.app.wsgiapp: WSGIApplication run Application ConfigError
+gunicorn.app.pasterapp: get_wsgi_app() has_logging_config() serve() WSGIApplication
+gunicorn.http:
+gunicorn.http.errors: ParseException
+gunicorn.http.errors: ...
+gunicorn.http.body: ...
+gunicorn.http.body: Body ChunkedReader LengthReader EOFReader
+gunicorn.http.unreader: Unreader SocketUnreader<Unreader IterUnreader<Unreader
+gunicorn.http.message: ...
+gunicorn.http.message: Message Request<Message PPCommand PPFamily PPProtocol HeaderPolicy ChunkedReader LengthReader
+gunicorn.http.message: EOFReader Body
+gunicorn.http.parser: Parser RequestParser<Parser Request SocketUnreader IterUnreader
+gunicorn.http: get_parser() Message Request RequestParser
+gunicorn.http.wsgi: ...
+gunicorn.http.wsgi: SERVER SERVER_SOFTWARE FileWrapper
+gunicorn.http.wsgi: Response WSGIErrorsWrapper create() base_environ() default_environ() proxy_environ()
+gunicorn.workers: SUPPORTED_WORKERS
+gunicorn.workers.workertmp: WorkerTmp PLATFORM
+gunicorn.workers.base: ...
+gunicorn.workers.base: Worker WorkerTmp Response default_environ()
+gunicorn.workers.base_async: AsyncWorker<Worker ALREADY_HANDLED
+gunicorn.workers.sync: SyncWorker<Worker StopWaiting<Exception
+gunicorn.workers.gthread: ThreadWorker<Worker TConn PollableMethodQueue
+gunicorn.workers.gasgi: ASGIWorker<Worker
+gunicorn.workers.ggevent: GeventWorker<AsyncWorker GeventPyWSGIWorker<GeventWorker PyWSGIHandler PyWSGIServer
+gunicorn.workers.geventlet: EventletWorker<AsyncWorker
+gunicorn.workers.gtornado: TornadoWorker<Worker
+"""
+
+# Modules of the standard library that Gunicorn's modules have imported, and that are
+# imported here when somebody takes them from one of these.
+LIBRARY = set("""argparse ast asyncio base64 binascii copy email errno fcntl glob grp html importlib inspect io ipaddress
+    json linecache logging os platform pwd queue random re select selectors shlex signal socket ssl stat struct sys
+    tempfile textwrap threading time traceback urllib warnings""".split())
+PLATFORM, SD_LISTEN_FDS_START, ALREADY_HANDLED, hop_headers = sys.platform, 3, object(), HOP_HEADERS
+SERVER, SERVER_SOFTWARE = "gunicorn", "gunicorn/%d.%d.%d" % wsgi.VERSION
+INSTEAD = {"Response": "use start_response"}
+
+
+def member(module, word):
+    """What a word of NAMES stands for."""
+    name, _, base = word.partition("<")
+    if name in REQUEST_ERRORS:
+        return REQUEST_ERRORS[name]
+    if name in globals():
+        return globals()[name]
+    if word.endswith("()"):
+        return refused(module, name[:-2])
+    if base in ("Worker", "AsyncWorker", "GeventWorker", "Exception"):
+        made = type(name, (globals().get(base, Exception),), {"__module__": module})
+    else:
+        made = StandIn(name, (globals().get(base, object),), {"__module__": module, "__init__": refuse_object})
+    return globals().setdefault(name, made)
+
+
+def make(name, words):
+    module = MODULES.get(name) or sys.modules.get(name)
     if getattr(module, "__file__", None) != wsgi.NO_FILE:
         module = types.ModuleType(name)
         module.__file__ = wsgi.NO_FILE
-    for member, value in members.items():
-        module.__dict__.setdefault(member, value)
-    for member in members.values():
-        if getattr(member, "__module__", None) == __name__:
-            member.__module__ = name
+    module.__getattr__ = functools.partial(imported, name)
     MODULES[name] = module
     parent, _, last = name.rpartition(".")
     if parent:
         MODULES[parent].__dict__.setdefault("__path__", [])
-        setattr(MODULES[parent], last, module)
+        vars(MODULES[parent]).setdefault(last, module)
+    for word in list(REQUEST_ERRORS) if "..." in words else words:
+        value = member(name, word)
+        if getattr(value, "__module__", None) == __name__:
+            value.__module__ = name
+        vars(module).setdefault(word.partition("<")[0].rstrip("()"), value)
 
 
-make("gunicorn")
-make("gunicorn.errors", HaltServer=HaltServer, ConfigError=ConfigError, AppImportError=wsgi.AppImportError)
-make("gunicorn.util", import_app=wsgi.load_app, load_class=load_class, parse_address=parse_bind,
-     is_ipv6=is_ipv6, close=close, close_on_exec=close_on_exec, set_non_blocking=set_non_blocking,
-     unlink=unlink, chown=os.chown, getcwd=os.getcwd, http_date=http_date, to_bytestring=to_bytestring,
-     get_arity=get_arity, has_fileno=has_fileno, check_is_writable=check_is_writable, warn=warn,
-     hop_headers=HOP_HEADERS)
-make("gunicorn.config", Config=Config, Setting=Setting, make_settings=make_settings, KNOWN_SETTINGS=KNOWN_SETTINGS)
-make("gunicorn.instrument")
-make("gunicorn.instrument.statsd", Statsd=Statsd)
-make("gunicorn.arbiter", Arbiter=Arbiter)
-make("gunicorn.app")
-make("gunicorn.app.base", BaseApplication=BaseApplication, Application=Application)
-make("gunicorn.app.wsgiapp", WSGIApplication=WSGIApplication, run=run)
-make("gunicorn.http")
-make("gunicorn.http.errors", ParseException=ParseException, **{e.__name__: e for e in REQUEST_ERRORS})
-make("gunicorn.http.body", Body=Body)
-make("gunicorn.http.wsgi", Response=NoResponse, FileWrapper=call.FileWrapper)
-make("gunicorn.workers")
-make("gunicorn.workers.base", Worker=Worker)
-make("gunicorn.workers.sync", SyncWorker=SyncWorker)
-make("gunicorn.workers.gthread", ThreadWorker=stands_for("ThreadWorker"))
-make("gunicorn.workers.ggevent", GeventWorker=GeventWorker,
-     GeventPyWSGIWorker=stands_for("GeventPyWSGIWorker", GeventWorker),
-     PyWSGIHandler=stands_for("PyWSGIHandler", object), PyWSGIServer=stands_for("PyWSGIServer", object))
-make("gunicorn.workers.geventlet", EventletWorker=stands_for("EventletWorker"))
+def imported(module, name):
+    """An attribute of a module that it would have got by an import, or the class of a
+    setting."""
+    if name in LIBRARY:
+        __import__(name)
+        return sys.modules[name]
+    for parent in ("gunicorn.", "gunicorn.http.", "gunicorn.workers.") if module.count(".") else ():
+        if parent + name in MODULES:
+            return MODULES[parent + name]
+    for setting in KNOWN_SETTINGS if module == "gunicorn.config" else ():
+        if setting.__name__.lower() == name.lower():
+            return setting
+    raise AttributeError("module %r has no attribute %r" % (module, name))
 
 
 # Logs made in Python ---------------------------------------------------------
@@ -760,13 +1107,13 @@ def keep_log(settings, records, answer):
                 log.access_log.info("%s", rest[0])
             else:
                 environ, status, headers, sent, micros = rest
-                req = Request(environ)
-                log.access(Response(req, status, headers, sent), req, environ, timedelta(microseconds=micros))
+                req = facade.Request(environ)
+                log.access(facade.Response(req, status, headers, sent), req, environ, timedelta(microseconds=micros))
         except Exception:
             import traceback
             traceback.print_exc()
             sys.stderr.flush()
 
 
-make("gunicorn.glogging", Logger=Logger, CONFIG_DEFAULTS=CONFIG_DEFAULTS, SafeAtoms=SafeAtoms,
-     open_log=open_log, keep_log=keep_log)
+for line in NAMES.strip().splitlines():
+    make(line.partition(":")[0], line.partition(":")[2].split())

@@ -515,6 +515,8 @@ def read_config(spec, path, names):
         if name in names:
             answer[name] = portable(value)
     answer["gunicorn"] = said(module)
+    if "_gunicorn.patches" in sys.modules:
+        sys.modules["_gunicorn.patches"].uvicorn_kwargs(answer)
     return module, answer
 
 
@@ -522,13 +524,16 @@ def said(module):
     """Facts about a configuration file that are no values of settings, or are values for
     which portable has no form."""
     facts = {}
-    gunicorn = sys.modules.get("gunicorn")
-    version = getattr(gunicorn, "__version__", None)
-    if version is not None:
-        if gunicorn.SERVER != "gunicorn":
-            facts["server"] = str(gunicorn.SERVER)
-        if gunicorn.SERVER_SOFTWARE != "gunicorn/" + version:
-            facts["software"] = str(gunicorn.SERVER_SOFTWARE)
+    software = "gunicorn/%s" % sys.modules["gunicorn"].__version__
+    for name in ("gunicorn", "gunicorn.http.wsgi"):
+        place = sys.modules.get(name) or package().get(name)
+        if place and place.SERVER != "gunicorn":
+            facts["server"] = str(place.SERVER)
+        if place and place.SERVER_SOFTWARE != software:
+            facts["software"] = str(place.SERVER_SOFTWARE)
+    if package() or any(name.startswith(("gunicorn.", "uvicorn")) for name in sys.modules):
+        from _gunicorn import patches
+        facts["replaced"] = patches.replaced()
     facts["classes"] = {}
     for name in ("worker_class", "logger_class"):
         value = getattr(module, name, None)
@@ -720,12 +725,10 @@ def is_small():
 
 def fill(module, name):
     """The attribute of a module that was empty: loading package.py fills it."""
-    if not name.startswith("__"):
-        package(True)
-    try:
-        return vars(module)[name]
-    except KeyError:
+    if name.startswith("__"):
         raise AttributeError("module %r has no attribute %r" % (module.__name__, name))
+    package(True)
+    return getattr(module, name)
 
 
 def import_gunicorn(family):
