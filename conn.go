@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -146,25 +145,6 @@ type output struct {
 	rest    []byte  // bytes that follow the file
 }
 
-// owed is the part of a request that Python does not have yet, and gets when it asks.
-type owed uint8
-
-const (
-	owesNothing owed = iota // nothing: Python has the whole request
-	owesEnviron             // the environ, which was too long for a message, then the body
-	owesBody                // the body
-	owesTrailer             // the body, then the trailer, which had not come when the environ was made
-	toldBroken              // nothing: Python knows that the body will never be complete
-)
-
-// supply meters the part of a request that Python gets when it asks.
-type supply struct {
-	owed    owed        // the part that Python does not have yet
-	want    int         // bytes that Python waits for, 0 for none
-	broken  *badRequest // why the body will never be complete
-	thirsty bool        // in the ASGI lane's list of requests that wait for room on the wire
-}
-
 // turn is one request and its response.
 type turn struct {
 	conn     *conn
@@ -198,59 +178,11 @@ type turn struct {
 	dropped    bool         // body bytes were ignored because the response was already complete
 	framing    framing      // how the response's end is told
 	status     []byte       // the response's status line, without the version
+	logged     bool         // Python writes the access log's line
 	meta       []byte       // status and headers of a response in several frames, kept for the access log
 	sent       int64        // bytes of the response's body from the application
 	burst      int          // bytes written to the spool since other connections had their share
 	junk       int          // bytes of the request's body thrown away
-}
-
-// A passage meters how long the client has stalled a body, in one direction. Stalling
-// uses up an allowance; bytes restore it. A client may thus be slow now and then, but
-// cannot hold a connection with a byte from time to time.
-type passage struct {
-	since int64 // since when the client is being waited for, 0 for not now
-	spent int64 // allowance used up by earlier waits
-}
-
-// wait notes that the client is being waited for from now on.
-func (p *passage) wait(now int64) {
-	if p.since == 0 {
-		p.since = now
-	}
-}
-
-// pause notes that the client is no longer being waited for.
-func (p *passage) pause(now int64) {
-	if p.since != 0 {
-		p.spent += now - p.since
-		p.since = 0
-	}
-}
-
-// move restores the allowance for n bytes that have passed: by the time that n bytes
-// take at the least rate, or wholly if rate is 0 and no rate is demanded.
-func (p *passage) move(now int64, n, rate int) {
-	p.pause(now)
-	switch {
-	case n <= 0:
-	case rate == 0:
-		p.spent = 0
-	default:
-		p.spent = max(0, p.spent-int64(n)*int64(time.Second)/int64(rate))
-	}
-}
-
-// late reports whether a client that is being waited for has used up limit, 0 for none.
-func (p *passage) late(now int64, limit time.Duration) bool {
-	return p.since != 0 && limit > 0 && p.waited(now) >= int64(limit)
-}
-
-// waited is the used part of the allowance.
-func (p *passage) waited(now int64) int64 {
-	if p.since == 0 {
-		return p.spent
-	}
-	return p.spent + now - p.since
 }
 
 // watch puts c under the loop's watch, once, for both directions and edge-triggered:
@@ -571,121 +503,6 @@ func (w *worker) parse(c *conn) bool {
 	return !c.gone
 }
 
-// readBody reads more of a body. It returns false if no more is there now, or if the
-// body has broken off.
-func (w *worker) readBody(t *turn) bool {
-	room, direct := w.rbuf, false
-	if t.decoder == nil {
-		if free := cap(t.body) - len(t.body); t.ownBody && (free >= len(w.rbuf) || int64(free) >= t.bodyLeft) {
-			direct = true
-			room = t.body[len(t.body):cap(t.body)]
-		}
-		room = room[:min(int64(len(room)), t.bodyLeft)]
-	}
-	n, end := w.receive(t.conn, room)
-	if end {
-		w.breakBody(t, leftEarly(400, "the client left before its request was complete"))
-		return false
-	}
-	if n == 0 {
-		t.upload.wait(w.now)
-		return false
-	}
-	t.upload.move(w.now, n, w.cfg.clientMinRate)
-	if t.state == discarding {
-		t.junk += n
-	}
-	if t.decoder != nil {
-		return w.decode(t, room[:n])
-	}
-	if direct {
-		t.body = t.body[:len(t.body)+n]
-	} else {
-		w.makeRoom(t, n)
-		t.body = append(t.body, room[:n]...)
-	}
-	t.bodyLeft -= int64(n)
-	return true
-}
-
-// readAhead reads a body up to holdable bytes before the application asks, so that the
-// application finds them here. It begins once half of this room is free: making room
-// copies the bytes that are still unread, which is not worth doing for a few more.
-func (w *worker) readAhead(t *turn) {
-	for room := w.holdable() / 2; len(t.body)-t.fed < room && t.broken == nil && t.incomplete(); {
-		room = w.holdable()
-		if !w.readBody(t) {
-			return
-		}
-	}
-	t.upload.pause(w.now)
-}
-
-// makeRoom makes t.body a buffer of its own with room for n more bytes.
-func (w *worker) makeRoom(t *turn, n int) {
-	if t.ownBody && len(t.body)+n <= cap(t.body) {
-		return
-	}
-	rest := t.body[t.fed:]
-	if t.ownBody && len(rest)+n <= cap(t.body) {
-		t.body = t.body[:copy(t.body, rest)]
-	} else {
-		b := append(w.pool.get(len(rest)+n), rest...)
-		if t.ownBody {
-			w.pool.put(t.body)
-		}
-		t.body, t.ownBody = b, true
-	}
-	t.fed = 0
-}
-
-// decode decodes raw bytes of a chunked body. Bytes behind the body belong to the next
-// request, and are put where parse will look for it.
-func (w *worker) decode(t *turn, raw []byte) bool {
-	w.makeRoom(t, len(raw))
-	out, n, done, bad := t.decoder.decode(t.body, raw, w.cfg)
-	t.body = out
-	if bad != nil {
-		w.breakBody(t, bad)
-		return false
-	}
-	if done {
-		t.trailer, t.decoder = t.decoder.trailer, nil
-		w.stash(t, raw[n:])
-	}
-	w.weigh(t.conn)
-	return true
-}
-
-// stash puts bytes of the next request behind the current head in conn.in. Slices of
-// req point into the current head, so a buffer that is too small is kept for them (as
-// shed), and the bytes go into a larger copy.
-func (w *worker) stash(t *turn, rest []byte) {
-	if t.head+len(rest) > cap(t.conn.in) {
-		bigger := w.pool.get(t.head + len(rest))
-		t.shed, t.conn.in = t.conn.in, append(bigger, t.conn.in[:t.head]...)
-	}
-	t.conn.in = append(t.conn.in[:t.head], rest...)
-	t.next = t.head
-}
-
-// breakBody ends a body that cannot be completed. An application that has the request
-// is told; otherwise the request is refused and the application never hears of it.
-func (w *worker) breakBody(t *turn, bad *badRequest) {
-	t.upload.pause(w.now)
-	switch t.state {
-	case readingBody:
-		w.refuse(t.conn, bad)
-	case discarding:
-		w.close(t.conn)
-	default:
-		if t.broken == nil {
-			w.warnBad(t.conn, bad)
-		}
-		t.broken = bad
-	}
-}
-
 // refuse logs a client's mistake, answers with an error page and closes the connection.
 func (w *worker) refuse(c *conn, bad *badRequest) {
 	w.warnBad(c, bad)
@@ -920,28 +737,6 @@ func (w *worker) drained(c *conn) {
 		return
 	}
 	w.leave(c)
-}
-
-// incomplete reports whether more of the request's body is to come.
-func (t *turn) incomplete() bool { return t.bodyLeft > 0 || t.decoder != nil }
-
-// discard throws away the part of a body that the application has not read, within
-// limits, so that the connection can be used again: those bytes must never be taken
-// for the next request.
-func (w *worker) discard(t *turn) {
-	for t.incomplete() {
-		if t.junk > w.python.gateway.discardable {
-			w.leave(t.conn)
-			return
-		}
-		if t.ownBody {
-			t.body, t.fed = t.body[:0], 0
-		}
-		if !w.readBody(t) {
-			return
-		}
-	}
-	w.nextRequest(t.conn)
 }
 
 // nextRequest makes c ready for the next request after a complete exchange.

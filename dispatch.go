@@ -410,6 +410,7 @@ type overload struct {
 	leftAt int64        // when the client of a waiting request was last found to have left, or to have ended its side; 0 for never
 	turns  int          // messages written into lanes since the worker started
 	aside  []*turn      // waiting requests that have been set aside, the first ones in front
+	quiet  int64        // since when no other request has waited, 0 for one waits
 	info   unix.TCPInfo // memory for hasLeft
 }
 
@@ -429,6 +430,15 @@ const (
 	// the same as one that waits for its response. Of the latter there are few, and most
 	// are served within half a second.
 	halfClosedFor = 500 * time.Millisecond
+
+	// quietFor is for how long no other request waits before one that was set aside may
+	// run: longer than the gaps between the clients of an overload.
+	quietFor = 20 * time.Millisecond
+
+	// asideMax is how many requests are set aside: half as many as the default of
+	// worker_connections, so that living clients find room. When another comes, the
+	// first is taken for one whose client has left.
+	asideMax = 500
 )
 
 // next is the index of the waiting request to run next.
@@ -460,6 +470,9 @@ func (w *worker) hasLeft(t *turn) bool {
 	case left:
 		w.lost(t.conn)
 	case ended && !t.recalled && !w.stopping():
+		if first := w.firstAside(); len(o.aside) >= asideMax {
+			w.lost(first.conn)
+		}
 		t.aside = true
 		o.aside = append(o.aside, t)
 		t.conn.probe()
@@ -520,7 +533,7 @@ func (w *worker) dispatch() {
 	if patience > 0 && !w.stopping() {
 		w.takeWaiting()
 	}
-	for w.someWait() && w.roomForFile() && w.someWait() && !w.servedAll() {
+	for w.someWait() && w.roomForFile() && len(w.waiting) > 0 && !w.servedAll() {
 		i := w.next()
 		t := w.waiting[i]
 		if !t.waits() {
@@ -552,11 +565,30 @@ func (w *worker) dispatch() {
 }
 
 // someWait reports whether requests wait. A request that was set aside waits again when no
-// other does, or when this worker stops.
+// other has come for quietFor, or when this worker stops.
 func (w *worker) someWait() bool {
-	for (len(w.waiting) == 0 || w.stopping()) && w.recall() {
+	o := &w.overload
+	for w.stopping() && w.recall() {
+	}
+	switch {
+	case len(w.waiting) > 0:
+		if !w.waiting[0].recalled {
+			o.quiet = 0
+		}
+	case o.quiet == 0:
+		o.quiet = w.now
+	case w.now >= o.quiet+int64(quietFor) && w.python.idle() > 0:
+		w.recall()
 	}
 	return len(w.waiting) > 0
+}
+
+// asideDue is when a request that was set aside may wait again, 0 for no such time.
+func (w *worker) asideDue() int64 {
+	if o := &w.overload; len(o.aside) > 0 && o.quiet != 0 && w.python.idle() > 0 {
+		return o.quiet + int64(quietFor)
+	}
+	return 0
 }
 
 // servedAll reports whether this worker has taken as many requests as max_requests allows.

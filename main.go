@@ -19,7 +19,7 @@
 //	worker.go     a worker's life: start, signals, phases, stop
 //	loop.go       the event loop: descriptors, timers, burial
 //	dispatch.go   the choice of connections and requests to take, and their order
-//	conn.go       one client's connection and its turns
+//	conn.go       one client's connection and its turns; body.go request bodies
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
 //	tls.go        TLS of a connection; certificates and keys
@@ -35,7 +35,7 @@
 //
 // Grammars, bytes to values and values to bytes:
 //
-//	http.go       HTTP/1.1 requests; response.go responses
+//	http.go       HTTP/1.1 requests; chunked.go their bodies in chunks; response.go responses
 //	environ.go    the environ, in which an application sees a request
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol
@@ -52,6 +52,7 @@
 // The Python half, in python/:
 //
 //	wsgi.py       runs first: loads the application, holds what all Python processes share
+//	logs.py       the loggers of a Python; access.py what the worker cannot log of a request
 //	lane.py       runs a WSGI application's requests; asgi.py an ASGI one's
 //	call.py       one WSGI request: its input, its response, its socket
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
@@ -286,7 +287,7 @@ const probe = `import marshal, sys
 w = open(3, 'wb')
 w.write(("%d.%d %d %s\n" % (sys.version_info[0], sys.version_info[1], sys.version_info >= (3, 8), sys.executable)).encode())
 files = marshal.loads(open(4, 'rb').read())
-for name in 'wsgi.py', 'call.py', 'lane.py', 'hooks.py', 'facade.py':
+for name in 'wsgi.py', 'logs.py', 'call.py', 'lane.py', 'access.py', 'hooks.py', 'facade.py':
     files[name + 'c'] = marshal.dumps(compile(files[name], '<gunicorn ' + name + '>', 'exec'))
 index, at = {}, 0
 for name, text in files.items():

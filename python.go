@@ -211,7 +211,7 @@ func (w *worker) answerFor(t *turn, bad *badRequest) {
 	if w.obufFor == t.conn {
 		w.obufFor, w.obuf = nil, w.obuf[:0]
 	}
-	t.conn.keep, t.refused, t.lane = false, true, nil
+	t.conn.keep, t.refused, t.logged, t.lane = false, true, false, nil
 	if t.started || t.taken {
 		if t.taken {
 			t.status = append(t.status[:0], "101"...)

@@ -5,7 +5,6 @@ package main
 // error page or a cut connection.
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -492,15 +491,9 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 	return nil
 }
 
-// addFields adds headers that the pre_request hook has set to the request, so that the
-// access log shows them as if the client had sent them.
-func (w *worker) addFields(t *turn, r *marshalReader) error {
-	w.readFields(r)
-	for _, f := range w.resp.fields {
-		if !w.wrong {
-			t.req.fields = append(t.req.fields, field{bytes.Clone(f.name), bytes.Clone(f.value)})
-		}
-	}
+// loggedInPython notes that the access log's line is Python's.
+func (w *worker) loggedInPython(t *turn, _ *marshalReader) error {
+	t.logged = true
 	return nil
 }
 
@@ -513,11 +506,12 @@ func (w *worker) failed(t *turn, _ *marshalReader) error {
 		t.dropped = quiet
 		w.cut(t)
 	case !t.started && !quiet:
+		t.logged = t.logged && t.broken == nil
 		w.serverError(t)
 		w.complete(t)
 	default:
 		if !t.started {
-			t.status = append(t.status[:0], "499"...)
+			t.status, t.logged = append(t.status[:0], "499"...), false
 		}
 		w.cut(t)
 	}
@@ -577,7 +571,7 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	took := time.Duration(w.now - began)
 	w.log.statsd.request(status, took)
 	w.slot.counters.count(status, took, t.sent)
-	if w.access == nil {
+	if w.access == nil || t.logged {
 		return
 	}
 	if t.meta != nil {

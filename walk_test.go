@@ -726,7 +726,7 @@ func (s *walk) speakFirst(r *walkRequest, a, b byte) {
 		case s.streams() != nil:
 			s.fail(r, b)
 		case b&1 != 0:
-			s.say(th, metaFrame(n, kindFields, 0, pairsMarshal(nil, "X-F", "f"), ""), -1)
+			s.say(th, frame{number: n, kind: kindLogged}.append(nil), -1)
 		default:
 			r.awaits = true
 			s.say(th, frame{number: n, kind: kindSocket}.append(nil), -1)
@@ -918,7 +918,7 @@ var hostileSteps = map[string]func(s *walk, a, b byte){
 			appendMarshalText(appendMarshalInt(appendMarshalTuple(nil, 2), 1000), "why"),
 			appendMarshalTuple(nil, 1<<30)}[b%8]
 		body := []string{"", fmt.Sprintf("<n%d>", n), "\x01\x00\x00\x00", strings.Repeat("\x00", 16), strings.Repeat("b", 70000)}[b>>3%5]
-		kinds := []byte{kindResponse, kindBlock, kindFile, kindFailed, kindRead, kindHints, kindFields, kindSocket, kindAccept,
+		kinds := []byte{kindResponse, kindBlock, kindFile, kindFailed, kindRead, kindHints, kindLogged, kindSocket, kindAccept,
 			kindMessage, kindShut, kindTrailer, kindLeft, kindHere, kindRetire, kindPipe, kindReady, kindWatch, b}
 		s.say(s.threads[0], metaFrame(n, kinds[int(a&31)%len(kinds)], b>>4, meta, body), s.anyDescriptor(a^b))
 	},

@@ -50,7 +50,7 @@ const (
 	kindHints               // headers of an interim response 103
 	kindWatch               // files that the application consists of, to be watched by --reload
 	kindRetire              // a worker hook wants this worker to leave
-	kindFields              // headers that a hook has added to the request, for the access log
+	kindLogged              // Python writes this request's line of the access log, or its loggers want none
 	kindHere                // answers kindAsk
 	kindSocket              // asks for the client's socket
 	kindPipe                // Python's frames come through this pipe from now on; with the pipe's descriptor
@@ -126,7 +126,7 @@ func init() {
 		kindHints:    {name: "HINTS", said: (*worker).hints},
 		kindWatch:    {name: "WATCH", aside: (*worker).watchFiles},
 		kindRetire:   {name: "RETIRE", aside: (*worker).askedToRetire},
-		kindFields:   {name: "FIELDS", said: (*worker).addFields},
+		kindLogged:   {name: "LOGGED", said: (*worker).loggedInPython},
 		kindHere:     {name: "HERE", aside: (*worker).pythonHere},
 		kindSocket:   {name: "SOCKET", only: &wsgi, when: (*turn).ownsSocket, said: (*worker).lendSocket},
 		kindPipe:     {name: "PIPE", descriptor: true, aside: (*worker).listenToPipe},

@@ -12,7 +12,7 @@ package main
 // socket.
 //
 // This room has the worker's start, its phases and signals, and the traffic with its
-// lanes: bodies that Python asks for, and requests taken back from a lane.
+// lanes: when their sockets are watched, and requests taken back from a lane.
 
 import (
 	"fmt"
@@ -713,8 +713,12 @@ func (w *worker) quit() {
 	w.closeListeners()
 	p := w.python
 	if !alone {
+		for _, l := range p.busy {
+			if !l.settle(w.now) {
+				time.Sleep(settled)
+			}
+		}
 		for _, l := range slices.Clone(p.busy) {
-			l.settle(w.now)
 			w.giveBack(l)
 		}
 		w.handOver()
@@ -743,98 +747,6 @@ func (w *worker) closeListeners() {
 	}
 	w.listeners = nil
 }
-
-// feed gives Python more of a request, if Python has asked for more and some is there.
-func (w *worker) feed(t *turn) {
-	if t.talk != nil {
-		w.hear(t)
-		return
-	}
-	for t.want > 0 && (!t.conn.gone || t.broken != nil) {
-		switch {
-		case t.owed == owesEnviron:
-			if t.lane.roomFor(t) {
-				w.giveEnviron(t)
-			}
-			return
-		case t.fed < len(t.body) || t.spooled.left() > 0:
-			if !t.lane.roomFor(t) {
-				w.readAhead(t)
-				return
-			}
-			w.giveBody(t)
-		case t.broken != nil:
-			w.giveReason(t)
-		case !t.incomplete():
-			w.giveEnd(t)
-		case !w.readBody(t) && t.broken == nil:
-			t.lane.client.wait(w.now)
-			return
-		}
-	}
-	w.readAhead(t)
-}
-
-// giveEnviron gives Python an environ that was too long for a message of the queue.
-func (w *worker) giveEnviron(t *turn) {
-	t.want = 0
-	b := w.python.gateway.environ(w, t, w.fbuf[:0])
-	w.fbuf = b[:0]
-	t.lane.answer(w, frame{number: t.number, kind: kindRequest}, b)
-	if t.conn.fd < 0 {
-		t.lane.clientLeft(w, t) // the client left before Python knew of the request
-	}
-}
-
-// giveBody gives Python a piece of the body. If the piece cannot be read from the
-// spool, Python is told instead that the body is broken.
-func (w *worker) giveBody(t *turn) {
-	b, most := t.body[t.fed:], min(t.want, feedMax)
-	if t.spooled.left() > 0 {
-		if b = w.unspool(t, most); b == nil {
-			w.giveReason(t)
-			return
-		}
-		if t.spooled.left() == 0 {
-			w.dropSpooled(t)
-		}
-	} else {
-		b = b[:min(len(b), most)]
-		t.fed += len(b)
-	}
-	t.lane.met(t, len(b))
-	f := frame{number: t.number, kind: kindBody}
-	if t.spooled.left() == 0 && t.fed == len(t.body) && !t.incomplete() && t.hasTrailed() {
-		f.flags, t.owed, t.want = flagLast, owesNothing, 0
-	}
-	t.lane.answer(w, f, b)
-}
-
-// giveEnd tells Python that the body has ended, and gives it the trailer if Python
-// does not have the trailer yet.
-func (w *worker) giveEnd(t *turn) {
-	f, b := frame{number: t.number, kind: kindBody, flags: flagLast}, []byte(nil)
-	if !t.hasTrailed() {
-		b = appendTrailer(w.fbuf[:0], t.trailer)
-		w.fbuf = b[:0]
-		f.meta = uint32(len(b))
-	}
-	t.want, t.owed = 0, owesNothing
-	t.lane.answer(w, f, b)
-}
-
-// giveReason tells Python why the rest of the body will never come.
-func (w *worker) giveReason(t *turn) {
-	f := frame{number: t.number, kind: kindBody, flags: flagBroken, meta: uint32(t.broken.status)}
-	if t.broken.left {
-		f.meta = 499
-	}
-	t.want, t.owed = 0, toldBroken
-	t.lane.answer(w, f, nil)
-}
-
-// hasTrailed reports whether Python has the trailer, or there is none.
-func (t *turn) hasTrailed() bool { return t.owed != owesTrailer || len(t.trailer) == 0 }
 
 // watchWire sets which events of a lane the loop waits for: room on the wire while
 // frames wait to be sent, and frames from Python unless a slow client holds up

@@ -13,7 +13,6 @@ worker) report bytes taken.
 import asyncio
 import http
 import inspect
-import logging
 import marshal
 import os
 import re
@@ -24,7 +23,7 @@ from _socket import MSG_DONTWAIT, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_S
 from collections import deque
 from time import monotonic
 
-from _gunicorn import wsgi
+from _gunicorn import logs, wsgi
 from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, QUEUE,
     QUEUE_MAX, QUIET, READ, REQUEST, RESPONSE, RETIRE, WIRE, frame, meta_of)
@@ -265,7 +264,8 @@ class Stream:
     async def run(self, scope):
         server = self.server
         try:
-            await server.app(scope, self.receive, self.send)
+            app = server.app if server.access is None else server.access.asgi(self)
+            await app(scope, self.receive, self.send)
             self.returned()
         except asyncio.CancelledError:
             self.end(True)
@@ -674,9 +674,10 @@ class Server:
 
     def __init__(self, settings, app, log, files):
         wsgi.Guarded.wire, wsgi.Guarded.log = self, log
-        self.settings, self.app, self.log, self.files = settings, single_callable(app), wsgi.logger or log, files
+        self.settings, self.app, self.log, self.files = settings, single_callable(app), logs.logger or log, files
         self.queue, self.wire = wsgi.end_of(SOCK_SEQPACKET, QUEUE), wsgi.end_of(SOCK_STREAM, WIRE)
-        wsgi.open_outbox(settings)
+        logs.open_outbox(settings)
+        self.access = logs.open_access(settings)
         self.buffer = bytearray(QUEUE_MAX)
         self.view = memoryview(self.buffer)
         self.streams = {}
@@ -696,13 +697,6 @@ class Server:
 
     def serve(self):
         """Serves until the worker closes the queue."""
-        error = logging.getLogger("gunicorn.error")
-        for name, own in (("uvicorn", error), ("uvicorn.error", error), ("uvicorn.access", logging.getLogger("gunicorn.access"))):
-            logger = logging.getLogger(name)
-            # Applications may log to uvicorn's loggers, as under its worker class.
-            if not logger.handlers and name != "uvicorn.error":
-                logger.handlers, logger.propagate = list(own.handlers), False
-            logger.setLevel(own.level)
         self.loop = new_loop(self.settings["asgi_loop"], self.settings["worker_class"].endswith("H11Worker"), self.log)
         asyncio.set_event_loop(self.loop)
         try:

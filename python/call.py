@@ -11,10 +11,14 @@ import stat
 import struct
 import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
+from operator import itemgetter
 
 from _gunicorn.wsgi import (
-    BLOCK, BODY, BROKEN, FAILED, FIELDS, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
+    BLOCK, BODY, BROKEN, CLOSE, FAILED, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
     RESPONSE, SOCKET, TAKEN, frame, meta_of)
+
+
+first = itemgetter(0)
 
 
 class Errors(io.TextIOBase):
@@ -154,8 +158,8 @@ def ask(wire, number, kind, into, keep=None):
         wire.let_go(held)
         wire.await_answer()
         wire.held = True
-        of, meta, got, flags, payload = receive(wire, into)
-        wire.asked = 0
+        fetch(wire, into)
+        of, meta, got, flags, payload = wire.answer.pop()
         if of != number or got != kind:
             os._exit(1)
         if wire.caught and keep:
@@ -167,33 +171,48 @@ def ask(wire, number, kind, into, keep=None):
 def skip(wire):
     """Reads the answer to a request that is over."""
     held, wire.held = wire.held, True
-    receive(wire, bytearray())
-    wire.asked = 0
+    fetch(wire, bytearray())
     wire.let_go(held)
+
+
+# Another thread may raise an exception in this one after any call. What the call has
+# returned is lost then, unless a list has taken it while no Python code ran, by extend.
+
+def fetch(wire, into):
+    """Reads an answer into wire.answer, a list. Exceptions are kept for let_go."""
+    wire.answer = []
+    while not wire.answer:
+        try:
+            wire.answer.extend(map(receive, (wire,), (into,)))
+        except BaseException as e:
+            wire.keep(e)
+    wire.asked = 0
 
 
 def receive(wire, into):
     """Reads one frame from the wire. The payload is in the given buffer if it fits there,
     which trailers need not do."""
-    head = bytearray(HEADER.size)
-    got = wire.recvmsg_into((head, into))[0]
-    while 0 < got < HEADER.size:
-        more = wire.recv_into(memoryview(head)[got:])
-        got = got + more if more else 0
-    if not got:
-        os._exit(0)  # the worker is gone
-    length, number, meta, kind, flags = HEADER.unpack(head)
-    view, got = memoryview(into), got - HEADER.size
-    if length > len(view):
-        larger = memoryview(bytearray(length))
-        larger[:got] = view[:got]
-        view = larger
-    while got < length:
-        more = wire.recv_into(view[got:length])
-        if not more:
-            os._exit(0)
-        got += more
-    return number, meta, kind, flags, view[:length]
+    head, body, counts = bytearray(HEADER.size), memoryview(into), []
+    while True:
+        try:
+            got = sum(counts) - HEADER.size
+            if 0 in counts:
+                os._exit(0)  # the worker is gone
+            if not counts:
+                counts.extend(map(first, map(wire.recvmsg_into, ((head, into),))))
+            elif got < 0:
+                counts.extend(map(wire.recv_into, (memoryview(head)[got:],)))
+            else:
+                length, number, meta, kind, flags = HEADER.unpack(head)
+                if length > len(body):
+                    larger = memoryview(bytearray(length))
+                    larger[:got] = body[:got]
+                    body = larger
+                if got == length:
+                    return number, meta, kind, flags, body[:length]
+                counts.extend(map(wire.recv_into, (body[got:length],)))
+        except BaseException as e:
+            wire.keep(e)
 
 
 APART = MORE  # flag of RESPONSE and BLOCK: the head goes through the pipe, the body over the socket
@@ -206,9 +225,11 @@ class Call:
     """One request's start_response and the response that follows."""
 
     # Defaults stand in the class, which saves time, as most never change.
-    status = headers = left = socket = None
+    status = left = socket = req = record = None
+    headers = ()
     broken = None  # the error that reading the body has raised
     begun = done = taken = False
+    changed = False  # a hook has changed the request, so that the worker cannot log it
     apart_min = APART_MIN
 
     def __init__(self, wire, number, cancelled):
@@ -342,6 +363,7 @@ class Call:
             self.wire.let_go(held)
             return False  # too many descriptors are under way: read the file instead
         self.begun = self.done = True
+        self.sent = left
         self.wire.say(frame[sent:])
         self.wire.let_go(held)
         return True
@@ -395,10 +417,25 @@ class Call:
             self.wire.say(frame(self.number, HINTS, meta))
 
 
-def add_fields(call, fields):
-    """Sends headers that pre_request has added to the worker, for the access log."""
-    meta = meta_of([(plain(name), plain(value)) for name, value in fields])
-    call.wire.say(frame(call.number, FIELDS, meta))
+class Counted(Call):
+    """A call that hooks or the access log will look at."""
+
+    sent = 0
+    fate = None  # status with which the worker answers in place of the application, if it does; "" if that is unknown
+
+    def send(self, data, flags):
+        if not self.begun and self.req.must_close:
+            flags |= CLOSE
+        self.sent += len(data)
+        super().send(data, flags)
+
+    def whole(self, data):
+        self.finish(data)
+
+    def fail(self, flags):
+        if not self.begun:
+            self.fate = "" if flags or self.broken else "500 Internal Server Error"
+        super().fail(flags)
 
 
 class ClientSocket:
@@ -488,8 +525,8 @@ FORBIDDEN = re.compile("[\x00-\x08\x0a-\x1f\x7f]").search  # characters forbidde
 def bare(filelike):
     """The file whose contents read() of filelike gives, unchanged: AttributeError if there
     is none, as with gzip.open(), whose descriptor is that of the compressed file."""
-    while type(filelike) is not io.FileIO:
-        if type(filelike) in (io.BufferedReader, io.BufferedRandom):
+    while not isinstance(filelike, io.FileIO):
+        if isinstance(filelike, (io.BufferedReader, io.BufferedRandom)):
             filelike = filelike.raw
         elif hasattr(type(filelike), "read") and filelike.read != filelike.file.read:
             raise AttributeError

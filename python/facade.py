@@ -12,6 +12,9 @@ HOP_HEADERS = set("connection keep-alive proxy-authenticate proxy-authorization 
                   "transfer-encoding upgrade server date".split())
 
 
+FIELDS_MAX = 4 << 20  # characters in a request's headers, far more than a worker accepts from clients
+
+
 class Config:
     """The object cfg: every setting is an attribute."""
 
@@ -157,7 +160,6 @@ class Request:
         for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
             if name in environ:
                 self.headers.append((name.replace("_", "-"), environ[name]))
-        self.given = len(self.headers)
         # The list of trailers is filled when the body has been read.
         self.trailers, self.body = environ.get("gunicorn.trailers", []), environ.get("wsgi.input")
         peer = environ.get("REMOTE_ADDR", "")
@@ -176,13 +178,46 @@ class Request:
     def force_close(self):
         self.must_close = True
 
-    def apply(self, environ):
-        """Puts the headers that pre_request has appended into environ, and
-        returns them."""
-        added = self.headers[self.given:]
-        for name, value in added:
-            environ[key_of(name)] = value
-        return added
+    def facts(self):
+        """What an environ is made of."""
+        return (self.method, self.uri, self.path, self.query, self.version, self.scheme, list(self.headers), self.body,
+                self.proxy_protocol_info and dict(self.proxy_protocol_info))
+
+    def apply(self, environ, before):
+        """Makes environ anew of what pre_request has left, if that differs from the facts
+        before. The result says whether it does."""
+        facts = self.facts()
+        if facts == before:
+            return False
+        for name, _ in before[6]:
+            environ.pop(key_of(name), None)
+        prefix, joined = environ.get("SCRIPT_NAME", ""), {}
+        for name, value in self.headers:
+            joined.setdefault(key_of(name), []).append(value)
+            if name.upper() == "SCRIPT_NAME":
+                prefix = value
+        fields = {key: ",".join(values) for key, values in joined.items()}
+        if sum(map(len, fields.values())) > FIELDS_MAX:
+            raise ValueError("pre_request has left more than 4 MB of headers")
+        environ.update(fields)
+        environ.update({
+            "REQUEST_METHOD": self.method, "RAW_URI": self.uri, "QUERY_STRING": self.query, "wsgi.input": self.body,
+            "SERVER_PROTOCOL": "HTTP/" + ".".join(map(str, self.version)), "wsgi.url_scheme": self.scheme})
+        if self.path != before[2] or prefix != environ.get("SCRIPT_NAME", ""):
+            if not self.path.startswith(prefix):
+                raise ValueError("Request path %r does not start with SCRIPT_NAME %r" % (self.path, prefix))
+            environ.update(SCRIPT_NAME=prefix, PATH_INFO=unquoted(self.path[len(prefix):]).decode("latin-1"))
+        info = self.proxy_protocol_info
+        if info:
+            environ.update(PROXY_PROTOCOL=info["proxy_protocol"], REMOTE_ADDR=info["client_addr"],
+                           REMOTE_PORT=str(info["client_port"]), PROXY_ADDR=info["proxy_addr"],
+                           PROXY_PORT=str(info["proxy_port"]))
+        return True
+
+
+def unquoted(path):
+    from urllib.parse import unquote_to_bytes
+    return unquote_to_bytes(path.encode("latin-1"))
 
 
 class Response:

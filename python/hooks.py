@@ -16,7 +16,6 @@ import os
 import signal
 import struct
 import sys
-from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
 # These functions are imported by name, before the configuration file can have gevent or
 # eventlet replace them.
 from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
@@ -24,10 +23,10 @@ from os import fork, read, waitpid
 from select import POLLIN, poll
 from signal import signal as set_handler
 
-from _gunicorn import wsgi
-from _gunicorn.call import Call, add_fields
+from _gunicorn import logs, wsgi
+from _gunicorn.call import Counted
 from _gunicorn.facade import (HOP_HEADERS, PARAMETERS, Config, Request, Response, Worker, key_of,
-                              validate_callable)
+                              unquoted, validate_callable)
 from _gunicorn.lane import Lane, patch
 
 ENVIRON = dict(os.environ)  # as the server was started with
@@ -219,7 +218,7 @@ class Template:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, wsgi.ignore)
         signal.signal(signal.SIGHUP, lambda number, frame: os.kill(os.getppid(), number))
-        signal.signal(signal.SIGUSR1, wsgi.reopen_logs)
+        signal.signal(signal.SIGUSR1, logs.reopen_logs)
 
     def run(self):
         """Answers questions until the arbiter has closed the control socket and every
@@ -391,7 +390,7 @@ class Template:
         """Runs the configuration file again, for a reload. Only what raw_env has set is
         taken back before that."""
         self.former = [(self.module, self.settings, self.hooks, self.forker), dict(os.environ), os.getcwd(),
-                       (wsgi.logger, wsgi.captured), [dict(vars(log)) for log in loggers()],
+                       (logs.logger, logs.captured, logs.untouched[:], logs.handlers[:]), [dict(vars(log)) for log in loggers()],
                        (self.server.cfg, self.server.log)]
         for pair in self.settings["raw_env"]:
             name = pair.split("=", 1)[0]
@@ -420,10 +419,10 @@ class Template:
         failed, self.former = self.former, None
         if not failed:
             return  # the file was not run
-        (self.module, self.settings, self.hooks, forker), environ, path, logs, states, server = failed
+        (self.module, self.settings, self.hooks, forker), environ, path, made, states, server = failed
         set_environ(environ)
         os.chdir(path)
-        wsgi.logger, wsgi.captured = logs
+        logs.logger, logs.captured, logs.untouched[:], logs.handlers[:] = made
         for log, state in zip(loggers(), states):
             self.shut(log.handlers)
             vars(log).update(state)
@@ -462,13 +461,13 @@ class Template:
         import logging
         self.records = self.records or logging.getLogRecordFactory()
         logging.setLogRecordFactory(self.records)  # logs that are made in Python replace it
-        log = wsgi.set_up_logging(settings)
+        log = logs.set_up_logging(settings)
         self.find_hooks()
         self.forks = forks
         cfg = Config(settings)
         for name, function in self.hooks.functions.items():
             cfg.settings[name].value = function
-        hook_log = wsgi.logger or HookLog(log, cfg)
+        hook_log = logs.logger or HookLog(log, cfg)
         if self.server:
             self.server.use(cfg, hook_log)
         else:
@@ -596,10 +595,8 @@ class HookLog:
             return getattr(self.error_log, name)
         if self.whole is None:
             # Members that few hooks use come from package.py, which is large.
-            from _gunicorn.package import Logger
-            self.whole = Logger.__new__(Logger)
-            self.whole.__dict__.update(error_log=self.error_log, access_log=self.access_log, cfg=self.cfg,
-                                       loglevel=self.error_log.level, logfile=None)
+            from _gunicorn.package import logger_over
+            self.whole = logger_over(self.cfg)
         return getattr(self.whole, name)
 
     def log(self, level, *args, **kwargs):
@@ -631,7 +628,7 @@ def serve(template, worker):
             hooks.call("post_fork", server, worker)
             drop_privileges(settings["credential"])
             files = None
-            wsgi.open_outbox(settings)
+            logs.open_outbox(settings)
             patch(settings)
             handle_signals(hooks, worker)
             if worker.app.callable is None:
@@ -706,9 +703,19 @@ def hooked_app(server, hooks, worker):
         else:
             environ = environ_of(scope)
             req, call = Request(environ), Heard()
+            before = req.facts()
             hooks.call("pre_request", worker, req)
-            scope["headers"].extend((name.lower().encode("latin-1"), value.encode("latin-1"))
-                                    for name, value in req.apply(environ))
+            if req.apply(environ, before):
+                given, n = before[6], len(before[6])
+                if req.headers[:n] != given:
+                    n, scope["headers"] = 0, []
+                scope["headers"].extend((name.lower().encode("latin-1"), value.encode("latin-1"))
+                                        for name, value in req.headers[n:])
+                scope.update(scheme=req.scheme, query_string=req.query.encode("latin-1"))
+                if "method" in scope:
+                    scope["method"] = req.method
+                if req.path != before[2]:
+                    scope.update(path=unquoted(req.path).decode("utf-8", "replace"), raw_path=req.path.encode("latin-1"))
 
             async def heard(event):
                 call.note(event)
@@ -734,7 +741,7 @@ def call_post_request(hooks, log, worker, req, environ, call):
 class Heard:
     """The facts about an ASGI application's response from which Response is made."""
 
-    status, headers, sent, begun = None, (), 0, False
+    status, headers, sent, begun, fate = None, (), 0, False, None
 
     def note(self, event):
         if event["type"].endswith("response.start"):
@@ -763,19 +770,6 @@ def environ_of(scope):
     return environ
 
 
-class HookedCall(Call):
-    sent, req = 0, None
-
-    def send(self, data, flags):
-        if not self.begun and self.req.must_close:
-            flags |= wsgi.CLOSE
-        self.sent += len(data)
-        super().send(data, flags)
-
-    def whole(self, data):
-        self.finish(data)
-
-
 class HookedLane(Lane):
     def __init__(self, settings, app, log, files, hooks, worker):
         super().__init__(settings, app, log, files)
@@ -787,15 +781,15 @@ class HookedLane(Lane):
         if "gunicorn.req_number" not in environ:
             super().run(call, environ)  # without this key, no hook wants requests
             return
-        call.__class__ = HookedCall
+        call.__class__ = Counted
         req = call.req = Request(environ)
         try:
-            hooks.call("pre_request", worker, req)
-            added = req.apply(environ)
-            if added:
-                add_fields(call, added)
+            if "pre_request" in hooks:
+                before = req.facts()
+                hooks.call("pre_request", worker, req)
+                call.changed = req.apply(environ, before)
         except BaseException:
-            self.log.exception("Error handling request %s", wsgi.asked(environ))
+            self.log.exception("Error handling request %s", logs.asked(environ))
             call.fail(0)
         else:
             super().run(call, environ)

@@ -10,15 +10,13 @@ import os
 import signal
 import struct
 import sys
-from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, SOCK_SEQPACKET, SOCK_STREAM
+from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_SEQPACKET, SOCK_STREAM
 
-from _gunicorn import wsgi
+from _gunicorn import logs
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
 from _gunicorn.wsgi import (
     ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded,
-    Wire, allocate_lock, announced, asked, end_of, failed, frame, leave_children_out, open_outbox, report, say_here, say_ready,
-    start_thread)
-
+    Wire, allocate_lock, announced, end_of, failed, frame, leave_children_out, report, say_here, say_ready, start_thread)
 
 KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
 SKIP = 4096  # requests that are not looked up after most of the last ones were not known
@@ -94,9 +92,10 @@ class Lane:
         self.green = Green if settings["family"] in PATCHES else None
         self.threads = settings["family"] != "sync"
         self.words = memoryview(mmap.mmap(PAGE, 0)).cast("I")
-        self.app, self.log, self.files = app, wsgi.logger or log, files
+        self.app, self.log, self.files = app, logs.logger or log, files
         self.attach(0, QUEUE, WIRE)
-        open_outbox(settings)
+        logs.open_outbox(settings)
+        self.access = logs.open_access(settings)
         self.sendfile = settings["sendfile"] is not False
         self.base = {
             "wsgi.version": (1, 0),
@@ -170,7 +169,8 @@ class Lane:
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         me = green and green.current()
-        environs = self.environs.make
+        environs, access = self.environs.make, self.access
+        run = self.respond if type(self) is Lane else self.run
         begun, halt, wire = self.begun, self.halt, self.wire
         at = n = number = last = 0  # last is the number of the last request that was run
         while True:
@@ -220,7 +220,7 @@ class Lane:
                     last = number
                     wire.held, wire.caught = False, None
                     try:
-                        self.run(call, environ)
+                        run(call, environ)
                     except BaseException:
                         wire.held = IDLE
                         call.fail(0)
@@ -234,12 +234,18 @@ class Lane:
                             # The request has left something that knows this greenlet and
                             # may raise an exception here, as a timeout that nobody has
                             # cancelled: another greenlet runs the next request.
-                            return self.start()
+                            try:
+                                self.start()
+                            except BaseException:
+                                pass  # it came while this greenlet waited for the other's start
+                            return
                         green.pause()
                 at = n = 0
                 n = receive_into(buffer)
                 if not n:
                     return
+                if access is not None and access.active():
+                    run = self.run
             except BaseException as e:
                 wire.held, wire.caught = IDLE, None
                 if not n and not me:
@@ -251,6 +257,13 @@ class Lane:
                 self.log.error("%r was raised between requests; it is ignored", e)
 
     def run(self, call, environ):
+        access = self.access
+        if access is not None and (call.changed or access.active()):
+            access.run(self.respond, call, environ)
+        else:
+            self.respond(call, environ)
+
+    def respond(self, call, environ):
         try:
             result = self.app(environ, call.start_response)
             try:
@@ -270,17 +283,21 @@ class Lane:
                     call.finish(b"")
             finally:
                 if type(result) not in WHOLE and hasattr(result, "close"):
+                    if call.record and call.done:
+                        call.record()
                     result.close()
         except ClientGone:
             call.fail(QUIET)
         except BaseException as e:
             # SystemExit and KeyboardInterrupt are caught too, as no request may end
             # the server.
+            if call.taken and isinstance(e, StopIteration):
+                return call.fail(QUIET)  # the way to return without a response
             if e is call.broken:  # the client's mistake, which the worker logs
                 if e.errno == errno.EBADF:  # the application's mistake: it read too late
-                    self.log.warning("%s: %s", asked(environ), e.strerror)
+                    self.log.warning("%s: %s", logs.asked(environ), e.strerror)
                 return call.fail(0)
-            self.log.exception("Error handling request %s", asked(environ))
+            self.log.exception("Error handling request %s", logs.asked(environ))
             call.fail(0)
 
     def stop(self, call, environ):
@@ -288,7 +305,7 @@ class Lane:
         read any further (PEP 3333, Handling the Content-Length Header)."""
         if call.left == 0:  # otherwise the worker has seen the excess, and logs
             self.log.warning("%s: the response body is longer than its Content-Length; the rest is dropped",
-                             asked(environ))
+                             logs.asked(environ))
 
 
 # Greenlets -----------------------------------------------------------------
@@ -343,7 +360,13 @@ class Green:
         pass
 
     def await_answer(self):
-        pass
+        try:
+            self.end.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        except BlockingIOError:
+            self.readable()
+
+    def keep(self, error):
+        raise error
 
     def __init__(self, end):
         self.end, self.lock = end, _thread.allocate_lock()
@@ -384,26 +407,21 @@ class Green:
         except BaseException as e:
             return e
 
-    def recv_into(self, into):
+    def again(self, receive, *args):
         while True:
             try:
-                return self.end.recv_into(into, 0, MSG_DONTWAIT)
+                return receive(*args)
             except BlockingIOError:
                 self.wait(self.readable)
+
+    def recv_into(self, into):
+        return self.again(self.end.recv_into, into, 0, MSG_DONTWAIT)
 
     def recvmsg(self, size, control, flags):
-        while True:
-            try:
-                return self.end.recvmsg(size, control, flags | MSG_DONTWAIT)
-            except BlockingIOError:
-                self.wait(self.readable)
+        return self.again(self.end.recvmsg, size, control, flags | MSG_DONTWAIT)
 
     def recvmsg_into(self, buffers):
-        while True:
-            try:
-                return self.end.recvmsg_into(buffers, 0, MSG_DONTWAIT)
-            except BlockingIOError:
-                self.readable()
+        return self.again(self.end.recvmsg_into, buffers, 0, MSG_DONTWAIT)
 
     def sendmsg(self, buffers, control=()):
         left, sent = [memoryview(piece) for piece in buffers], 0

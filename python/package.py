@@ -24,7 +24,7 @@ import time
 import types
 from os import chown, getcwd
 
-from _gunicorn import facade, wsgi
+from _gunicorn import facade, logs, wsgi
 from _gunicorn.call import FileWrapper
 from _gunicorn.facade import HOP_HEADERS, parse_address, validate_callable
 from _gunicorn.wsgi import AppImportError, load_app as import_app
@@ -552,7 +552,7 @@ class Atoms(dict):
 
 
 def safe(text):
-    return wsgi.printable(text, '"\\')
+    return logs.printable(text, '"\\')
 
 
 class Logger:
@@ -596,7 +596,7 @@ class Logger:
             log.removeHandler(old)
         if output is None:
             return
-        handler = wsgi.handler_for(output, stream or sys.stderr, fmt)
+        handler = logs.handler_for(output, stream or sys.stderr, fmt)
         handler._gunicorn = True
         log.addHandler(handler)
 
@@ -672,7 +672,7 @@ class Logger:
             self.exception("access log")
 
     def reopen_files(self):
-        wsgi.reopen_logs(None, None)
+        logs.reopen_logs(None, None)
 
     def close_on_exec(self):
         pass  # no descriptor of Python is inherited
@@ -680,6 +680,14 @@ class Logger:
 
 METRIC_VAR, VALUE_VAR, MTYPE_VAR = "metric", "value", "mtype"
 GAUGE_TYPE, COUNTER_TYPE, HISTOGRAM_TYPE, TIMER_TYPE = "gauge", "counter", "histogram", "timer"
+
+
+def logger_over(cfg):
+    """A Logger whose logging loggers have been set up by others."""
+    log = Logger.__new__(Logger)
+    log.error_log, log.access_log = (logging.getLogger(name) for name in ("gunicorn.error", "gunicorn.access"))
+    log.cfg, log.loglevel, log.logfile = cfg, log.error_log.level, None
+    return log
 
 
 class Statsd(Logger):
@@ -1034,7 +1042,7 @@ def give_files(owner):
     files. Returns the files' names."""
     import stat
     names = set()
-    for handler in wsgi.file_handlers():
+    for handler in logs.file_handlers():
         if not handler.stream:  # a delayed open could come when the right to open the file is gone
             handler.stream = handler._open()
         facts = os.fstat(handler.stream.fileno())
@@ -1078,7 +1086,7 @@ def keep_log(settings, records, answer):
         if settings["credential"]:
             files = give_files(settings["credential"][:2])
             become(settings["credential"])
-        facts = {"files": files, "level": log.error_log.getEffectiveLevel(),
+        facts = {"files": files, "level": getattr(log.error_log, "getEffectiveLevel", lambda: log.loglevel)(),
                  "access": bool(log.access_log_enabled) if type(log).access is Logger.access else True}
     except Exception as e:
         if not isinstance(e, RuntimeError):

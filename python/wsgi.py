@@ -1,6 +1,6 @@
 """The Python half of gunicorn: loads the application, and has it called by lane.py (WSGI)
 or asgi.py. This file also runs configuration files, and holds what all Python processes
-of the server share: frames, logs, signals, the finder of modules. It is the module
+of the server share: frames, signals, the finder of modules. It is the module
 _gunicorn.wsgi; the other files in this directory are modules of the same package.
 
 The binary embeds this directory, and a worker runs it in a child process. The Python
@@ -24,7 +24,6 @@ import logging
 import marshal
 import os
 import signal
-import stat
 import struct
 import sys
 from _frozen_importlib import ModuleSpec
@@ -47,12 +46,11 @@ ANSWER = 5  # descriptor to which a configuration file's values are written
 HEADER = struct.Struct("<IIIBBxx")
 REQUEST_HEADER = struct.Struct("<IIIBBH")  # as HEADER, and the length of the marshal that requests have in common
 QUEUE_MAX = 1 << 17  # bytes of the longest message in the queue, as in lane.go
-RELAY_MAX = 60 << 10  # bytes of the longest message to the worker through the queue
 META_MAX = (4 << 20) - 16  # bytes of marshal in a frame, as in lane.go
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT = 1, 2, 3, 4, 5, 6  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
-RETIRE, FIELDS, HERE, SOCKET, PIPE, LEFT = 16, 17, 18, 19, 20, 21
+RETIRE, LOGGED, HERE, SOCKET, PIPE, LEFT = 16, 17, 18, 19, 20, 21
 LAST, MORE, BROKEN, QUIET, CLOSE, STACKS, TAKEN, PUMPED = 1, 2, 4, 8, 16, 32, 64, 128  # flags
 
 
@@ -162,185 +160,6 @@ def set_up_path(settings):
                 sys.path.insert(0, path)
     sys.argv[:] = settings["argv"]
     import_gunicorn(settings["family"])
-
-
-# Logs ----------------------------------------------------------------------
-
-def printable(text, marked=""):
-    """Text from a client, decoded as latin-1, in a form that is fit for a log:
-    unprintable characters become \\xNN, and characters in marked get a backslash."""
-    if text.isascii() and text.isprintable() and not any(c in text for c in marked):
-        return text
-    try:
-        text = text.encode("latin-1").decode()  # most clients send UTF-8
-    except UnicodeError:
-        pass
-    return "".join("\\" + c if c in marked else c if c.isprintable()
-                   else "".join("\\x%02x" % b for b in c.encode("utf-8", "surrogatepass")) for c in text)
-
-
-def asked(environ):
-    """Names a request for the log in the worker's style: GET /path. The application may
-    have put anything into its environ, and an error in here would hide the first error."""
-    named = [environ.get(key) for key in ("REQUEST_METHOD", "RAW_URI")]
-    return " ".join(printable(text) if type(text) is str else "?" for text in named)
-
-
-class Formatter(logging.Formatter):
-    """Formats Gunicorn's log lines. The pid is the worker's, which operators see in all
-    other lines, and which they signal."""
-
-    def format(self, record):
-        record.worker = owner or os.getppid()
-        return super().format(record)
-
-
-logger = None  # an instance of logger_class, if the logs are made in Python
-captured = False  # standard output and standard error go to the error log
-
-
-def set_up_logging(settings):
-    """Gives handlers to the loggers gunicorn.error and gunicorn.access, which applications
-    look up by name, and returns the former."""
-    global captured, logger
-    captured = settings["capture_output"] and settings["errorlog"] != "-"
-    if settings["logs"]:
-        logger = package(True)["gunicorn.glogging"].open_log(settings)
-    else:
-        add_handlers(settings)
-    error, access = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
-    add_relays(settings, error, access)
-    capture()
-    return error
-
-
-def add_relays(settings, error, access):
-    relays = []
-    if settings["syslog"]:
-        relays.append((error, "e"))
-        if not settings["disable_redirect_access_to_syslog"]:
-            relays.append((access, "a"))
-    for log, kind in relays:
-        # A Python forked by the template has the template's handlers already.
-        if not any(isinstance(handler, Relay) for handler in log.handlers):
-            log.addHandler(Relay(kind))
-    if settings["statsd_host"] and not any(isinstance(f, Metrics) for f in error.filters):
-        error.addFilter(Metrics())
-
-
-def add_handlers(settings):
-    levels = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
-              "error": logging.ERROR, "critical": logging.CRITICAL}
-    error = logging.getLogger("gunicorn.error")
-    error.propagate = False
-    error.setLevel(levels.get((settings["loglevel"] or "").lower(), logging.INFO))
-    error.addHandler(handler_for(settings["errorlog"], sys.stderr, Formatter(
-        "%(asctime)s [%(worker)d] [%(levelname)s] %(message)s", "[%Y-%m-%d %H:%M:%S %z]")))
-    access = logging.getLogger("gunicorn.access")
-    access.propagate = False
-    access.setLevel(logging.INFO)
-    if settings["accesslog"]:
-        access.addHandler(handler_for(settings["accesslog"], sys.stdout, logging.Formatter("%(message)s")))
-
-
-outbox = None  # a copy of Python's end of the queue, for messages to the worker
-
-
-def open_outbox(settings):
-    global outbox
-    if outbox is None and (settings["syslog"] or settings["statsd_host"]):
-        # Children of the application keep the copy when they close the queue.
-        outbox = end_of(SOCK_SEQPACKET, os.dup(QUEUE))
-
-
-def relay(text):
-    """Has the worker (remote.go) send a record or a metric, so that neither a daemon nor
-    a name server can hold up the application."""
-    if outbox:
-        try:
-            outbox.send(text.encode("utf-8", "backslashreplace")[:RELAY_MAX])
-        except OSError:
-            pass  # the worker is gone
-
-
-class Relay(logging.Handler):
-    """Sends records to syslog through the worker."""
-
-    def __init__(self, kind):
-        super().__init__()
-        self.kind = kind
-
-    def emit(self, record):
-        try:
-            level = min(max(record.levelno // 10 - 1, 0), 4)
-            relay("%s%d%s" % (self.kind, level, self.format(record)))
-        except Exception:
-            self.handleError(record)
-
-
-class Metrics(logging.Filter):
-    """Counts the records of gunicorn.error for statsd, and sends metrics that records
-    carry. This is a filter of the logger, and no handler, so that it does not see records
-    that the application sends to the same handlers."""
-
-    COUNTED = {logging.WARNING: "warning", logging.ERROR: "error", logging.CRITICAL: "critical"}
-    TYPES = {"gauge": "g", "counter": "c|@1.0", "histogram": "h", "timer": "ms"}
-
-    def filter(self, record):
-        metric, value, kind = (getattr(record, name, None) for name in ("metric", "value", "mtype"))
-        if metric and value is not None and kind in self.TYPES:
-            relay("m%s:%s|%s" % (metric, value, self.TYPES[kind]))
-        if metric and not record.msg:
-            return False
-        name = "exception" if record.exc_info else self.COUNTED.get(record.levelno)
-        if name:
-            relay("mgunicorn.log.%s:1|c|@1.0" % name)
-        return True
-
-
-def capture():
-    if captured and not logger:
-        log = logging.getLogger("gunicorn.error").handlers[0].stream.fileno()
-        if stat.S_ISREG(os.fstat(log).st_mode):
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-
-
-def handler_for(path, stream, formatter):
-    if path in (None, "", "-"):
-        handler = logging.StreamHandler(stream)
-    else:
-        try:
-            handler = logging.FileHandler(path)
-        except OSError:  # only root could open the file, and has passed a descriptor
-            handler = logging.FileHandler(path, delay=True)
-            fd = os.dup(ERRORLOG if stream is sys.stderr else ACCESSLOG)
-            handler.stream = open(fd, "a", encoding=handler.encoding)
-    handler.setFormatter(formatter)
-    return handler
-
-
-def reopen_logs(number, frame):
-    """USR1: somebody has renamed log files. The files of all loggers are reopened, the
-    application's included, as under Gunicorn. A file that cannot be opened stays as it
-    is, because a signal must not disturb running requests."""
-    for handler in file_handlers():
-        with handler.lock:
-            if handler.stream:
-                try:
-                    stream = handler._open()
-                except OSError:
-                    continue
-                handler.stream.close()
-                handler.stream = stream
-    capture()
-
-
-def file_handlers():
-    """The file handlers of all loggers."""
-    loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())
-    return {handler for logger in loggers for handler in getattr(logger, "handlers", ())
-            if isinstance(handler, logging.FileHandler)}
 
 
 # Frames --------------------------------------------------------------------
@@ -655,7 +474,7 @@ def positional_params(function):
 
 # Process -------------------------------------------------------------------
 
-VERSION = (26, 1, 0)  # version of Gunicorn whose interface the modules of package.py have
+VERSION = (27, 0, 1)  # version of Gunicorn whose interface the modules of package.py have
 NO_FILE = "<gunicorn package.py>"  # the __file__ of these modules
 WORKERS = {"sync": "sync", "gthread": "gthread", "gevent": "ggevent", "eventlet": "geventlet", "asgi": "gasgi"}
 
@@ -829,8 +648,8 @@ class Guarded:
                 self.log.error("A signal handler raised %r between requests; it is ignored", e)
 
 
-def guard_handlers():
-    """Guards the signal handlers that are set, and those that will be set."""
+def guard_handlers(*own):
+    """Guards the signal handlers that are set, except for our own, and those that will be set."""
     set_handler, get_handler = signal.signal, signal.getsignal
 
     def bare(handler):
@@ -846,13 +665,14 @@ def guard_handlers():
 
     for number in signal.valid_signals():
         handler = getsignal(number)
-        if callable(handler) and handler not in (forward, ignore, reopen_logs):
+        if callable(handler) and handler not in own:
             guard(number, handler)
     signal.signal, signal.getsignal = functools.wraps(set_handler)(guard), functools.wraps(get_handler)(getsignal)
 
 
 def set_up_process():
     global served, arbiter
+    from _gunicorn.logs import reopen_logs
     try:
         with open("/proc/%d/stat" % os.getppid()) as f:
             served, arbiter = os.getpid(), int(f.read().rpartition(")")[2].split()[1])
@@ -873,7 +693,7 @@ def set_up_process():
     # would inherit.
     for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
         signal.signal(number, handler)
-    guard_handlers()
+    guard_handlers(forward, ignore, reopen_logs)
 
 
 def find_title():
@@ -896,8 +716,9 @@ def serve():
     find_title()
     settings = read_settings()
     set_up_path(settings)
-    open_outbox(settings)
-    log = set_up_logging(settings)
+    from _gunicorn import logs
+    logs.open_outbox(settings)
+    log = logs.set_up_logging(settings)
     if settings["credential"]:
         for name, fd in (("errorlog", ERRORLOG), ("accesslog", ACCESSLOG)):
             if settings[name] not in (None, "", "-"):

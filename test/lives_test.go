@@ -336,6 +336,7 @@ func livesUpgrade(t *testing.T, workers string) {
 		l.waitAnswers(100)
 		syscall.Kill(pid, syscall.SIGTERM)
 		s.gone(second)
+		poll(waitLimit, func() bool { return syscall.Kill(pid, 0) != nil }) // until then the old arbiter ignores USR2
 		l.waitAnswers(100)
 		// There, and on.
 		s.reexec(second)

@@ -1,0 +1,145 @@
+"""The access log as far as the application's process makes it. Mostly the worker makes the
+whole log. A request's line is made here if logger_class has a class of the user's, if the
+format shows what only the application knows, if a hook has changed the request, or if the
+application has changed the loggers: filters, handlers, level.
+
+A LOGGED frame tells the worker that it need not log a request."""
+
+import logging
+import os
+import re
+from time import monotonic
+
+from _gunicorn import logs, wsgi
+from _gunicorn.call import Counted
+from _gunicorn.facade import HOP_HEADERS, Config, Request, Response
+from _gunicorn.wsgi import LOGGED, frame
+
+OURS = ("builtins", "gunicorn.glogging", "gunicorn.instrument.statsd")  # modules of loggers that are no class of the user's
+
+# The keys of environs that the worker knows, beside those of headers.
+KNOWN = re.compile("HTTP_.*|(CONTENT|PROXY|SERVER|SSL|TLS)_.*|REQUEST_METHOD|SCRIPT_NAME|REMOTE_(ADDR|PORT)|RAW_URI|"
+                   r"QUERY_STRING|PATH_INFO|WSGI\.URL_SCHEME").fullmatch
+
+
+def of(settings):
+    """The Access of a process, None if there is no access log."""
+    enabled = (settings["accesslog"] or settings["logs"]
+               or settings["syslog"] and not settings["disable_redirect_access_to_syslog"])
+    if enabled or any(log != state for log, state in logs.untouched):
+        return Access(settings, enabled)
+
+
+class Access:
+    def __init__(self, settings, enabled):
+        self.cfg, self.log = Config(settings), logs.logger
+        self.now, self.then = logs.untouched[0]
+        self.uvicorn = logs.untouched[1:]
+        self.always = bool(enabled) and (
+            type(self.log).__module__ not in OURS
+            or any(not KNOWN(name.upper()) for name in re.findall(r"%\(\{([^{}]*)\}e\)", settings["access_log_format"] or ""))
+            or any(logs.facts_of(handler) != facts for handler, facts in logs.handlers)
+            or logging.root.manager.disable >= logging.INFO)
+        self.enabled = enabled
+
+    def active(self):
+        return self.always or self.now != self.then
+
+    def run(self, respond, call, environ):
+        """Runs a request, and logs it."""
+        call.__class__ = Counted
+        call.req = call.req or Request(environ)
+        call.wire.say(frame(call.number, LOGGED))
+        start = monotonic()
+
+        def record():
+            call.record = None
+            self.record(call, call.req, environ, start)
+        call.record = record
+        try:
+            respond(call, environ)
+        finally:
+            if call.record:
+                record()
+
+    def record(self, call, req, environ, start):
+        if call.fate == "":
+            return  # the client has left, or its request was broken, which the worker logs
+        headers = () if call.fate else call.headers
+        headers = [pair for pair in headers if str(pair[0]).lower() not in HOP_HEADERS]
+        resp = Response(req, call.fate or call.status, headers, call.sent)
+        if req.method == "HEAD" or resp.status_code in (204, 304):
+            resp.sent = 0
+        if self.log is None:
+            from _gunicorn.package import logger_over
+            self.log = logger_over(self.cfg)
+        from datetime import timedelta
+        took = timedelta(seconds=monotonic() - start)
+        try:
+            if self.cfg.access_log_json and logs.logger is None:
+                self.log.access_log.info(self.object(resp, environ, took).replace("%", "%%"),
+                                         self.log.atoms(resp, req, environ, took))
+            else:
+                self.log.access(resp, req, environ, took)
+        except Exception:
+            logging.getLogger("gunicorn.error").exception("Error in the access log")
+
+    def object(self, resp, environ, took):
+        """The JSON object that the worker would write (accessLog.object)."""
+        import json
+        from datetime import datetime
+
+        def text(value):
+            return value.encode("latin-1", "replace").decode("utf-8", "replace") if value else None
+        keys = {"method": "REQUEST_METHOD", "target": "RAW_URI", "path": "PATH_INFO", "query": "QUERY_STRING",
+                "protocol": "SERVER_PROTOCOL", "host": "HTTP_HOST"}
+        return json.dumps({
+            "time": datetime.now().astimezone().isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "remote_addr": environ.get("REMOTE_ADDR") or None, "remote_user": self.log._get_user(environ),
+            **{name: text(environ.get(key)) for name, key in keys.items()},
+            "status": resp.status_code, "bytes": resp.sent, "duration": round(took.total_seconds(), 6),
+            "referer": text(environ.get("HTTP_REFERER")), "user_agent": text(environ.get("HTTP_USER_AGENT")),
+            "worker": wsgi.owner or os.getppid()}, separators=(",", ":"))
+
+    def asgi(self, stream):
+        """The application of a server, for one request that is logged here."""
+        app = stream.server.app
+        own = self.enabled and self.active()
+        if not own and all(log == state for log, state in self.uvicorn):
+            return app
+        from _gunicorn.hooks import Heard, environ_of
+
+        async def logged(scope, receive, send):
+            if scope["type"] != "http":
+                return await app(scope, receive, send)
+            environ, call, start = environ_of(scope), Heard(), monotonic()
+            req = Request(environ)
+
+            async def heard(event):
+                call.note(event)
+                if event["type"] == "http.response.start" and (self.uvicorn_took(scope, event["status"]) or own):
+                    stream.server.push(frame(stream.number, LOGGED))
+                await send(event)
+            try:
+                await app(scope, receive, heard)
+            finally:
+                if own:
+                    self.record(call, req, environ, start)
+        return logged
+
+    def uvicorn_took(self, scope, status):
+        """Whether the logger uvicorn.access has taken or refused the record of a request.
+        Filters look at the arguments that uvicorn gives its records."""
+        (now, then), log = self.uvicorn[0], logging.getLogger("uvicorn.access")
+        if now == then:
+            return False
+        query = scope["query_string"].decode("latin-1")
+        record = log.makeRecord(log.name, logging.INFO, "(access log)", 0, '%s - "%s %s HTTP/%s" %d', (
+            "%s:%d" % tuple(scope["client"] or ("", 0)), scope["method"],
+            scope["raw_path"].decode("latin-1") + ("?" + query if query else ""), scope["http_version"], status), None)
+        if not log.isEnabledFor(logging.INFO) or not log.filter(record):
+            return True
+        if now["handlers"] == then["handlers"]:
+            return False
+        log.callHandlers(record)
+        return True
