@@ -189,13 +189,13 @@ func memfd(name string, b []byte) (int, error) {
 	if err := unix.Fchmod(fd, 0o600); err != nil {
 		return -1, os.NewSyscallError("fchmod", err)
 	}
-	for at := 0; at < len(b); {
-		n, err := unix.Pwrite(fd, b[at:], int64(at))
-		if err != nil {
-			unix.Close(fd)
-			return -1, os.NewSyscallError("pwrite", err)
-		}
-		at += n
+	n, err := unix.Pwrite(fd, b, 0)
+	if err == nil && n < len(b) {
+		err = unix.ENOSPC
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("pwrite", err)
 	}
 	return fd, nil
 }
@@ -235,17 +235,8 @@ func readFile(fd int, limit int) ([]byte, error) {
 		return nil, os.NewSyscallError("fstat", err)
 	}
 	b := make([]byte, min(st.Size, int64(limit)))
-	for at := 0; at < len(b); {
-		n, err := unix.Pread(fd, b[at:], int64(at))
-		if err != nil {
-			return nil, os.NewSyscallError("pread", err)
-		}
-		if n == 0 {
-			return b[:at], nil
-		}
-		at += n
-	}
-	return b, nil
+	n, err := unix.Pread(fd, b, 0)
+	return b[:max(n, 0)], os.NewSyscallError("pread", err)
 }
 
 // socketpair makes a connected pair of unix sockets, close-on-exec.
