@@ -560,47 +560,25 @@ func (c *config) change(changed map[string]any) error {
 // encode returns a marshal dict of every setting by name, and of the other facts
 // that a worker and its Python need.
 func (c *config) encode() []byte {
-	b := []byte{marshalDict}
-	for _, e := range (dict{
+	all := dict{
 		{"app", c.app()}, {"start_dir", c.startDir}, {"argv", c.argv}, {"interpreter", c.python}, {"family", c.family()},
 		{"syslog_to", c.syslogTo}, {"statsd_to", c.statsdTo}, {"credential", credentialList(c.credential)},
 		{"hooks", slices.Sorted(maps.Keys(c.hooks()))}, {"said", c.said},
 		{"logs", c.logs}, {"log_level", int64(c.minLevel)}, {"log_access", c.logAccess},
-	}) {
-		b = appendMarshal(appendMarshal(b, e.key), e.value)
 	}
 	for _, r := range settings {
 		v := c.values[r.name]
-		b = appendMarshalText(b, r.name)
-		if d, ok := v.(dict); ok && r.kind == anyDict && len(d) > 0 {
+		switch {
+		case r.kind == anyDict && !empty(v):
 			// Marshal cannot express every value of such a dictionary: wsgi.py has
 			// stored the value in said, or reads the file again.
-			b = appendMarshal(b, c.said[r.name])
-			continue
-		}
-		if v == autoWorkers && r.kind == workerCount {
+			v = c.said[r.name]
+		case v == autoWorkers && r.kind == workerCount:
 			v = int64(c.workers) // Python expects a number, and the CPUs may change
 		}
-		b = appendMarshalValue(b, v)
+		all = append(all, item{r.name, v})
 	}
-	return append(b, marshalDictEnd)
-}
-
-// appendMarshalValue writes the value of a setting.
-func appendMarshalValue(b []byte, v any) []byte {
-	switch v := v.(type) {
-	case callable:
-		return append(b, marshalNone)
-	case address:
-		return appendMarshalText(b, v.String())
-	case dict:
-		b = append(b, marshalDict)
-		for _, e := range v {
-			b = appendMarshal(appendMarshal(b, e.key), e.value)
-		}
-		return append(b, marshalDictEnd)
-	}
-	return appendMarshal(b, v)
+	return appendMarshal(nil, all)
 }
 
 // settingsTable is a marshal dict of what gunicorn.config of package.py shows of each
@@ -617,7 +595,7 @@ func settingsTable() []byte {
 		}
 		b = appendMarshalList(appendMarshalText(b, r.name), 5)
 		b = appendMarshal(appendMarshalText(b, r.section), r.flags)
-		b = appendMarshalValue(appendMarshalText(appendMarshalText(b, r.meta), r.usage), v)
+		b = appendMarshal(appendMarshalText(appendMarshalText(b, r.meta), r.usage), v)
 	}
 	return append(b, marshalDictEnd)
 }
