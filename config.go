@@ -116,16 +116,8 @@ type trustList struct {
 
 // has reports whether addr is trusted. An IPv4 address inside IPv6 counts as IPv4.
 func (t trustList) has(addr netip.Addr) bool {
-	if t.all {
-		return true
-	}
 	addr = addr.Unmap()
-	for _, n := range t.nets {
-		if n.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return t.all || slices.ContainsFunc(t.nets, func(n netip.Prefix) bool { return n.Contains(addr) })
 }
 
 // startError ends the program with an exit status, after its text is printed on
@@ -521,20 +513,10 @@ func empty(v any) bool {
 }
 
 // app is the application as MODULE:OBJECT.
-func (c *config) app() string {
-	if c.positional != "" {
-		return c.positional
-	}
-	return c.wsgiApp
-}
+func (c *config) app() string { return cmp.Or(c.positional, c.wsgiApp) }
 
 // name is the server's name in the titles of its processes.
-func (c *config) name() string {
-	if c.procName != "" {
-		return c.procName
-	}
-	return c.defaultProcName
-}
+func (c *config) name() string { return cmp.Or(c.procName, c.defaultProcName) }
 
 // change stores settings that a hook has set, after the usual checks.
 func (c *config) change(changed map[string]any) error {

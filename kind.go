@@ -10,6 +10,7 @@ package main
 // an address, or a callable.
 
 import (
+	"cmp"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -846,9 +847,7 @@ var nameParts = strings.Fields(`EXP EXP1024 ECDHE ECDH DHE EDH DH ADH AECDH RSA 
 
 // selectSuites returns the suites that a list selects; "" selects all.
 func selectSuites(list string) ([]uint16, error) {
-	if list == "" {
-		list = "ALL"
-	}
+	list = cmp.Or(list, "ALL")
 	chosen, killed := map[uint16]bool{}, map[uint16]bool{}
 	for _, item := range strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(":, ;", r) }) {
 		if item == "@STRENGTH" || strings.HasPrefix(item, "@SECLEVEL=") {

@@ -721,7 +721,7 @@ func (a *accessLog) piece(p *accessPiece, e *accessEntry) {
 
 func accessNumber(atom byte, e *accessEntry) int64 {
 	switch atom {
-	case 'B':
+	case 'b', 'B':
 		return e.bytes
 	case 'T':
 		return int64(e.duration / time.Second)
@@ -766,9 +766,7 @@ func (a *accessLog) value(p *accessPiece, e *accessEntry) bool {
 		a.buf = appendLogText(a.buf, r.query)
 	case 'H':
 		a.buf = appendLogText(a.buf, r.version)
-	case 'b':
-		a.buf = strconv.AppendInt(a.buf, e.bytes, 10)
-	case 'B', 'T', 'M', 'D':
+	case 'b', 'B', 'T', 'M', 'D':
 		a.buf = strconv.AppendInt(a.buf, accessNumber(p.atom, e), 10)
 	case 'f':
 		return e.parsed && a.joinedFields(r.fields, "REFERER")

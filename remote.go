@@ -6,6 +6,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -79,10 +80,7 @@ func openSyslog(c *config) (s *syslog, err error) {
 	if !c.syslog {
 		return nil, nil
 	}
-	name := c.syslogPrefix
-	if name == "" {
-		name = strings.ReplaceAll(c.name(), ":", ".")
-	}
+	name := cmp.Or(c.syslogPrefix, strings.ReplaceAll(c.name(), ":", "."))
 	s = &syslog{
 		where:    c.syslogAddr,
 		facility: facilities[strings.ToLower(c.syslogFacility)],
@@ -455,9 +453,7 @@ func (c *config) resolveLogs() (warning, err error) {
 }
 
 func lookupHost(host string, port int) (string, error) {
-	if host == "" {
-		host = "localhost"
-	}
+	host = cmp.Or(host, "localhost")
 	ip, err := resolve("ip", host)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", pyRepr(host), err)

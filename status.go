@@ -15,6 +15,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -734,9 +735,7 @@ func serveMetrics(c net.Conn, addr address) {
 		}
 		body = string(scores.prometheus(nil))
 	}
-	if body == "" {
-		body = status + "\n"
-	}
+	body = cmp.Or(body, status+"\n")
 	head := fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"+
 		"Content-Length: %d\r\nConnection: close\r\n\r\n", status, len(body))
 	if r != nil && string(r.method) == "HEAD" {
