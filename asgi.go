@@ -340,10 +340,10 @@ func (w *worker) credit(t *turn) {
 // tellGone tells the application that its client has left. The task is cancelled after
 // grace, or after asgi_disconnect_grace_period if grace is negative.
 func (w *worker) tellGone(t *turn, code uint16, reason string, grace time.Duration) {
-	w.postGone(t, kindGone, code, reason, grace)
+	w.postGone(t.lane, frame{number: t.number, kind: kindGone}, code, reason, grace)
 }
 
-func (w *worker) postGone(t *turn, kind byte, code uint16, reason string, grace time.Duration) {
+func (w *worker) postGone(l *lane, f frame, code uint16, reason string, grace time.Duration) {
 	b := appendMarshalTuple(w.fbuf[:0], 3)
 	b = appendMarshalInt(b, int64(code))
 	b = appendMarshalText(b, strings.ToValidUTF8(reason, "\uFFFD"))
@@ -352,7 +352,7 @@ func (w *worker) postGone(t *turn, kind byte, code uint16, reason string, grace 
 	}
 	b = appendMarshalInt(b, int64(grace))
 	w.fbuf = b[:0]
-	w.post(t.lane, frame{number: t.number, kind: kind}, b)
+	w.post(l, f, b)
 }
 
 // overdueStream answers 504 in place of an application that has exceeded request_timeout
@@ -366,8 +366,9 @@ func (w *worker) overdueStream(t *turn) {
 
 // The end of the grace period ------------------------------------------------
 
-// partLater sets the time at which streams that have not ended are told to end. On a stop
-// this time is early enough for them to obey before the arbiter kills the worker.
+// partLater closes the WebSockets, and sets the time at which other streams that have not
+// ended are told to end, and tasks are cancelled. On a stop this time is early enough for
+// them to obey, and for the application to shut down, before the arbiter kills the worker.
 func (w *worker) partLater(reload bool) {
 	s := w.streams()
 	if s == nil {
@@ -386,35 +387,51 @@ func (w *worker) partLater(reload bool) {
 	if at := w.now + int64(grace); w.partAt == 0 || at < w.partAt {
 		w.partAt = at
 	}
+	for _, t := range s.lane.inPython() {
+		w.partTalk(t, reload)
+	}
 }
 
-// partAll tells every stream to end. A WebSocket is closed with 1001 (going away) or, on a
-// reload, 1012 (service restart). The application of any other request is told that the
-// client has left, and may still complete its response.
-func (w *worker) partAll() {
+// partTalk closes a WebSocket with 1001 (going away) or, on a reload, 1012 (service restart).
+// Its application has the grace period to end.
+func (w *worker) partTalk(t *turn, reload bool) {
+	if t.talk == nil || t.conn.gone || t.lane == nil {
+		return
+	}
 	code := uint16(1001)
-	if !w.draining() {
+	if reload {
 		code = 1012
 	}
+	w.tellGone(t, code, "", time.Duration(w.partAt-w.now)+w.parting/3)
+	w.endTalk(t, code, "")
+}
+
+// partAll ends the grace period. The application of every request is told that the client
+// has left, and may still complete its response until its task is cancelled. Python takes no
+// further requests, and shuts the application down once its tasks have ended.
+func (w *worker) partAll() {
 	w.partAt = 0
 	list := w.python.lanes[0].inPython()
 	if len(list) > 0 {
 		w.log.warningf("Forcing close of %d connections", len(list))
 	}
 	for _, t := range list {
-		switch {
-		case t.conn.gone || t.lane == nil:
-		case t.talk != nil:
-			w.tellGone(t, code, "", w.parting/3)
-			w.endTalk(t, code, "")
-		default:
-			w.tellGone(t, code, "", w.parting/3)
+		if !t.conn.gone && t.lane != nil {
+			w.tellGone(t, 1001, "", w.parting/3)
 		}
 	}
+	w.endTasks(w.parting / 3)
+	w.refuseWaiting()
+	w.python.end()
 	if w.deadline == 0 {
 		w.deadline = w.now + int64(w.parting)
 	}
 	w.flushOut()
+}
+
+// endTasks has Python cancel all tasks after grace, and then shut the application down.
+func (w *worker) endTasks(grace time.Duration) {
+	w.postGone(w.python.lanes[0], frame{kind: kindGone}, 0, "", grace)
 }
 
 // Requests -------------------------------------------------------------------
@@ -573,7 +590,9 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 		t.body = append(t.body, rest...)
 	}
 	t.want = window
-	w.hear(t)
+	if w.hear(t); w.partAt != 0 {
+		w.partTalk(t, !w.draining())
+	}
 	return nil
 }
 
@@ -597,10 +616,10 @@ func (w *worker) hear(t *turn) {
 			w.endTalk(t, bad.code, bad.text)
 			return
 		}
-		switch e.kind {
-		case wsData:
+		switch e.op {
+		case opText, opBinary:
 			f := frame{number: t.number, kind: kindMessage}
-			if e.text {
+			if e.op == opText {
 				f.flags |= flagText
 			}
 			if e.last {
@@ -616,22 +635,22 @@ func (w *worker) hear(t *turn) {
 			if e.last {
 				piece = -1
 			}
-		case wsPing:
+		case opPing:
 			if w.takesPong(t) {
 				t.talk.ping = nil
 				w.control(t.conn, opPong, e.payload)
 			} else {
 				t.talk.ping = append([]byte{}, e.payload...)
 			}
-		case wsClose:
+		case opClose:
 			// The close frame is answered once the application has received
 			// all earlier messages, so that its replies to them are not lost.
 			// An answer to a close frame without a code has no code either
 			// (RFC 6455 5.5.1).
 			t.talk.bye, t.talk.byeBy = &wsError{code: e.code}, w.now+int64(answerLimit)
-			w.postGone(t, kindBye, e.code, e.reason, -1)
+			w.postGone(t.lane, frame{number: t.number, kind: kindBye}, e.code, e.reason, -1)
 			return
-		case wsNone:
+		case 0:
 			if n > 0 {
 				continue
 			}

@@ -76,6 +76,15 @@ func (p *passage) waited(now int64) int64 {
 	return p.spent + now - p.since
 }
 
+// invite tells a client that waits for 100 Continue to send the request's body.
+func (w *worker) invite(t *turn) {
+	if t.req.expect {
+		t.req.expect = false
+		w.flushOut()
+		w.send(t.conn, []byte("HTTP/1.1 100 Continue\r\n\r\n"), nil)
+	}
+}
+
 // readBody reads more of a body. It returns false if no more is there now, or if the
 // body has broken off.
 func (w *worker) readBody(t *turn) bool {
@@ -97,6 +106,7 @@ func (w *worker) readBody(t *turn) bool {
 		return false
 	}
 	t.upload.move(w.now, n, w.cfg.clientMinRate)
+	t.req.expect = false // the client has not waited
 	if t.state == discarding {
 		t.junk += n
 	}

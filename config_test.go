@@ -485,7 +485,7 @@ func TestSwitches(t *testing.T) {
 
 func TestSecureSchemeHeaders(t *testing.T) {
 	c := mustLoad(t, source{args: []string{"app:app"}})
-	want := [][2]string{{"X-FORWARDED-PROTOCOL", "ssl"}, {"X-FORWARDED-PROTO", "https"}, {"X-FORWARDED-SSL", "on"}}
+	want := [][2]string{{"X-FORWARDED-PROTO", "https"}, {"X-FORWARDED-PROTOCOL", "ssl"}, {"X-FORWARDED-SSL", "on"}}
 	if !reflect.DeepEqual(c.secureSchemeHeaders, want) {
 		t.Errorf("default %v", c.secureSchemeHeaders)
 	}
@@ -495,7 +495,7 @@ func TestSecureSchemeHeaders(t *testing.T) {
 	if got := shown(c, "secure_scheme_headers"); got != "{'Z': '1', 'A': '2'}" {
 		t.Errorf("printed %s", got)
 	}
-	if !reflect.DeepEqual(c.secureSchemeHeaders, [][2]string{{"Z", "1"}, {"A", "2"}}) {
+	if !reflect.DeepEqual(c.secureSchemeHeaders, [][2]string{{"A", "2"}, {"Z", "1"}}) {
 		t.Errorf("stored %v", c.secureSchemeHeaders)
 	}
 }

@@ -279,7 +279,7 @@ func (w *worker) advanceTurn(t *turn) bool {
 	switch t.state {
 	case readingBody:
 		switch {
-		case !t.incomplete() || w.overflows(t) && !w.spill(t):
+		case !t.incomplete() || t.req.expect || w.overflows(t) && !w.spill(t):
 			w.enqueue(t)
 		case t.burst >= turnMax:
 			t.burst = 0
@@ -461,7 +461,9 @@ func (w *worker) parse(c *conn) bool {
 	}
 	c.tried = len(c.in)
 	n, bad := c.turn.req.parse(c.in, w.cfg, c.trusted)
-	if bad == nil && n > 0 {
+	if !w.python.gateway.mounts {
+		c.turn.req.scriptName = nil
+	} else if bad == nil && n > 0 {
 		bad = c.turn.req.checkScriptName(w.scriptName)
 	}
 	if bad != nil {
@@ -485,6 +487,7 @@ func (w *worker) parse(c *conn) bool {
 		return false
 	}
 	rest := c.in[n:]
+	c.turn.req.expect = c.turn.req.expect && len(rest) == 0 && (c.turn.req.chunked || c.turn.req.contentLength > 0)
 	switch {
 	case c.turn.req.chunked:
 		c.turn.decoder = &chunkedDecoder{}
@@ -497,8 +500,8 @@ func (w *worker) parse(c *conn) bool {
 		c.turn.next = n + take
 		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
 	}
-	if c.turn.req.expect && len(rest) == 0 && (c.turn.decoder != nil || c.turn.bodyLeft > 0) {
-		w.send(c, []byte("HTTP/1.1 100 Continue\r\n\r\n"), nil)
+	if !w.python.gateway.early {
+		w.invite(c.turn)
 	}
 	return !c.gone
 }

@@ -318,8 +318,9 @@ func (w *worker) enqueue(t *turn) {
 	t.conn.expires, t.since = 0, w.now
 	t.upload.pause(w.now)
 	t.conn.unlist()
-	// A Python that has closed its wire is dying, even before its death is reported.
-	gone := w.python.closed || w.python.eof
+	// A Python that has closed its wire is dying, even before its death is reported. One that
+	// was told that no further request will come takes none.
+	gone := w.python.closed || w.python.eof || w.python.ended
 	if (w.stopping() || gone) && w.giveAway(t.conn) {
 		return
 	}
@@ -559,8 +560,15 @@ func (w *worker) dispatch() {
 		w.because(causeMaxRequests)
 		w.retire()
 	}
-	if f := w.python.failure; f != nil && w.settled() {
-		w.abandonPython(f)
+	if f := w.python.failure; (f != nil || w.leaving) && w.settled() {
+		w.giveBackAll()
+		if w.leaving {
+			w.leaving = false
+			w.handOver()
+		}
+		if f != nil {
+			w.abandonPython(f)
+		}
 	}
 }
 
@@ -731,6 +739,9 @@ func (w *worker) message(l *lane, b []byte, t *turn) (longer, body []byte) {
 	}
 	if crowd := p.gateway.crowd; crowd > 0 && l.load()-w.talks >= crowd {
 		f.flags |= flagCrowd
+	}
+	if t.req.expect {
+		f.flags |= flagExpect
 	}
 	f.append(b[:at])
 	if f.kind == kindRequest {

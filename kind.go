@@ -71,6 +71,7 @@ func store(field, v any) bool {
 			value, isText := e.value.(string)
 			*f, ok = append(*f, [2]string{key, value}), ok && isKey && isText
 		}
+		slices.SortFunc(*f, func(a, b [2]string) int { return cmp.Compare(a[0], b[0]) })
 	default:
 		var n int64
 		if n, ok = v.(int64); v == autoWorkers {

@@ -26,6 +26,7 @@ package main
 // worker asks whether the process is alive.
 
 import (
+	"cmp"
 	"embed"
 	"fmt"
 	"os"
@@ -82,12 +83,13 @@ type python struct {
 	most    int     // requests that may run at once
 	busy    []*lane // lanes with requests in flight
 
-	ready   bool
-	eof     bool     // Python has closed the wire of a lane
-	closed  bool     // the worker has given this Python up: nothing more is sent to it or believed
-	failure *failure // why this Python is being given up; nil if it is not, or no longer
-	ended   bool     // Python has been told that no further request will come
-	traced  int      // bytes of trace that have been logged
+	starting bool // the application is imported, and starts up or has done so
+	ready    bool
+	eof      bool     // Python has closed the wire of a lane
+	closed   bool     // the worker has given this Python up: nothing more is sent to it or believed
+	failure  *failure // why this Python is being given up; nil if it is not, or no longer
+	ended    bool     // Python has been told that no further request will come
+	traced   int      // bytes of trace that have been logged
 
 	gone     bool   // the process has ended
 	orphaned bool   // the template process has ended: nobody will report how this process ends
@@ -160,6 +162,7 @@ type gateway struct {
 	ready   func(*worker)                       // logs that the application is loaded; nil for no log line
 
 	early       bool // a request starts before its body has arrived
+	mounts      bool // SCRIPT_NAME is the start of each path, and is taken off
 	halves      bool // a part of the environ is the same for the client's next request
 	octets      bool // names and values of response headers may be bytes
 	overrides   bool // the application's own Server, Date and "Connection: close" are used
@@ -180,6 +183,7 @@ var wsgi = gateway{
 	running:     func(p *python) int { return len(p.busy) },
 	environ:     (*worker).environ,
 	halves:      true,
+	mounts:      true,
 	discardable: discardMax,
 }
 
@@ -375,14 +379,12 @@ func (p *python) pickQueue() (*lane, error) {
 	return shortest, nil
 }
 
-// oldest is the lane whose request has run for longest, nil if none runs.
-func (p *python) oldest() (oldest *lane) {
-	for _, l := range p.busy {
-		if oldest == nil || l.begun < oldest.begun {
-			oldest = l
-		}
+// eldest is the request that has run for longest, nil if none runs.
+func (p *python) eldest() *turn {
+	if len(p.busy) == 0 {
+		return nil
 	}
-	return oldest
+	return slices.MinFunc(p.busy, func(a, b *lane) int { return cmp.Compare(a.begun, b.begun) }).eldest()
 }
 
 // idle is how many further requests could run, in lanes that are open or can be opened.
@@ -557,16 +559,16 @@ func (q *queueLane) headBegun() bool {
 func (q *queueLane) takeBack() []*turn {
 	back := q.leftOver()
 	for head := make([]byte, frameHeader); recv(q.lane.back, head, 0) > 0; {
-		back = append(back, q.retrieve(readFrame(head).number)...)
+		message := readFrame(head).number
+		back = append(back, q.retrieve(func(t *turn) bool { return t.message == message })...)
 	}
 	return back
 }
 
-// retrieve takes the requests of one message off the flight, except for the running
-// request.
-func (q *queueLane) retrieve(message uint32, running ...*turn) (back []*turn) {
+// retrieve takes those requests off the flight for which unbegun is true.
+func (q *queueLane) retrieve(unbegun func(t *turn) bool) (back []*turn) {
 	q.flight = slices.DeleteFunc(q.flight, func(t *turn) bool {
-		if t.message != message || slices.Contains(running, t) {
+		if !unbegun(t) {
 			return false
 		}
 		t.lane = nil
@@ -590,35 +592,28 @@ func (q *queueLane) halt(now int64) {
 	}
 }
 
-// leftOver takes the requests that Python leaves because of halt, once the word has settled.
-// Either Python reads the word before it begins the next request, or we read in begun that
-// Python has begun that request (Dekker's algorithm, with time in place of fences). If
-// Python has begun the next request, any requests that it then leaves are reported by a
-// LEFT frame.
+// leftOver takes the requests that Python has received and will not begin: those that a
+// dead Python has not announced in begun, or those that Python leaves because of halt, once
+// the word has settled. Either Python reads the word before it begins the next request, or
+// we read in begun that Python has begun that request (Dekker's algorithm, with time in
+// place of fences). If Python has begun the next request, any requests that it then leaves
+// are reported by a LEFT frame.
 func (q *queueLane) leftOver() []*turn {
-	if q.lane.halted == 0 {
+	l := q.lane
+	begun, halted := l.python.begun[l.index].Load(), l.halted != 0
+	switch l.halted = 0; {
+	case l.python.gone:
+		return q.retrieve(func(t *turn) bool { return int32(t.number-begun) > 0 })
+	case !halted || slices.ContainsFunc(q.flight[1:], func(t *turn) bool { return t.number == begun }):
 		return nil
 	}
-	q.lane.halted = 0
-	first, begun := q.flight[0], q.lane.python.begun[q.lane.index].Load()
-	if slices.ContainsFunc(q.flight[1:], func(t *turn) bool { return t.number == begun }) {
-		return nil
-	}
-	return q.retrieve(first.message, first)
-}
-
-// unbegun takes off the flight what a dead Python had received and not begun, when all
-// else has been taken back: there is at most one message.
-func (q *queueLane) unbegun() []*turn {
-	if t := q.eldest(); t != nil && t.number != q.lane.python.begun[q.lane.index].Load() {
-		return q.retrieve(t.message)
-	}
-	return nil
+	first := q.flight[0]
+	return q.retrieve(func(t *turn) bool { return t.message == first.message && t != first })
 }
 
 func (q *queueLane) settle(now int64) bool {
 	l := q.lane
-	if l.halted == 0 {
+	if l.halted == 0 && !l.python.gone {
 		q.halt(now)
 	}
 	return l.halted == 0 || l.python.gone || now-l.halted >= int64(settled)

@@ -54,6 +54,7 @@
 //	wsgi.py       runs first: loads the application, holds what all Python processes share
 //	logs.py       the loggers of a Python; access.py what the worker cannot log of a request
 //	lane.py       runs a WSGI application's requests; asgi.py an ASGI one's
+//	lifespan.py   starts an ASGI application up and shuts it down
 //	call.py       one WSGI request: its input, its response, its socket
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
 //	package.py    the gunicorn package that Python code may import

@@ -362,18 +362,9 @@ func (c *config) checkSpool() error {
 	return nil
 }
 
-// openSpoolFile makes a file without a name.
+// openSpoolFile makes a file and removes its name. O_TMPFILE would do so at once, but not
+// in every file system.
 func openSpoolFile(dir string) (int, error) {
-	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == unix.EOPNOTSUPP || err == unix.EISDIR { // the file system or the kernel does not know O_TMPFILE
-		return openNamedFile(dir)
-	}
-	return fd, err
-}
-
-// openNamedFile makes a file and removes its name, for file systems without
-// O_TMPFILE.
-func openNamedFile(dir string) (int, error) {
 	name := filepath.Join(dir, fmt.Sprintf(".gunicorn-%d-%d", os.Getpid(), monotonic()))
 	fd, err := unix.Open(name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {

@@ -32,10 +32,8 @@ func (w *worker) tick() {
 			w.countSlow(c)
 		}
 	}
-	if l := w.python.oldest(); l != nil {
-		if t := l.eldest(); t != nil {
-			w.slot.setRunning(t.line(), max(t.begun, l.begun)+paused.Load())
-		}
+	if t := w.python.eldest(); t != nil {
+		w.slot.setRunning(t.line(), max(t.begun, t.lane.begun)+paused.Load())
 	}
 	w.sweepWaiting()
 	w.askPython()
@@ -72,7 +70,7 @@ func (w *worker) hurry(c *conn) {
 		w.lost(c)
 	case t == nil:
 	case t.lane != nil && t.lane.hurry(w, t):
-	case t.upload.late(w.now, w.cfg.clientBodyTimeout):
+	case !t.req.expect && t.upload.late(w.now, w.cfg.clientBodyTimeout):
 		w.breakBody(t, newBadRequest(408, "the request body did not come in time", ""))
 		w.feed(t)
 	}
@@ -176,10 +174,8 @@ func (w *worker) askPython() {
 		return
 	}
 	w.python.hung = "nothing"
-	if l := p.oldest(); l != nil {
-		if t := l.eldest(); t != nil {
-			w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
-		}
+	if t := p.eldest(); t != nil {
+		w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
 	}
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.python.hung)
 	w.failPython(causeTimeout, 504, unix.SIGABRT)
@@ -272,28 +268,30 @@ func (w *worker) abandonPython(f *failure) {
 	p.failure = nil
 	w.because(f.cause)
 	for _, l := range slices.Clone(p.busy) {
-		w.giveBack(l)
-	}
-	for _, l := range slices.Clone(p.busy) {
 		w.giveUp(l, newBadRequest(f.status, "", ""))
 	}
 	w.slot.begun.Store(0)
 	w.slot.busy.Store(0)
 	increase(&w.slot.counters.failures, 1)
 	w.retire()
-	// Requests that retire could not hand over are answered with 503: try again.
-	for _, t := range w.waiting {
-		if t.waits() {
-			w.refuseService(t)
-		}
-	}
-	w.waiting = nil
+	w.refuseWaiting()
 	if f.sig != 0 {
 		w.killPython(f.sig)
 	}
 	if f.sig == unix.SIGABRT {
 		p.killAt = w.now + int64(killDelay)
 	}
+}
+
+// refuseWaiting answers the requests that nobody will run, and that could not be handed
+// over, with 503: try again.
+func (w *worker) refuseWaiting() {
+	for _, t := range w.waiting {
+		if t.waits() {
+			w.refuseService(t)
+		}
+	}
+	w.waiting = nil
 }
 
 // refuseService answers a request that nobody will run.
@@ -437,12 +435,8 @@ func (w *worker) died(status unix.WaitStatus) {
 	case p.closed || w.slot.phase() == phaseQuitting || !p.ready || p.ended && len(p.busy) == 0:
 	default:
 		doing := ""
-		for _, l := range slices.Clone(p.busy) {
-			l.settle(w.now)
-			w.giveBack(l)
-			if q, ok := l.laneKind.(*queueLane); ok {
-				w.putBack(q.unbegun())
-			}
+		w.giveBackAll()
+		for _, l := range p.busy {
 			for _, t := range l.inPython() {
 				if len(doing) < fateMax {
 					doing += ", " + t.line() + " from " + t.conn.peer.remoteAddr

@@ -68,25 +68,24 @@ func (w *worker) frames(l *lane) error {
 				return nil
 			}
 		}
-		if l.bodyLeft == 0 {
-			w.endFrame(l)
-			continue
+		if l.bodyLeft > 0 {
+			b, err := l.body()
+			if err != nil || len(b) == 0 {
+				return err
+			}
+			if t := l.owner; t != nil {
+				if t.uncredited += len(b); w.deflating && l.frame.kind == kindMessage {
+					w.deflate(t, b, l.bodyLeft == 0)
+				} else {
+					w.block(t, b)
+				}
+			}
+			if l.bodyLeft > 0 {
+				continue
+			}
 		}
-		b, done, err := l.body()
-		if err != nil || len(b) == 0 {
-			return err
-		}
-		switch {
-		case l.owner == nil:
-		case w.deflating && l.frame.kind == kindMessage:
-			l.owner.uncredited += len(b)
-			w.deflate(l.owner, b, done)
-		default:
-			l.owner.uncredited += len(b)
-			w.block(l.owner, b)
-		}
-		if done {
-			w.endFrame(l)
+		if end := frameKinds[l.frame.kind].end; end != nil && l.owner != nil {
+			end(w, l.owner)
 		}
 	}
 	return nil
@@ -127,7 +126,12 @@ func (w *worker) heed(l *lane, f frame, k *frameKind) error {
 	l.owner = t
 	err := w.said(t, k)
 	if wrong, ok := err.(wrongFrame); ok {
-		w.refuseFrame(l, t, wrong)
+		// The request ends with 500, or with a closed connection if the response has
+		// begun. Further frames about the request are ignored.
+		if l.owner = nil; !t.refused {
+			w.log.errorf("Error handling request %s: %v", t.line(), wrong)
+		}
+		l.refuse(w, t, newBadRequest(500, "", ""))
 		return nil
 	}
 	return err
@@ -154,8 +158,11 @@ func (w *worker) said(t *turn, k *frameKind) error {
 // pythonReady is called when the application is loaded.
 func (w *worker) pythonReady(l *lane, _ *marshalReader) error {
 	p := w.python
-	if p.ready {
+	if p.ready || p.starting && l.frame.flags&flagMore != 0 {
 		return l.frame.unexpected()
+	}
+	if p.starting = true; l.frame.flags&flagMore != 0 {
+		return nil
 	}
 	p.ready = true
 	if w.renamed {
@@ -206,17 +213,11 @@ func (w *worker) demand(t *turn, _ *marshalReader) error {
 	if !t.lane.demand(t, max(n, 1)) {
 		return wrongFrame("second READ frame")
 	}
+	if !t.started {
+		w.invite(t)
+	}
 	w.feed(t)
 	return nil
-}
-
-// refuseFrame ends a request after an illegal frame: with 500, or with a closed connection
-// if the response has begun. Further frames about the request are ignored.
-func (w *worker) refuseFrame(l *lane, t *turn, why wrongFrame) {
-	if l.owner = nil; !t.refused {
-		w.log.errorf("Error handling request %s: %v", t.line(), why)
-	}
-	l.refuse(w, t, newBadRequest(500, "", ""))
 }
 
 // errBadType is a mistake of the application's: the lane goes on.
@@ -286,10 +287,8 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	t.started = true
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		keepAlive: t.conn.keep && w.promises(t) && t.lane.frame.flags&flagClose == 0, server: w.server, own: w.python.gateway.overrides}
-	var err error
-	if w.wrong {
-		err = errBadType
-	} else {
+	err := errBadType
+	if !w.wrong {
 		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
 	}
 	if err != nil {
@@ -322,10 +321,10 @@ func (w *worker) promises(t *turn) bool {
 	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.leavesRest(t)
 }
 
-// leavesRest reports whether the rest of the request's body may never be read. The
+// leavesRest reports whether the rest of the request's body may never be read, or come. The
 // connection must then not be kept: the rest would be taken for a request.
 func (w *worker) leavesRest(t *turn) bool {
-	return t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil
+	return t.bodyLeft > int64(w.python.gateway.discardable) || t.broken != nil || t.req.expect
 }
 
 // serverError answers 500, or the status of a broken request, in place of the application's
@@ -403,13 +402,6 @@ func (w *worker) block(t *turn, b []byte) {
 	w.send(t.conn, w.obuf, b)
 	w.obuf = w.obuf[:0]
 	w.hold(t)
-}
-
-// endFrame handles the end of a frame, when its body has come in full.
-func (w *worker) endFrame(l *lane) {
-	if end := frameKinds[l.frame.kind].end; end != nil && l.owner != nil {
-		end(w, l.owner)
-	}
 }
 
 // endPart handles the end of a RESPONSE or BLOCK frame; the last such frame ends the body.

@@ -1175,26 +1175,23 @@ func TestHeldLimit(t *testing.T) {
 
 // The spool -------------------------------------------------------------------
 
-// TestSpoolFiles makes the two sorts of files: they have no names and keep what
-// is written.
+// TestSpoolFiles: a file of the spool has no name and keeps what is written.
 func TestSpoolFiles(t *testing.T) {
 	dir := t.TempDir()
-	for name, open := range map[string]func(string) (int, error){"unnamed": openSpoolFile, "named": openNamedFile} {
-		fd, err := open(dir)
-		if err != nil {
-			t.Fatalf("%s: %v", name, err)
-		}
-		b := make([]byte, 4)
-		if _, err := unix.Pwrite(fd, []byte("text"), 0); err != nil {
-			t.Errorf("%s: %v", name, err)
-		}
-		if n, err := unix.Pread(fd, b, 0); string(b[:n]) != "text" || err != nil {
-			t.Errorf("%s: read %q, %v", name, b[:n], err)
-		}
-		unix.Close(fd)
-		if _, err := open(dir + "/none"); err != unix.ENOENT {
-			t.Errorf("%s: no directory: %v", name, err)
-		}
+	fd, err := openSpoolFile(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 4)
+	if _, err := unix.Pwrite(fd, []byte("text"), 0); err != nil {
+		t.Error(err)
+	}
+	if n, err := unix.Pread(fd, b, 0); string(b[:n]) != "text" || err != nil {
+		t.Errorf("read %q, %v", b[:n], err)
+	}
+	if _, err := openSpoolFile(dir + "/none"); err != unix.ENOENT {
+		t.Errorf("no directory: %v", err)
 	}
 	if entries, err := os.ReadDir(dir); len(entries) > 0 || err != nil {
 		t.Errorf("left over: %v, %v", entries, err)

@@ -76,13 +76,17 @@ type wsHandshake struct {
 // websocketHandshake reads the opening handshake by the rules of RFC 6455
 // 4.2.1. asked is false for a request that does not ask for a WebSocket.
 func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest) {
-	if string(r.method) != "GET" || r.minor == 0 || !r.upgrades || !r.listsWebsocket() {
+	if string(r.method) != "GET" || r.minor == 0 || !r.upgrades {
 		return h, false, nil
 	}
 	var key, version []byte
 	for _, f := range r.fields {
 		ok := true
 		switch {
+		case foldEqual(f.name, "UPGRADE"):
+			for protocol := range elements(f.value) {
+				asked = asked || foldEqual(protocol, "WEBSOCKET")
+			}
 		case foldEqual(f.name, "SEC-WEBSOCKET-KEY"):
 			ok, key = key == nil, f.value
 		case foldEqual(f.name, "SEC-WEBSOCKET-VERSION"):
@@ -97,16 +101,19 @@ func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest)
 		}
 	}
 	switch {
+	case !asked:
+		return h, false, nil
 	case string(version) != "13":
-		return h, true, badWebsocketVersion(version)
+		bad = badWebsocketVersion(version)
 	case !validNonce(key):
-		return h, true, badField([]byte("SEC-WEBSOCKET-KEY"), true)
+		bad = badField([]byte("SEC-WEBSOCKET-KEY"), true)
 	// Refuse a body: a proxy could take for a body what we take for frames.
 	case r.contentLength > 0:
-		return h, true, badField([]byte("CONTENT-LENGTH"), true)
+		bad = badField([]byte("CONTENT-LENGTH"), true)
 	case r.chunked:
-		return h, true, badField([]byte("TRANSFER-ENCODING"), true)
-	case bad != nil:
+		bad = badField([]byte("TRANSFER-ENCODING"), true)
+	}
+	if bad != nil {
 		return h, true, bad
 	}
 	sum := sha1.Sum(append(key[:len(key):len(key)], wsGUID...))
@@ -124,21 +131,6 @@ func validNonce(key []byte) bool {
 	}
 	n, err := base64.StdEncoding.Decode(nonce[:], key)
 	return n == 16 && err == nil
-}
-
-// listsWebsocket reports whether any Upgrade field lists the protocol websocket.
-func (r *request) listsWebsocket() bool {
-	for _, f := range r.fields {
-		if !foldEqual(f.name, "UPGRADE") {
-			continue
-		}
-		for protocol := range elements(f.value) {
-			if foldEqual(protocol, "WEBSOCKET") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // badWebsocketVersion refuses a version and names ours (RFC 6455 4.4).
@@ -301,25 +293,14 @@ const (
 
 func wsMistake(text string) *wsError { return &wsError{wsProtocol, text} }
 
-type wsKind uint8
-
-const (
-	wsNone  wsKind = iota // no event; with no byte consumed, more input is needed
-	wsData                // a piece of a message
-	wsPing                // a ping, to be answered by a pong with the same payload
-	wsPong                // a pong
-	wsClose               // a close frame, the client's last
-)
-
 // wsEvent is what next has found. payload is valid until the next call for any
 // decoder with the same pool.
 type wsEvent struct {
-	kind    wsKind
-	text    bool   // wsData: the message is text
-	last    bool   // wsData: the message ends with this piece, which may be empty
-	code    uint16 // wsClose: the close code, or wsNoCode
-	payload []byte // wsData, wsPing, wsPong
-	reason  string // wsClose: the close reason
+	op      uint8  // opText or opBinary: a piece of a message; opPing, opPong, opClose; 0: nothing
+	last    bool   // the message ends with this piece, which may be empty
+	code    uint16 // code of a close frame, or wsNoCode
+	reason  string // reason of a close frame
+	payload []byte // the piece of the message, or the payload of a ping or pong
 }
 
 // wsDecoder decodes the frames of one client.
@@ -335,8 +316,7 @@ type wsDecoder struct {
 	mask     uint32      // mask, rotated so that the next byte's is lowest
 	fin      bool        // the current frame ends its message
 	deflate  bool        // permessage-deflate is agreed on
-	message  bool        // a message has begun and not ended
-	text     bool        // the current message is text
+	message  uint8       // opcode of the current message, 0 between messages
 	squeezed bool        // the current message is compressed
 	ended    bool        // a close frame or a mistake came: ignore further input
 	utf8     utf8Checker // checks the current message, if text
@@ -364,7 +344,7 @@ func (d *wsDecoder) next(in []byte) (n int, e wsEvent, bad *wsError) {
 	default:
 		n, e, bad = d.step(in)
 	}
-	if bad != nil || e.kind == wsClose {
+	if bad != nil || e.op == opClose {
 		d.release()
 	}
 	return n, e, bad
@@ -400,12 +380,10 @@ func (d *wsDecoder) step(in []byte) (n int, e wsEvent, bad *wsError) {
 	d.mask = unmask(p, d.mask)
 	last := d.left == 0 && d.fin
 	switch {
-	case d.opcode == opPing:
-		e = wsEvent{kind: wsPing, payload: p}
-	case d.opcode == opPong:
-		e = wsEvent{kind: wsPong, payload: p}
 	case d.opcode == opClose:
 		e, bad = closeEvent(p)
+	case d.opcode > opClose:
+		e = wsEvent{op: d.opcode, payload: p}
 	case !d.squeezed:
 		e, bad = d.data(p, last)
 	default:
@@ -483,9 +461,9 @@ func (d *wsDecoder) checkHead(first, second byte) *wsError {
 		return wsMistake("control frame is fragmented")
 	case op >= opClose && second&^wsMasked > maxWSControl:
 		return wsMistake("control frame is too long")
-	case op == opContinuation && !d.message:
+	case op == opContinuation && d.message == 0:
 		return wsMistake("continuation without a message")
-	case (op == opText || op == opBinary) && d.message:
+	case (op == opText || op == opBinary) && d.message != 0:
 		return wsMistake("message begins within another")
 	}
 	return nil
@@ -495,9 +473,8 @@ func (d *wsDecoder) checkHead(first, second byte) *wsError {
 func (d *wsDecoder) beginFrame(first byte) *wsError {
 	d.fin = first&wsFin != 0
 	if d.opcode != opContinuation {
-		d.message, d.total, d.utf8 = true, 0, utf8Checker{}
-		d.text, d.squeezed = d.opcode == opText, first&wsRSV1 != 0
-		if d.squeezed && d.left > 0 {
+		d.message, d.total, d.utf8 = d.opcode, 0, utf8Checker{}
+		if d.squeezed = first&wsRSV1 != 0; d.squeezed && d.left > 0 {
 			d.packed = d.pool.takePacked()
 		}
 	}
@@ -518,22 +495,23 @@ func wsOversize() *wsError { return &wsError{wsTooBig, "message is too big"} }
 
 // data reports a piece of a message, inflated if the message was compressed.
 func (d *wsDecoder) data(p []byte, last bool) (e wsEvent, bad *wsError) {
-	if d.text {
-		if !d.utf8.add(p) || last && !d.utf8.whole() {
-			return e, &wsError{wsInvalidData, "text is not UTF-8"}
-		}
+	if d.message == opText && (!d.utf8.add(p) || last && !d.utf8.whole()) {
+		return e, &wsError{wsInvalidData, "text is not UTF-8"}
 	}
 	if len(p) == 0 && !last {
 		return e, nil
 	}
-	d.message = !last
-	return wsEvent{kind: wsData, payload: p, text: d.text, last: last}, nil
+	e = wsEvent{op: d.message, payload: p, last: last}
+	if last {
+		d.message = 0
+	}
+	return e, nil
 }
 
 // closeEvent reads the payload of a close frame (RFC 6455 5.5.1).
 func closeEvent(p []byte) (e wsEvent, bad *wsError) {
 	if len(p) == 0 {
-		return wsEvent{kind: wsClose, code: wsNoCode}, nil
+		return wsEvent{op: opClose, code: wsNoCode}, nil
 	}
 	if len(p) == 1 {
 		return e, wsMistake("close frame has half a code")
@@ -545,7 +523,7 @@ func closeEvent(p []byte) (e wsEvent, bad *wsError) {
 	if !utf8.Valid(p[2:]) {
 		return e, &wsError{wsInvalidData, "close reason is not UTF-8"}
 	}
-	return wsEvent{kind: wsClose, code: code, reason: string(p[2:])}, nil
+	return wsEvent{op: opClose, code: code, reason: string(p[2:])}, nil
 }
 
 // validCloseCode reports whether a close frame may have this code: a code that

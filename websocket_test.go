@@ -96,9 +96,9 @@ func (r *wsReader) feed(more []byte) {
 			}
 			r.bad, r.open = bad, false
 			fmt.Fprintf(&r.log, "bad %d\n", bad.code)
-		case e.kind != wsNone && (r.bad != nil || r.closed):
+		case e.op != 0 && (r.bad != nil || r.closed):
 			r.failf("%+v after the end", e)
-		case e.kind == wsNone && n == 0:
+		case e.op == 0 && n == 0:
 			if len(in) >= 2+4+maxWSControl {
 				r.failf("%d bytes left alone", len(in))
 			}
@@ -110,22 +110,23 @@ func (r *wsReader) feed(more []byte) {
 }
 
 func (r *wsReader) take(e wsEvent) {
-	switch e.kind {
-	case wsData:
-		if r.open && e.text != r.text || len(e.payload) == 0 && !e.last {
+	text := e.op == opText
+	switch e.op {
+	case opText, opBinary:
+		if r.open && text != r.text || len(e.payload) == 0 && !e.last {
 			r.failf("piece %+v of a message that is open: %v", e, r.open)
 		}
 		r.pieces++
-		r.open, r.text = !e.last, e.text
+		r.open, r.text = !e.last, text
 		r.message = append(r.message, e.payload...)
 		if e.last {
-			r.say(e.text, "")
+			r.say(text, "")
 		}
-	case wsPing:
+	case opPing:
 		fmt.Fprintf(&r.log, "ping %q\n", e.payload)
-	case wsPong:
+	case opPong:
 		fmt.Fprintf(&r.log, "pong %q\n", e.payload)
-	case wsClose:
+	case opClose:
 		r.closed = true
 		fmt.Fprintf(&r.log, "close %d %q\n", e.code, e.reason)
 	}
@@ -956,7 +957,7 @@ func BenchmarkWebSocket(b *testing.B) {
 			b.SetBytes(int64(len(bb.payload)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, e, bad := d.next(raw); bad != nil || e.kind == wsNone {
+				if _, e, bad := d.next(raw); bad != nil || e.op == 0 {
 					b.Fatal(bad)
 				}
 			}

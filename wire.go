@@ -41,7 +41,7 @@ const (
 
 // Kinds of frames that only Python sends.
 const (
-	kindReady    = 8 + iota // the application is loaded
+	kindReady    = 8 + iota // the application is loaded; with MORE, only its start-up has begun
 	kindResponse            // status and headers of a response, and the start of its body
 	kindBlock               // a further piece of a response's body
 	kindFile                // a response whose body is part of a file: status and headers, offset, length; with the file's descriptor
@@ -82,9 +82,10 @@ const (
 
 // Flags whose bit has another meaning on other frames.
 const (
-	flagApart = flagMore  // of RESPONSE and BLOCK: the head came through the pipe, the body follows on the socket, which is faster for large bodies
-	flagText  = flagQuiet // of MESSAGE: the message is text, not binary
-	flagCrowd = flagQuiet // of a stream's REQUEST: Python runs at least gateway.crowd other requests
+	flagApart  = flagMore  // of RESPONSE and BLOCK: the head came through the pipe, the body follows on the socket, which is faster for large bodies
+	flagText   = flagQuiet // of MESSAGE: the message is text, not binary
+	flagCrowd  = flagQuiet // of a stream's REQUEST: Python runs at least gateway.crowd other requests
+	flagExpect = flagLast  // of a stream's REQUEST: the client sends the body once READ has asked for it
 )
 
 // anyLength marks frames whose marshal is followed by a body of any length.
@@ -235,12 +236,12 @@ func (s *wire) receive() (more bool, err error) {
 		n := copy(s.in[:cap(s.in)], s.in[s.at:])
 		s.in, s.at = s.in[:n], 0
 	}
-	if s.full() {
+	if len(s.in) >= s.limit() {
 		// Only a frame's header and marshal, metaMax bytes at most, must be in memory as a
 		// whole, so the buffer grows for nothing else.
 		s.in = append(make([]byte, 0, 2*cap(s.in)), s.in...)
 	}
-	room, passed := s.in[len(s.in):cap(s.in)-s.spare()], -1
+	room, passed := s.in[len(s.in):s.limit()], -1
 	if more = s.passed >= 0 && s.need > 0; more {
 		room = room[:min(len(room), s.need)]
 	}
@@ -264,7 +265,7 @@ func (s *wire) receive() (more bool, err error) {
 		more = true
 	}
 	s.in = s.in[:len(s.in)+n]
-	return more || s.full(), nil
+	return more || len(s.in) >= s.limit(), nil
 }
 
 // keep stores a descriptor that has come; a negative number means that it was lost.
@@ -275,16 +276,13 @@ func (s *wire) keep(passed int) {
 	s.passed = max(passed, -1)
 }
 
-// full reports whether the buffer has no room to receive more.
-func (s *wire) full() bool { return len(s.in) >= cap(s.in)-s.spare() }
-
-// spare is the part of the buffer that receive leaves free for bodies that come over the
-// socket (bodyApart).
-func (s *wire) spare() int {
+// limit is the part of the buffer that receive fills. The rest is for bodies that come over
+// the socket (bodyApart).
+func (s *wire) limit() int {
 	if s.pipe < 0 {
-		return 0
+		return cap(s.in)
 	}
-	return wireRoom / 2
+	return cap(s.in) - wireRoom/2
 }
 
 // take returns the descriptor that has come with the frame at hand, -1 for none. A pipe
@@ -348,9 +346,8 @@ func (s *wire) next() (ok bool, err error) {
 	return true, nil
 }
 
-// body takes as much of the body of the frame at hand as has come; done reports whether the
-// body ends there.
-func (s *wire) body() (b []byte, done bool, err error) {
+// body takes as much of the body of the frame at hand as has come.
+func (s *wire) body() (b []byte, err error) {
 	if s.apart() {
 		return s.bodyApart()
 	}
@@ -358,7 +355,7 @@ func (s *wire) body() (b []byte, done bool, err error) {
 	b = b[:min(len(b), s.bodyLeft)]
 	s.at += len(b)
 	s.bodyLeft -= len(b)
-	return b, s.bodyLeft == 0, nil
+	return b, nil
 }
 
 // apart reports whether the rest of the frame at hand comes over the socket, although frames
@@ -369,20 +366,20 @@ func (s *wire) apart() bool {
 
 // bodyApart reads the body of the frame at hand from the socket, into the part of the buffer
 // that receive leaves free.
-func (s *wire) bodyApart() (b []byte, done bool, err error) {
+func (s *wire) bodyApart() (b []byte, err error) {
 	b = s.in[len(s.in):cap(s.in)]
 	n, errno := rawRead(s.fd, b[:min(s.bodyLeft, len(b))])
 	switch {
 	case errno == unix.EAGAIN:
-		return nil, false, nil
+		return nil, nil
 	case errno != 0:
-		return nil, false, os.NewSyscallError("read", errno)
+		return nil, os.NewSyscallError("read", errno)
 	case n == 0:
-		return nil, false, io.EOF
+		return nil, io.EOF
 	}
 	s.taken++
 	s.bodyLeft -= n
-	return b[:n], s.bodyLeft == 0, nil
+	return b[:n], nil
 }
 
 // write sends an answer at once. Bytes for which the socket has no room wait in out. Python

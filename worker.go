@@ -109,7 +109,7 @@ type worker struct {
 	log        *errorLog
 	access     *accessLog // nil without an access log
 	slot       *slot      // this worker's page of the scoreboard
-	scriptName string     // SCRIPT_NAME of the server's environment
+	scriptName string     // SCRIPT_NAME of the server's environment, unless the gateway ignores it
 	server     string     // the Server field of responses
 	pid        int
 	arbiter    int  // pid of the arbiter
@@ -147,6 +147,7 @@ type life struct {
 	quitAt     int64          // when a worker that quits ends its Python, 0 for not quitting or done
 	exit       int            // the exit status
 	told       syscall.Signal // stop signal of which Python has been told, 0 for none yet
+	leaving    bool           // this worker quits, and siblings get what Python has not begun once its lanes have settled
 }
 
 // acceptor is what a worker needs to take connections, and to decide whether to.
@@ -285,6 +286,9 @@ func newWorker() (*worker, error) {
 		life:       life{maxServed: cfg.maxRequests},
 		acceptor:   acceptor{giveFD: fdGive, takeFD: fdTake},
 		scratch:    scratch{rbuf: make([]byte, heldPressed)},
+	}
+	if cfg.family() == familyASGI {
+		w.scriptName = ""
 	}
 	if cfg.maxRequests > 0 && cfg.maxRequestsJitter > 0 {
 		// Workers that start together have neighbouring pids and nearly the same
@@ -489,17 +493,25 @@ func (w *worker) finished() bool {
 	if w.quitAt != 0 && (len(p.busy) == 0 || !p.ready) {
 		w.quitPython()
 	}
-	if w.stopping() && !p.ended && len(w.listeners) == 0 && w.open == 0 && len(p.busy) == 0 &&
+	if w.stopping() && !p.ended && len(w.listeners) == 0 && !w.expects() && len(p.busy) == 0 &&
 		len(w.waiting) == 0 && !(w.draining() && !p.closed && !w.python.gone && readable(w.takeFD)) {
 		p.end()
-		if w.python.killAt == 0 {
+		if w.python.killAt == 0 && (w.python.hung != "" || w.streams() == nil) { // partAt bounds what streams do after their responses
 			w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
 			if w.python.hung != "" { // a thread still runs a request that was given up
 				w.python.killAt = w.now + int64(killDelay)
 			}
 		}
 	}
-	return w.python.gone && (w.slot.phase() == phaseQuitting || p.ended || !p.ready)
+	return w.python.gone && (w.slot.phase() == phaseQuitting || p.ended && w.open == 0 || !p.ready)
+}
+
+// expects reports whether a client may still send a request: Python need not wait for those
+// that only have to take their last response.
+func (w *worker) expects() bool {
+	return w.open > 0 && slices.ContainsFunc(w.conns, func(c *conn) bool {
+		return c != nil && c.state != lingering && (c.state != open || c.turn == nil || c.turn.state != draining || c.keep)
+	})
 }
 
 // Signals -------------------------------------------------------------------
@@ -599,9 +611,7 @@ func (w *worker) retire() {
 	w.disarm()
 	w.closeListeners()
 	w.handOver()
-	if !w.python.ready {
-		w.killPython(unix.SIGKILL)
-	}
+	w.endBoot()
 }
 
 // handOver gives the siblings the requests that wait and the connections that are idle.
@@ -625,6 +635,19 @@ func (w *worker) handOver() {
 				w.close(c)
 			}
 		}
+	}
+}
+
+// endBoot ends a Python that is not ready, because nobody waits for it any more. A start-up
+// that has begun is cancelled, and has graceful_timeout to tidy up.
+func (w *worker) endBoot() {
+	switch {
+	case w.python.ready:
+	case w.python.starting:
+		w.python.end()
+		w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
+	default:
+		w.killPython(unix.SIGKILL)
 	}
 }
 
@@ -666,9 +689,7 @@ func (w *worker) end() {
 			c.hasten(w.now + int64(lingerIdle))
 		}
 	}
-	if !w.python.ready {
-		w.killPython(unix.SIGKILL)
-	}
+	w.endBoot()
 	w.drainBacklog()
 }
 
@@ -687,7 +708,7 @@ func (w *worker) endIdle(c *conn) {
 func (w *worker) drainBacklog() {
 	kept := w.listeners[:0]
 	for _, l := range w.listeners {
-		if w.python.ready && !w.python.closed && readable(l.fd) {
+		if w.python.ready && !w.python.closed && !w.python.ended && readable(l.fd) {
 			kept = append(kept, l)
 			continue
 		}
@@ -711,16 +732,7 @@ func (w *worker) quit() {
 	w.enter(phaseQuitting)
 	w.disarm()
 	w.closeListeners()
-	p := w.python
-	if !alone {
-		for _, l := range p.busy {
-			if !l.settle(w.now) {
-				time.Sleep(settled)
-			}
-		}
-		for _, l := range slices.Clone(p.busy) {
-			w.giveBack(l)
-		}
+	if w.leaving = !alone; w.leaving {
 		w.handOver()
 	}
 	w.announce(unix.SIGQUIT)
@@ -731,6 +743,9 @@ func (w *worker) quit() {
 func (w *worker) quitPython() {
 	p := w.python
 	w.quitAt = 0
+	if w.streams() != nil {
+		w.endTasks(0)
+	}
 	handled := p.ready && !p.gone && catches(p.pid, announced-unix.SIGQUIT) // the handler, or worker_int, has until killAt
 	p.end()
 	if len(p.busy) > 0 && !handled || !p.ready {
@@ -809,7 +824,7 @@ func sooner(a, b int64) int64 {
 // have used up their time.
 func (w *worker) lookAtLanes() {
 	p, limit := w.python, w.requestLimit()
-	for i := 0; i < len(p.busy) && !p.closed; {
+	for i := 0; i < len(p.busy) && !p.closed && !w.leaving; {
 		l := p.busy[i]
 		if limit > 0 && l.ran(w.now) >= limit && l.settle(w.now) {
 			w.overdue(l)
@@ -825,6 +840,13 @@ func (w *worker) lookAtLanes() {
 // giveBack takes the requests that Python has not begun out of a lane, and puts them
 // back among the waiting requests.
 func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
+
+// giveBackAll does the same for all lanes.
+func (w *worker) giveBackAll() {
+	for _, l := range slices.Clone(w.python.busy) {
+		w.giveBack(l)
+	}
+}
 
 // leftOf handles Python's word that it has stopped within a message, as this worker
 // asked, or (flagBroken) because an exception came before it began: the requests that
@@ -842,7 +864,7 @@ func (w *worker) leftOf(l *lane, _ *marshalReader) error {
 		return l.frame.unexpected()
 	}
 	l.halted = 0
-	w.putBack(q.retrieve(t.message))
+	w.putBack(q.retrieve(func(other *turn) bool { return other.message == t.message }))
 	return nil
 }
 

@@ -24,14 +24,16 @@ from collections import deque
 from time import monotonic
 
 from _gunicorn import logs, wsgi
+from _gunicorn.lifespan import Lifespan
 from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, QUEUE,
-    QUEUE_MAX, QUIET, READ, REQUEST, RESPONSE, RETIRE, WIRE, frame, meta_of)
+    QUEUE_MAX, QUIET, READ, READY, REQUEST, RESPONSE, RETIRE, WIRE, frame, meta_of)
 
 # Kinds of frames that only streams have (wire.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
 TEXT = QUIET  # flag of MESSAGE: the message is text, not binary
 CROWD = QUIET  # flag of REQUEST: this process runs several other requests
+EXPECT = LAST  # flag of REQUEST: the client sends the body once READ has asked for it
 
 WINDOW = 256 << 10  # bytes of a stream that one side may send before the other has taken any; as in asgi.go
 MESSAGE_COST = 64   # bytes that a message counts for beyond its own length, for its frame and objects; as in asgi.go
@@ -55,7 +57,12 @@ class ClientGone(OSError):
 def octets(data):
     """A bytes-like object as bytes. It is copied, because the application may reuse
     its memory, and whatever the size of its items is."""
-    return data if type(data) is bytes else memoryview(data).tobytes()
+    if type(data) is bytes:
+        return data
+    view = memoryview(data)
+    if not view.c_contiguous:
+        raise TypeError("a memoryview with gaps between its items")
+    return view.tobytes()
 
 
 def pairs(headers):
@@ -105,6 +112,8 @@ class Stream:
     trailers = None  # a list if trailers are announced, a tuple once the body has ended and they are due
     sent = taken = 0
     begun = done = accepted = parting = events = False
+    expects = False  # the client waits for a READ before it sends the body
+    halted = False  # this server has cancelled the task
 
     # Frames from the worker ------------------------------------------------
 
@@ -144,6 +153,7 @@ class Stream:
     def cancel(self):
         if not self.task.done():
             self.server.log.debug("Request cancelled (client disconnected)")
+            self.halted = True
             self.task.cancel()
 
     # Calls by the application ----------------------------------------------
@@ -178,7 +188,13 @@ class Stream:
         if self.server.pending > PENDING_MAX:
             await self.server.drained()
         if self.gone and not self.parting:
+            await self.drop()
+
+    async def drop(self):
+        """Ends a send() after the client has left. uvicorn ignores what is sent to nobody."""
+        if not self.server.uvicorn or self.accepted:
             raise ClientGone("the client has left")
+        await asyncio.sleep(0)  # an application that sends on and on must not keep all others from running
 
     async def push_body(self, kind, meta, body, flags):
         """Sends a frame of the response, or several frames if the body is long."""
@@ -200,6 +216,8 @@ class Stream:
                     # follow a gap.
                     self.fail(QUIET if self.gone else 0)
                     raise
+                if self.gone and not self.parting:
+                    return
             n -= at
             self.server.push(pack(len(meta) + n, self.number, len(meta), kind, flags) + meta)
             self.server.push(body[at:])
@@ -233,7 +251,7 @@ class Stream:
             if self.meta is None or self.done or type(self.trailers) is tuple:
                 raise self.unexpected(event)
             if self.gone and not self.parting:
-                raise ClientGone("the client has left")
+                return await self.drop()
             body = octets(event.get("body", b""))
             flags = 0 if event.get("more_body", False) else LAST
             if flags and self.trailers is not None:
@@ -267,13 +285,14 @@ class Stream:
             app = server.app if server.access is None else server.access.asgi(self)
             await app(scope, self.receive, self.send)
             self.returned()
-        except asyncio.CancelledError:
-            self.end(True)
         except BaseException as e:
             # SystemExit and KeyboardInterrupt are caught too, as no request may end
             # the server.
+            cancelled = isinstance(e, asyncio.CancelledError)
             try:
-                if (self.gone or self.broken) and tells_of_leaving(e):
+                if cancelled and (self.halted or self.gone):
+                    self.end(True)
+                elif (self.gone or self.broken) and tells_of_leaving(e):
                     server.log.debug("%s: the client has left", type(e).__name__)
                 else:
                     server.log.error("Error in ASGI application", exc_info=e)
@@ -349,6 +368,9 @@ class Http(Stream):
                 return {"type": "http.request", "body": body, "more_body": more}
             if self.gone or self.done or self.broken:
                 return {"type": "http.disconnect"}
+            if self.expects:
+                self.expects = False
+                self.read(WINDOW)
             await self.wait()
 
     async def send(self, event):
@@ -523,8 +545,10 @@ class WebSocket(Stream):
                 raise ClientGone("the client has left")
             protocol, headers = event.get("subprotocol") or "", pairs(event.get("headers") or ())
             check(headers)
-            check(pairs([("Sec-WebSocket-Protocol", protocol)]))
-            meta = meta_of((protocol.encode("latin-1"), headers))
+            protocol = protocol.encode("latin-1")
+            if protocol and not NAME(protocol):
+                raise ValueError("invalid subprotocol %r" % (protocol,))
+            meta = meta_of((protocol, headers))
             self.server.push(frame(self.number, ACCEPT, meta))
             self.accepted = True
         elif kind == "websocket.close":
@@ -573,66 +597,6 @@ class WebSocket(Stream):
             self.shut(1011, "")
         else:
             self.end(False)
-
-
-class Lifespan:
-    """The application's start-up and shut-down (Lifespan specification)."""
-
-    def __init__(self, server, mode):
-        self.server, self.mode, self.state = server, mode, {}
-        self.events, self.task = asyncio.Queue(), None
-        self.answer = None  # a future for the application's next event
-        self.supported = False
-
-    async def receive(self):
-        return await self.events.get()
-
-    async def send(self, event):
-        kind = event["type"]
-        if not kind.startswith("lifespan.") or self.answer is None or self.answer.done():
-            raise RuntimeError("Unexpected ASGI message %r." % kind)
-        self.answer.set_result(event)
-
-    async def run(self):
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
-        try:
-            await self.server.app(scope, self.receive, self.send)
-        except BaseException as e:
-            return e
-
-    async def ask(self, phase):
-        """Sends an event and returns the application's answer, None if it ends without."""
-        self.answer = self.server.loop.create_future()
-        await self.events.put({"type": "lifespan." + phase})
-        await asyncio.wait([self.answer, self.task], return_when=asyncio.FIRST_COMPLETED)
-        return self.answer.result() if self.answer.done() else None
-
-    async def start_up(self):
-        """Returns the reason why the application cannot start, None if it has started."""
-        if self.mode == "off":
-            return None
-        self.task = self.server.loop.create_task(self.run())
-        event = await self.ask("startup")
-        if event is not None and event["type"] == "lifespan.startup.complete":
-            self.supported = True
-            return None
-        if event is not None:
-            return event.get("message") or "the application has said so"
-        error = self.task.result()
-        if self.mode == "on":
-            if error is not None:
-                self.server.log.error("Error in ASGI lifespan", exc_info=error)
-            return str(error) or type(error).__name__ if error is not None else "the application has no lifespan"
-        self.server.log.debug("ASGI lifespan: not supported by the application (%r)", error)
-        return None
-
-    async def shut_down(self):
-        if not self.supported or self.task.done():
-            return
-        event = await self.ask("shutdown")
-        if event is not None and event["type"] != "lifespan.shutdown.complete":
-            self.server.log.error("ASGI lifespan shutdown failed: %s", event.get("message", ""))
-        # A lifespan task that goes on waiting for events is cancelled by Server.close.
 
 
 def new_loop(name, h11, log):
@@ -690,8 +654,12 @@ class Server:
         self.waiting = []  # futures of tasks that wait for room on the wire
         self.rest = b""  # start of a frame that has not come in full
         self.root_path = settings["root_path"] or ""
-        self.grace = settings["asgi_disconnect_grace_period"]
-        self.http = {"version": "3.0", "spec_version": "2.5"}
+        self.uvicorn = settings["worker_class"].startswith("uvicorn")
+        self.grace = None if self.uvicorn else settings["asgi_disconnect_grace_period"]
+        # A framework that reads 2.4 or more counts on send() to fail once the client has
+        # left, which uvicorn's does not for HTTP.
+        self.version = "2.3" if self.uvicorn else "2.5"
+        self.closing = False
         self.eager = sys.version_info >= (3, 12)
         wsgi.leave_children_out([self])
 
@@ -716,30 +684,57 @@ class Server:
             self.close()
 
     def close(self):
-        loop = self.loop
+        loop, self.closing = self.loop, True
+        for stream in self.streams.values():
+            stream.halted = True
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=1))
+        for stream in self.streams.values():
+            stream.end(True)
         loop.run_until_complete(loop.shutdown_asyncgens())
         asyncio.set_event_loop(None)
         loop.close()
+        # Python 3.9 crashes if it closes a socket when nearly all of the interpreter is gone.
+        self.queue.detach()
+        self.wire.detach()
 
     async def main(self):
         loop = self.loop
+        self.ended, self.late = loop.create_future(), loop.create_future()
+        loop.add_reader(QUEUE, self.on_queue)
+        loop.add_reader(WIRE, self.on_wire)
         lifespan = Lifespan(self, self.settings["asgi_lifespan"])
-        reason = await lifespan.start_up()
+        self.state = lifespan.state
+        self.push(frame(0, READY, flags=MORE))
+        start = loop.create_task(lifespan.start_up())
+        await asyncio.wait([start, self.ended], return_when=asyncio.FIRST_COMPLETED)
+        if not start.done():
+            start.cancel()
+            await lifespan.abandon()
+            return
+        reason = start.result()
         if reason is not None:
             self.log.error("ASGI lifespan startup failed: %s", reason)
             sys.exit(3)
-        self.state = lifespan.state
-        self.ended = loop.create_future()
-        loop.add_reader(QUEUE, self.on_queue)
-        loop.add_reader(WIRE, self.on_wire)
         wsgi.say_ready(self.push, self.files)
         await self.ended
+        tasks = [stream.task for stream in self.streams.values()]
+        await asyncio.wait([asyncio.gather(*tasks, return_exceptions=True), self.late], return_when=asyncio.FIRST_COMPLETED)
         await lifespan.shut_down()
+
+    def part(self, grace):
+        """Cancels all tasks after grace, because the grace period of the server ends. The
+        shut-down waits half as long again for those that go on."""
+        for stream in self.streams.values():
+            stream.cancel_after(grace)
+        self.loop.call_later(1.5 * grace, self.give_up)
+
+    def give_up(self):
+        if not self.late.done():
+            self.late.set_result(None)
 
     def retire(self):
         """Asks for another worker in place of this one, because a hook wishes so."""
@@ -802,17 +797,22 @@ class Server:
         if protocols is None:
             stream = Http(self, number, body, more)
             extensions = {"http.response.early_hint": {}, "http.response.pathsend": {}}
+            if self.uvicorn:  # middleware written for uvicorn may look at http.response.body alone
+                del extensions["http.response.pathsend"]
             if trailers:
                 extensions["http.response.trailers"] = {}
-            scope = {"type": "http", "asgi": self.http, "http_version": version, "server": server, "client": client,
+            scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": self.version}, "http_version": version, "server": server, "client": client,
                      "scheme": scheme, "method": method, "root_path": self.root_path, "path": path,
                      "raw_path": raw_path, "query_string": query, "headers": headers,
                      "state": self.state.copy(), "extensions": extensions}
             if more:
-                stream.read(WINDOW)
+                if flags & EXPECT:
+                    stream.body, stream.expects = None, True
+                else:
+                    stream.read(WINDOW)
         else:
             stream = WebSocket(self, number)
-            scope = {"type": "websocket", "asgi": self.http, "http_version": version, "server": server,
+            scope = {"type": "websocket", "asgi": {"version": "3.0", "spec_version": "2.4" if self.uvicorn else "2.5"}, "http_version": version, "server": server,
                      "client": client, "scheme": scheme, "root_path": self.root_path, "path": path,
                      "raw_path": raw_path, "query_string": query, "headers": headers, "subprotocols": protocols,
                      "state": self.state.copy(), "extensions": {"websocket.http.response": {}}}
@@ -861,6 +861,8 @@ class Server:
             return
         stream = self.streams.get(number)
         if stream is None:
+            if kind == GONE and not number:
+                self.part(loads(payload)[2] / 1000)
             if kind != GONE or number <= self.newest:
                 return  # the stream is over here, and the worker did not know yet
             # The request is in the queue, perhaps behind others, unless the worker
@@ -878,8 +880,8 @@ class Server:
             stream.bye(*loads(payload)[:2])
         elif kind == GONE:
             code, reason, grace = loads(payload)
-            parting = grace >= 0
-            stream.leave(code, reason, grace / 1000 if parting else self.grace, parting)
+            # A WebSocket is closed by now; any other response may still be completed.
+            stream.leave(code, reason, self.grace if grace < 0 else grace / 1000, grace >= 0 and not stream.accepted)
 
     # Out -------------------------------------------------------------------
 
@@ -919,27 +921,22 @@ class Server:
         out = self.out
         try:
             while out:
+                if type(out[0]) is tuple:
+                    self.pass_file(*out[0])
+                    continue
                 if len(out) == 1 and type(out[0]) is bytes:
                     self.written(self.wire.send(out[0], MSG_DONTWAIT))
                     continue
-                pieces, control, size = [], (), 0
+                pieces, size = [], 0
                 for piece in out:
-                    if type(piece) is tuple:
-                        if pieces:
-                            break  # a descriptor has to go with the first byte of a write
-                        piece, fd = piece
-                        control = [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))]
+                    if type(piece) is tuple or len(pieces) == PIECES:
+                        break
                     pieces.append(piece)
                     size += len(piece)
-                    if control or len(pieces) == PIECES:
-                        break
-                if not control and size <= 65536:
+                if size <= 65536:
                     sent = self.wire.send(b"".join(pieces), MSG_DONTWAIT)
                 else:
-                    sent = self.wire.sendmsg(pieces, control, MSG_DONTWAIT)
-                if control:
-                    os.close(fd)
-                    out[0] = out[0][0]
+                    sent = self.wire.sendmsg(pieces, (), MSG_DONTWAIT)
                 self.written(sent)
         except (BlockingIOError, InterruptedError):
             if not self.writing:
@@ -951,6 +948,21 @@ class Server:
         if self.writing:
             self.writing = False
             self.loop.remove_writer(WIRE)
+
+    def pass_file(self, piece, fd):
+        """Writes a frame with a descriptor, which has to go with the first byte of a
+        write. If the kernel passes no more descriptors, the request fails."""
+        try:
+            n = self.wire.sendmsg([piece], [(SOL_SOCKET, SCM_RIGHTS, struct.pack("i", fd))], MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            raise
+        except OSError as e:
+            self.log.error("A file cannot be sent: %s", e)
+            n, self.pending = 0, self.pending - len(piece) + SIZE
+            piece = frame(unpack(piece)[1], FAILED)
+        os.close(fd)
+        self.out[0] = piece
+        self.written(n)
 
     def written(self, n):
         out = self.out

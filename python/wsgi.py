@@ -474,7 +474,7 @@ def positional_params(function):
 
 # Process -------------------------------------------------------------------
 
-VERSION = (27, 0, 1)  # version of Gunicorn whose interface the modules of package.py have
+VERSION = (26, 1, 0)  # version of Gunicorn whose interface the modules of package.py have
 NO_FILE = "<gunicorn package.py>"  # the __file__ of these modules
 WORKERS = {"sync": "sync", "gthread": "gthread", "gevent": "ggevent", "eventlet": "geventlet", "asgi": "gasgi"}
 
@@ -831,5 +831,7 @@ def start(role):
             if name.lstrip("_").partition(".")[0] == "gunicorn" and name not in ("_gunicorn", "_gunicorn.wsgi"):
                 del sys.modules[name]
     os.kill = kill
+    if sys.version_info < (3, 9) and sys.stderr:
+        sys.stderr.reconfigure(line_buffering=True)  # as in newer versions: a traceback must not come out at the end
     sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)
     {"serve": serve, "check": check, "config": config, "log": log}[role]()

@@ -140,7 +140,8 @@ var pythonOnce = sync.OnceValues(makePython)
 
 // testPython returns the python3 of a virtualenv that has what
 // testdata/requirements.txt asks for. It is made once for each content of that
-// file and kept in the user's cache directory.
+// file and kept in the user's cache directory. GUNICORN_PYTHON names another
+// Python, for scripts that need none of that.
 func testPython(t testing.TB) string {
 	t.Helper()
 	python, err := pythonOnce()
@@ -151,6 +152,9 @@ func testPython(t testing.TB) string {
 }
 
 func makePython() (string, error) {
+	if python := os.Getenv("GUNICORN_PYTHON"); python != "" {
+		return python, nil
+	}
 	wanted, err := os.ReadFile("testdata/requirements.txt")
 	if err != nil {
 		return "", err
