@@ -116,16 +116,8 @@ type trustList struct {
 
 // has reports whether addr is trusted. An IPv4 address inside IPv6 counts as IPv4.
 func (t trustList) has(addr netip.Addr) bool {
-	if t.all {
-		return true
-	}
 	addr = addr.Unmap()
-	for _, n := range t.nets {
-		if n.Contains(addr) {
-			return true
-		}
-	}
-	return false
+	return t.all || slices.ContainsFunc(t.nets, func(n netip.Prefix) bool { return n.Contains(addr) })
 }
 
 // startError ends the program with an exit status, after its text is printed on
@@ -271,14 +263,8 @@ func (c *config) fill(at *start, sources ...map[string]any) error {
 		}
 	}
 	// Defaults come last because some depend on other settings.
-	return c.putDefaults(at, func(*setting) bool { return true })
-}
-
-// putDefaults stores the defaults of the rows that which accepts and that no
-// source has given.
-func (c *config) putDefaults(at *start, which func(r *setting) bool) error {
 	for _, r := range settings {
-		if _, ok := c.given[r.name]; ok || !which(r) {
+		if _, ok := c.given[r.name]; ok {
 			continue
 		}
 		v, err := c.defaultOf(r, at)
@@ -527,87 +513,54 @@ func empty(v any) bool {
 }
 
 // app is the application as MODULE:OBJECT.
-func (c *config) app() string {
-	if c.positional != "" {
-		return c.positional
-	}
-	return c.wsgiApp
-}
+func (c *config) app() string { return cmp.Or(c.positional, c.wsgiApp) }
 
 // name is the server's name in the titles of its processes.
-func (c *config) name() string {
-	if c.procName != "" {
-		return c.procName
-	}
-	return c.defaultProcName
-}
+func (c *config) name() string { return cmp.Or(c.procName, c.defaultProcName) }
 
 // change stores settings that a hook has set, after the usual checks.
 func (c *config) change(changed map[string]any) error {
+	if len(changed) == 0 {
+		return nil
+	}
 	at := &start{dir: c.startDir, env: os.Environ(), app: c.positional}
 	values, err := checked(at, func(r *setting) (any, bool) {
 		v, ok := changed[r.name]
 		return fromPython(v), ok
 	}, func(r *setting, _ any, err error) error { return fmt.Errorf("%s: %w", r.name, err) })
+	found := c.python
+	if err == nil {
+		err = c.fill(at, c.given, values)
+	}
 	if err != nil {
 		return err
 	}
-	for _, r := range settings {
-		if v, ok := values[r.name]; ok {
-			c.given[r.name] = v
-			c.put(r, v)
-		}
-	}
-	if err := c.putDefaults(at, func(r *setting) bool { return r.derived != nil }); err != nil {
-		return err
-	}
+	c.python = found
 	return c.checkBoot()
 }
 
 // encode returns a marshal dict of every setting by name, and of the other facts
 // that a worker and its Python need.
 func (c *config) encode() []byte {
-	b := []byte{marshalDict}
-	for _, e := range (dict{
+	all := dict{
 		{"app", c.app()}, {"start_dir", c.startDir}, {"argv", c.argv}, {"interpreter", c.python}, {"family", c.family()},
 		{"syslog_to", c.syslogTo}, {"statsd_to", c.statsdTo}, {"credential", credentialList(c.credential)},
 		{"hooks", slices.Sorted(maps.Keys(c.hooks()))}, {"said", c.said},
 		{"logs", c.logs}, {"log_level", int64(c.minLevel)}, {"log_access", c.logAccess},
-	}) {
-		b = appendMarshal(appendMarshal(b, e.key), e.value)
 	}
 	for _, r := range settings {
 		v := c.values[r.name]
-		b = appendMarshalText(b, r.name)
-		if d, ok := v.(dict); ok && r.kind == anyDict && len(d) > 0 {
+		switch {
+		case r.kind == anyDict && !empty(v):
 			// Marshal cannot express every value of such a dictionary: wsgi.py has
 			// stored the value in said, or reads the file again.
-			b = appendMarshal(b, c.said[r.name])
-			continue
-		}
-		if v == autoWorkers && r.kind == workerCount {
+			v = c.said[r.name]
+		case v == autoWorkers && r.kind == workerCount:
 			v = int64(c.workers) // Python expects a number, and the CPUs may change
 		}
-		b = appendMarshalValue(b, v)
+		all = append(all, item{r.name, v})
 	}
-	return append(b, marshalDictEnd)
-}
-
-// appendMarshalValue writes the value of a setting.
-func appendMarshalValue(b []byte, v any) []byte {
-	switch v := v.(type) {
-	case callable:
-		return append(b, marshalNone)
-	case address:
-		return appendMarshalText(b, v.String())
-	case dict:
-		b = append(b, marshalDict)
-		for _, e := range v {
-			b = appendMarshal(appendMarshal(b, e.key), e.value)
-		}
-		return append(b, marshalDictEnd)
-	}
-	return appendMarshal(b, v)
+	return appendMarshal(nil, all)
 }
 
 // settingsTable is a marshal dict of what gunicorn.config of package.py shows of each
@@ -624,7 +577,7 @@ func settingsTable() []byte {
 		}
 		b = appendMarshalList(appendMarshalText(b, r.name), 5)
 		b = appendMarshal(appendMarshalText(b, r.section), r.flags)
-		b = appendMarshalValue(appendMarshalText(appendMarshalText(b, r.meta), r.usage), v)
+		b = appendMarshal(appendMarshalText(appendMarshalText(b, r.meta), r.usage), v)
 	}
 	return append(b, marshalDictEnd)
 }
@@ -695,7 +648,6 @@ func usageError(format string, args ...any) error {
 	return &startError{exitUsage, "usage: gunicorn [OPTIONS] [APP_MODULE]\ngunicorn: error: " + fmt.Sprintf(format, args...) + "\n"}
 }
 
-// commandLine is the content of one command line.
 type commandLine struct {
 	app    string         // first positional argument
 	option string         // option at which parsing stopped, "" for none
@@ -871,12 +823,10 @@ func (l *commandLine) flag(words []word) ([]word, error) {
 	return words, l.take(r, joined)
 }
 
-// takesNone reports whether the row's flag has no argument.
 func (r *setting) takesNone() bool {
 	return r.kind == nil || r.kind.alone != nil && !r.kind.optional
 }
 
-// take stores the value of one flag.
 func (l *commandLine) take(r *setting, arg *string) error {
 	if r.kind == nil {
 		l.option = r.name

@@ -209,17 +209,7 @@ func (g *generation) openLogs() (err error) {
 	if err != nil {
 		return err
 	}
-	if g.log, err = openErrorLog(c.errorlog, c.loglevel); err != nil {
-		return err
-	}
-	g.access, err = openAccessLog(c.accesslog, c.accessLogFormat)
-	if err == nil {
-		err = g.log.join(c)
-	}
-	if err == nil {
-		g.access, err = g.access.join(c, g.log.syslog)
-	}
-	if err == nil {
+	if g.log, g.access, err = openLogs(c, -1, -1); err == nil {
 		err = g.giveLogs()
 	}
 	if err == nil {

@@ -3,13 +3,15 @@ package main
 // Kinds are the types of settings. The first half of the file turns the text of
 // flags, and values of any Python type from a configuration file, into the
 // canonical form of each kind. Error texts are Python's and Gunicorn's own,
-// because people search for them. The second half prints values as Python does.
+// because people search for them. The second half prints values as Python does,
+// and the end reads lists of ciphers.
 //
 // A checked value is nil, a bool, an int64, a string, a []any of strings, a dict,
 // an address, or a callable.
 
 import (
 	"cmp"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -27,7 +29,6 @@ import (
 	"unicode/utf8"
 )
 
-// kind is a type of settings.
 type kind struct {
 	alone    any    // value of a flag without an argument; nil if the flag needs one
 	optional bool   // the flag may have an argument although alone is set
@@ -38,8 +39,7 @@ type kind struct {
 	// keeps the text. An error of text is a usage error.
 	text func(s string) (any, error)
 
-	// value checks a value from any source and returns its canonical form.
-	value func(v any, at *start) (any, error)
+	value check // of values from any source
 }
 
 // store puts a checked value into the field of a config. It returns false if the
@@ -136,11 +136,7 @@ func fromPython(v any) any {
 }
 
 // pyErrorf is an error in the words of Python or Gunicorn.
-func pyErrorf(format string, args ...any) error { return pyError(fmt.Sprintf(format, args...)) }
-
-type pyError string
-
-func (e pyError) Error() string { return string(e) }
+func pyErrorf(format string, args ...any) error { return fmt.Errorf(format, args...) }
 
 // textKind is a string, or None.
 var textKind = &kind{value: checkText}
@@ -164,14 +160,12 @@ func strip(s string) string {
 	})
 }
 
-// posInt is zero or a positive whole number.
 var posInt = &kind{
 	want:  "zero or a positive whole number",
 	text:  decimal,
 	value: checkPosInt,
 }
 
-// workerCount is a posInt or auto.
 var workerCount = &kind{
 	want: "zero, a positive whole number or auto",
 	text: func(s string) (any, error) {
@@ -190,7 +184,6 @@ var workerCount = &kind{
 
 const autoWorkers = "auto"
 
-// decimal reads a flag's argument as a decimal number.
 func decimal(s string) (any, error) {
 	n, err := pyInt(s, 10)
 	if err != nil {
@@ -222,13 +215,26 @@ var frameSize = bounded(16384, 16777215, "http2_max_frame_size must be between 1
 
 // bounded makes a posInt from least to most; wrong is the error for other numbers.
 func bounded(least, most int64, wrong string, text func(s string) (any, error)) *kind {
-	return &kind{text: text, value: func(v any, at *start) (any, error) {
-		v, err := checkPosInt(v, at)
-		if n, _ := v.(int64); err == nil && (n < least || n > most) {
+	return &kind{text: text, value: then(checkPosInt, func(v any, _ *start) (any, error) {
+		if n := v.(int64); n < least || n > most {
 			return nil, pyErrorf(wrong, n)
 		}
-		return v, err
-	}}
+		return v, nil
+	})}
+}
+
+// check validates a value, and returns its canonical form.
+type check func(v any, at *start) (any, error)
+
+// then makes a second check of what a first check accepts.
+func then(first, second check) check {
+	return func(v any, at *start) (any, error) {
+		v, err := first(v, at)
+		if err != nil {
+			return nil, err
+		}
+		return second(v, at)
+	}
 }
 
 func checkPosInt(v any, _ *start) (any, error) {
@@ -283,22 +289,19 @@ func pyInt(s string, base int) (int64, error) {
 	return n, err
 }
 
-// statsdAddr is the address of a statsd server.
 var statsdAddr = &kind{
-	value: func(v any, at *start) (any, error) {
-		v, err := checkText(v, at)
-		if err != nil || v == nil {
-			return nil, err
+	value: then(checkText, func(v any, _ *start) (any, error) {
+		if v == nil {
+			return nil, nil
 		}
 		addr, err := parseAddress(v.(string), 8125)
 		if err != nil || addr.network == "fd" {
 			return nil, pyErrorf("Value must be one of ('host:port', 'unix://PATH')")
 		}
 		return addr, nil
-	},
+	}),
 }
 
-// boolean is on or off; its flag turns the setting on.
 var boolean = &kind{alone: true, value: checkBool}
 
 func checkBool(v any, _ *start) (any, error) {
@@ -322,7 +325,6 @@ func badCast(v any) error { return pyErrorf("Invalid type for casting: %s", pySt
 // onUnlessFalse is a boolean whose flag turns the setting off.
 var onUnlessFalse = &kind{alone: false, value: checkBool}
 
-// list is a list of strings.
 var list = &kind{repeats: true, value: checkList}
 
 func checkList(v any, _ *start) (any, error) {
@@ -364,11 +366,7 @@ func checkList(v any, _ *start) (any, error) {
 // match a file yet.
 var existingFiles = &kind{
 	repeats: true,
-	value: func(v any, at *start) (any, error) {
-		v, err := checkList(v, at)
-		if err != nil {
-			return nil, err
-		}
+	value: then(checkList, func(v any, at *start) (any, error) {
 		for _, name := range v.([]any) {
 			name := name.(string)
 			if isPattern(name) {
@@ -379,7 +377,7 @@ var existingFiles = &kind{
 			}
 		}
 		return v, nil
-	},
+	}),
 }
 
 func stringsOf(v any) ([]string, bool) {
@@ -413,13 +411,10 @@ func checkWords(v any, at *start) (any, error) {
 
 // networks is a words of IP addresses, networks, or * for every peer.
 var networks = &kind{
-	value: func(v any, at *start) (any, error) {
-		v, err := checkWords(v, at)
-		if err == nil {
-			_, err = trust(v)
-		}
+	value: then(checkWords, func(v any, _ *start) (any, error) {
+		_, err := trust(v)
 		return v, err
-	},
+	}),
 }
 
 func trust(v any) (t trustList, err error) {
@@ -488,32 +483,28 @@ func prefixLen(mask string, most int) (int, error) {
 // after bars; the first name stands for None. wrong is the error for any other
 // word, with %s for the word, and notText the error for a value of another type.
 func choice(wrong, notText string, names ...string) *kind {
-	canonical := func(text string) string {
-		for _, name := range names {
-			spellings := strings.Split(name, "|")
-			for _, s := range spellings {
-				if s == strings.ToLower(strip(text)) {
-					return spellings[0]
-				}
-			}
+	spellings := map[string]string{}
+	first, _, _ := strings.Cut(names[0], "|")
+	for _, name := range names {
+		words := strings.Split(name, "|")
+		for _, word := range words {
+			spellings[word] = words[0]
 		}
-		return ""
 	}
 	return &kind{
 		value: func(v any, _ *start) (any, error) {
 			text, ok := v.(string)
 			switch v {
 			case nil:
-				first, _, _ := strings.Cut(names[0], "|")
 				return first, nil
 			case true:
 				text = "true"
 			case false:
 				text = "false"
 			}
-			name := canonical(text)
+			name, known := spellings[strings.ToLower(strip(text))]
 			switch {
-			case name != "":
+			case known:
 				return name, nil
 			case ok:
 				return nil, errors.New(strings.Replace(wrong, "%s", text, 1))
@@ -563,10 +554,8 @@ var byteSize = &kind{
 var http2Cleartext = choice("http2_cleartext must be: off, prior-knowledge, upgrade, or both", "",
 	"off|false", "prior-knowledge|true", "upgrade", "both")
 
-// statusFormat is the format of --status.
 var statusFormat = alone("table", choice("status must be: table or json", "", "off", "table", "json"))
 
-// class is a Python class or the name of one.
 var class = &kind{
 	value: func(v any, at *start) (any, error) {
 		if c, ok := v.(callable); ok {
@@ -596,7 +585,6 @@ func hook(least, most int64) *kind {
 	}
 }
 
-// stringDict is a dict of strings.
 var stringDict = &kind{
 	text: func(s string) (any, error) { // the text is a default's
 		d := dict{}
@@ -606,10 +594,7 @@ var stringDict = &kind{
 		}
 		return d, nil
 	},
-	value: func(v any, at *start) (any, error) {
-		if _, err := checkDict(v, at); err != nil {
-			return nil, err
-		}
+	value: then(checkDict, func(v any, _ *start) (any, error) {
 		for _, e := range v.(dict) {
 			for _, part := range []any{e.key, e.value} {
 				if _, ok := part.(string); !ok {
@@ -618,10 +603,9 @@ var stringDict = &kind{
 			}
 		}
 		return v, nil
-	},
+	}),
 }
 
-// anyDict is a dict of any Python values.
 var anyDict = &kind{
 	text:  func(string) (any, error) { return dict{}, nil }, // the text is a default's
 	value: checkDict,
@@ -637,20 +621,16 @@ func checkDict(v any, _ *start) (any, error) {
 // directory is an existing directory; a relative path counts from the directory
 // in which the server was started.
 var directory = &kind{
-	value: func(v any, at *start) (any, error) {
+	value: then(checkText, func(v any, at *start) (any, error) {
 		if v == nil {
 			return nil, errors.New("join() argument must be str, bytes, or os.PathLike object, not 'NoneType'")
-		}
-		v, err := checkText(v, at)
-		if err != nil {
-			return nil, err
 		}
 		path := at.path(v.(string))
 		if st, err := os.Stat(path); err != nil || !st.IsDir() {
 			return nil, fmt.Errorf("can't chdir to %s", pyRepr(v))
 		}
 		return path, nil
-	},
+	}),
 }
 
 // path makes name absolute, relative to the directory in which the server was
@@ -662,24 +642,23 @@ func (s *start) path(name string) string {
 	return filepath.Join(s.dir, name)
 }
 
-// userID is a user, by number or by name.
-var userID = identity("user", os.Geteuid, func(name string) (string, error) {
+var userID = identity("user", os.Geteuid, func(name string) (id string, err error) {
 	u, err := user.Lookup(name)
-	if err != nil {
-		return "", err
+	if err == nil {
+		id = u.Uid
 	}
-	return u.Uid, nil
+	return id, err
 })
 
-// groupID is a group, by number or by name.
-var groupID = identity("group", os.Getegid, func(name string) (string, error) {
+var groupID = identity("group", os.Getegid, func(name string) (id string, err error) {
 	g, err := user.LookupGroup(name)
-	if err != nil {
-		return "", err
+	if err == nil {
+		id = g.Gid
 	}
-	return g.Gid, nil
+	return id, err
 })
 
+// identity is a user or a group, by number or by name.
 func identity(what string, own func() int, lookup func(string) (string, error)) *kind {
 	return &kind{value: func(v any, at *start) (any, error) {
 		switch v := v.(type) {
@@ -816,27 +795,131 @@ func pyQuote(s string, plain func(rune) bool) string {
 	return string(b) + string(quote)
 }
 
+var pyClasses = map[string]string{
+	"<nil>": "NoneType", "bool": "bool", "int64": "int", "float64": "float", "string": "str", "[]uint8": "bytes",
+	"[]interface {}": "list", "main.dict": "dict", "main.callable": "function",
+}
+
 // pyClass is the name of the Python type of a value.
 func pyClass(v any) string {
-	switch v := v.(type) {
-	case nil:
-		return "NoneType"
-	case bool:
-		return "bool"
-	case int64:
-		return "int"
-	case float64:
-		return "float"
-	case string:
-		return "str"
-	case []byte:
-		return "bytes"
-	case []any:
-		return "list"
-	case dict:
-		return "dict"
-	case object:
+	if v, ok := v.(object); ok {
 		return v.class
 	}
-	return "function"
+	return pyClasses[fmt.Sprintf("%T", v)]
+}
+
+// Ciphers -------------------------------------------------------------------
+//
+// The setting ciphers is a list in OpenSSL's language (openssl-ciphers(1)), which
+// selects from the suites that this server offers for TLS 1.2. All of them have
+// forward secrecy and authenticated encryption. The suites of TLS 1.3 are always
+// on; OpenSSL's list does not affect them either.
+
+// suite is a cipher suite of TLS 1.2 that this server offers.
+type suite struct {
+	id    uint16
+	name  string // OpenSSL's name
+	words string // words of OpenSSL's language that select this suite among others
+}
+
+var suites = []suite{
+	{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, "ECDHE-ECDSA-AES128-GCM-SHA256", "aECDSA ECDSA AES AES128 AESGCM"},
+	{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, "ECDHE-RSA-AES128-GCM-SHA256", "aRSA AES AES128 AESGCM"},
+	{tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, "ECDHE-ECDSA-AES256-GCM-SHA384", "aECDSA ECDSA AES AES256 AESGCM"},
+	{tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, "ECDHE-RSA-AES256-GCM-SHA384", "aRSA AES AES256 AESGCM"},
+	{tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-ECDSA-CHACHA20-POLY1305", "aECDSA ECDSA CHACHA20"},
+	{tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, "ECDHE-RSA-CHACHA20-POLY1305", "aRSA CHACHA20"},
+}
+
+// allSuites are the words that select every suite.
+var allSuites = strings.Fields("ALL DEFAULT HIGH TLSv1.2 ECDHE EECDH kECDHE kEECDH ECDH")
+
+// otherWords are words of the language that select only suites not offered here.
+var otherWords = strings.Fields(`COMPLEMENTOFALL COMPLEMENTOFDEFAULT MEDIUM LOW EXP EXPORT EXPORT40 EXPORT56
+	aNULL eNULL NULL kRSA RSA kECDH DH DHE EDH kDHE kEDH kDH kDHr kDHd ADH AECDH aDH aDSS DSS DES 3DES RC4 RC2 IDEA SEED
+	CAMELLIA CAMELLIA128 CAMELLIA256 ARIA ARIA128 ARIA256 ARIAGCM AESCCM AESCCM8 CBC MD5 SHA SHA1 SHA256 SHA384
+	SSLv2 SSLv3 TLSv1 TLSv1.0 TLSv1.1 PSK kPSK kECDHEPSK kDHEPSK kRSAPSK aPSK SRP kSRP aSRP KRB5 kKRB5 aKRB5
+	aGOST aGOST01 kGOST GOST94 GOST89MAC GOST aECDH kECDHr kECDHe FZA kFZA aFZA eFZA`)
+
+// nameParts are the parts of the names of all suites that OpenSSL has or had.
+var nameParts = strings.Fields(`EXP EXP1024 ECDHE ECDH DHE EDH DH ADH AECDH RSA ECDSA DSS PSK SRP KRB5 NULL AES128 AES256
+	GCM CCM CCM8 CBC CBC3 RC4 RC2 DES DES3 IDEA SEED CAMELLIA128 CAMELLIA256 ARIA ARIA128 ARIA256 CHACHA20 POLY1305
+	MD5 SHA SHA256 SHA384 AES 128 256 3DES EDE`)
+
+// selectSuites returns the suites that a list selects; "" selects all.
+func selectSuites(list string) ([]uint16, error) {
+	list = cmp.Or(list, "ALL")
+	chosen, killed := map[uint16]bool{}, map[uint16]bool{}
+	for _, item := range strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(":, ;", r) }) {
+		if item == "@STRENGTH" || strings.HasPrefix(item, "@SECLEVEL=") {
+			continue // Go orders the suites itself, and no suite here is weak
+		}
+		words := strings.TrimLeft(item[:1], "!-+") + item[1:]
+		met, err := suitesOf(words)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range met {
+			switch item[0] {
+			case '!':
+				killed[s.id] = true
+			case '-':
+				delete(chosen, s.id)
+			case '+': // only changes the order
+			default:
+				chosen[s.id] = true
+			}
+		}
+	}
+	var ids []uint16
+	for _, s := range suites {
+		if chosen[s.id] && !killed[s.id] {
+			ids = append(ids, s.id)
+		}
+	}
+	if ids == nil {
+		return nil, sentence("ciphers: %q leaves no cipher; those for TLS 1.2 are %s", list, suiteNames())
+	}
+	return ids, nil
+}
+
+func suiteNames() string {
+	var names []string
+	for _, s := range suites {
+		names = append(names, s.name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// suitesOf returns the suites that every one of some words, joined by plus, selects.
+func suitesOf(words string) (met []suite, err error) {
+	met = slices.Clone(suites)
+	for word := range strings.SplitSeq(words, "+") {
+		selects := func(s suite) bool {
+			return word == s.name || word == tls.CipherSuiteName(s.id) || slices.Contains(allSuites, word) ||
+				slices.Contains(strings.Fields(s.words), word)
+		}
+		if !slices.ContainsFunc(suites, selects) && !slices.Contains(otherWords, word) && !isSuiteName(word) {
+			return nil, sentence("ciphers: %q is no word of a list of ciphers", word)
+		}
+		met = slices.DeleteFunc(met, func(s suite) bool { return !selects(s) })
+	}
+	return met, nil
+}
+
+// isSuiteName reports whether a word looks like the name of a suite.
+func isSuiteName(word string) bool {
+	if all := append(tls.CipherSuites(), tls.InsecureCipherSuites()...); strings.HasPrefix(word, "TLS_") {
+		return slices.ContainsFunc(all, func(s *tls.CipherSuite) bool { return s.Name == word })
+	}
+	parts := strings.Split(word, "-")
+	return len(parts) > 1 && !slices.ContainsFunc(parts, func(part string) bool { return !slices.Contains(nameParts, part) })
+}
+
+// cipherName is OpenSSL's name of a suite.
+func cipherName(id uint16) string {
+	if i := slices.IndexFunc(suites, func(s suite) bool { return s.id == id }); i >= 0 {
+		return suites[i].name
+	}
+	return tls.CipherSuiteName(id) // a suite of TLS 1.3, for which OpenSSL uses the same name
 }

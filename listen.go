@@ -315,7 +315,6 @@ func (a *arbiter) closeBound(list []*bound) {
 
 // Addresses ------------------------------------------------------------------
 
-// address is an address to listen on.
 type address struct {
 	network string // "tcp", "tcp6", "unix", "fd"
 	host    string

@@ -90,34 +90,48 @@ type errorLog struct {
 	python *recorder // Python writes the log instead of out; nil without
 }
 
-// openErrorLog opens path for appending, or standard error for "-".
-func openErrorLog(path, level string) (*errorLog, error) {
-	out, err := openSink(path, unix.Stderr)
-	if err != nil {
-		return nil, err
-	}
-	return newErrorLog(out, level), nil
-}
-
 func newErrorLog(out sink, level string) *errorLog {
 	return &errorLog{level: parseLevel(level), out: out, pid: os.Getpid()}
 }
 
-// join opens syslog and statsd if the settings ask for them.
-func (l *errorLog) join(c *config) (err error) {
-	if l.syslog, err = openSyslog(c); err != nil {
-		return fmt.Errorf("syslog_addr: %w", err)
+// openLogs opens both logs with syslog and statsd, as far as the settings ask for them. In
+// a worker, the descriptors of log files come from the arbiter, because the worker's user
+// may lack permission to open the files; the arbiter gives -1.
+func openLogs(c *config, errorFD, accessFD int) (log *errorLog, access *accessLog, err error) {
+	out, err := openSink(c.errorlog, errorFD, unix.Stderr)
+	if err != nil {
+		return nil, nil, err
 	}
-	if l.syslog != nil {
-		l.syslog.report = l.warningf
+	log = newErrorLog(out, c.loglevel)
+	if c.accesslog != "" {
+		if out, err = openSink(c.accesslog, accessFD, unix.Stdout); err != nil {
+			return log, nil, err
+		}
+		if access, err = newAccessLog(out, c.accessLogFormat); err != nil {
+			out.close()
+			return log, nil, err
+		}
 	}
-	if l.statsd, err = openStatsd(c); err != nil {
-		return fmt.Errorf("statsd_host: %w", err)
+	if log.syslog, err = openSyslog(c); err != nil {
+		return log, access, fmt.Errorf("syslog_addr: %w", err)
 	}
-	return nil
+	if log.statsd, err = openStatsd(c); err != nil {
+		return log, access, fmt.Errorf("statsd_host: %w", err)
+	}
+	if log.syslog != nil {
+		log.syslog.report = log.warningf
+		if access == nil && !c.disableRedirectAccessToSyslog { // only syslog receives the access log
+			access, err = newAccessLog(sink{fd: -1}, c.accessLogFormat)
+		}
+	}
+	if access != nil {
+		access.json = c.accessLogJSON
+		if !c.disableRedirectAccessToSyslog {
+			access.syslog = log.syslog
+		}
+	}
+	return log, access, err
 }
-
-func (l *errorLog) enabled(level logLevel) bool { return level >= l.level }
 
 func (l *errorLog) debugf(format string, args ...any)   { l.record(levelDebug, format, args...) }
 func (l *errorLog) infof(format string, args ...any)    { l.record(levelInfo, format, args...) }
@@ -130,7 +144,7 @@ func (l *errorLog) criticalf(format string, args ...any) {
 
 func (l *errorLog) record(level logLevel, format string, args ...any) {
 	l.statsd.logged(level)
-	if !l.enabled(level) {
+	if level < l.level {
 		return
 	}
 	text := fmt.Appendf(nil, format, args...)
@@ -263,29 +277,19 @@ type sink struct {
 	file bool   // fd is a regular file, which never blocks
 }
 
-// inheritSink is openSink for a worker. A file's descriptor comes from the
-// arbiter, because the worker's user may lack permission to open the file.
-func inheritSink(path string, fd, std int) (sink, error) {
-	if path == "-" {
-		return openSink(path, std)
-	}
-	full, err := filepath.Abs(path)
-	return sink{fd: fd, path: full, file: isRegular(fd)}, err
-}
-
-// openSink opens path for appending, or the standard descriptor std for "-".
-func openSink(path string, std int) (sink, error) {
+// openSink opens path for appending, or uses the descriptor passed for that path, unless
+// passed is -1. For "-", it opens the standard descriptor std.
+func openSink(path string, passed, std int) (sink, error) {
 	if path != "-" {
 		// Keep the absolute path: the working directory may change before a reopen.
 		full, err := filepath.Abs(path)
-		fd := -1
-		if err == nil {
-			fd, err = openAppend(full)
+		if err == nil && passed < 0 {
+			passed, err = openAppend(full)
 		}
 		if err != nil {
 			return sink{}, fmt.Errorf("Error: %w", unwritable(path, err))
 		}
-		return sink{fd: fd, path: full, file: isRegular(fd)}, nil
+		return sink{fd: passed, path: full, file: isRegular(passed)}, nil
 	}
 	if isRegular(std) {
 		return sink{fd: std, file: true}, nil
@@ -391,7 +395,7 @@ func (s *sink) capture() error {
 	return nil
 }
 
-// shared is the descriptor for inheritSink, -1 if the sink is opened anew.
+// shared is the descriptor to pass to a worker, -1 if the sink is opened anew.
 func (s *sink) shared() int {
 	if s.path == "" {
 		return -1
@@ -474,47 +478,12 @@ type accessLog struct {
 	python  *recorder     // Python writes the log instead of out; nil without
 }
 
-// openAccessLog opens path for appending, or standard output for "-". The log is
-// nil for "".
-func openAccessLog(path, format string) (*accessLog, error) {
-	if path == "" {
-		return nil, nil
-	}
-	out, err := openSink(path, unix.Stdout)
-	if err != nil {
-		return nil, err
-	}
-	a, err := newAccessLog(out, format)
-	if err != nil {
-		out.close()
-	}
-	return a, err
-}
-
 func newAccessLog(out sink, format string) (*accessLog, error) {
 	pieces, err := compileAccessFormat(format)
 	if err != nil {
 		return nil, fmt.Errorf("access_log_format: %w", err)
 	}
 	return &accessLog{out: out, pieces: pieces}, nil
-}
-
-// join adds syslog to the log a. Where a is nil, join makes a log that only
-// syslog receives.
-func (a *accessLog) join(c *config, s *syslog) (*accessLog, error) {
-	if c.disableRedirectAccessToSyslog {
-		s = nil
-	}
-	if a == nil && s != nil {
-		var err error
-		if a, err = newAccessLog(sink{fd: -1}, c.accessLogFormat); err != nil {
-			return nil, err
-		}
-	}
-	if a != nil {
-		a.syslog, a.json = s, c.accessLogJSON
-	}
-	return a, nil
 }
 
 // record formats e into the buffer, which the next flush writes.
@@ -720,7 +689,6 @@ func accessAtom(key string) (atom byte, name string) {
 	return '-', ""
 }
 
-// piece appends one literal and one value to the buffer.
 func (a *accessLog) piece(p *accessPiece, e *accessEntry) {
 	a.buf = append(a.buf, p.literal...)
 	if p.atom == 0 {
@@ -751,10 +719,9 @@ func (a *accessLog) piece(p *accessPiece, e *accessEntry) {
 	}
 }
 
-// accessNumber returns the value of an atom of accessNumbers.
 func accessNumber(atom byte, e *accessEntry) int64 {
 	switch atom {
-	case 'B':
+	case 'b', 'B':
 		return e.bytes
 	case 'T':
 		return int64(e.duration / time.Second)
@@ -799,9 +766,7 @@ func (a *accessLog) value(p *accessPiece, e *accessEntry) bool {
 		a.buf = appendLogText(a.buf, r.query)
 	case 'H':
 		a.buf = appendLogText(a.buf, r.version)
-	case 'b':
-		a.buf = strconv.AppendInt(a.buf, e.bytes, 10)
-	case 'B', 'T', 'M', 'D':
+	case 'b', 'B', 'T', 'M', 'D':
 		a.buf = strconv.AppendInt(a.buf, accessNumber(p.atom, e), 10)
 	case 'f':
 		return e.parsed && a.joinedFields(r.fields, "REFERER")
@@ -832,7 +797,6 @@ func (a *accessLog) path(e *accessEntry) []byte {
 	return path
 }
 
-// appendSeconds appends seconds with six decimals.
 func appendSeconds(b []byte, d time.Duration) []byte {
 	return strconv.AppendFloat(b, d.Truncate(time.Microsecond).Seconds(), 'f', 6, 64)
 }
@@ -966,7 +930,6 @@ func appendJSONOrNull[T []byte | string](b []byte, text T) []byte {
 	return appendJSON(b, text)
 }
 
-// appendJSON appends text as a JSON string.
 func appendJSON[T []byte | string](b []byte, text T) []byte {
 	return append(appendEscaped(append(b, '"'), text, inJSON), '"')
 }

@@ -22,7 +22,7 @@
 //	conn.go       one client's connection and its turns; body.go request bodies
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
-//	tls.go        TLS of a connection; cert.go certificates, keys and ciphers
+//	tls.go        TLS of a connection; certificates and keys
 //
 // A worker and its Python:
 //
@@ -42,7 +42,7 @@
 //
 // Settings, logs and the system:
 //
-//	settings.go   the table of settings; kind.go their types
+//	settings.go   the table of settings; kind.go their types, and lists of ciphers
 //	config.go     where values come from: flags, environment, configuration file
 //	log.go        the error log and the access log
 //	remote.go     syslog, statsd, and logs that are made in Python
@@ -74,12 +74,14 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -105,12 +107,11 @@ var manual string
 
 func main() {
 	if strings.HasPrefix(os.Args[0], workerTitle) {
-		// The kernel names a process after the executed file, here /proc/self/exe.
-		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(cString("gunicorn")), 0, 0, 0)
+		nameProcess()
 		os.Exit(runWorker())
 	}
 	if strings.HasPrefix(os.Args[0], metricsTitle) {
-		os.Exit(runMetrics())
+		runMetrics()
 	}
 	os.Exit(runCommand(os.Args[1:]))
 }
@@ -324,12 +325,12 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 	var tried []string
 	for _, name := range candidates {
 		path, err := exec.LookPath(name)
+		if err == nil {
+			path, err = filepath.Abs(path)
+		}
 		if err != nil {
 			tried = append(tried, name+" (not found)")
 			continue
-		}
-		if path, err = filepath.Abs(path); err != nil {
-			return "", nil, err
 		}
 		file := stampOf(path)
 		if path == probed.path && file == probed.file {
@@ -340,7 +341,7 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 			return "", nil, err
 		}
 		var pid int
-		out, err := readPython(func(out int) (_ int, err error) {
+		out, err := readPython(0, func(out int) (_ int, err error) {
 			pid, err = syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
 				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out), uintptr(source)},
 				Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, // as in startPython
@@ -360,15 +361,15 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 			tried = append(tried, path+" (does not run)")
 		default:
 			fd, err := memfd("bridge", rest)
+			if err == nil {
+				// All Pythons share the bridge, and may run as different users:
+				// none must be able to change it.
+				err = seal(fd)
+			}
 			if err != nil {
 				return "", nil, err
 			}
 			bridge := os.NewFile(uintptr(fd), "bridge")
-			// All Pythons share the bridge, and may run as different users:
-			// none must be able to change it.
-			if err := seal(fd); err != nil {
-				return "", nil, err
-			}
 			if words[2] == path { // a version manager's script may choose another interpreter next time: do not remember its answer
 				probed.path, probed.file, probed.bridge = path, file, bridge
 			} else if words[2] != "" {
@@ -401,37 +402,33 @@ func (c *config) checkPackage() error {
 const outputMax = 16 << 20
 
 // readPython starts an interpreter that writes to the descriptor out, and returns everything
-// written there until the interpreter closed out. Standard output and error are ours.
-func readPython(start func(out int) (pid int, err error)) (out []byte, err error) {
+// written there until the interpreter closed out, within a time if wait is not 0. Standard
+// output and error are ours.
+func readPython(wait time.Duration, start func(out int) (pid int, err error)) (out []byte, err error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("pipe2", err)
 	}
-	defer unix.Close(p[0])
+	_ = unix.SetNonblock(p[0], true) // otherwise a read has no deadline
+	in := os.NewFile(uintptr(p[0]), "answer")
+	defer in.Close()
 	pid, err := start(p[1])
 	unix.Close(p[1])
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, 64<<10)
-	for {
-		n, err := unix.Read(p[0], b)
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 {
-			break
-		}
-		if out = append(out, b[:n]...); len(out) > outputMax {
-			_ = unix.Kill(pid, unix.SIGKILL)
-			waitFor(pid)
-			return nil, fmt.Errorf("python: more than %d bytes of settings", outputMax)
-		}
+	if wait > 0 {
+		_ = in.SetReadDeadline(time.Now().Add(wait))
 	}
-	return out, nil
+	out, err = io.ReadAll(io.LimitReader(in, outputMax+1))
+	if len(out) > outputMax {
+		_ = unix.Kill(pid, unix.SIGKILL)
+		waitFor(pid)
+		err = fmt.Errorf("python: more than %d bytes of settings", outputMax)
+	}
+	return out, err
 }
 
-// waitFor waits for the end of one child.
 func waitFor(pid int) (status unix.WaitStatus) {
 	for {
 		if _, err := unix.Wait4(pid, &status, 0, nil); err != unix.EINTR {
@@ -440,7 +437,9 @@ func waitFor(pid int) (status unix.WaitStatus) {
 	}
 }
 
-func cString(s string) unsafe.Pointer {
-	b := append([]byte(s), 0)
-	return unsafe.Pointer(&b[0])
+// nameProcess names this process in the process list. The kernel has named it after the
+// executed file, /proc/self/exe.
+func nameProcess() {
+	name, _ := unix.BytePtrFromString("gunicorn")
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
 }

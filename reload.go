@@ -309,7 +309,6 @@ func (r *reloader) events(b []byte) (changed string) {
 
 // Patterns ------------------------------------------------------------------
 
-// isPattern reports whether a name is a pattern.
 func isPattern(name string) bool { return strings.ContainsAny(name, "*?[") }
 
 // expand lists the files that match an absolute pattern, by the rules of Python's

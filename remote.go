@@ -6,6 +6,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -79,10 +80,7 @@ func openSyslog(c *config) (s *syslog, err error) {
 	if !c.syslog {
 		return nil, nil
 	}
-	name := c.syslogPrefix
-	if name == "" {
-		name = strings.ReplaceAll(c.name(), ":", ".")
-	}
+	name := cmp.Or(c.syslogPrefix, strings.ReplaceAll(c.name(), ":", "."))
 	s = &syslog{
 		where:    c.syslogAddr,
 		facility: facilities[strings.ToLower(c.syslogFacility)],
@@ -340,7 +338,6 @@ func openStatsd(c *config) (*statsd, error) {
 	return s, nil
 }
 
-// request sends the metrics of one request.
 func (s *statsd) request(status []byte, took time.Duration) {
 	if s == nil {
 		return
@@ -418,13 +415,9 @@ func openDatagrams(network, addr string) (d *datagrams, err error) {
 	return d, os.NewSyscallError("socket", err)
 }
 
+// send never waits, and so no signal interrupts it.
 func (d *datagrams) send(b []byte) error {
-	for {
-		err := unix.Sendto(d.fd, b[:min(len(b), datagramMax)], unix.MSG_NOSIGNAL, d.to)
-		if err != unix.EINTR {
-			return err
-		}
-	}
+	return unix.Sendto(d.fd, b[:min(len(b), datagramMax)], unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, d.to)
 }
 
 // resolveLogs resolves the hosts of syslog and statsd, once, for the arbiter and
@@ -460,9 +453,7 @@ func (c *config) resolveLogs() (warning, err error) {
 }
 
 func lookupHost(host string, port int) (string, error) {
-	if host == "" {
-		host = "localhost"
-	}
+	host = cmp.Or(host, "localhost")
 	ip, err := resolve("ip", host)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", pyRepr(host), err)
@@ -554,16 +545,10 @@ var ownLoggers = []string{"", "simple", "gunicorn.glogging.Logger", "gunicorn.in
 
 // logsInPython reports whether Python writes the logs.
 func (c *config) logsInPython() bool {
-	if c.logconfig != "" || c.logconfigJSON != "" || c.said["loggers"] == true {
-		return true
-	}
-	if _, isClass := c.given["logger_class"].(callable); isClass {
-		return true
-	}
-	if d, _ := c.given["logconfig_dict"].(dict); len(d) > 0 {
-		return true
-	}
-	return !slices.Contains(ownLoggers, c.loggerClass)
+	_, isClass := c.given["logger_class"].(callable)
+	dict, _ := c.given["logconfig_dict"].(dict)
+	return c.logconfig != "" || c.logconfigJSON != "" || len(dict) > 0 || c.said["loggers"] == true ||
+		isClass || !slices.Contains(ownLoggers, c.loggerClass)
 }
 
 // openLogger starts the Python that makes the logs of c, and waits until it has
@@ -574,16 +559,14 @@ func openLogger(g *generation) (l *logger, err error) {
 		return nil, err
 	}
 	_ = unix.SetsockoptInt(l.give, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20)
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		l.close()
-		return nil, os.NewSyscallError("pipe2", err)
-	}
-	defer unix.Close(p[0])
-	l.pid, err = l.start(g, p[1])
-	unix.Close(p[1])
+	answer, err := readPython(loggerWait, func(out int) (int, error) {
+		l.pid, err = l.start(g, out)
+		return l.pid, err
+	})
 	if err == nil {
-		err = g.cfg.readLogger(l, p[0])
+		err = g.cfg.readLogger(l, answer)
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errors.New("the configuration of the logs takes too long")
 	}
 	if err != nil {
 		if l.pid > 0 {
@@ -608,23 +591,8 @@ func (l *logger) start(g *generation, answer int) (pid int, err error) {
 
 // readLogger reads what the new Python says of its loggers, or of what is
 // wrong with them.
-func (c *config) readLogger(l *logger, fd int) error {
-	var out []byte
-	b := make([]byte, 64<<10)
-	for limit := monotonic() + int64(loggerWait); ; {
-		if poll(fd, unix.POLLIN, time.Duration(limit-monotonic())) == 0 {
-			return errors.New("the configuration of the logs takes too long")
-		}
-		n, err := unix.Read(fd, b)
-		if err == unix.EINTR {
-			continue
-		}
-		if n <= 0 || len(out) > len(b) {
-			break
-		}
-		out = append(out, b[:n]...)
-	}
-	v, err := unmarshal(out)
+func (c *config) readLogger(l *logger, answer []byte) error {
+	v, err := unmarshal(answer)
 	facts, ok := v.(map[string]any)
 	if err != nil || !ok {
 		return errors.New("the Python that makes the logs has ended")
@@ -635,12 +603,7 @@ func (c *config) readLogger(l *logger, fd int) error {
 	level, _ := facts["level"].(int64)
 	c.minLevel = logLevel(min(max((level+9)/10-1, int64(levelDebug)), int64(levelCritical)))
 	c.logAccess, _ = facts["access"].(bool)
-	files, _ := facts["files"].([]any)
-	for _, file := range files {
-		if name, ok := file.(string); ok {
-			l.files = append(l.files, name)
-		}
-	}
+	l.files, _ = stringsOf(facts["files"])
 	return nil
 }
 
@@ -682,17 +645,13 @@ func (l *logger) finish() {
 	}
 }
 
-// send sends a message, and returns false if there is no room for the message.
-func (r *recorder) send(message []byte) (bool, error) {
-	for {
-		err := unix.Sendto(r.fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
-		if err == unix.EAGAIN {
-			r.spared.Store(monotonic() + int64(loggerRest))
-		}
-		if err != unix.EINTR {
-			return err == nil, err
-		}
+// send sends a message, or fails if there is no room for the message.
+func (r *recorder) send(message []byte) error {
+	err := unix.Sendto(r.fd, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
+	if err == unix.EAGAIN {
+		r.spared.Store(monotonic() + int64(loggerRest))
 	}
+	return err
 }
 
 func appendRecord(b []byte, n, level, pid int) []byte {
@@ -705,15 +664,14 @@ func (r *recorder) record(level logLevel, pid int, text string) bool {
 		return false
 	}
 	b := appendRecord(make([]byte, 0, 256), 3, (int(level)+1)*10, pid)
-	ok, _ := r.send(appendMarshalText(b, strings.ToValidUTF8(text, "\ufffd")))
-	return ok
+	return r.send(appendMarshalText(b, strings.ToValidUTF8(text, "\ufffd"))) == nil
 }
 
 // renew creates the log files anew after a rotation has renamed them. The logger
 // itself, as the workers' user, may lack permission in the directory.
 func (l *logger) renew(cred *syscall.Credential) error {
 	for _, name := range l.files {
-		s, err := openSink(name, -1)
+		s, err := openSink(name, -1, -1)
 		if err == nil {
 			err = s.give(cred)
 			s.close()
@@ -729,8 +687,7 @@ func (l *logger) renew(cred *syscall.Credential) error {
 // sent so far.
 func (l *logger) reopen() {
 	r := recorder{fd: l.give}
-	ok, _ := r.send(appendRecord(nil, 2, -1, os.Getpid()))
-	l.rotated = !ok
+	l.rotated = r.send(appendRecord(nil, 2, -1, os.Getpid())) != nil
 }
 
 // access sends a record of the access log: all parts of which a format may make a
@@ -755,17 +712,15 @@ func (r *recorder) access(a *accessLog, e *accessEntry) bool {
 	}
 	b = appendMarshalInt(appendMarshalInt(b, e.bytes), e.duration.Microseconds())
 	a.scratch = b[:0]
-	ok, err := r.send(b)
-	if err != unix.EMSGSIZE {
-		return ok
+	if err := r.send(b); err != unix.EMSGSIZE {
+		return err == nil
 	}
 	for i := range a.pieces {
 		a.piece(&a.pieces[i], e)
 	}
 	b = appendMarshalText(appendRecord(nil, 3, 0, e.pid), strings.ToValidUTF8(string(a.buf), "\ufffd"))
 	a.buf = a.buf[:0]
-	ok, _ = r.send(b)
-	return ok
+	return r.send(b) == nil
 }
 
 // inPython makes both logs send their records to the logger. access is nil if
@@ -774,7 +729,7 @@ func (c *config) inPython(log *errorLog, access *accessLog, r *recorder) (*acces
 	log.python, log.level = r, c.minLevel
 	if access == nil {
 		var err error
-		if access, err = newAccessLog(sink{}, c.accessLogFormat); err != nil {
+		if access, err = newAccessLog(sink{fd: -1}, c.accessLogFormat); err != nil {
 			return nil, err
 		}
 	}

@@ -8,6 +8,7 @@ package main
 // classes of workers and --help.
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -18,7 +19,6 @@ import (
 	"strings"
 )
 
-// setting is a row of the table.
 type setting struct {
 	name  string // key of a configuration file
 	form  string // flags and their argument, as --help shows them; none: configuration file only
@@ -72,7 +72,6 @@ func (s *start) lookup(name string) (string, bool) {
 	return "", false
 }
 
-// section is a part of the table: rows under their title.
 type section struct {
 	title string
 	rows  []setting
@@ -334,7 +333,7 @@ var sections = []section{
 		{name: "proc_name", form: "-n, --name STRING", kind: textKind, def: none,
 			usage: "process name in ps(1) and top(1)"},
 		{name: "default_proc_name", kind: textKind, def: "the application named on the command line, or gunicorn",
-			computed: procName,
+			computed: func(s *start) string { return cmp.Or(s.app, "gunicorn") },
 			usage:    "process name where proc_name is not set"},
 	}},
 	{"Server Hooks", []setting{
@@ -439,13 +438,6 @@ func truthy(text string) string {
 		return "True"
 	}
 	return "False"
-}
-
-func procName(s *start) string {
-	if s.app != "" {
-		return s.app
-	}
-	return "gunicorn"
 }
 
 func controlPath(s *start) string {

@@ -15,6 +15,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -170,7 +171,6 @@ func (h *histogram) observe(d time.Duration) {
 	increase(&h.sum, uint64(max(d, 0)))
 }
 
-// add adds the counts of other.
 func (c *counters) add(other *counters) {
 	const n = unsafe.Sizeof(*c) / unsafe.Sizeof(atomic.Uint64{}) // a counters consists of these alone
 	mine, more := (*[n]atomic.Uint64)(unsafe.Pointer(c)), (*[n]atomic.Uint64)(unsafe.Pointer(other))
@@ -301,7 +301,6 @@ func (s *slot) runningText() string {
 	return printable(bytes.Clone(s.running[:min(s.runningSize.Load(), runningMax)]))
 }
 
-// count counts a response.
 func (c *counters) count(status []byte, took time.Duration, body int64) {
 	class := 0
 	if len(status) > 0 && status[0] >= '1' && status[0] <= '5' {
@@ -419,7 +418,6 @@ func newReading(first *board, slots []byte) *reading {
 	return r
 }
 
-// sum adds up a list of counters.
 func sum(list []atomic.Uint64) (n uint64) {
 	for i := range list {
 		n += list[i].Load()
@@ -429,9 +427,6 @@ func sum(list []atomic.Uint64) (n uint64) {
 
 // residentBytes is the resident memory of a process, 0 if there is no process.
 func residentBytes(pid int) int64 {
-	if pid <= 0 {
-		return 0
-	}
 	f := strings.Fields(readText(fmt.Sprintf("/proc/%d/statm", pid)))
 	if len(f) < 2 {
 		return 0
@@ -476,7 +471,6 @@ func readArbiter(pid int) (*reading, error) {
 	return readScoreboard(fd, pages)
 }
 
-// table writes the status for people.
 func (r *reading) table(out io.Writer) error {
 	fmt.Fprintf(out, "Arbiter %d, up %v: %d of %d workers serve\n", r.pid.Load(), uptime(&r.started), r.serving.Load(), r.target.Load())
 	fmt.Fprintf(out, "Requests: %d", sum(r.total.answers[:]))
@@ -525,7 +519,6 @@ func size(n uint64) string {
 	return strconv.FormatFloat(f, 'f', 1, 64) + units[i:i+1]
 }
 
-// json appends the status for programs.
 func (r *reading) json(b []byte) []byte {
 	b = fmt.Appendf(b, `{"pid":%d,"started":%s,"workers_wanted":%d,"workers_serving":%d,`,
 		r.pid.Load(), seconds3(&r.started), r.target.Load(), r.serving.Load())
@@ -665,8 +658,8 @@ func (m *metrics) start(a *arbiter) (pid int, err error) {
 	})
 }
 
-// runMetrics is the life of the metrics process; it returns the exit status.
-func runMetrics() int {
+// runMetrics is the life of the metrics process.
+func runMetrics() {
 	for fd := fdMetricsLifeline; fd <= fdMetricsListener; fd++ {
 		unix.CloseOnExec(fd)
 	}
@@ -681,8 +674,7 @@ func runMetrics() int {
 	f := os.NewFile(fdMetricsListener, "listener")
 	l, err := net.FileListener(f)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "gunicorn: metrics: %v\n", err)
-		return exitFailure
+		fatalf("metrics: %v", err)
 	}
 	f.Close()
 	addr, _ := parseBind(os.Args[1])
@@ -690,8 +682,7 @@ func runMetrics() int {
 	for i := 0; ; i = (i + 1) % metricsClients {
 		c, err := l.Accept()
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "gunicorn: metrics: %v\n", err)
-			return exitFailure
+			fatalf("metrics: %v", err)
 		}
 		if clients[i] != nil {
 			clients[i].Close()
@@ -717,7 +708,6 @@ func metricsHost(host []byte, addr address) bool {
 	return err == nil || name == "" || name == "localhost" || name == addr.host || addr.network == "unix"
 }
 
-// serveMetrics answers one request.
 func serveMetrics(c net.Conn, addr address) {
 	_ = c.SetDeadline(time.Now().Add(metricsTime))
 	status, body := "200 OK", ""
@@ -745,9 +735,7 @@ func serveMetrics(c net.Conn, addr address) {
 		}
 		body = string(scores.prometheus(nil))
 	}
-	if body == "" {
-		body = status + "\n"
-	}
+	body = cmp.Or(body, status+"\n")
 	head := fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"+
 		"Content-Length: %d\r\nConnection: close\r\n\r\n", status, len(body))
 	if r != nil && string(r.method) == "HEAD" {

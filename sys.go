@@ -130,14 +130,10 @@ func epollWait(ep int, events []unix.EpollEvent, d time.Duration) int {
 	first := min(d, shortWait)
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
 		uintptr(len(events)), uintptr((first+time.Millisecond-1)/time.Millisecond), 0, 0)
-	if errno != 0 {
-		return 0
+	if errno == 0 && n == 0 && d > shortWait {
+		n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
+			uintptr(len(events)), uintptr((d - first).Milliseconds()), 0, 0)
 	}
-	if n > 0 || d <= shortWait {
-		return int(n)
-	}
-	n, _, errno = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(ep), uintptr(unsafe.Pointer(&events[0])),
-		uintptr(len(events)), uintptr((d - first).Milliseconds()), 0, 0)
 	if errno != 0 {
 		return 0
 	}
@@ -193,13 +189,13 @@ func memfd(name string, b []byte) (int, error) {
 	if err := unix.Fchmod(fd, 0o600); err != nil {
 		return -1, os.NewSyscallError("fchmod", err)
 	}
-	for at := 0; at < len(b); {
-		n, err := unix.Pwrite(fd, b[at:], int64(at))
-		if err != nil {
-			unix.Close(fd)
-			return -1, os.NewSyscallError("pwrite", err)
-		}
-		at += n
+	n, err := unix.Pwrite(fd, b, 0)
+	if err == nil && n < len(b) {
+		err = unix.ENOSPC
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, os.NewSyscallError("pwrite", err)
 	}
 	return fd, nil
 }
@@ -239,17 +235,8 @@ func readFile(fd int, limit int) ([]byte, error) {
 		return nil, os.NewSyscallError("fstat", err)
 	}
 	b := make([]byte, min(st.Size, int64(limit)))
-	for at := 0; at < len(b); {
-		n, err := unix.Pread(fd, b[at:], int64(at))
-		if err != nil {
-			return nil, os.NewSyscallError("pread", err)
-		}
-		if n == 0 {
-			return b[:at], nil
-		}
-		at += n
-	}
-	return b, nil
+	n, err := unix.Pread(fd, b, 0)
+	return b[:max(n, 0)], os.NewSyscallError("pread", err)
 }
 
 // socketpair makes a connected pair of unix sockets, close-on-exec.
@@ -406,32 +393,30 @@ func credentialOf(c *config) (*syscall.Credential, error) {
 		// No group is set, so c.group is root's. Workers must not keep root's group.
 		cred.Gid = noGroup
 		if known != nil {
-			n, err := strconv.ParseUint(known.Gid, 10, 32)
-			if err != nil {
-				return nil, fmt.Errorf("group of user %d: %w", c.user, err)
-			}
-			cred.Gid = uint32(n)
+			cred.Gid = groupNumber(known.Gid)
 		}
 	}
 	cred.Groups = []uint32{cred.Gid}
 	if !c.initgroups || known == nil {
 		return cred, nil
 	}
-	names, err := known.GroupIds()
+	groups, err := known.GroupIds()
 	if err != nil {
 		return nil, fmt.Errorf("groups of user %d: %w", c.user, err)
 	}
-	for _, name := range names {
-		n, err := strconv.ParseUint(name, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("groups of user %d: %w", c.user, err)
-		}
+	for _, group := range groups {
 		// Like initgroups(3), use the configured group in place of the user's own.
-		if name != known.Gid && !slices.Contains(cred.Groups, uint32(n)) {
-			cred.Groups = append(cred.Groups, uint32(n))
+		if n := groupNumber(group); group != known.Gid && !slices.Contains(cred.Groups, n) {
+			cred.Groups = append(cred.Groups, n)
 		}
 	}
 	return cred, nil
+}
+
+// groupNumber reads what os/user has checked to be a number.
+func groupNumber(text string) uint32 {
+	n, _ := strconv.ParseUint(text, 10, 32)
+	return uint32(n)
 }
 
 // checkCredential checks that this process has the users and groups of cred and no
@@ -504,7 +489,6 @@ func credentialList(cred *syscall.Credential) any {
 	return []any{int64(cred.Uid), int64(cred.Gid), groups}
 }
 
-// credentialFrom reads the result of credentialList.
 func credentialFrom(v any) *syscall.Credential {
 	list, _ := v.([]any)
 	if len(list) != 3 {
@@ -566,8 +550,7 @@ func daemonStage() (daemon bool) {
 		}
 		os.Exit(0)
 	case "2":
-		// Executed as /proc/self/exe, the process would be called exe.
-		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(cString("gunicorn")), 0, 0, 0)
+		nameProcess()
 		unix.Umask(0o022)
 		return true
 	}

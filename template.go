@@ -75,7 +75,7 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 		return nil, nil, err
 	}
 	interrupted := func() syscall.Signal { return 0 }
-	out, err := readPython(func(out int) (pid int, err error) {
+	out, err := readPython(0, func(out int) (pid int, err error) {
 		t.pid, err = startPython(python, bridge, "config", os.Environ(), question, out, t.child)
 		interrupted = interrupt(t.pid, terminalWait)
 		return t.pid, err

@@ -18,7 +18,11 @@ package main
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -27,6 +31,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -84,7 +89,6 @@ type secure struct {
 	err     error         // result of the handshake
 }
 
-// openTLS makes the terminator, or none without TLS.
 func (w *worker) openTLS() (err error) {
 	if !w.cfg.usesTLS() {
 		return nil
@@ -265,7 +269,6 @@ func (s *secure) held() int {
 	return handshakeCost
 }
 
-// handshakesEnded collects finished handshakes.
 func (w *worker) handshakesEnded(int, uint32) {
 	var b [8]byte
 	_, _ = rawRead(w.tls.wake, b[:])
@@ -306,22 +309,26 @@ func (w *worker) handshaken(s *secure) {
 	w.advance(c)
 }
 
+// requestLine has the bytes with which a request line may begin.
+const requestLine = "ABCDEFGHIJKLMNOPQRSTUVWXYZ /"
+
 // refuseTLS ends a connection whose handshake failed, after the alert that
 // crypto/tls may have written.
 func (w *worker) refuseTLS(c *conn, s *secure) {
 	var record tls.RecordHeaderError
 	text := s.err.Error()
+	quiet := "" // what is no news
 	switch {
 	case !s.heard || errors.Is(s.err, io.EOF) || errors.Is(s.err, io.ErrUnexpectedEOF) || errors.Is(s.err, unix.ECONNRESET) || errors.Is(s.err, unix.EPIPE):
-		w.log.debugf("ssl connection closed: ip=%s left during the handshake", c.peer.remoteAddr)
-		text = ""
+		quiet = "left during the handshake"
 	case errors.Is(s.err, errHandshakeTime) && c.expires > w.now:
-		w.log.debugf("ssl connection closed: ip=%s was slow with the handshake, and its place was wanted", c.peer.remoteAddr)
-		text = ""
-	case errors.As(s.err, &record) && looksLikeHTTP(record.RecordHeader[:]):
+		quiet = "was slow with the handshake, and its place was wanted"
+	case errors.As(s.err, &record) && strings.Trim(string(record.RecordHeader[:]), requestLine) == "":
 		text = "plain HTTP was sent to a port that speaks TLS"
 	}
-	if text != "" {
+	if quiet != "" {
+		w.log.debugf("ssl connection closed: ip=%s %s", c.peer.remoteAddr, quiet)
+	} else {
 		w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, printable(text))
 	}
 	c.secure = nil
@@ -329,11 +336,6 @@ func (w *worker) refuseTLS(c *conn, s *secure) {
 	c.keep, c.turn = false, w.newTurn(c)
 	c.turn.enter(draining)
 	w.drained(c)
-}
-
-// looksLikeHTTP reports whether the bytes may be the start of a request line.
-func looksLikeHTTP(b []byte) bool {
-	return !slices.ContainsFunc(b, func(c byte) bool { return (c < 'A' || c > 'Z') && c != ' ' && c != '/' })
 }
 
 // Facts ---------------------------------------------------------------------
@@ -404,18 +406,13 @@ func (s *secure) open(b []byte) (int, syscall.Errno) {
 
 // certificate returns the client's certificate in DER, nil if there is none.
 func (e *endpoint) certificate() []byte {
-	i := bytes.Index(e.facts, []byte("-----BEGIN"))
-	if i < 0 {
-		return nil
+	_, text, _ := bytes.Cut(e.facts, []byte("-----BEGIN"))
+	if block, _ := pem.Decode(append([]byte("-----BEGIN"), text...)); block != nil {
+		return block.Bytes
 	}
-	block, _ := pem.Decode(e.facts[i:])
-	if block == nil {
-		return nil
-	}
-	return block.Bytes
+	return nil
 }
 
-// seal encrypts and writes pieces of plaintext.
 func (w *worker) seal(c *conn, pieces ...[]byte) {
 	for _, b := range pieces {
 		if len(b) == 0 {
@@ -564,3 +561,360 @@ func (s *secure) flush() error {
 
 // SetWriteDeadline is called by CloseWrite. The loop keeps the deadlines.
 func (s *secure) SetWriteDeadline(time.Time) error { return nil }
+
+// Certificates ---------------------------------------------------------------
+//
+// Certificates, their private key, the authorities for clients' certificates, and
+// the keys of session tickets. The arbiter reads the files, because the workers'
+// user may lack permission, checks once a second whether the files have changed,
+// and publishes valid content in memory shared with the workers. A renewed
+// certificate therefore needs no reload, and a session resumes in any worker.
+
+const (
+	ticketLife  = 8 * time.Hour // time until a new key encrypts new session tickets
+	ticketSize  = 32            // bytes of a key
+	ticketsKept = 3             // keys whose tickets are accepted; three times ticketLife is a day
+	certFileMax = 1 << 20       // bytes of one file; a system's bundle of authorities has 200 KB
+	vaultMax    = 4 << 20       // bytes of one keyring: three files and the ticket keys
+)
+
+func (c *config) usesTLS() bool { return c.certfile != "" || c.keyfile != "" }
+
+// checkTLS checks the settings for TLS, without reading the files.
+func (c *config) checkTLS() error {
+	if !c.usesTLS() {
+		return nil
+	}
+	if _, err := selectSuites(c.ciphers); err != nil {
+		return err
+	}
+	switch {
+	case c.certfile == "":
+		return sentence("keyfile: %q needs certfile, the certificate that belongs to it", c.keyfile)
+	case c.certReqs > 2:
+		return sentence("cert_reqs: %d is none of 0 (no certificate of the client), 1 (optional) and 2 (required)", c.certReqs)
+	case c.certReqs > 0 && c.caCerts == "":
+		return sentence("cert_reqs: %d needs ca_certs, the authorities that the certificates of clients come from", c.certReqs)
+	}
+	return nil
+}
+
+// warnOfVersion warns that ssl_version is ignored.
+func (c *config) warnOfVersion(log *errorLog) {
+	if v, given := c.given["ssl_version"]; c.usesTLS() && given && v != int64(2) && v != nil {
+		log.warningf("ssl_version is ignored: TLS 1.3 and 1.2 are spoken")
+	}
+}
+
+// keyring is everything secret or renewable that TLS needs.
+type keyring struct {
+	cert, key, ca []byte // content of the files, in PEM
+	tickets       []byte // keys of session tickets, newest first
+}
+
+// readKeyring reads and checks the files named by the settings.
+func readKeyring(c *config) (*keyring, error) {
+	k := &keyring{}
+	for _, f := range []struct {
+		setting, path string
+		to            *[]byte
+	}{{"certfile", c.certfile, &k.cert}, {"keyfile", c.keyfile, &k.key}, {"ca_certs", c.caCerts, &k.ca}} {
+		if f.path == "" {
+			continue
+		}
+		b, err := readCertFile(c.inDir(f.path))
+		if err != nil {
+			return nil, sentence("%s: %q: %v", f.setting, f.path, err)
+		}
+		*f.to = b
+	}
+	if c.keyfile == "" {
+		k.key = k.cert
+	}
+	_, err := k.tls(c)
+	return k, err
+}
+
+// inDir makes a path absolute, relative to the directory of the application.
+func (c *config) inDir(path string) string {
+	return (&start{dir: c.chdir}).path(path)
+}
+
+func readCertFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, errors.Unwrap(err) // the caller's message names the path
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, certFileMax+1))
+	if len(b) > certFileMax {
+		return nil, fmt.Errorf("the file is longer than %d bytes", certFileMax)
+	}
+	return b, errors.Unwrap(err)
+}
+
+// tls makes the configuration of handshakes from a keyring. Errors are sentences.
+func (k *keyring) tls(c *config) (*tls.Config, error) {
+	ids, err := selectSuites(c.ciphers)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := k.pair(c)
+	if err != nil {
+		return nil, err
+	}
+	t := &tls.Config{
+		Certificates: []tls.Certificate{pair},
+		MinVersion:   tls.VersionTLS12,
+		CipherSuites: ids,
+		NextProtos:   []string{"http/1.1"},
+		// Use full records from the start. Short first records would show the
+		// beginning of a page earlier, but cost every small response more than
+		// they gain.
+		DynamicRecordSizingDisabled: true,
+		GetConfigForClient:          checkServerName,
+	}
+	if c.certReqs > 0 {
+		t.ClientAuth = tls.VerifyClientCertIfGiven
+		if c.certReqs == 2 {
+			t.ClientAuth = tls.RequireAndVerifyClientCert
+		}
+		t.ClientCAs = x509.NewCertPool()
+		if !t.ClientCAs.AppendCertsFromPEM(k.ca) {
+			return nil, sentence("ca_certs: %q has no certificate in PEM form", c.caCerts)
+		}
+	}
+	if len(k.tickets) > 0 {
+		var keys [][32]byte
+		for key := range slices.Chunk(k.tickets, ticketSize) {
+			keys = append(keys, [32]byte(key))
+		}
+		t.SetSessionTicketKeys(keys)
+	}
+	return t, nil
+}
+
+// checkServerName refuses a handshake whose server name (RFC 6066 3) could not be
+// a Host: applications find the name in their environ.
+func checkServerName(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	if name := hello.ServerName; name != "" && (len(name) > maxServerName || !validAuthority([]byte(name))) {
+		return nil, fmt.Errorf("%.*q is not the name of a server", maxServerName, name)
+	}
+	return nil, nil
+}
+
+// pair loads the certificate and its key. Go's errors are worded for programmers,
+// so the usual mistakes of operators are checked first.
+func (k *keyring) pair(c *config) (pair tls.Certificate, err error) {
+	setting, path := "keyfile", c.keyfile
+	if path == "" {
+		setting, path = "certfile", c.certfile
+	}
+	types := typesPEM(k.key)
+	switch {
+	case !strings.Contains(typesPEM(k.cert), "CERTIFICATE\n"):
+		return pair, sentence("certfile: %q has no certificate in PEM form", c.certfile)
+	case strings.Contains(types, "ENCRYPTED"):
+		return pair, sentence("%s: %q has a key that is encrypted, and nobody can be asked for the passphrase; "+
+			"decrypt it with `openssl pkey`", setting, path)
+	case !strings.Contains(types, "PRIVATE KEY\n"):
+		return pair, sentence("%s: %q has no private key in PEM form", setting, path)
+	}
+	if pair, err = tls.X509KeyPair(k.cert, k.key); err != nil {
+		text := strings.TrimPrefix(err.Error(), "tls: ")
+		if strings.Contains(text, "does not match") {
+			return pair, sentence("%s: %q is not the key of the certificate in %q", setting, path, c.certfile)
+		}
+		return pair, sentence("%s: %q: %s", setting, path, text)
+	}
+	if key, ok := pair.Leaf.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 1024 {
+		return pair, sentence("certfile: %q has an RSA key of %d bits; 2048 are the least that clients accept", c.certfile, key.N.BitLen())
+	}
+	return pair, nil
+}
+
+// typesPEM lists the types of b's PEM blocks. An old encrypted key says so in a header.
+func typesPEM(b []byte) (types string) {
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		types += block.Headers["Proc-Type"] + block.Type + "\n"
+	}
+	return types
+}
+
+func (k *keyring) encode() []byte {
+	return appendMarshal(nil, []any{k.cert, k.key, k.ca, k.tickets})
+}
+
+func decodeKeyring(b []byte) (*keyring, error) {
+	v, err := unmarshal(b)
+	list, _ := v.([]any)
+	k := &keyring{}
+	to := []*[]byte{&k.cert, &k.key, &k.ca, &k.tickets}
+	if err != nil || len(list) != len(to) {
+		return nil, fmt.Errorf("certificates: %w", errMarshal)
+	}
+	for i := range to {
+		*to[i], _ = list[i].([]byte)
+	}
+	k.tickets = k.tickets[:len(k.tickets)/ticketSize*ticketSize]
+	return k, nil
+}
+
+// Shared memory ---------------------------------------------------------------
+
+// vault publishes the newest keyring to the workers, in shared memory: a number,
+// and two places for a keyring. The number's parity selects the current place.
+// The next keyring is written to the other place before the number changes, so
+// that workers never read a half-written keyring.
+type vault struct {
+	fd     int
+	shared int // read-only descriptor of the same memory, for workers
+	cfg    *config
+	number uint64   // number of the current keyring
+	ring   *keyring // the current keyring
+	known  [3]stamp // stamps of the files when they were last read, valid or not
+	seen   [3]stamp // stamps of the files at the last check
+	looked int64    // time of the last check
+	turned int64    // time when the newest ticket key was made
+}
+
+const vaultHead = 4096 // offset of the first place, after the number
+
+// openVault reads the files for the first time. During a reload, old is the vault
+// of the previous settings: its tickets stay valid unless cert_reqs or the
+// authorities for clients' certificates have changed.
+func openVault(c *config, old *vault) (v *vault, err error) {
+	if !c.usesTLS() {
+		return nil, nil
+	}
+	v = &vault{cfg: c, turned: monotonic(), looked: monotonic()}
+	v.known = v.stamps()
+	v.seen = v.known
+	if v.ring, err = readKeyring(c); err != nil {
+		return nil, err
+	}
+	if old != nil && old.cfg.certReqs == c.certReqs && bytes.Equal(old.ring.ca, v.ring.ca) {
+		v.ring.tickets, v.turned = old.ring.tickets, old.turned
+	} else {
+		v.newTicketKey()
+	}
+	if v.fd, err = memfd("certificates", nil); err != nil {
+		return nil, err
+	}
+	if v.shared, err = openAnew(v.fd, unix.O_RDONLY); err != nil {
+		return nil, err
+	}
+	return v, v.publish()
+}
+
+func (v *vault) close() {
+	if v != nil && v.fd >= 0 {
+		unix.Close(v.fd)
+		unix.Close(v.shared)
+		v.fd = -1
+	}
+}
+
+func (v *vault) stamps() (s [3]stamp) {
+	for i, path := range []string{v.cfg.certfile, v.cfg.keyfile, v.cfg.caCerts} {
+		if path != "" {
+			s[i] = stampOf(v.cfg.inDir(path))
+		}
+	}
+	return s
+}
+
+func (v *vault) newTicketKey() {
+	keys := make([]byte, ticketSize, ticketsKept*ticketSize)
+	_, _ = rand.Read(keys) // never fails
+	v.ring.tickets = append(keys, v.ring.tickets[:min(len(v.ring.tickets), cap(keys)-ticketSize)]...)
+	v.turned = monotonic()
+}
+
+func (v *vault) publish() error {
+	b := v.ring.encode()
+	if len(b) > vaultMax-8 {
+		return fmt.Errorf("certfile, keyfile and ca_certs have more than %d bytes", vaultMax)
+	}
+	number := v.number + 1
+	at := int64(vaultHead + number%2*vaultMax)
+	place := append(binary.LittleEndian.AppendUint64(nil, uint64(len(b))), b...)
+	_, err := unix.Pwrite(v.fd, place, at)
+	if err == nil {
+		_, err = unix.Pwrite(v.fd, binary.LittleEndian.AppendUint64(nil, number), 0)
+	}
+	if err == nil {
+		v.number = number
+	}
+	return os.NewSyscallError("pwrite", err)
+}
+
+// keep checks once a second whether the files have changed, and reads changed
+// files a second later: certificate and key are seldom written at the same time.
+// Invalid files are reported once, and the old keyring stays in use.
+func (v *vault) keep(log *errorLog) {
+	now := monotonic()
+	if v == nil || v.fd < 0 || now-v.looked < int64(time.Second) {
+		return
+	}
+	v.looked = now
+	seen := v.stamps()
+	changed := seen == v.seen && seen != v.known
+	v.seen = seen
+	due := now-v.turned >= int64(ticketLife)
+	if !changed && !due {
+		return
+	}
+	if changed {
+		v.known = seen
+		ring, err := readKeyring(v.cfg)
+		if err != nil {
+			log.errorf("%s; the certificate that was there stays in use.", plainSentence(err))
+			return
+		}
+		if bytes.Equal(ring.ca, v.ring.ca) {
+			ring.tickets = v.ring.tickets
+		} else {
+			due = true
+		}
+		v.ring = ring
+		log.infof("TLS: the files of the certificate have changed and are in use.")
+	}
+	if due {
+		v.newTicketKey()
+	}
+	if err := v.publish(); err != nil {
+		log.errorf("TLS: %v", err)
+	}
+}
+
+// readVault returns the current keyring, or nil if its number is still number. A
+// keyring that is replaced during the read is read again.
+func readVault(fd int, number uint64) (*keyring, uint64, error) {
+	for {
+		newest, err := vaultWord(fd, 0)
+		if err != nil || newest == number {
+			return nil, number, err
+		}
+		at := int64(vaultHead + newest%2*vaultMax)
+		size, _ := vaultWord(fd, at)
+		b := make([]byte, min(size, vaultMax-8))
+		_, err = unix.Pread(fd, b, at+8)
+		if again, changed := vaultWord(fd, 0); changed == nil && again != newest {
+			continue
+		}
+		if err != nil {
+			return nil, number, os.NewSyscallError("pread", err)
+		}
+		k, err := decodeKeyring(b)
+		return k, newest, err
+	}
+}
+
+func vaultWord(fd int, at int64) (uint64, error) {
+	var b [8]byte
+	if n, err := unix.Pread(fd, b[:], at); err != nil || n < len(b) {
+		return 0, fmt.Errorf("certificates: %w", errMarshal)
+	}
+	return binary.LittleEndian.Uint64(b[:]), nil
+}

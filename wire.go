@@ -724,8 +724,10 @@ func (r *marshalReader) value(depth int) any {
 // appendMarshal writes any value that unmarshal can return, and int.
 func appendMarshal(b []byte, v any) []byte {
 	switch v := v.(type) {
-	case nil:
+	case nil, callable:
 		return append(b, marshalNone)
+	case address:
+		return appendMarshalText(b, v.String())
 	case bool:
 		return appendMarshalBool(b, v)
 	case int:
@@ -754,6 +756,12 @@ func appendMarshal(b []byte, v any) []byte {
 		b = append(b, marshalDict)
 		for k, e := range v {
 			b = appendMarshal(appendMarshalText(b, k), e)
+		}
+		return append(b, marshalDictEnd)
+	case dict:
+		b = append(b, marshalDict)
+		for _, e := range v {
+			b = appendMarshal(appendMarshal(b, e.key), e.value)
 		}
 		return append(b, marshalDictEnd)
 	}

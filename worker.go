@@ -296,23 +296,7 @@ func newWorker() (*worker, error) {
 		// range of the jitter, so that such workers do not retire together.
 		w.maxServed += int(uint64(time.Now().UnixNano()^int64(w.pid)*7919) % uint64(cfg.maxRequestsJitter+1))
 	}
-	out, err := inheritSink(cfg.errorlog, fdErrorlog, unix.Stderr)
-	if err != nil {
-		return w, err
-	}
-	w.log = newErrorLog(out, cfg.loglevel)
-	if err := w.log.join(cfg); err != nil {
-		return w, err
-	}
-	if cfg.accesslog != "" {
-		if out, err = inheritSink(cfg.accesslog, fdAccesslog, unix.Stdout); err != nil {
-			return w, err
-		}
-		if w.access, err = newAccessLog(out, cfg.accessLogFormat); err != nil {
-			return w, err
-		}
-	}
-	if w.access, err = w.access.join(cfg, w.log.syslog); err != nil {
+	if w.log, w.access, err = openLogs(cfg, fdErrorlog, fdAccesslog); err != nil {
 		return w, err
 	}
 	if cfg.logs {
