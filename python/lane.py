@@ -23,40 +23,34 @@ SKIP = 4096  # requests that are not looked up after most of the last ones were 
 OWN = dict.fromkeys(("RAW_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input", "wsgi.early_hints", "gunicorn.socket"))
 
 
-class Environs:
-    """A cache of environs. The part of an environ that requests have in common comes as
-    marshal, mostly the same bytes as before: copying the dict made of those bytes takes
-    a third of the time of reading the marshal. If most parts are new, the cache is not
-    used for a while."""
+class Environs(dict):
+    """A cache of environs, by the marshal of the part that requests have in common, which
+    mostly is the same as before: copying the dict made of it takes a third of the time of
+    reading it. If most parts are new, nothing is kept for a while."""
 
-    def __init__(self, base):
-        self.base, self.known = base, {}
-        self.asked = self.missed = self.skip = 0
+    def __init__(self, base, begun):
+        self.base, self.begun, self.since = base, begun, 0  # begun has the newest request of each lane
+        self.missed = self.skip = 0
 
-    def make(self, common):
-        if self.skip:
-            self.skip -= 1
-            environ = marshal.loads(common)
-            environ.update(self.base)
-            return environ
-        self.asked += 1
-        common = bytes(common)
-        environ = self.known.get(common)
-        return environ.copy() if environ is not None else self.learn(common)
-
-    def learn(self, common):
+    def __missing__(self, common):
         environ = marshal.loads(common)
         environ.update(self.base)
-        if len(self.known) >= KNOWN_MAX:
-            self.known.clear()  # clearing all is simpler than keeping ages, and costs 64 misses
+        if self.skip:
+            self.skip -= 1
+            return environ
+        if len(self) >= KNOWN_MAX:
+            self.clear()  # clearing all is simpler than keeping ages, and costs 64 misses
         # The kept dict has all keys of an environ, so that its copies need not grow.
-        self.known[common] = dict(environ, **OWN)
+        self[common] = environ = dict(environ, **OWN)
         self.missed += 1
         if self.missed >= KNOWN_MAX:
             # A hit saves about as much time as a miss costs: with fewer hits than
             # misses, the cache does not pay.
-            self.skip = SKIP if self.asked < 2 * self.missed else 0
-            self.asked = self.missed = 0
+            now = max(self.begun)
+            if now - self.since & 0xffffffff < 2 * self.missed:
+                self.skip = SKIP
+                self.clear()
+            self.since, self.missed = now, 0
         return environ
 
 
@@ -107,7 +101,7 @@ class Lane:
             "wsgi.input_terminated": True,
             "SERVER_SOFTWARE": settings["said"].get("software", os.environ["SERVER_SOFTWARE"]),
         }
-        self.environs = Environs(self.base)
+        self.environs = Environs(self.base, self.words[len(self.words) // 3:][:len(self.words) // 3])
         self.all = [self]
         leave_children_out(self.all)
 
@@ -169,7 +163,7 @@ class Lane:
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         me = green and green.current()
-        environs, access = self.environs.make, self.access
+        environs, access = self.environs, self.access
         run = self.respond if type(self) is Lane else self.run
         begun, halt, wire = self.begun, self.halt, self.wire
         at = n = number = last = 0  # last is the number of the last request that was run
@@ -191,7 +185,7 @@ class Lane:
                         break
                     if alike:
                         own = start + alike
-                        environ = environs(view[start:own])
+                        environ = environs[bytes(view[start:own])].copy()
                         (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
                          port, promised) = marshal.loads(view[own:end])
                         if port is not None:
