@@ -57,7 +57,7 @@
 //	lifespan.py   starts an ASGI application up and shuts it down
 //	call.py       one WSGI request: its input, its response, its socket
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
-//	package.py    the gunicorn package that Python code may import
+//	package.py    the gunicorn package that Python code may import; glogging.py its Logger, and logs made in Python
 //	facade.py     the cfg, worker, request and response that hooks and package show
 //	patches.py    what a configuration file has replaced in Gunicorn's server
 //	debug.py      the Python side of --reload and --spew

@@ -71,7 +71,7 @@ class Access:
         if req.method == "HEAD" or resp.status_code in (204, 304):
             resp.sent = 0
         if self.log is None:
-            from _gunicorn.package import logger_over
+            from _gunicorn.glogging import logger_over
             self.log = logger_over(self.cfg)
         from datetime import timedelta
         took = timedelta(seconds=monotonic() - start)

@@ -594,8 +594,8 @@ class HookLog:
         if hasattr(self.error_log, name):
             return getattr(self.error_log, name)
         if self.whole is None:
-            # Members that few hooks use come from package.py, which is large.
-            from _gunicorn.package import logger_over
+            # Members that few hooks use come from glogging.py, which is large.
+            from _gunicorn.glogging import logger_over
             self.whole = logger_over(self.cfg)
         return getattr(self.whole, name)
 

@@ -53,7 +53,8 @@ def set_up_logging(settings):
     global captured, logger
     captured = settings["capture_output"] and settings["errorlog"] != "-"
     if settings["logs"]:
-        logger = wsgi.package(True)["gunicorn.glogging"].open_log(settings)
+        from _gunicorn.glogging import open_log
+        logger = open_log(settings)
     else:
         add_handlers(settings)
     error, access = logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")

@@ -818,7 +818,8 @@ def log():
     """Runs the process that makes the logs of the whole server."""
     settings = read_settings()
     set_up_path(settings)
-    package(True)["gunicorn.glogging"].keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
+    from _gunicorn.glogging import keep_log
+    keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
 
 
 def start(role):
