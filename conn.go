@@ -247,6 +247,15 @@ func (c *conn) probe() {
 
 // Reading -------------------------------------------------------------------
 
+// read reads from the client, decrypting if the connection is secure. Results
+// are those of rawRead.
+func (c *conn) read(b []byte) (int, syscall.Errno) {
+	if c.secure != nil {
+		return c.secure.open(b)
+	}
+	return rawRead(c.fd, b)
+}
+
 // advance takes c through its states as far as the received bytes allow.
 func (w *worker) advance(c *conn) {
 	for more := true; more && !c.gone; {

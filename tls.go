@@ -374,15 +374,6 @@ const certTime = "Jan _2 15:04:05 2006 GMT"
 
 // Records -------------------------------------------------------------------
 
-// read reads from the client, decrypting if the connection is secure. Results
-// are those of rawRead.
-func (c *conn) read(b []byte) (int, syscall.Errno) {
-	if c.secure != nil {
-		return c.secure.open(b)
-	}
-	return rawRead(c.fd, b)
-}
-
 // open reads plaintext. Records may be buffered in memory, for which no event
 // will come, so the caller must go on until EAGAIN.
 func (s *secure) open(b []byte) (int, syscall.Errno) {
