@@ -397,16 +397,22 @@ func (w *worker) partLater(reload bool) {
 	if at := w.now + int64(grace); w.partAt == 0 || at < w.partAt {
 		w.partAt = at
 	}
+	closed := 0
 	for _, t := range s.lane.inPython() {
-		w.partTalk(t, reload)
+		if w.partTalk(t, reload) {
+			closed++
+		}
+	}
+	if closed > 0 {
+		w.log.warningf("Forcing close of %d connections", closed)
 	}
 }
 
 // partTalk closes a WebSocket with 1001 (going away) or, on a reload, 1012 (service restart).
-// Its application has the grace period to end.
-func (w *worker) partTalk(t *turn, reload bool) {
+// Its application has the grace period to end. It returns false for a turn that is none.
+func (w *worker) partTalk(t *turn, reload bool) bool {
 	if t.talk == nil || t.conn.gone || t.lane == nil {
-		return
+		return false
 	}
 	code := uint16(1001)
 	if reload {
@@ -414,6 +420,7 @@ func (w *worker) partTalk(t *turn, reload bool) {
 	}
 	w.tellGone(t, code, "", time.Duration(w.partAt-w.now)+w.parting/3)
 	w.endTalk(t, code, "")
+	return true
 }
 
 // partAll ends the grace period. The application of every request is told that the client

@@ -572,13 +572,19 @@ func (w *worker) obey() {
 // tells Python of the former.
 const announced = syscall.Signal(64)
 
-// announce has Python run a handler that the application may have for a stop signal. If
-// there is none, the kernel drops the announcement.
+// announce has Python run the handler that the application may have for a stop signal. Without
+// one, Python has none for the announcement either, which would end it.
 func (w *worker) announce(s syscall.Signal) {
-	if w.python.ready && w.told != s {
+	if w.told != s && w.handles(s) {
 		w.told = s
 		w.signalPython(announced - s)
 	}
+}
+
+// handles reports whether the application has a handler for a stop signal.
+func (w *worker) handles(s syscall.Signal) bool {
+	p := w.python
+	return p.ready && !p.gone && catches(p.pid, announced-s)
 }
 
 // reopen reopens the log files, and has Python do the same.
@@ -746,7 +752,7 @@ func (w *worker) quitPython() {
 	if w.streams() != nil {
 		w.endTasks(0)
 	}
-	handled := p.ready && !p.gone && catches(p.pid, announced-unix.SIGQUIT) // the handler, or worker_int, has until killAt
+	handled := w.handles(unix.SIGQUIT) // the handler, or worker_int, has until killAt
 	p.end()
 	if len(p.busy) > 0 && !handled || !p.ready {
 		w.killPython(unix.SIGKILL)

@@ -605,7 +605,6 @@ def kill(pid, number):
     send_signal(arbiter if os.getpid() == served and pid == os.getppid() else pid, number)
 
 
-
 stopping = False  # the application's handler of a stop signal is called, or has exited
 
 
@@ -688,7 +687,6 @@ def set_up_process():
         faulthandler.enable(TRACE, all_threads=True)
     for number in STOP:
         signal.signal(number, forward)
-        signal.signal(ANNOUNCED - number, signal.SIG_IGN)
     # These are handlers and not SIG_IGN, which programs started by the application
     # would inherit.
     for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
