@@ -54,7 +54,7 @@ func (w *worker) arm() {
 		w.drainBacklog()
 	}
 	p := w.python
-	want := p.ready && !p.closed && !p.eof && (!w.stopping() || w.draining()) &&
+	want := p.takes() && (!w.stopping() || w.draining()) &&
 		!p.stuck() && len(w.waiting) < depthMax &&
 		(!w.full() || w.slowest() != nil) && w.paused <= w.now &&
 		(w.alone || p.idle() > 0 || !p.gateway.stays && p.pace < int64(moment)/4)
@@ -318,9 +318,7 @@ func (w *worker) enqueue(t *turn) {
 	t.conn.expires, t.since = 0, w.now
 	t.upload.pause(w.now)
 	t.conn.unlist()
-	// A Python that has closed its wire is dying, even before its death is reported. One that
-	// was told that no further request will come takes none.
-	gone := w.python.closed || w.python.eof || w.python.ended
+	gone := w.python.ready && !w.python.takes()
 	if (w.stopping() || gone) && w.giveAway(t.conn) {
 		return
 	}
@@ -384,7 +382,7 @@ func (w *worker) patienceDue() int64 {
 func (w *worker) takeWaiting() {
 	p, own := w.python, len(w.waiting)
 	for range acceptAtOnce {
-		if !p.ready || p.closed || p.eof || w.full() || len(w.waiting)-own >= p.idle() || !w.takeOver() {
+		if !p.takes() || w.full() || len(w.waiting)-own >= p.idle() || !w.takeOver() {
 			break
 		}
 	}

@@ -340,9 +340,13 @@ func (p *python) openLane() (*lane, error) {
 	return l, nil
 }
 
+// takes reports whether Python takes further requests. One that has closed a wire is dying,
+// even before its death is reported. One that has ended was told that no request will come.
+func (p *python) takes() bool { return p.ready && !p.closed && !p.eof && !p.ended }
+
 // pick returns the lane for the next request, nil for none.
 func (p *python) pick() (*lane, error) {
-	if !p.ready || p.closed || p.eof || p.ended {
+	if !p.takes() {
 		return nil, nil
 	}
 	return p.gateway.pick(p)
