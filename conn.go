@@ -172,7 +172,7 @@ type turn struct {
 	number     uint32       // number of the request in its frames
 	message    uint32       // number of the first request in this request's message
 	since      int64        // when the request began to wait for a lane
-	begun      int64        // when the request was written into its lane
+	begun      int64        // when the request was written into its lane, 0 for in none
 	started    bool         // the response's head is made
 	refused    bool         // body bytes that the application still sends are ignored
 	dropped    bool         // body bytes were ignored because the response was already complete
@@ -942,10 +942,10 @@ func (w *worker) newTurn(c *conn) *turn {
 	return t
 }
 
-// reuse keeps a turn that is over as a spare one. A turn that ended while it waited is
-// not kept: the list of waiting requests may still hold it.
+// reuse keeps a turn that is over as a spare one. A turn that ended while it waited, or was
+// answered without a lane, is not kept: the list of waiting requests may still hold it.
 func (w *worker) reuse(t *turn) {
-	if t.state == waiting || len(w.idle) >= poolKeep || cap(t.req.fields) > fewFields {
+	if t.since != 0 && t.begun == 0 || len(w.idle) >= poolKeep || cap(t.req.fields) > fewFields {
 		return
 	}
 	status, fields, upper := t.status[:0], t.req.fields, t.req.upper

@@ -733,6 +733,7 @@ func FuzzHonest(f *testing.F) {
 	f.Add([]byte("0A02Y0\b"))             // a lane that is due in just this moment
 	f.Add([]byte("1\xdb0\x04A00000X070")) // a worker that stops, and its grace period is over
 	f.Add([]byte("1\xdb0\x1b\x1500A07"))  // a client comes when that worker takes no more requests
+	f.Add([]byte("8A22A20A12A0)"))        // a waiting request is answered 503 for want of memory
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 {
 			return

@@ -883,7 +883,7 @@ func (w *worker) putBack(back []*turn) {
 			w.record(t, []byte("499"), true)
 			w.release(t.conn)
 		}
-		t.fed = 0
+		t.fed, t.begun = 0, 0
 		return gone
 	})
 	if len(back) > 0 {
