@@ -16,6 +16,7 @@ import inspect
 import marshal
 import os
 import re
+import signal
 import stat
 import struct
 import sys
@@ -668,6 +669,8 @@ class Server:
         """Serves until the worker closes the queue."""
         self.loop = new_loop(self.settings["asgi_loop"], self.settings["worker_class"].endswith("H11Worker"), self.log)
         asyncio.set_event_loop(self.loop)
+        # Raised while uvloop handles another signal, a signal would be handled twice.
+        wsgi.raise_stop = lambda number: self.loop.call_soon_threadsafe(signal.raise_signal, number)
         try:
             main = self.loop.create_task(self.main())
             while not main.done():

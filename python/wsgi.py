@@ -606,6 +606,7 @@ def kill(pid, number):
 
 
 stopping = False  # the application's handler of a stop signal is called, or has exited
+raise_stop = signal.raise_signal
 
 
 def announced(number, frame):
@@ -613,7 +614,7 @@ def announced(number, frame):
     global stopping
     if not stopping:
         stopping = True
-        signal.raise_signal(ANNOUNCED - number)
+        raise_stop(ANNOUNCED - number)
 
 
 def ignore(number, frame):
