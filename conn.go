@@ -163,8 +163,7 @@ type turn struct {
 	trailer  []field         // the trailer of a chunked body that is complete
 	supply
 	taken      bool         // the application has taken over the connection
-	aside      bool         // set aside: the client may have left (overload)
-	recalled   bool         // no longer aside, and will not be set aside again
+	aside      aside        // whether the client may have left (overload)
 	hello      *wsHandshake // a WebSocket's opening handshake that is not answered yet, nil for none
 	talk       *talk        // the WebSocket, once its handshake is answered; nil for none
 	uncredited int          // bytes of the response received since Python was last given credit

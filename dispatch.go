@@ -332,7 +332,7 @@ func (w *worker) enqueue(t *turn) {
 
 // waits reports whether t still waits for a lane among w.waiting. It may have gone to a
 // sibling or have been set aside, or its client may have left.
-func (t *turn) waits() bool { return t.stays() && !t.aside }
+func (t *turn) waits() bool { return t.stays() && t.aside != isAside }
 
 // stays reports whether t still waits for a lane, perhaps set aside.
 func (t *turn) stays() bool { return t.state == waiting && t.conn.turn == t && !t.conn.gone }
@@ -413,6 +413,15 @@ type overload struct {
 	info   unix.TCPInfo // memory for hasLeft
 }
 
+// aside says whether a request has been set aside as its client may have left: once at most.
+type aside uint8
+
+const (
+	neverAside aside = iota
+	isAside
+	wasAside
+)
+
 const (
 	// leavingKept is how long the queue stays reversed after the last client left: long
 	// enough for clients with timeouts of a few seconds to leave again if the overload
@@ -468,11 +477,11 @@ func (w *worker) hasLeft(t *turn) bool {
 	switch {
 	case left:
 		w.lost(t.conn)
-	case ended && !t.recalled && !w.stopping():
+	case ended && t.aside == neverAside && !w.stopping():
 		if first := w.firstAside(); len(o.aside) >= asideMax {
 			w.lost(first.conn)
 		}
-		t.aside = true
+		t.aside = isAside
 		o.aside = append(o.aside, t)
 		t.conn.probe()
 	default:
@@ -488,7 +497,7 @@ func (w *worker) recall() bool {
 	t := w.firstAside()
 	if t != nil {
 		w.overload.aside = w.overload.aside[1:]
-		t.aside, t.recalled = false, true
+		t.aside = wasAside
 		w.waiting = slices.Insert(w.waiting, 0, t)
 	}
 	return t != nil
@@ -497,7 +506,7 @@ func (w *worker) recall() bool {
 // firstAside is the first of the requests that were set aside, nil for none.
 func (w *worker) firstAside() *turn {
 	for o := &w.overload; len(o.aside) > 0; o.aside = o.aside[1:] {
-		if t := o.aside[0]; t.aside && t.stays() {
+		if t := o.aside[0]; t.aside == isAside && t.stays() {
 			return t
 		}
 	}
@@ -578,7 +587,7 @@ func (w *worker) someWait() bool {
 	}
 	switch {
 	case len(w.waiting) > 0:
-		if !w.waiting[0].recalled {
+		if w.waiting[0].aside != wasAside {
 			o.quiet = 0
 		}
 	case o.quiet == 0:
