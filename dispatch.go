@@ -137,7 +137,7 @@ func (w *worker) makeWay() bool {
 		case c.gone:
 		case c.list == &w.resting:
 			w.crowded("idle ones are closed for new ones")
-			w.close(c)
+			w.dismiss(c)
 		default:
 			w.crowded("slow ones are closed for new ones")
 			c.unlist()
@@ -326,7 +326,7 @@ func (w *worker) enqueue(t *turn) {
 		w.refuseService(t)
 		return
 	}
-	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent
+	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent && t.conn.stream == nil
 	w.waiting = append(w.waiting, t)
 }
 
@@ -463,7 +463,7 @@ func (w *worker) next() int {
 // request is set aside. In both cases the request is not to run now. Where calls are brief
 // hasLeft does not look: the system call would cost about as much as running the request.
 func (w *worker) hasLeft(t *turn) bool {
-	if w.python.pace < int64(brief) {
+	if w.python.pace < int64(brief) || t.conn.stream != nil { // a stream's end is read at once
 		return false
 	}
 	o := &w.overload
@@ -710,7 +710,7 @@ func (w *worker) roomForFile() bool {
 // roomForFiles reports whether there would be descriptors even if every request were
 // answered with a file.
 func (w *worker) roomForFiles() bool {
-	return w.held()+laneDescriptors+w.open-w.talks < w.descriptors
+	return w.held()+laneDescriptors+w.open+w.carried-w.talks < w.descriptors
 }
 
 // message appends a request's frame for the queue, with the environ. If the message has

@@ -24,7 +24,7 @@ import (
 // the request is too long for a message, if bytes still wait for the client, or if a
 // chunked body is partly decoded. A TLS connection is lent instead (lend).
 func (w *worker) giveAway(c *conn) bool {
-	if w.draining() || c.gone || c.pending() || c.turn != nil && (c.turn.decoder != nil || c.turn.req.chunked && !c.between()) {
+	if w.draining() || c.gone || c.carrier != nil || c.stream != nil || c.pending() || c.turn != nil && (c.turn.decoder != nil || c.turn.req.chunked && !c.between()) {
 		return false
 	}
 	if c.secure != nil {
@@ -314,7 +314,7 @@ func (r *request) upgrade() bool {
 // lendSocket answers an application's demand for the client's socket.
 func (w *worker) lendSocket(t *turn, _ *marshalReader) error {
 	f := frame{number: t.number, kind: kindLent}
-	if w.flushOut(); t.conn.gone {
+	if w.flushOut(); t.conn.gone || t.conn.stream != nil { // a stream has no socket
 		f.flags = flagBroken
 		return w.lendTo(t, f, -1)
 	}
