@@ -888,7 +888,7 @@ func (w *worker) orphan(t *turn) {
 // forbidEnd makes close reset the connection if the client would take an orderly end
 // for the end of the response's body.
 func (c *conn) forbidEnd() {
-	if !c.gone && (c.turn != nil && c.turn.endless() || c.state == pumping) {
+	if !c.gone && c.stream == nil && (c.turn != nil && c.turn.endless() || c.state == pumping) {
 		c.reset()
 	}
 }
