@@ -10,9 +10,13 @@ package main
 // response waits for a slow client in HTTP/1.1.
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/binary"
 	"fmt"
+	"math"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 	"unsafe"
@@ -142,14 +146,22 @@ func badPreface(b []byte) *badRequest {
 	return badText(400, "Expected HTTP/2 connection preface, got b"+repr(b))
 }
 
-// becomeCarrier begins with HTTP/2 on a connection.
-func (w *worker) becomeCarrier(c *conn) {
+// newCarrier makes the HTTP/2 of a connection.
+func (w *worker) newCarrier(c *conn) *carrier {
 	k := &carrier{w: w, conn: c, h2: newH2(w.cfg.http2MaxConcurrentStreams, w.cfg.http2InitialWindowSize,
 		w.cfg.http2MaxFrameSize, w.cfg.http2MaxHeaderListSize, w.cfg.headBound())}
 	c.carrier = k
-	k.greet(w.python.gateway.greet != nil)
+	c.unlist()
+	c.expires = 0
 	w.touch(k)
 	w.watch(c)
+	return k
+}
+
+// becomeCarrier begins with HTTP/2 on a connection.
+func (w *worker) becomeCarrier(c *conn) {
+	k := w.newCarrier(c)
+	k.greet(w.python.gateway.greet != nil)
 	if in := c.in; len(in) > 0 {
 		c.in, c.tried = nil, 0
 		w.digest(k, in)
@@ -233,8 +245,39 @@ func (w *worker) digest(k *carrier, in []byte) {
 	}
 }
 
-// openStream begins with a request.
-func (w *worker) openStream(k *carrier, s *stream) {
+// changeTo2 answers a request that has asked for HTTP/2 by Upgrade: the request becomes the
+// first stream.
+func (w *worker) changeTo2(t *turn) {
+	c, settings := t.conn, t.settings
+	t.settings = nil
+	w.send(c, []byte("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"), nil)
+	if c.gone {
+		return
+	}
+	in, rest := c.in, c.in[t.next:]
+	c.turn, c.in, c.tried = nil, w.pool.extend(nil, rest), 0
+	k := w.newCarrier(c)
+	k.adopt(settings)
+	k.greet(w.python.gateway.greet != nil)
+	s := k.begin(1)
+	sc := w.newStream(k, s)
+	sc.in, sc.turn, t.conn = in, t, sc
+	t.req.version, t.req.streamed = []byte("HTTP/2.0"), true
+	t.req.fields = slices.DeleteFunc(t.req.fields, func(f field) bool {
+		return foldEqual(f.name, "CONNECTION") || foldEqual(f.name, "UPGRADE") || foldEqual(f.name, "HTTP2-SETTINGS")
+	})
+	w.weigh(sc)
+	w.enqueue(t)
+	if in := c.in; len(in) > 0 {
+		c.in = nil
+		w.digest(k, in)
+		w.pool.put(in)
+	}
+	w.goOnLater(c)
+}
+
+// newStream makes the conn of a stream.
+func (w *worker) newStream(k *carrier, s *stream) *conn {
 	c := &conn{fd: noSocket, stream: s, peer: k.conn.peer, trusted: k.conn.trusted, lent: k.conn.lent, watched: true,
 		served: k.conn.served, output: output{file: -1}}
 	k.conn.served++
@@ -242,6 +285,12 @@ func (w *worker) openStream(k *carrier, s *stream) {
 	k.conn.unlist()
 	s.conn, s.carrier = c, k
 	w.carried++
+	return c
+}
+
+// openStream begins with a request.
+func (w *worker) openStream(k *carrier, s *stream) {
+	c := w.newStream(k, s)
 	c.turn = w.newTurn(c)
 	c.turn.req.streamed = true
 	if k.list.over {
@@ -273,13 +322,15 @@ func (w *worker) openStream(k *carrier, s *stream) {
 		}
 	}
 	c.in = w.pool.extend(nil, head)
-	w.advance(c)
+	if w.advance(c); w.stopping() {
+		w.dismiss(k.conn)
+	}
 }
 
 // describe adds to a request what its head cannot say.
 func (s *stream) describe(r *request) {
 	r.tunnel, r.upgrades = s.socket, s.socket
-	r.chunked = !s.ended && !s.socket
+	r.chunked = (!s.ended || len(s.in) > 0) && !s.socket
 	if s.https != 0 && !r.schemeGiven {
 		r.schemeGiven, r.https = true, s.https > 0
 	}
@@ -550,6 +601,104 @@ func (w *worker) pour(k *carrier) {
 		s.poured = false
 	}
 	w.maybeLeave(k)
+}
+
+// To a sibling ----------------------------------------------------------------
+//
+// A request that would wait here is lent to a sibling: the sibling gets the request and one
+// end of a socket, and serves the request as the only stream of a carrier. The frames that it
+// sends are passed on to the client, in the stream that the client has opened.
+
+// lends reports whether a stream's request can be lent.
+func (w *worker) lends(c *conn) bool {
+	t := c.turn
+	return t != nil && t.state == waiting && !t.incomplete() && !c.stream.socket && w.slot.phase() != phaseQuitting
+}
+
+// takeStream serves the request of a stream that a sibling has lent.
+func (w *worker) takeStream(c *conn, head, body, section []byte, https int8) {
+	k := w.newCarrier(c)
+	k.preface, k.settled, k.ending = len(h2Preface), true, true
+	k.window, k.theirWindow = math.MaxInt64/2, math.MaxInt64/2
+	s := k.begin(1)
+	s.https, s.section = https, bytes.Clone(section)
+	sc := w.newStream(k, s)
+	if len(body) > 0 {
+		s.in, s.ownIn, sc.unread = w.pool.extend(nil, body), true, true
+	}
+	sc.turn = w.newTurn(sc)
+	sc.turn.req.streamed = true
+	sc.in = w.pool.extend(nil, head)
+	w.advance(sc)
+}
+
+// passOn passes on the frames of a sibling that was lent a stream. It returns false if there
+// are none.
+func (w *worker) passOn(c *conn) bool {
+	p, s := c.pump, c.stream
+	if len(c.out)-c.outAt > pumpAhead {
+		return false
+	}
+	b := w.pool.get(pumpPiece + len(p.out))[:pumpPiece+len(p.out)]
+	at := copy(b, p.out)
+	n, errno := rawRead(p.fd, b[at:])
+	if errno == unix.EAGAIN {
+		w.pool.put(b)
+		return false
+	}
+	b = b[:at+max(n, 0)]
+	w.pool.put(p.out)
+	p.out = nil
+	rest := b
+	for len(rest) >= h2FrameHead && !c.gone {
+		length, kind, flags := int(rest[0])<<16|int(rest[1])<<8|int(rest[2]), rest[3], rest[4]
+		if len(rest) < h2FrameHead+length {
+			break
+		}
+		payload := rest[h2FrameHead : h2FrameHead+length]
+		rest = rest[h2FrameHead+length:]
+		switch kind {
+		case h2Data:
+			w.send(c, payload, nil)
+		case h2Headers, h2Continuation:
+			p.block = append(p.block, payload...)
+			if kind == h2Headers {
+				p.tail = p.begun && flags&h2EndStream != 0
+			}
+			switch interim := len(p.block) > 2 && p.block[0] == 0x08 && p.block[2] == '1'; {
+			case flags&h2EndHeaders == 0:
+			case p.tail:
+				s.tail, p.block = p.block, nil
+			default:
+				s.carrier.arm()
+				s.carrier.h2.head(s, p.block)
+				w.touch(s.carrier)
+				p.begun, p.block = !interim, p.block[:0]
+			}
+		case h2RstStream:
+			if s.code = h2Code(binary.BigEndian.Uint32(payload)); !p.ended {
+				w.lost(c)
+			}
+		}
+		p.ended = p.ended || flags&h2EndStream != 0 && kind <= h2Headers
+	}
+	if len(rest) > 0 && !c.gone {
+		p.out = append(w.pool.get(len(rest)), rest...)
+	}
+	w.pool.put(b)
+	if n <= 0 && !c.gone {
+		if !p.ended {
+			w.lost(c)
+			return false
+		}
+		w.part(c)
+		c.enter(open)
+		c.turn = w.newTurn(c)
+		c.turn.enter(draining)
+		w.drained(c)
+		return false
+	}
+	return true
 }
 
 // Ending --------------------------------------------------------------------

@@ -166,6 +166,7 @@ type turn struct {
 	supply
 	taken      bool         // the application has taken over the connection
 	aside      aside        // whether the client may have left (overload)
+	settings   []byte       // the client's settings, if it asks for HTTP/2 by Upgrade
 	hello      *wsHandshake // a WebSocket's opening handshake that is not answered yet, nil for none
 	talk       *talk        // the WebSocket, once its handshake is answered; nil for none
 	uncredited int          // bytes of the response received since Python was last given credit
@@ -295,6 +296,8 @@ func (w *worker) advanceTurn(t *turn) bool {
 	switch t.state {
 	case readingBody:
 		switch {
+		case t.settings != nil && !t.incomplete():
+			w.changeTo2(t)
 		case !t.incomplete() || t.req.expect || w.overflows(t) && !w.spill(t):
 			w.enqueue(t)
 		case t.burst >= turnMax:
@@ -303,7 +306,7 @@ func (w *worker) advanceTurn(t *turn) bool {
 		case w.readBody(t):
 			return true
 		case t.state != readingBody:
-		case w.python.gateway.early:
+		case w.python.gateway.early && t.settings == nil:
 			w.enqueue(t)
 		default:
 			w.lag(t.conn)
@@ -504,6 +507,9 @@ func (w *worker) parse(c *conn) bool {
 	if limit := w.cfg.limitRequestBody; limit > 0 && c.turn.req.contentLength > limit {
 		w.refuse(c, badBodyLimit(limit))
 		return false
+	}
+	if w.upgrade && c.trusted && c.turn.req.upgrades {
+		c.turn.settings = h2UpgradeSettings(&c.turn.req)
 	}
 	if g := w.python.gateway; g.greet != nil && c.turn.req.upgrades && !g.greet(w, c.turn) {
 		return false

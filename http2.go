@@ -19,7 +19,6 @@ import (
 	"encoding/binary"
 	"math"
 	"math/bits"
-	"strconv"
 )
 
 // h2Preface is what a client's side of a connection begins with (RFC 9113 3.4).
@@ -607,7 +606,7 @@ func (h *h2) headers(f h2Frame) (e h2Event, bad *h2Error) {
 	h.newest = f.id
 	s := &stream{id: f.id, window: h.theirWindow, room: max(h.initial, h2Window), length: -1, ended: ends}
 	switch {
-	case h.said, h.busy >= h.maxStreams:
+	case h.said, max(h.busy, len(h.streams)) >= h.maxStreams:
 		h.reset(s, h2RefusedStream)
 		return e, h.loud()
 	case h.wrong != "":
@@ -700,7 +699,7 @@ func (h *h2) head(s *stream, block []byte) {
 }
 
 // allowed is how many bytes of a body the client takes on a stream now.
-func (h *h2) allowed(s *stream) int { return int(min(s.window, h.window)) }
+func (h *h2) allowed(s *stream) int { return int(min(s.window, h.window, math.MaxInt32)) }
 
 // body sends bytes of a response's body, no more than allowed.
 func (h *h2) body(s *stream, b []byte) {
@@ -1271,9 +1270,13 @@ vary
 via
 www-authenticate`
 
-// h2UpgradeSettings reads the settings that a request to upgrade to HTTP/2 carries (RFC 7540
-// 3.2.1), as the payload of a SETTINGS frame. It returns nil if the request has none.
-func h2UpgradeSettings(r *request) (frame []byte) {
+// h2UpgradeMost is the longest body of a request that may ask for HTTP/2, as in Gunicorn.
+const h2UpgradeMost = 65536
+
+// h2UpgradeSettings reads the settings with which a request asks for HTTP/2 (RFC 7540 3.2).
+// It returns nil if the request does not ask, or not as it should: such a request is served
+// as one of HTTP/1.1.
+func h2UpgradeSettings(r *request) []byte {
 	var value []byte
 	asked, count, named := false, 0, false
 	for _, f := range r.fields {
@@ -1289,14 +1292,35 @@ func h2UpgradeSettings(r *request) (frame []byte) {
 			}
 		}
 	}
-	if !asked || !named || count != 1 || r.minor == 0 {
+	if !asked || !named || count != 1 || r.minor == 0 || r.chunked || r.expect || r.contentLength > h2UpgradeMost {
 		return nil
 	}
-	b, err := base64.RawURLEncoding.DecodeString(string(bytes.TrimRight(value, "=")))
-	if err != nil || len(b)%6 != 0 || len(b) > h2FrameLeast {
+	b, err := base64.RawURLEncoding.AppendDecode([]byte{}, bytes.TrimRight(value, "="))
+	var trial h2
+	if err != nil || !trial.adopt(b) {
 		return nil
 	}
-	return append(appendH2Head(nil, h2Frame{len(b), h2Settings, 0, 0}), b...)
+	return b
+}
+
+// adopt takes the client's settings from a request that asks for HTTP/2.
+func (h *h2) adopt(settings []byte) bool {
+	h.settings = [2]int64{-1, -1}
+	for at := 0; at < len(settings); at += 6 {
+		if len(settings) < at+6 || h.setting(settings[at:at+6], at+6 == len(settings)) != nil {
+			return false
+		}
+	}
+	h.out = h.out[:0] // the answer with status 101 acknowledges them
+	return true
+}
+
+// begin adds a stream that has not begun with a HEADERS frame.
+func (h *h2) begin(id uint32) *stream {
+	s := &stream{id: id, window: h.theirWindow, length: -1, ended: true}
+	h.streams[id], h.newest = s, id
+	h.busy++
+	return s
 }
 
 // contentLength is the value of Content-Length in a list of fields, -1 for none or a wrong
@@ -1304,9 +1328,7 @@ func h2UpgradeSettings(r *request) (frame []byte) {
 func (l *fieldList) contentLength() int64 {
 	for _, f := range l.fields {
 		if string(f.name) == "content-length" {
-			if n, err := strconv.ParseUint(string(f.value), 10, 62); err == nil {
-				return int64(n)
-			}
+			return parseLength(f.value)
 		}
 	}
 	return -1
