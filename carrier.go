@@ -213,6 +213,14 @@ func (k *carrier) held() int {
 	return int(unsafe.Sizeof(*k)) + cap(k.block) + 2*k.table.size + k.busy*streamCost
 }
 
+// tick is called once a second.
+func (k *carrier) tick() {
+	if k.ticks++; k.ticks >= noiseSpan {
+		k.ticks = 0
+		k.quieten()
+	}
+}
+
 // digest handles frames. What is left of them is the beginning of another.
 func (w *worker) digest(k *carrier, in []byte) {
 	k.arm()

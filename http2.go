@@ -992,7 +992,10 @@ type hpackTable struct {
 	most    int // size above which entries are evicted, as the client last set it
 }
 
-var errHpack = &h2Error{h2CompressionError, "a field block cannot be decoded"}
+var (
+	errHpack     = &h2Error{h2CompressionError, "a field block cannot be decoded"}
+	errHpackLate = &h2Error{h2CompressionError, "a field block changes the size of the table behind a field"}
+)
 
 // decode decodes a block.
 func (t *hpackTable) decode(b []byte, l *fieldList) *h2Error {
@@ -1011,8 +1014,11 @@ func (t *hpackTable) decode(b []byte, l *fieldList) *h2Error {
 			}
 			l.add(name, value)
 		case c&0xe0 == 0x20:
-			if n, b, ok = hpackInt(b, 5); !ok || n > h2TableSize || begun {
+			if n, b, ok = hpackInt(b, 5); !ok || n > h2TableSize {
 				return errHpack
+			}
+			if begun {
+				return errHpackLate
 			}
 			t.most = n
 			t.evict(0)

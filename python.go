@@ -29,6 +29,9 @@ func (w *worker) tick() {
 	w.each(func(c *conn) {
 		w.hurry(c)
 		w.countSlow(c)
+		if c.carrier != nil {
+			c.carrier.tick()
+		}
 	})
 	if t := w.python.eldest(); t != nil {
 		w.slot.setRunning(t.line(), max(t.begun, t.lane.begun)+paused.Load())

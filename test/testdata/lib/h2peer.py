@@ -54,7 +54,11 @@ class Peer:
         return [(n, v) for n, v in pseudo if v is not None] + list(extra)
 
     def head(self, stream, fields, end=True):
-        return frame(HEADERS, END_HEADERS | (END_STREAM if end else 0), stream, self.encoder.encode(fields))
+        block, kind, flags, frames = self.encoder.encode(fields), HEADERS, END_STREAM if end else 0, b""
+        while len(block) > 16384:
+            frames += frame(kind, flags, stream, block[:16384])
+            block, kind, flags = block[16384:], CONTINUATION, 0
+        return frames + frame(kind, flags | END_HEADERS, stream, block)
 
     def ask(self, stream, path="/", method="GET", extra=(), end=True, **more):
         self.send(self.head(stream, self.fields(path, method, extra, **more), end))
