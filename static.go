@@ -578,7 +578,9 @@ func oneRange(text []byte, size int64) (code int, from, length int64) {
 			if isLast {
 				to = min(last, to)
 			}
-		case !isFirst && last > 0 && size > 0:
+		case !isFirst && size == 0 && last > 0:
+			return 200, 0, size // there are no positions that Content-Range could name
+		case !isFirst && last > 0:
 			code, from = 206, max(0, size-last)
 		default:
 			code = 416
