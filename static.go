@@ -13,8 +13,8 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
-	"maps"
 	"math"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -703,31 +703,32 @@ var fileTypes = map[string]string{
 	"xhtml": "application/xhtml+xml", "xml": "application/xml", "zip": "application/zip",
 }
 
-// readTypes makes the table of types by a file of lines with a type and its extensions.
-func readTypes(path string) map[string]string {
+// readTypes makes the table of types, by extensions with their dots, of fileTypes and of a
+// file whose lines have a type and its extensions.
+func readTypes(file string) map[string]string {
 	types := map[string]string{}
-	for line := range strings.Lines(readText(path)) {
+	add := func(extension, kind string) {
+		if strings.HasPrefix(kind, "text/") {
+			kind += "; charset=utf-8"
+		}
+		types["."+strings.ToLower(extension)] = kind
+	}
+	for line := range strings.Lines(readText(file)) {
 		line, _, _ = strings.Cut(line, "#")
 		words := strings.Fields(line)
-		for _, extension := range words[min(1, len(words)):] {
-			if kind := words[0]; checkField([]byte("Content-Type"), []byte(kind)) == nil {
-				types[strings.ToLower(extension)] = kind
-			}
+		for i := 1; i < len(words) && validValue([]byte(words[0])); i++ {
+			add(words[i], words[0])
 		}
 	}
-	maps.Copy(types, fileTypes)
-	for extension, kind := range types {
-		if strings.HasPrefix(kind, "text/") {
-			types[extension] = kind + "; charset=utf-8"
-		}
+	for extension, kind := range fileTypes {
+		add(extension, kind)
 	}
 	return types
 }
 
 // typeOf is the type of a file by the end of its name.
 func (w *worker) typeOf(name []byte) string {
-	extension := name[bytes.LastIndexAny(name, "./")+1:]
-	return cmp.Or(w.types[string(bytes.ToLower(extension))], "application/octet-stream")
+	return cmp.Or(w.types[strings.ToLower(path.Ext(string(name)))], "application/octet-stream")
 }
 
 // Opening ---------------------------------------------------------------------
