@@ -207,6 +207,22 @@ func seal(fd int) error {
 	return os.NewSyscallError("fcntl", err)
 }
 
+// sendfileCall is the number of the call that takes an offset of 64 bits: sendfile64(2) on the
+// architectures of 32 bits.
+var sendfileCall = func() uintptr {
+	if math.MaxInt == math.MaxInt32 {
+		return 239 // of 386 and arm
+	}
+	return unix.SYS_SENDFILE
+}()
+
+// rawSendfile sends the next bytes of a file, and moves at. The scheduler, if told, would look
+// for the loop's thread every 20 microseconds, which took a third of the time.
+func rawSendfile(socket, file int, at *int64, most int) (int, syscall.Errno) {
+	n, _, errno := unix.RawSyscall6(sendfileCall, uintptr(socket), uintptr(file), uintptr(unsafe.Pointer(at)), uintptr(most), 0, 0)
+	return int(n), errno
+}
+
 // rawOpenat2 opens a name, which ends with a zero byte, below the directory dir. It follows
 // links, but none that leads out of dir. EAGAIN means that a directory was moved meanwhile.
 func rawOpenat2(dir int, name []byte, flags int) (int, syscall.Errno) {
