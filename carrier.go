@@ -508,6 +508,25 @@ func (s *stream) head(b []byte, at int) []byte {
 	return append(b[:at], b[at+size:]...)
 }
 
+// roomFor is how many of n bytes may be sent now. mine reports that the stream waits for its own
+// client's room, and not for other streams.
+func (s *stream) roomFor(n int) (most int, mine bool) {
+	k := s.carrier
+	switch most, mine = k.allowed(s, n); {
+	case most == 0:
+		return 0, mine
+	case s.poured:
+		most = min(most, s.share)
+	case len(k.blocked) > 0 && !s.socket:
+		return 0, false
+	}
+	space := carrierAhead - k.waits()
+	if space < min(most, h2Sliver) {
+		return 0, false
+	}
+	return min(most, space), false
+}
+
 // write sends bytes of the response's body, as rawWritev does to a socket.
 func (s *stream) write(a, b []byte) (n int, errno syscall.Errno) {
 	k := s.carrier
@@ -515,20 +534,10 @@ func (s *stream) write(a, b []byte) (n int, errno syscall.Errno) {
 		return 0, unix.EPIPE
 	}
 	k.arm()
-	k.w.touch(k)
 	for len(a)+len(b) > 0 {
-		most := min(k.allowed(s), carrierAhead-k.waits())
-		if s.poured {
-			most = min(most, s.share)
-		} else if len(k.blocked) > 0 && !s.socket {
-			most = 0
-		}
+		most, mine := s.roomFor(len(a) + len(b))
 		if most <= 0 {
-			if s.window > 0 && !s.queued {
-				s.queued = true
-				k.blocked = append(k.blocked, s)
-			}
-			if n == 0 {
+			if s.wait(mine); n == 0 {
 				return 0, unix.EAGAIN
 			}
 			return n, 0
@@ -538,6 +547,7 @@ func (s *stream) write(a, b []byte) (n int, errno syscall.Errno) {
 		}
 		m := min(most, len(a))
 		k.body(s, a[:m])
+		k.w.touch(k)
 		a = a[m:]
 		n += m
 		if s.share -= m; len(k.out) >= carrierAhead {
@@ -548,19 +558,24 @@ func (s *stream) write(a, b []byte) (n int, errno syscall.Errno) {
 	return n, 0
 }
 
+// wait has a stream wait for its turn, unless only its own client's room is missing.
+func (s *stream) wait(mine bool) {
+	if !mine && !s.queued {
+		s.queued = true
+		s.carrier.blocked = append(s.carrier.blocked, s)
+	}
+}
+
 // sendFile sends a piece of the response's file. Frames are copied: a frame has 16 KB, and
 // sendfile(2) with a head for each would take more system calls than read(2) and one write(2).
 func (s *stream) sendFile() (int, error) {
 	c, k := s.conn, s.carrier
-	most := min(c.fileEnd-c.fileAt, filePiece, int64(min(k.allowed(s), carrierAhead-k.waits())))
-	if s.poured {
-		most = min(most, int64(s.share))
-	}
+	most, mine := s.roomFor(int(min(c.fileEnd-c.fileAt, filePiece)))
 	if most <= 0 {
-		_, errno := s.write([]byte{0}[:1:1], nil)
-		return 0, errno
+		s.wait(mine)
+		return 0, unix.EAGAIN
 	}
-	b := k.w.pool.get(int(most))
+	b := k.w.pool.get(most)
 	defer k.w.pool.put(b)
 	n, err := unix.Pread(c.file, b[:most], c.fileAt)
 	if n > 0 {
@@ -577,7 +592,8 @@ func (s *stream) sendFile() (int, error) {
 // the same connection is not its client's fault.
 func (s *stream) meter(now int64, rate int) {
 	c := s.conn
-	if c.reply.move(now, c.given, rate); c.pending() && s.carrier.allowed(s) <= 0 {
+	c.reply.move(now, c.given, rate)
+	if most, _ := s.carrier.allowed(s, h2FrameLeast); c.pending() && most == 0 {
 		c.reply.wait(now)
 	}
 	c.given = 0
@@ -594,7 +610,8 @@ func (w *worker) widen(k *carrier, s *stream) {
 
 // pour has the responses that wait for room send some, in turn.
 func (w *worker) pour(k *carrier) {
-	for turn := 0; len(k.blocked) > 0 && !k.conn.gone && k.window > 0 && k.waits() < carrierAhead; turn += carrierShare {
+	turn, stuck := 0, 0 // bytes sent, and streams in succession that could send nothing
+	for stuck < len(k.blocked) && !k.conn.gone && k.waits() <= carrierAhead-h2Sliver {
 		if turn >= turnMax {
 			w.goOnLater(k.conn)
 			return
@@ -604,9 +621,14 @@ func (w *worker) pour(k *carrier) {
 		if s.queued = false; s.conn.gone || !s.conn.pending() {
 			continue
 		}
+		before := k.window
 		s.poured, s.share = true, carrierShare
 		w.drain(s.conn)
 		s.poured = false
+		turn += int(before - k.window)
+		if stuck++; k.window != before {
+			stuck = 0
+		}
 	}
 	w.maybeLeave(k)
 }

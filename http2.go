@@ -86,6 +86,7 @@ const (
 	h2ClosedKept  = 64        // streams whose end is remembered
 	h2NoiseMost   = 1000      // frames without use that a client may send in noiseSpan
 	h2ResetsMost  = 200       // streams that a client may open and reset in noiseSpan
+	h2Sliver      = 1024      // a shorter part of a longer body waits for more room
 	h2SmallCredit = 256       // a smaller WINDOW_UPDATE is of no use
 	h2BlockSlack  = 64 << 10  // bytes by which a field block may be longer than the list of its fields
 )
@@ -698,15 +699,25 @@ func (h *h2) head(s *stream, block []byte) {
 	}
 }
 
-// allowed is how many bytes of a body the client takes on a stream now.
-func (h *h2) allowed(s *stream) int { return int(min(s.window, h.window, math.MaxInt32)) }
+// allowed is how many of n bytes of a body the client takes on a stream now. mine reports that
+// the stream's own window is what holds the rest up. A sliver of a long body is not sent while
+// the client has more room to give: every byte of room would come back as another sliver.
+func (h *h2) allowed(s *stream, n int) (most int, mine bool) {
+	if s.window < min(int64(n), h2Sliver, max(1, h.theirWindow/4)) {
+		return 0, true
+	}
+	if h.window < min(int64(n), h2Sliver) {
+		return 0, false
+	}
+	return int(min(s.window, h.window, int64(n))), s.window <= h.window
+}
 
 // body sends bytes of a response's body, no more than allowed.
 func (h *h2) body(s *stream, b []byte) {
 	s.window -= int64(len(b))
 	h.window -= int64(len(b))
-	h.noise = max(0, h.noise-1)
 	for len(b) > 0 {
+		h.noise = max(0, h.noise-2) // the client gives room back, on the stream and on the connection
 		n := min(len(b), h.theirFrame, h2FrameLeast)
 		h.lastAt, h.lastID = len(h.out), s.id
 		h.out = append(appendH2Head(h.out, h2Frame{n, h2Data, 0, s.id}), b[:n]...)

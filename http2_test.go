@@ -178,18 +178,19 @@ func TestH2Windows(t *testing.T) {
 	h2Heard(t, &h, h2Preface+h2Bytes(h2Frame{kind: h2Settings}, "\x00\x04\x00\x00\x00\x0a")+
 		h2Bytes(h2Frame{kind: h2Headers, flags: 5, id: 1}, h2Get), 1<<20)
 	s := h.streams[1]
-	if n := h.allowed(s); n != 10 {
-		t.Fatalf("%d bytes are allowed", n)
+	allowed := func(n, want int, wantMine bool) {
+		t.Helper()
+		if got, mine := h.allowed(s, n); got != want || mine != wantMine {
+			t.Fatalf("of %d bytes, %d are allowed (%v)", n, got, mine)
+		}
 	}
+	allowed(100, 10, true)
 	h.body(s, make([]byte, 10))
 	h2Heard(t, &h, h2Bytes(h2Frame{kind: h2Settings}, "\x00\x04\x00\x00\x00\x05"), 1<<20)
-	if n := h.allowed(s); n != -5 {
-		t.Fatalf("%d bytes are allowed", n)
-	}
+	allowed(100, 0, true)
 	h2Heard(t, &h, h2Bytes(h2Frame{kind: h2WindowUpdate, id: 1}, "\x00\x01\x00\x00"), 1<<20)
-	if n := h.allowed(s); n != 65525 {
-		t.Fatalf("%d bytes are allowed", n)
-	}
+	allowed(1<<20, 65525, false)
+	allowed(40000, 40000, false)
 	h.out, h.lastID = nil, 0
 	h.body(s, make([]byte, 40000))
 	h.end(s, nil)
