@@ -122,28 +122,43 @@ func (w *worker) openH2() {
 }
 
 // awaitPreface looks for the connection preface at the start of a client's bytes. It returns
-// false if the client speaks HTTP/1.1.
+// false if the client may speak HTTP/1.1.
 func (w *worker) awaitPreface(c *conn) bool {
 	n := min(len(c.in), len(h2Preface))
+	only := w.cfg.http2Cleartext == "prior-knowledge"
 	switch {
-	case string(c.in[:n]) != h2Preface[:n]:
-		if w.cfg.http2Cleartext == "both" {
-			return false
-		}
-		w.refuse(c, badPreface(c.in[:n]))
-	case n == len(h2Preface):
+	case n == len(h2Preface) && string(c.in[:n]) == h2Preface, only && !requestLike(c.in):
 		w.becomeCarrier(c)
-	default:
-		c.tried = len(c.in)
-		c.hasten(w.now + int64(prefaceLimit))
+	case string(c.in[:n]) == h2Preface[:n]:
+		if c.tried = len(c.in); only {
+			c.hasten(w.now + int64(prefaceLimit))
+		}
 		w.lag(c)
+	case only:
+		w.refuse(c, badPreface(c.in))
+	default:
+		return false
 	}
 	return true
 }
 
+// requestLike reports whether bytes may be the beginning of a request of HTTP/1, or of a
+// preface. What is neither is told so by a frame.
+func requestLike(b []byte) bool {
+	_, target, found := bytes.Cut(b, []byte(" "))
+	return !found || len(target) == 0 || bytes.IndexByte([]byte("/*hH"), target[0]) >= 0
+}
+
 // badPreface refuses a client that is expected to speak HTTP/2, and does not.
 func badPreface(b []byte) *badRequest {
-	return badText(400, "Expected HTTP/2 connection preface, got b"+repr(b))
+	return badText(400, "Expected HTTP/2 connection preface, got b"+repr(b[:min(len(b), len(h2Preface))]))
+}
+
+// prefaceStalls reports whether a client that has to speak HTTP/2 has sent a part of the
+// preface only.
+func (w *worker) prefaceStalls(c *conn) bool {
+	return w.prior && w.cfg.http2Cleartext == "prior-knowledge" && c.carrier == nil && c.stream == nil && c.trusted && c.served == 0 &&
+		c.turn == nil && !c.opening && len(c.in) > 0
 }
 
 // newCarrier makes the HTTP/2 of a connection.
@@ -451,6 +466,7 @@ func (w *worker) carrierEnds(k *carrier) {
 			w.advance(s.conn)
 		}
 		s.conn.ending = true
+		s.meter(w.now, w.cfg.clientMinRate)
 	}
 }
 
@@ -593,10 +609,13 @@ func (s *stream) sendFile() (int, error) {
 func (s *stream) meter(now int64, rate int) {
 	c := s.conn
 	c.reply.move(now, c.given, rate)
-	if most, _ := s.carrier.allowed(s, h2FrameLeast); c.pending() && most == 0 {
-		c.reply.wait(now)
-	}
 	c.given = 0
+	if most, _ := s.carrier.allowed(s, h2FrameLeast); !c.pending() || most > 0 {
+		return
+	}
+	if c.reply.wait(now); s.carrier.deaf { // no more room will come
+		s.carrier.w.lost(c)
+	}
 }
 
 // widen goes on with a response, or with all, after the client has given room.

@@ -87,6 +87,8 @@ func (w *worker) expire(c *conn) {
 		c.expires = 0
 	case c.carrier != nil && c.state == open:
 		w.expireCarrier(c.carrier)
+	case w.prefaceStalls(c):
+		w.refuse(c, badPreface(c.in))
 	case c.between() && len(c.in) > 0 && string(c.in) != "\r\n" && !w.draining():
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
 	default:
