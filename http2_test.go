@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -170,6 +172,56 @@ func TestH2Block(t *testing.T) {
 			t.Errorf("got %q, want %q", got.String(), test.want)
 		}
 	}
+}
+
+// The raw cases of HTTP/1.1, as far as they mean something in HTTP/2, have the same verdicts.
+func TestH2Corpus(t *testing.T) {
+	names, _ := filepath.Glob("test/testdata/http/*.req")
+	c, done := &config{limitRequestFieldSize: 8190, limitRequestFields: 100, limitRequestLine: 4094, headerMap: "drop"}, 0
+	for _, name := range names {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		head, _, _ := strings.Cut(string(raw), "\r\n\r\n")
+		lines := strings.Split(head, "\r\n")
+		words := strings.Split(lines[0], " ")
+		if len(words) != 3 || words[2] != "HTTP/1.1" || !strings.HasPrefix(words[1], "/") {
+			continue
+		}
+		list := fieldList{fields: []field{{[]byte(":method"), []byte(words[0])}, {[]byte(":scheme"), []byte("http")}, {[]byte(":path"), []byte(words[1])}}}
+		known := true
+		for _, line := range lines[1:] {
+			name, value, found := strings.Cut(line, ":")
+			switch name = strings.ToLower(name); name {
+			case "connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "cookie":
+				known = false
+			}
+			known = known && found && len(value)-len(strings.TrimSpace(value)) < 2 && !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t")
+			list.fields = append(list.fields, field{[]byte(name), trimBlanks([]byte(value))})
+		}
+		if !known {
+			continue
+		}
+		verdict := func(r *request, head string) (status int) {
+			if _, bad := r.parse([]byte(head), c, false); bad != nil {
+				return bad.status
+			}
+			return 200
+		}
+		want := verdict(&request{contentLength: -1}, head+"\r\n\r\n")
+		got := 400
+		if b, bad := list.head(nil, &h2Request{}); bad == nil {
+			got = verdict(&request{contentLength: -1, streamed: true}, string(b))
+		}
+		if done++; got != want {
+			t.Errorf("%s: %d, with HTTP/1.1 %d", name, got, want)
+		}
+	}
+	if done < 100 {
+		t.Errorf("only %d cases", done)
+	}
+	t.Log(done, "cases")
 }
 
 // Windows: what is sent, and what may be sent next.
