@@ -9,7 +9,6 @@ in the same process, the host. If the application has to be loaded anew, a secon
 process, the forker, has run the file too, and forks in place of the host.
 """
 
-import fcntl
 import gc
 import marshal
 import os
@@ -527,14 +526,7 @@ class Template:
         signal.set_wakeup_fd(-1)
         for other in own:
             os.close(other)
-        # Move the descriptors to the numbers that wsgi.py expects, by way of high
-        # numbers, so that none overwrites another.
-        high = [fcntl.fcntl(other, fcntl.F_DUPFD_CLOEXEC, 64) for other in fds]
-        for other in fds:
-            os.close(other)
-        for other, name in zip(high, ("QUEUE", "WIRE", "TRACE", "PAGE")):
-            os.dup2(other, getattr(wsgi, name))
-            os.close(other)
+        wsgi.QUEUE, wsgi.WIRE, wsgi.TRACE, wsgi.PAGE = fds
         for number in (signal.SIGCHLD, signal.SIGHUP):
             set_handler(number, signal.SIG_DFL)
         if "gevent" in sys.modules:
@@ -685,7 +677,7 @@ def handle_signals(hooks, worker):
     if "worker_abort" in hooks:
         def aborted(number, frame):
             import faulthandler
-            faulthandler.dump_traceback(7, all_threads=True)
+            faulthandler.dump_traceback(wsgi.TRACE, all_threads=True)
             worker.aborted = True
             hooks.call("worker_abort", worker)
             os._exit(1)

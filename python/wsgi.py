@@ -12,6 +12,7 @@ Descriptors, in the order in which the worker passes them (lane.go):
   4  settings, marshal    7  file into which faulthandler writes stacks
   5  queue of requests    8  memory shared with the worker: three words for each lane
   9, 10  log files, if the worker's user may be unable to open them
+In a Python that the template process has forked, 5 to 8 have whatever numbers were free.
 
 A frame is a header and a payload: some bytes of marshal, then raw body.
 """
@@ -678,8 +679,6 @@ def set_up_process():
             served, arbiter = os.getpid(), int(f.read().rpartition(")")[2].split()[1])
     except OSError:
         pass  # some systems hide the processes of others; the application may not signal them either
-    for fd in (BRIDGE, QUEUE, WIRE, TRACE, PAGE):
-        os.set_inheritable(fd, False)
     # faulthandler writes every thread's stack when the worker sends ABRT or the
     # application crashes, even inside C code.
     if sys.version_info >= (3, 14):
@@ -711,6 +710,8 @@ def read_settings():
 
 
 def serve():
+    for fd in (QUEUE, WIRE, TRACE, PAGE):
+        os.set_inheritable(fd, False)
     set_up_process()
     find_title()
     settings = read_settings()
@@ -789,12 +790,6 @@ def config():
     question = read_settings()
     if sys.path and sys.path[0] == "":
         del sys.path[0]
-    # A forked Python gets its lane on the descriptors up to PAGE. These numbers are
-    # taken now, so that no file that is opened here gets one of them.
-    spare = os.open(os.devnull, os.O_RDWR)
-    for fd in (TRACE, PAGE):
-        if fd != spare:
-            os.dup2(spare, fd, inheritable=False)
     from _gunicorn import hooks
     find_title()
     module, answer = None, {}
@@ -802,11 +797,8 @@ def config():
         module, answer = read_config(question["spec"], question["dir"], question["names"])
         if question["check"]:
             point_out(module, question["names"])
-    with open(ANSWER, "wb", closefd=False) as f:
+    with open(ANSWER, "wb") as f:
         f.write(marshal.dumps(answer, 2))
-    os.dup2(spare, ANSWER, inheritable=False)
-    if spare > PAGE:
-        os.close(spare)
     # The template process runs until the arbiter closes the control socket.
     template = hooks.Template(module)
     worker = template.run()
@@ -831,6 +823,7 @@ def start(role):
             if name.lstrip("_").partition(".")[0] == "gunicorn" and name not in ("_gunicorn", "_gunicorn.wsgi"):
                 del sys.modules[name]
     os.kill = kill
+    os.set_inheritable(BRIDGE, False)
     if sys.version_info < (3, 9) and sys.stderr:
         sys.stderr.reconfigure(line_buffering=True)  # as in newer versions: a traceback must not come out at the end
     sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)
