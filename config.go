@@ -211,7 +211,7 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if c.status != "off" {
 		return c, nil
 	}
-	if c.app() == "" {
+	if c.app() == "" && c.program() == nil {
 		return nil, settingError(pyErrorf("No application module specified."))
 	}
 	if c.checkConfig || c.printConfig {
@@ -370,7 +370,7 @@ func fromEnvironment(at *start) (map[string]any, error) {
 // fromFile finds the configuration file, runs the file by eval, and returns the
 // checked values of the variables that are settings.
 func (c *config) fromFile(spec string, at *start, eval func(*config, string) (map[string]any, error)) (map[string]any, error) {
-	module := strings.HasPrefix(spec, "python:")
+	module := strings.HasPrefix(spec, "python:") || spec == programSpec
 	if spec == "" {
 		spec = at.path("gunicorn.conf.py")
 		if _, err := os.Stat(spec); err != nil {
@@ -501,6 +501,12 @@ func (c *config) serverField() string {
 	return ""
 }
 
+// program has what a program that runs itself says of itself, nil without one.
+func (c *config) program() map[string]any {
+	said, _ := c.said["program"].(map[string]any)
+	return said
+}
+
 // empty reports whether a value leaves its setting turned off.
 func empty(v any) bool {
 	switch v := v.(type) {
@@ -564,7 +570,8 @@ func (c *config) encode() []byte {
 }
 
 // settingsTable is a marshal dict of what gunicorn.config of package.py shows of each
-// setting: by name a list of section, flags, meta, usage and default.
+// setting: by name a list of section, flags, meta, usage, default, how the flag takes an
+// argument, and whether Gunicorn does not have the setting.
 func settingsTable() []byte {
 	dir, _ := os.Getwd()
 	at := &start{dir: dir, env: os.Environ()}
@@ -575,9 +582,12 @@ func settingsTable() []byte {
 		if !given {
 			v, _ = new(config).defaultOf(r, at)
 		}
-		b = appendMarshalList(appendMarshalText(b, r.name), 5)
+		b = appendMarshalList(appendMarshalText(b, r.name), 9)
 		b = appendMarshal(appendMarshalText(b, r.section), r.flags)
 		b = appendMarshal(appendMarshalText(appendMarshalText(b, r.meta), r.usage), v)
+		for _, v := range []any{r.kind.alone, r.kind.optional, r.kind.repeats, r.ours} {
+			b = appendMarshal(b, v)
+		}
 	}
 	return append(b, marshalDictEnd)
 }

@@ -27,7 +27,7 @@ import os
 import signal
 import struct
 import sys
-from _frozen_importlib import ModuleSpec
+from _frozen_importlib import ModuleSpec, module_from_spec
 from _frozen_importlib_external import PathFinder
 from types import FunctionType
 
@@ -100,6 +100,18 @@ def load_app(spec):
     return app
 
 
+def global_conf(pairs):
+    """The global variables of PasteDeploy that KEY=VALUE pairs give; \\= is an equals sign."""
+    import re
+    found = {}
+    for pair in pairs or ():
+        key, equals, value = re.match(r"((?:\\=|[^=])*)(=?)(.*)", pair, re.S).groups()
+        if not equals:
+            raise RuntimeError("environment setting %r invalid" % pair)
+        found[key.replace("\\=", "=")] = value.replace("\\=", "=")
+    return found
+
+
 def parse_call(text):
     """The name and the arguments, literal values, of a factory's call. The
     arguments are None for a name alone."""
@@ -159,7 +171,8 @@ def set_up_path(settings):
             path = os.path.abspath(path.strip())
             if path not in sys.path:
                 sys.path.insert(0, path)
-    sys.argv[:] = settings["argv"]
+    if "program" not in settings["said"]:
+        sys.argv[:] = settings["argv"]
     import_gunicorn(settings["family"])
 
 
@@ -303,6 +316,19 @@ def report(say, files):
         fresh = files.new()
 
 
+def unpatched(name, *parts):
+    """Parts of a built-in module as they are, whatever gevent or eventlet has put there."""
+    module = __import__(name)
+    held = dict(vars(module))
+    made = module_from_spec(module.__spec__)
+    module.__spec__.loader.exec_module(made)
+    found = [getattr(made, part) for part in parts]
+    for key in set(vars(module)) - set(held):  # in some versions of Python both are the same module
+        delattr(module, key)
+    vars(module).update(held)
+    return found
+
+
 def say_here(say, flags):
     """Answers an ASK frame: the process is alive. STACKS asks for the stacks first."""
     if flags & STACKS:
@@ -328,6 +354,12 @@ def read_config(spec, path, names):
     else:
         module = run_config(spec, os.path.join(path, spec))
     sys.stdout.flush()
+    return module, describe(module, names)
+
+
+def describe(module, names):
+    """The globals of a configuration file's module that are in names, in a form for marshal,
+    and whatever else the server has to know of them."""
     answer = {}
     for name, value in vars(module).items():
         if name in ("worker_class", "logger_class") and isinstance(value, FunctionType):
@@ -337,7 +369,7 @@ def read_config(spec, path, names):
     answer["gunicorn"] = said(module)
     if "_gunicorn.patches" in sys.modules:
         sys.modules["_gunicorn.patches"].uvicorn_kwargs(answer)
-    return module, answer
+    return answer
 
 
 def said(module):
@@ -508,6 +540,11 @@ class Finder:
             return ModuleSpec(name, self, is_package=name.count(".") < 2)
         module = package(True).get(name)
         return module and ModuleSpec(name, self, is_package=hasattr(module, "__path__"))
+
+    def get_code(self, name):
+        """The code for python -m."""
+        text = "from _gunicorn.program import main; main()" if name == "gunicorn.app.wsgiapp" else ""
+        return compile(text, NO_FILE, "exec")
 
     def create_module(self, spec):
         if spec.name == "__config__":
@@ -800,7 +837,8 @@ def config():
     with open(ANSWER, "wb") as f:
         f.write(marshal.dumps(answer, 2))
     # The template process runs until the arbiter closes the control socket.
-    template = hooks.Template(module)
+    os.set_inheritable(hooks.CONTROL, False)
+    template = hooks.Template(module, end_of(SOCK_SEQPACKET, hooks.CONTROL))
     worker = template.run()
     hooks.serve(template, worker)
 
@@ -810,7 +848,7 @@ def log():
     settings = read_settings()
     set_up_path(settings)
     from _gunicorn.glogging import keep_log
-    keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
+    keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1, os.getppid())
 
 
 def start(role):
