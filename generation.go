@@ -109,7 +109,7 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			return nil, err
 		}
 	}
-	if fresh := kept != nil && !kept.program && (kept.loaded || c.reload || kept.python != c.python); serve && (c.preloadApp && g.template == nil || fresh) {
+	if fresh := kept != nil && (kept.loaded || c.reload || kept.python != c.python); serve && c.program() == nil && (c.preloadApp && g.template == nil || fresh) {
 		if _, g.template, err = evalConfig(c, file); err != nil {
 			return nil, err
 		}

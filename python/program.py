@@ -66,7 +66,8 @@ def settings():
         ["gunicorn: settings"], executable=find_server(), stdout=subprocess.PIPE, check=True).stdout)
 
 
-WHOLE = ("chdir", "pythonpath", "daemon", "spew")  # settings that only Application makes use of, as in Gunicorn
+# Settings that only Application makes use of, as in Gunicorn, and of the last two no server.
+WHOLE = ("chdir", "pythonpath", "daemon", "spew", "check_config", "print_config")
 
 
 class Program:
