@@ -45,6 +45,7 @@ type config struct {
 
 	// Config File, Server Socket
 	wsgiApp string
+	paste   string
 	bind    []string
 	backlog int
 
@@ -166,6 +167,9 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if line.option != "" {
 		return &config{option: line.option}, nil
 	}
+	if paster && line.app != "" {
+		line.values["paste"], line.app = line.app, ""
+	}
 	at := &start{dir: dir, env: env, app: line.app}
 	text, _ := at.lookup("GUNICORN_CMD_ARGS")
 	extra, err := splitShell(text)
@@ -197,11 +201,15 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if err != nil {
 		return nil, err
 	}
+	paste, err := c.fromPaste(at)
+	if err != nil {
+		return nil, err
+	}
 	late, err := fromFlags(flags, at, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.fill(at, environment, file, early, late); err != nil {
+	if err := c.fill(at, environment, paste, file, early, late); err != nil {
 		return nil, err
 	}
 	if err := c.checkSupported(at); err != nil {
@@ -373,8 +381,10 @@ func (c *config) fromFile(spec string, at *start, eval func(*config, string) (ma
 	module := strings.HasPrefix(spec, "python:") || spec == programSpec
 	if spec == "" {
 		spec = at.path("gunicorn.conf.py")
-		if _, err := os.Stat(spec); err != nil {
+		if _, err := os.Stat(spec); err != nil && c.paste == "" {
 			return nil, nil
+		} else if err != nil {
+			spec = "" // only the file of PasteDeploy is read
 		}
 	} else if !module {
 		spec = strings.TrimPrefix(spec, "file:")
@@ -399,6 +409,15 @@ func (c *config) fromFile(spec string, at *start, eval func(*config, string) (ma
 	}, func(r *setting, v any, err error) error {
 		return &startError{exitFailure, fmt.Sprintf("Invalid value for %s: %s\n\n\nError: %v\n", r.name, pyStr(v), err)}
 	})
+}
+
+// fromPaste returns the checked settings of PasteDeploy's file, which eval has read.
+func (c *config) fromPaste(at *start) (map[string]any, error) {
+	given, _ := c.said["paste"].(map[string]any)
+	return checked(at, func(r *setting) (any, bool) {
+		v, ok := given[r.name]
+		return fromPython(v), ok && !r.flagOnly
+	}, func(_ *setting, _ any, err error) error { return settingError(err) })
 }
 
 // checked returns the checked values of one source, which get reads. wrong words the error
@@ -518,8 +537,13 @@ func empty(v any) bool {
 	return v == nil || v == false || v == ""
 }
 
-// app is the application as MODULE:OBJECT.
-func (c *config) app() string { return cmp.Or(c.positional, c.wsgiApp) }
+// app is the application as MODULE:OBJECT, or PasteDeploy's file.
+func (c *config) app() string {
+	if c.paste != "" {
+		return (&start{dir: c.startDir}).path(c.paste)
+	}
+	return cmp.Or(c.positional, c.wsgiApp)
+}
 
 // name is the server's name in the titles of its processes.
 func (c *config) name() string { return cmp.Or(c.procName, c.defaultProcName) }

@@ -38,7 +38,7 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 	if now != nil && now.keepsHost() {
 		g.host = now.host
 	}
-	kept, file := g.host, ""
+	kept, file, ran := g.host, "", false
 	defer func() {
 		if err != nil {
 			g.template.close()
@@ -49,14 +49,14 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 	}()
 	env := os.Environ()
 	if kept != nil && kept.program {
-		args, file = []string{"-c", programSpec}, programSpec
+		args = []string{"-c", programSpec}
 		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "GUNICORN_CMD_ARGS=") })
 	}
 	python := "" // interpreter that the configuration file names
 	for g.bridge == nil {
 		g.cfg, err = loadConfig(args, env, dir, func(c *config, spec string) (globals map[string]any, err error) {
-			if file = spec; kept != nil {
-				return kept.reread(spec)
+			if file, ran = spec, true; kept != nil {
+				return kept.reread(c, spec)
 			}
 			c.python = cmp.Or(python, c.python)
 			globals, g.template, err = evalConfig(c, spec)
@@ -104,8 +104,8 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			return nil, err
 		}
 	}
-	if kept != nil && file == "" {
-		if _, err = kept.reread(""); err != nil {
+	if kept != nil && !ran {
+		if _, err = kept.reread(c, ""); err != nil {
 			return nil, err
 		}
 	}

@@ -106,6 +106,10 @@ const workerTitle = "gunicorn: worker ["
 // table of settings.
 const settingsTitle = "gunicorn: settings"
 
+// paster reports whether this is the command gunicorn_paster, whose argument is the setting
+// paste.
+var paster = filepath.Base(os.Args[0]) == "gunicorn_paster"
+
 //go:embed gunicorn.1
 var manual string
 

@@ -71,7 +71,7 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 		return nil, nil, err
 	}
 	question, err := memfd("question", appendMarshal(nil, map[string]any{
-		"spec": spec, "dir": startDir(), "names": settingNames(), "check": c.checkConfig,
+		"spec": spec, "paste": c.paste, "dir": startDir(), "names": settingNames(), "check": c.checkConfig,
 	}))
 	if err != nil {
 		return nil, nil, err
@@ -110,13 +110,13 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 
 // reread has the process of t run a configuration file again, "" for none, and returns the
 // file's globals. undo or keep has to follow.
-func (t *template) reread(spec string) (map[string]any, error) {
+func (t *template) reread(c *config, spec string) (map[string]any, error) {
 	into, err := memfd("globals", nil)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(into)
-	if _, err := t.ask(map[string]any{"do": "read", "spec": spec, "dir": startDir(), "names": settingNames()}, into); err != nil {
+	if _, err := t.ask(map[string]any{"do": "read", "spec": spec, "paste": c.paste, "dir": startDir(), "names": settingNames()}, into); err != nil {
 		return nil, err
 	}
 	out, err := readFile(into, outputMax)

@@ -435,7 +435,7 @@ class Template:
         self.find_hooks()
         wsgi.check_app(settings)
 
-    def do_read(self, into, spec, dir, names):
+    def do_read(self, into, spec, paste, dir, names):
         """Runs the configuration file again, for a reload. Only what raw_env has set is
         taken back before that. Of a program, the first reading is that of its start."""
         if self.settings:
@@ -450,8 +450,8 @@ class Template:
                     if self.settings:
                         self.program.reload()
                     self.module, answer = self.program.read(names)
-                elif spec:
-                    self.module, answer = wsgi.read_config(spec, dir, names)
+                elif spec or paste:
+                    self.module, answer = wsgi.read_config(spec, paste, dir, names)
             except SystemExit as e:
                 exit_status(e)
                 return {"ok": False}

@@ -666,6 +666,10 @@ class WSGIApplication(Application):
 
     def init(self, parser, opts, args):
         self.app_uri = None
+        if opts.paste:
+            self.app_uri = os.path.abspath(opts.paste)
+            given = wsgi.read_paste(self.app_uri)
+            return {name: value for name, value in given.items() if name in self.cfg.settings}
         if args:
             self.cfg.set("default_proc_name", args[0])
             self.app_uri = args[0]
@@ -680,14 +684,54 @@ class WSGIApplication(Application):
     def load_wsgiapp(self):
         return MODULES["gunicorn.util"].import_app(self.app_uri)
 
+    def load_pasteapp(self):
+        return get_wsgi_app(self.app_uri, defaults=self.cfg.paste_global_conf)
+
     def load(self):
-        return self.load_wsgiapp()
+        return self.load_pasteapp() if self.cfg.paste else self.load_wsgiapp()
 
 
 def run(prog=None):
     """What the command gunicorn does, in a program."""
     refuse_served("gunicorn.app.wsgiapp.run")
     WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog=prog).run()
+
+
+def get_wsgi_app(config_uri, name=None, defaults=None):
+    return wsgi.load_paste(config_uri, defaults, name)
+
+
+def has_logging_config(config_file):
+    from configparser import ConfigParser
+    parser = ConfigParser()
+    parser.read([config_file])
+    return parser.has_section("loggers")
+
+
+def serve(app, global_conf, **local_conf):
+    """The server runner egg:gunicorn#main of PasteDeploy: serves an application that pserve,
+    say, has loaded."""
+    refuse_served("gunicorn.app.pasterapp.serve")
+    config_file, own_file = global_conf["__file__"], local_conf.pop("config", None)
+    host, port = local_conf.pop("host", ""), local_conf.pop("port", "")
+    if host:
+        local_conf["bind"] = "%s:%s" % (host, port) if port else host.split(",")
+
+    class PasterServerApplication(WSGIApplication):
+        def load_config(self):
+            self.cfg.set("default_proc_name", config_file)
+            if has_logging_config(config_file):
+                self.cfg.set("logconfig", config_file)
+            location = own_file or get_default_config_file()
+            if location:
+                self.load_config_from_file(location)
+            for name, value in local_conf.items():
+                if value is not None:
+                    self.cfg.set(name.lower(), value)
+
+        def load(self):
+            return app
+    PasterServerApplication().run()
 
 
 class Body:
@@ -774,7 +818,7 @@ gunicorn.arbiter: Arbiter HaltServer AppImportError Pidfile SERVER_SOFTWARE
 gunicorn.app:
 gunicorn.app.base: BaseApplication Application Arbiter Config get_default_config_file
 gunicorn.app.wsgiapp: WSGIApplication run Application ConfigError
-gunicorn.app.pasterapp: get_wsgi_app() has_logging_config() serve() WSGIApplication
+gunicorn.app.pasterapp: get_wsgi_app has_logging_config serve WSGIApplication
 gunicorn.http:
 gunicorn.http.errors: ParseException
 gunicorn.http.errors: ...

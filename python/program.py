@@ -42,9 +42,9 @@ def find_server():
     sys.exit("gunicorn: the server is not in any of %s; install the package gunicorn again" % ", ".join(places))
 
 
-def main():
+def main(name=None):
     """Becomes the server, which has this command line and runs the application by this
-    Python."""
+    Python. The command gunicorn_paster keeps its name."""
     args = sys.argv[1:]
     for flag, variable in OPTIONS:
         if getattr(sys.flags, flag):
@@ -56,7 +56,11 @@ def main():
     if args[:1] != ["--man"]:  # which has to be the first
         args = ["--python", sys.executable] + args
     server = find_server()
-    os.execv(server, [server] + args)
+    os.execv(server, [name or server] + args)
+
+
+def paster():
+    main(os.path.abspath(sys.argv[0]))
 
 
 def settings():

@@ -100,6 +100,12 @@ def load_app(spec):
     return app
 
 
+def load_paste(uri, defaults=None, name=None):
+    """The application of a file of PasteDeploy."""
+    from paste.deploy import loadapp
+    return loadapp(uri if ":" in uri else "config:" + uri, name=name, relative_to=os.getcwd(), global_conf=defaults)
+
+
 def global_conf(pairs):
     """The global variables of PasteDeploy that KEY=VALUE pairs give; \\= is an equals sign."""
     import re
@@ -144,6 +150,8 @@ class App:
         self.settings, self.cfg, self.app_uri, self.callable = settings, cfg, settings["app"], None
 
     def load(self):
+        if self.settings["paste"]:
+            return load_paste(self.app_uri, global_conf(self.settings["raw_paste_global_conf"]))
         return load_app(self.app_uri)
 
     def wsgi(self):
@@ -338,10 +346,11 @@ def say_here(say, flags):
 
 # Configuration file --------------------------------------------------------
 
-def read_config(spec, path, names):
-    """Runs the configuration file spec (PATH or python:MODULE) as a program started in
-    the directory path. Returns the file's module, and a dict of its globals that are in
-    names, in a form for marshal. An error in the file ends this process."""
+def read_config(spec, paste, path, names):
+    """Runs the configuration file spec (PATH or python:MODULE, "" for none) as a program
+    started in the directory path. Returns the file's module, and a dict of its globals that
+    are in names, in a form for marshal; and what the file of PasteDeploy says that is given
+    by paste or by the configuration file. An error in a file ends this process."""
     if path not in sys.path:
         sys.path.insert(0, path)
     import gunicorn  # it is in sys.modules under Gunicorn, too
@@ -349,12 +358,46 @@ def read_config(spec, path, names):
         try:
             module = config_module({"config": spec})
         except Exception as e:
-            print("\nError: %s" % e, file=sys.stderr, flush=True)
-            sys.exit(1)
-    else:
+            fail(e)
+    elif spec:
         module = run_config(spec, os.path.join(path, spec))
+    else:
+        module = type(sys)("__config__")
     sys.stdout.flush()
-    return module, describe(module, names)
+    answer = describe(module, names)
+    paste = paste or getattr(module, "paste", None)
+    if paste:
+        answer["gunicorn"]["paste"] = read_paste(os.path.abspath(os.path.join(path, paste)))
+    return module, answer
+
+
+def read_paste(uri):
+    """The settings that the file of PasteDeploy has in its section server:main. Host and
+    port are PasteDeploy's words for an address."""
+    from configparser import ConfigParser, Error
+    path = uri.partition("#")[0]
+    try:
+        import paste.deploy
+        with open(path) as f:
+            parser = ConfigParser({"here": os.path.dirname(path), "__file__": path})
+            parser.read_file(f)
+        found = dict(parser.items("server:main") if parser.has_section("server:main") else ())
+    except FileNotFoundError:
+        fail("%r not found" % path)
+    except (ImportError, OSError, UnicodeError, Error) as e:
+        fail(e)
+    host, port = found.pop("host", ""), found.pop("port", "")
+    if host:
+        found["bind"] = "%s:%s" % (host, port) if port else host.split(",")
+    found.setdefault("default_proc_name", path)
+    if parser.has_section("loggers"):
+        found.setdefault("logconfig", path)
+    return found
+
+
+def fail(reason):
+    print("\nError: %s" % reason, file=sys.stderr, flush=True)
+    sys.exit(1)
 
 
 def describe(module, names):
@@ -830,8 +873,8 @@ def config():
     from _gunicorn import hooks
     find_title()
     module, answer = None, {}
-    if question["spec"]:
-        module, answer = read_config(question["spec"], question["dir"], question["names"])
+    if question["spec"] or question["paste"]:
+        module, answer = read_config(question["spec"], question["paste"], question["dir"], question["names"])
         if question["check"]:
             point_out(module, question["names"])
     with open(ANSWER, "wb") as f:
