@@ -140,6 +140,14 @@ func epollWait(ep int, events []unix.EpollEvent, d time.Duration) int {
 	return int(n)
 }
 
+// nap sleeps for d, at most shortWait, without telling the scheduler.
+func nap(d time.Duration) {
+	if d > 0 {
+		t := unix.NsecToTimespec(int64(min(d, shortWait)))
+		_, _, _ = unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&t)), 0, 0)
+	}
+}
+
 // rawRecvmsg reads from a unix socket and receives at most one descriptor, made
 // close-on-exec. passed is -1 without a descriptor, and -2 if descriptors were
 // lost, because the process may open no more files or several were sent. A
