@@ -57,6 +57,7 @@
 //	lifespan.py   starts an ASGI application up and shuts it down
 //	call.py       one WSGI request: its input, its response, its socket
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
+//	program.py    programs that run themselves, by BaseApplication.run or python -m gunicorn
 //	package.py    the gunicorn package that Python code may import; glogging.py its Logger, and logs made in Python
 //	facade.py     the cfg, worker, request and response that hooks and package show
 //	patches.py    what a configuration file has replaced in Gunicorn's server

@@ -139,6 +139,7 @@ class Setting(facade.Setting):
 
 
 def make_settings(ignore=None):
+    fill_settings()
     return {cls.name: cls() for cls in KNOWN_SETTINGS if cls.name not in (ignore or ())}
 
 
@@ -369,15 +370,22 @@ def passed_on(value):
     return value  # the server checks it
 
 
-def settings_table():
-    if hasattr(wsgi, "load"):
-        return wsgi.load("settings")
-    from _gunicorn import program
-    return program.settings()
+filled = False
 
 
-for row in settings_table().items():
-    known(row[0], *row[1])
+def fill_settings():
+    """Makes the settings of the server known. Elsewhere than under the server this is left
+    until somebody asks for them, as it takes a process and needs the binary."""
+    global filled
+    if not filled:
+        filled = True
+        from _gunicorn import program
+        for name, row in (wsgi.load("settings") if hasattr(wsgi, "load") else program.settings()).items():
+            known(name, *row)
+
+
+if hasattr(wsgi, "load"):
+    fill_settings()
 
 
 # gunicorn.util ---------------------------------------------------------------
@@ -899,6 +907,8 @@ def imported(module, name):
     for parent in ("gunicorn.", "gunicorn.http.", "gunicorn.workers.") if module.count(".") else ():
         if parent + name in MODULES:
             return MODULES[parent + name]
+    if module == "gunicorn.config" and not name.startswith("__"):
+        fill_settings()
     for setting in KNOWN_SETTINGS if module == "gunicorn.config" else ():
         if setting.__name__.lower() == name.lower():
             return setting

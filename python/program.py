@@ -112,8 +112,8 @@ def run(app):
     worker at the worker's end, as Gunicorn's run does."""
     server, program = find_server(), Program(app)
     from _gunicorn import hooks
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
     ours, theirs = socketpair(wsgi.AF_UNIX, wsgi.SOCK_SEQPACKET)
     for end in ours, theirs:
         end.setsockopt(wsgi.SOL_SOCKET, SO_SNDBUF, 1 << 20)
