@@ -259,6 +259,7 @@ class Template:
             elif self.fork(fd):
                 return self.worker
         if self.status is not None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the arbiter's last word if this takes too long
             sys.exit(self.status)  # the rest of the program runs, as after Gunicorn's run
         # As at the end of Gunicorn's master, but without a wait for threads.
         import atexit

@@ -120,7 +120,7 @@ class Setting(facade.Setting):
     def __init__(self):
         if self.default is not None:
             self.set(self.default)
-            del self.given
+            vars(self).pop("given", None)
 
     def set(self, value):
         if not callable(self.validator):

@@ -12,6 +12,7 @@ import os
 import sys
 import types
 from _socket import SO_SNDBUF, socketpair
+from fcntl import F_DUPFD, fcntl
 from posix import fork  # gevent replaces the one in os
 
 from _gunicorn import wsgi
@@ -126,10 +127,10 @@ def run(app):
         template = hooks.Template(None, theirs, program)
         hooks.serve(template, template.run())
     theirs.close()
+    control = fcntl(ours.fileno(), F_DUPFD, 3)  # inheritable, and none of the standard streams, which may be closed
     if program.whole:
         os.chdir(app.cfg.settings["chdir"].default)  # USR2 starts the program where the user did
-    os.set_inheritable(ours.fileno(), True)
-    os.environ["GUNICORN_PROGRAM"] = "%d,%d" % (pid, ours.fileno())
+    os.environ["GUNICORN_PROGRAM"] = "%d,%d" % (pid, control)
     if program.whole and app.cfg.daemon:  # daemonize has been called
         os.environ["GUNICORN_DAEMON_STEP"] = "2"
     try:
