@@ -54,7 +54,7 @@ func (w *worker) arm() {
 		w.drainBacklog()
 	}
 	p := w.python
-	want := p.takes() && (!w.stopping() || w.draining()) &&
+	want := p.takes() && !p.own && (!w.stopping() || w.draining()) &&
 		!p.stuck() && len(w.waiting) < depthMax &&
 		(!w.full() || w.slowest() != nil) && w.paused <= w.now &&
 		(w.alone || p.idle() > 0 || !p.gateway.stays && p.pace < int64(moment)/4)

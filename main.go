@@ -251,7 +251,7 @@ func checkPlaces(c *config) error {
 // checkApp checks for --check-config whether the application can be loaded.
 func checkApp(g *generation) int {
 	if g.template != nil {
-		if err := g.template.prepare("check", g.cfg, nil); err != nil {
+		if _, err := g.template.prepare("check", g.cfg, nil); err != nil {
 			fmt.Fprint(os.Stderr, err)
 			return exitFailure
 		}
