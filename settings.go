@@ -572,7 +572,7 @@ func familyOf(class string) family {
 // family is the name of the workers' family. sync with several threads is gthread.
 func (c *config) family() string {
 	name := c.classFamily()
-	if name == familySync && c.threads > 1 {
+	if name == familySync && c.threads > 1 && c.class() == nil {
 		return familyThread
 	}
 	return name
@@ -583,8 +583,8 @@ func (c *config) className() string {
 	if name := c.family(); c.classFamily() != name {
 		return name
 	}
-	if name, ok := c.class()["name"].(string); ok {
-		return name
+	if name, ok := c.class()["name"].(string); ok && c.workerClass == "" {
+		return name[strings.LastIndexByte(name, '.')+1:]
 	}
 	return c.workerClass
 }
