@@ -59,6 +59,9 @@
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
 //	package.py    the gunicorn package that Python code may import; glogging.py its Logger, and logs made in Python
 //	facade.py     the cfg, worker, request and response that hooks and package show
+//	classes.py    tells kinds of worker classes of the user's, and knows uvicorn's options
+//	workers.py    makes workers of such classes, and is what Gunicorn's classes do for them
+//	http.py       HTTP and servers in Python, for such classes that need them
 //	patches.py    what a configuration file has replaced in Gunicorn's server
 //	debug.py      the Python side of --reload and --spew
 //

@@ -138,7 +138,7 @@ var sections = []section{
 			usage: "number of worker processes, or auto"},
 		{name: "worker_class", form: "-k, --worker-class STRING", kind: class, def: "sync",
 			accepts: ownClasses, unsupported: "the classes are sync, gthread, gevent, eventlet and asgi",
-			usage: "worker class: sync, gthread, gevent, eventlet or asgi"},
+			usage: "worker class: sync, gthread, gevent, eventlet, asgi or MODULE.CLASS"},
 		{name: "threads", form: "--threads INT", kind: posInt, def: "1",
 			usage: "number of threads in each gthread worker"},
 		{name: "worker_connections", form: "--worker-connections INT", kind: posInt, def: "1000",
@@ -388,7 +388,7 @@ var refused = []section{
 	}},
 	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
 		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context",
-			moot: func(c *config) bool { return !c.usesTLS() }},
+			moot: func(c *config) bool { return !c.usesTLS() || c.classInPython() && cmp.Or(c.classFamily(), familyOwn) == familyOwn }},
 	}},
 	{"let the proxy speak HTTP, as proxy_pass of nginx does", []setting{
 		{name: "protocol", form: "--protocol STRING", kind: textKind, def: "http"},

@@ -332,7 +332,7 @@ func (t *template) classify(c *config) error {
 	if err := c.set(changed); err != nil {
 		return sentence("worker_class: %s: CONFIG_KWARGS: %v", c.className(), err)
 	}
-	return nil
+	return c.checkSupported(&start{dir: c.startDir, env: os.Environ(), app: c.positional})
 }
 
 // prepare makes g's template processes ready for hooks and forks.
