@@ -23,6 +23,7 @@
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
 //	tls.go        TLS of a connection; certificates and keys
+//	static.go     files that the worker sends without Python
 //
 // A worker and its Python:
 //

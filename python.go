@@ -51,6 +51,7 @@ func (w *worker) tick() {
 		w.lookForPython()
 	}
 	w.memory.look()
+	w.renewStatic()
 	w.outgrow()
 	w.pool.trim()
 	if w.tls != nil {
@@ -448,6 +449,10 @@ func (w *worker) died(status unix.WaitStatus) {
 	}
 	w.python.gone = true
 	w.python.killAt = 0
+	if !p.ready { // a worker that answers some requests itself has clients by now
+		w.handOver()
+		w.refuseWaiting()
+	}
 	switch {
 	case !p.ready && !w.stopping():
 		if w.exit = exitStatus(status); status.Signaled() {
