@@ -68,6 +68,11 @@ type config struct {
 	spoolDir                                                    string
 	spoolLimit                                                  int64
 
+	// Static Files
+	static                   []string // PREFIX=DIR
+	staticMaxAge             int
+	staticIndex, staticFinal bool
+
 	// Debugging
 	reload, checkConfig, printConfig bool
 	reloadEngine                     string // auto, poll, inotify
@@ -255,6 +260,9 @@ func (c *config) checkBoot() error {
 	if err := c.checkSpool(); err != nil {
 		return err
 	}
+	if err := c.checkStatic(); err != nil {
+		return err
+	}
 	return c.checkTLS()
 }
 
@@ -405,7 +413,8 @@ func (c *config) fromFile(spec string, at *start, eval func(*config, string) (ma
 		if bases := c.bases(r.name); len(bases) > 0 && (strings.HasPrefix(bases[0], "gunicorn.") || strings.HasPrefix(bases[0], "uvicorn")) {
 			v = bases[0]
 		}
-		return fromPython(v), ok && !r.flagOnly && (!r.ours || r.meant(v))
+		v = fromPython(v)
+		return v, ok && !r.flagOnly && (!r.ours || r.meant(v))
 	}, func(r *setting, v any, err error) error {
 		return &startError{exitFailure, fmt.Sprintf("Invalid value for %s: %s\n\n\nError: %v\n", r.name, pyStr(v), err)}
 	})
@@ -443,6 +452,8 @@ func (r *setting) meant(v any) bool {
 	switch v.(type) {
 	case string, bool:
 		return true
+	case []any, dict:
+		return r.kind.repeats
 	case int64:
 		_, err := r.kind.value(int64(0), nil)
 		return err == nil
@@ -481,7 +492,10 @@ func (c *config) checkSupported(at *start) error {
 			continue
 		}
 		if r.accepts != nil {
-			return c.foreignClass(r)
+			if err := c.foreignClass(r); err != nil {
+				return err
+			}
+			continue
 		}
 		return sentence("%s: not supported by this server: %s", r.name, r.unsupported)
 	}
@@ -512,12 +526,13 @@ func (c *config) bases(name string) []string {
 	return list
 }
 
-// serverField is the Server field of responses, or "" for the default.
-func (c *config) serverField() string {
+// ownFields are the fields that the server adds to responses.
+func (c *config) ownFields() (f ownFields) {
 	if name, ok := c.said["server"].(string); ok {
-		return "Server: " + name
+		f.line = "Server: " + name
 	}
-	return ""
+	f.hidden, f.undated = c.class()["hidden"] == true, c.class()["undated"] == true
+	return f
 }
 
 // program has what a program that runs itself says of itself, nil without one.
@@ -553,6 +568,17 @@ func (c *config) change(changed map[string]any) error {
 	if len(changed) == 0 {
 		return nil
 	}
+	if changed["worker_class"] != nil {
+		delete(c.said, "class")
+	}
+	if err := c.set(changed); err != nil {
+		return err
+	}
+	return c.checkBoot()
+}
+
+// set stores settings that Python has set.
+func (c *config) set(changed map[string]any) error {
 	at := &start{dir: c.startDir, env: os.Environ(), app: c.positional}
 	values, err := checked(at, func(r *setting) (any, bool) {
 		v, ok := changed[r.name]
@@ -562,11 +588,8 @@ func (c *config) change(changed map[string]any) error {
 	if err == nil {
 		err = c.fill(at, c.given, values)
 	}
-	if err != nil {
-		return err
-	}
 	c.python = found
-	return c.checkBoot()
+	return err
 }
 
 // encode returns a marshal dict of every setting by name, and of the other facts

@@ -196,6 +196,10 @@ spool_dir                          = None
 spool_limit                        = 1073741824
 ssl_context                        = <NewSSLContext.ssl_context()>
 ssl_version                        = 2
+static                             = []
+static_final                       = False
+static_index                       = False
+static_max_age                     = 60
 statsd_host                        = None
 statsd_prefix                      = 
 status                             = off
@@ -299,6 +303,12 @@ var samples = []sample{
 	{name: "spool_dir", values: []string{"/tmp", "/var/tmp", "/dev/shm"}, def: "", fields: texts("/tmp", "/var/tmp", "/dev/shm")},
 	{name: "spool_limit", values: []string{"1", "2k", "0"}, def: int64(1 << 30), fields: texts(int64(1), int64(2048), int64(0)), shown: []string{"1", "2048", "0"}},
 	{name: "client_min_rate", values: []string{"1", "0", "3"}, def: 500, fields: texts(1, 0, 3)},
+	{
+		name: "static", values: []string{"/a/=/", "/b=/tmp", "/c=/usr"}, def: []string{},
+		fields: texts([]string{"/a/=/"}, []string{"/b=/tmp"}, []string{"/c=/usr"}),
+		shown:  []string{"['/a/=/']", "['/b=/tmp']", "['/c=/usr']"},
+	},
+	{name: "static_max_age", values: []string{"1", "0", "3"}, def: 60, fields: texts(1, 0, 3)},
 	{name: "reload_engine", values: []string{"POLL", "inotify", "auto"}, def: "auto",
 		fields: texts("poll", "inotify", "auto"), shown: []string{"poll", "inotify", "auto"}},
 	{
@@ -581,6 +591,7 @@ var additions = []string{
 	"python", "request_timeout", "access_log_json", "limit_request_body",
 	"client_header_timeout", "client_body_timeout", "client_send_timeout", "client_min_rate",
 	"max_memory", "metrics", "status", "spool_dir", "spool_limit",
+	"static", "static_max_age", "static_index", "static_final",
 	"ws_max_size", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate",
 }
 
@@ -680,8 +691,6 @@ func TestWorkerClassNames(t *testing.T) {
 		"":                              "not supported by this server: " + classes,
 		"mine":                          "'mine' is not a worker class; " + classes,
 		"tornado":                       "not supported by this server: tornado is a class of workers for Tornado; " + classes,
-		"shop.Worker":                   "not supported by this server: shop.Worker is a class of its own, and workers are not made in Python; " + classes,
-		"app.workers.UvicornWorker":     "not supported by this server: app.workers.UvicornWorker is a class of its own, and workers are not made in Python; " + classes,
 		"gunicorn.workers.gtornado.Any": "not supported by this server: gunicorn.workers.gtornado.Any is a class of workers for Tornado; " + classes,
 	} {
 		_, err := load(t, source{args: []string{"-k", class, "app:app"}})

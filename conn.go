@@ -162,6 +162,7 @@ type turn struct {
 	decoder  *chunkedDecoder // decodes a chunked body, nil once the body is complete
 	trailer  []field         // the trailer of a chunked body that is complete
 	supply
+	own        answerer     // answers in place of Python, unless it leaves the request to the application; nil for none
 	taken      bool         // the application has taken over the connection
 	aside      aside        // whether the client may have left (overload)
 	hello      *wsHandshake // a WebSocket's opening handshake that is not answered yet, nil for none
@@ -287,6 +288,8 @@ func (w *worker) advanceTurn(t *turn) bool {
 	switch t.state {
 	case readingBody:
 		switch {
+		case t.own != nil:
+			return w.answerOwn(t)
 		case !t.incomplete() || t.req.expect || w.overflows(t) && !w.spill(t):
 			w.enqueue(t)
 		case t.burst >= turnMax:
@@ -491,7 +494,7 @@ func (w *worker) parse(c *conn) bool {
 		w.refuse(c, badBodyLimit(limit))
 		return false
 	}
-	if g := w.python.gateway; g.greet != nil && c.turn.req.upgrades && !g.greet(w, c.turn) {
+	if c.turn.own = w.ownAnswer(&c.turn.req); c.turn.own == nil && !w.greets(c.turn) {
 		return false
 	}
 	rest := c.in[n:]
@@ -499,8 +502,8 @@ func (w *worker) parse(c *conn) bool {
 	switch {
 	case c.turn.req.chunked:
 		c.turn.decoder = &chunkedDecoder{}
-		if len(rest) > 0 {
-			return w.decode(c.turn, rest)
+		if len(rest) > 0 && !w.decode(c.turn, rest) {
+			return false
 		}
 	case c.turn.req.contentLength > 0:
 		take := int(min(c.turn.req.contentLength, int64(len(rest))))
@@ -508,10 +511,16 @@ func (w *worker) parse(c *conn) bool {
 		c.turn.next = n + take
 		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
 	}
-	if !w.python.gateway.early {
+	if c.turn.own == nil && !w.python.gateway.early {
 		w.invite(c.turn)
 	}
 	return !c.gone
+}
+
+// greets reports whether a request that may ask for another protocol can go on.
+func (w *worker) greets(t *turn) bool {
+	g := w.python.gateway
+	return g.greet == nil || !t.req.upgrades || g.greet(w, t)
 }
 
 // refuse logs a client's mistake, answers with an error page and closes the connection.
@@ -684,8 +693,8 @@ func (w *worker) resume(c *conn) {
 // drainFile sends the file that follows out, and then rest. It returns false if the
 // client is slow or the connection is gone.
 func (w *worker) drainFile(c *conn) bool {
-	for turn := c.fileAt + turnMax; c.fileAt < c.fileEnd; {
-		if c.fileAt >= turn {
+	for c.fileAt < c.fileEnd {
+		if w.share <= 0 {
 			w.goOnLater(c)
 			return false
 		}
@@ -708,6 +717,7 @@ func (w *worker) drainFile(c *conn) bool {
 			w.lost(c)
 			return false
 		}
+		w.share -= n
 		if c.secure == nil { // with TLS, seal counts the encrypted bytes
 			c.given += n
 		}
@@ -725,7 +735,11 @@ func (w *worker) sendFile(c *conn) (int, error) {
 	if c.secure != nil {
 		return w.sealFile(c)
 	}
-	return unix.Sendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
+	n, errno := rawSendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return n, nil
 }
 
 // drained goes on after a complete response, if all of it has been written: with the

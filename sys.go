@@ -215,6 +215,38 @@ func seal(fd int) error {
 	return os.NewSyscallError("fcntl", err)
 }
 
+// sendfileCall is the number of the call that takes an offset of 64 bits: sendfile64(2) on the
+// architectures of 32 bits.
+var sendfileCall = func() uintptr {
+	if math.MaxInt == math.MaxInt32 {
+		return 239 // of 386 and arm
+	}
+	return unix.SYS_SENDFILE
+}()
+
+// rawSendfile sends the next bytes of a file, and moves at. The scheduler, if told, would look
+// for the loop's thread every 20 microseconds, which took a third of the time.
+func rawSendfile(socket, file int, at *int64, most int) (int, syscall.Errno) {
+	n, _, errno := unix.RawSyscall6(sendfileCall, uintptr(socket), uintptr(file), uintptr(unsafe.Pointer(at)), uintptr(most), 0, 0)
+	return int(n), errno
+}
+
+// rawOpenat2 opens a name, which ends with a zero byte, below the directory dir. It follows
+// links, but none that leads out of dir. EAGAIN means that a directory was moved meanwhile.
+func rawOpenat2(dir int, name []byte, flags int) (int, syscall.Errno) {
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_LARGEFILE), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	for tries := 0; ; tries++ {
+		fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT2, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
+			uintptr(unsafe.Pointer(&how)), unix.SizeofOpenHow, 0, 0)
+		if errno == 0 {
+			return int(fd), 0
+		}
+		if errno != unix.EINTR && (errno != unix.EAGAIN || tries == 10) {
+			return -1, errno
+		}
+	}
+}
+
 // openAnew opens the file behind a descriptor again: the new descriptor has a file
 // position and rights of its own.
 func openAnew(fd, flags int) (int, error) {
