@@ -67,6 +67,11 @@ type config struct {
 	spoolDir                                                    string
 	spoolLimit                                                  int64
 
+	// Load Balancers
+	health     string // PATH or PATH,PATH
+	healthLog  bool
+	drainDelay time.Duration
+
 	// Debugging
 	reload, checkConfig, printConfig bool
 	reloadEngine                     string // auto, poll, inotify
@@ -245,6 +250,9 @@ func (c *config) checkBoot() error {
 		return bootError(err)
 	}
 	if err := c.checkSpool(); err != nil {
+		return err
+	}
+	if err := c.checkHealth(); err != nil {
 		return err
 	}
 	return c.checkTLS()

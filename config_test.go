@@ -126,6 +126,7 @@ dirty_workers                      = 0
 disable_redirect_access_to_syslog  = False
 do_handshake_on_connect            = False
 dogstatsd_tags                     = 
+drain_delay                        = 0
 enable_backlog_metric              = False
 enable_stdio_inheritance           = False
 errorlog                           = -
@@ -134,6 +135,8 @@ forwarder_headers                  = ['SCRIPT_NAME', 'PATH_INFO']
 graceful_timeout                   = 30
 group                              = GID
 header_map                         = drop
+health                             = None
+health_log                         = False
 http2_cleartext                    = off
 http2_initial_window_size          = 65535
 http2_max_concurrent_streams       = 100
@@ -296,6 +299,8 @@ var samples = []sample{
 		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
 	{name: "spool_dir", values: []string{"/tmp", "/var/tmp", "/dev/shm"}, def: "", fields: texts("/tmp", "/var/tmp", "/dev/shm")},
 	{name: "spool_limit", values: []string{"1", "2k", "0"}, def: int64(1 << 30), fields: texts(int64(1), int64(2048), int64(0)), shown: []string{"1", "2048", "0"}},
+	{name: "health", values: []string{"/a", "/a,/b", "/c"}, def: "", fields: texts("/a", "/a,/b", "/c")},
+	{name: "drain_delay", values: []string{"1", "0", "3"}, def: time.Duration(0), fields: texts(time.Second, time.Duration(0), 3*time.Second)},
 	{name: "client_min_rate", values: []string{"1", "0", "3"}, def: 500, fields: texts(1, 0, 3)},
 	{name: "reload_engine", values: []string{"POLL", "inotify", "auto"}, def: "auto",
 		fields: texts("poll", "inotify", "auto"), shown: []string{"poll", "inotify", "auto"}},
@@ -580,6 +585,7 @@ var additions = []string{
 	"client_header_timeout", "client_body_timeout", "client_send_timeout", "client_min_rate",
 	"max_memory", "metrics", "status", "spool_dir", "spool_limit",
 	"ws_max_size", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate",
+	"health", "health_log", "drain_delay",
 }
 
 // other has a value for each unsupported row that is not its default.

@@ -163,6 +163,7 @@ type turn struct {
 	trailer  []field         // the trailer of a chunked body that is complete
 	supply
 	taken      bool         // the application has taken over the connection
+	own        bool         // this worker answers the request without Python
 	aside      aside        // whether the client may have left (overload)
 	hello      *wsHandshake // a WebSocket's opening handshake that is not answered yet, nil for none
 	talk       *talk        // the WebSocket, once its handshake is answered; nil for none
@@ -287,6 +288,8 @@ func (w *worker) advanceTurn(t *turn) bool {
 	switch t.state {
 	case readingBody:
 		switch {
+		case t.own:
+			w.answerHealth(t)
 		case !t.incomplete() || t.req.expect || w.overflows(t) && !w.spill(t):
 			w.enqueue(t)
 		case t.burst >= turnMax:
@@ -471,7 +474,7 @@ func (w *worker) parse(c *conn) bool {
 	n, bad := c.turn.req.parse(c.in, w.cfg, c.trusted)
 	if !w.python.gateway.mounts {
 		c.turn.req.scriptName = nil
-	} else if bad == nil && n > 0 {
+	} else if bad == nil && n > 0 && !w.asksHealth(&c.turn.req) {
 		bad = c.turn.req.checkScriptName(w.scriptName)
 	}
 	if bad != nil {
@@ -491,7 +494,11 @@ func (w *worker) parse(c *conn) bool {
 		w.refuse(c, badBodyLimit(limit))
 		return false
 	}
-	if g := w.python.gateway; g.greet != nil && c.turn.req.upgrades && !g.greet(w, c.turn) {
+	if w.asksHealth(&c.turn.req) {
+		c.turn.own = true
+		w.goOnLater(c) // answered here, many requests in one read would nest as deep
+	}
+	if g := w.python.gateway; !c.turn.own && g.greet != nil && c.turn.req.upgrades && !g.greet(w, c.turn) {
 		return false
 	}
 	rest := c.in[n:]
@@ -500,13 +507,16 @@ func (w *worker) parse(c *conn) bool {
 	case c.turn.req.chunked:
 		c.turn.decoder = &chunkedDecoder{}
 		if len(rest) > 0 {
-			return w.decode(c.turn, rest)
+			return w.decode(c.turn, rest) && !c.turn.own
 		}
 	case c.turn.req.contentLength > 0:
 		take := int(min(c.turn.req.contentLength, int64(len(rest))))
 		c.turn.body = rest[:take:take]
 		c.turn.next = n + take
 		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
+	}
+	if c.turn.own {
+		return false
 	}
 	if !w.python.gateway.early {
 		w.invite(c.turn)

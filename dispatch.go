@@ -84,7 +84,7 @@ func (w *worker) disarm() {
 		w.forget(l.fd)
 	}
 	w.forget(w.takeFD)
-	w.armed = false
+	w.armed, w.guardAt = false, w.now+int64(guardPause)
 }
 
 // full reports whether the worker has as many connections as it may have. Some
@@ -318,11 +318,11 @@ func (w *worker) enqueue(t *turn) {
 	t.conn.expires, t.since = 0, w.now
 	t.upload.pause(w.now)
 	t.conn.unlist()
-	gone := w.python.ready && !w.python.takes()
-	if (w.stopping() || gone) && w.giveAway(t.conn) {
+	takes := w.python.takes() // false also while Python boots: a worker that is ready first serves the client then
+	if (w.stopping() || !takes) && w.giveAway(t.conn) {
 		return
 	}
-	if gone {
+	if w.python.ready && !takes {
 		w.refuseService(t)
 		return
 	}

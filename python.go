@@ -26,6 +26,7 @@ func (w *worker) tick() {
 	w.slot.heartbeat.Store(sharedTime())
 	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
+	w.slot.stuck.Store(w.stuckSince())
 	for _, c := range w.conns {
 		if c != nil && !c.gone {
 			w.hurry(c)
@@ -428,6 +429,7 @@ func (w *worker) died(status unix.WaitStatus) {
 			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, p.pid, w.fate(status))
 		}
 		p.closed = true
+		w.refuseWaiting() // those that guard has taken and could not hand over
 		w.closeListeners()
 		w.logStacks()
 	case w.python.hung != "":

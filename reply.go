@@ -314,11 +314,11 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 }
 
 // promises reports whether another request may follow on the connection: not while all
-// workers stop, and not in a retiring worker if the connection uses TLS, as TLS connections
+// workers stop or are about to, and not in a retiring worker if the connection uses TLS, as TLS connections
 // cannot be handed to other workers.
 func (w *worker) promises(t *turn) bool {
 	p := w.slot.phase()
-	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.leavesRest(t)
+	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.others.drains() && !w.leavesRest(t)
 }
 
 // leavesRest reports whether the rest of the request's body may never be read, or come. The

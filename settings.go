@@ -208,6 +208,14 @@ var sections = []section{
 		{name: "spool_limit", form: "--spool-limit SIZE", kind: byteSize, def: "1G", ours: true,
 			usage: "bytes that a worker may have in spool_dir"},
 	}},
+	{"Load Balancers", []setting{
+		{name: "health", form: "--health PATHS", kind: textKind, def: none, ours: true,
+			usage: "paths that say whether the server lives, and is ready: PATH or PATH,PATH"},
+		{name: "health_log", form: "--health-log", kind: boolean, def: "False", ours: true,
+			usage: "write requests for the paths of health to the access log, and count them"},
+		{name: "drain_delay", form: "--drain-delay INT", kind: posInt, def: "0", ours: true,
+			usage: "seconds from TERM to the stop, for load balancers to turn away"},
+	}},
 	{"Debugging", []setting{
 		{name: "reload", form: "--reload", kind: boolean, def: "False",
 			usage: "restart workers when code changes"},

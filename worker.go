@@ -125,8 +125,9 @@ type worker struct {
 	clock    clock
 	tls      *terminator // nil without TLS
 	python   *python
-	reload   *reloader // nil without --reload
-	waiting  []*turn   // complete requests, oldest first
+	others   *neighbours // nil unless a setting needs the whole scoreboard
+	reload   *reloader   // nil without --reload
+	waiting  []*turn     // complete requests, oldest first
 	overload overload
 	spool    spool
 	memory   memoryWatch
@@ -159,6 +160,10 @@ type acceptor struct {
 	takeFD      int   // the hand-over socket's end for receiving
 	descriptors int   // most descriptors that connections, files, pumps and lanes may use
 	silent      int64 // time before which crowded logs no further warning
+	guardAt     int64 // when guard looks for clients next
+
+	health      bool   // the setting health is on
+	live, ready string // its paths
 }
 
 // clients are the connections, and the memory and files held for them.
@@ -213,6 +218,8 @@ const (
 	fdRecords              // socket for log records, if Python formats the logs
 	fdBridge               // the embedded Python files, for a Python that is started afresh
 	fdVault                // the vault with the TLS certificates, if there are any
+	fdScores               // the arbiter's page of the scoreboard, read-only, if a setting needs it
+	fdPages                // the pages of all workers, read-only, as well
 	fdListeners            // first listener; the rest follow
 )
 
@@ -318,6 +325,11 @@ func newWorker() (*worker, error) {
 	if w.slot, err = mapSlot(fdSlot); err != nil {
 		return w, err
 	}
+	if w.others, err = openNeighbours(cfg, fdScores, fdPages); err != nil {
+		return w, err
+	}
+	w.health = cfg.health != ""
+	w.live, w.ready = cfg.healthPaths()
 	w.memory = watchMemory("")
 	if w.loop, err = openLoop(); err != nil {
 		return w, err

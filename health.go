@@ -1,0 +1,251 @@
+package main
+
+// What a load balancer asks of a server: whether it lives, and whether it is ready. Workers
+// answer without their Python, from the scoreboard, also while it boots, hangs or is busy;
+// the metrics process answers the same from its own reading of the scoreboard.
+//
+// A server is ready if one of its workers can run a request now or soon, whichever worker
+// was asked: a client cannot choose its worker.
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// stuckLimit is how long all lanes of a worker may have run the same requests, or a
+	// worker may have been silent, until it does not count as ready any more: longer than
+	// nearly all requests, and so short that a check every few seconds tells in time.
+	stuckLimit = 5 * time.Second
+
+	// guardPause is how long a new client waits for a worker that is free, before one that
+	// is busy looks at what the client wants.
+	guardPause = 20 * time.Millisecond
+
+	// guardAtOnce bounds the clients that guard takes in one turn of the loop.
+	guardAtOnce = 64
+)
+
+// neighbours is a worker's view of the whole scoreboard, which it cannot write.
+type neighbours struct {
+	board *board
+	pages int     // descriptor of the file of workers' pages
+	slots []*slot // pages that are mapped, in the order of the file
+}
+
+// needsNeighbours reports whether workers have to see the whole scoreboard.
+func (c *config) needsNeighbours() bool { return c.health != "" || c.drainDelay > 0 }
+
+func openNeighbours(c *config, boardFD, pages int) (*neighbours, error) {
+	if !c.needsNeighbours() {
+		return nil, nil
+	}
+	b, err := mapPage[board](boardFD, 0, unix.PROT_READ)
+	unix.Close(boardFD)
+	return &neighbours{board: b, pages: pages}, err
+}
+
+// all are the pages of all workers, some of which may be free.
+func (n *neighbours) all() []*slot {
+	for len(n.slots) < int(n.board.slots.Load()) {
+		s, err := mapPage[slot](n.pages, int64(len(n.slots)*boardStride), unix.PROT_READ)
+		if err != nil {
+			break // without memory, fewer workers are seen
+		}
+		n.slots = append(n.slots, s)
+	}
+	return n.slots
+}
+
+// drains reports whether the arbiter waits for load balancers to turn away from this server.
+func (n *neighbours) drains() bool { return n != nil && n.board.draining.Load() != 0 }
+
+// lives reports whether the loop of the worker that has this page runs.
+func (s *slot) lives(now int64) bool {
+	return s.pid.Load() != 0 && now-s.heartbeat.Load() < int64(stuckLimit)
+}
+
+// able reports whether a worker can run a request now or soon.
+func (s *slot) able(now int64) bool {
+	stuck := s.stuck.Load()
+	return s.lives(now) && s.phase().serves() && (stuck == 0 || now-stuck < int64(stuckLimit))
+}
+
+func anyAble(slots []*slot) bool {
+	now := sharedTime()
+	return slices.ContainsFunc(slots, func(s *slot) bool { return s.able(now) })
+}
+
+// unready says why a server is not ready, or "" for one that is.
+func unready(b *board, slots []*slot) string {
+	switch {
+	case b.draining.Load() != 0:
+		return "the server is about to stop"
+	case anyAble(slots):
+		return ""
+	case slices.ContainsFunc(slots, func(s *slot) bool { return s.pid.Load() != 0 && s.phase().serves() }):
+		return "all workers are stuck"
+	case slices.ContainsFunc(slots, func(s *slot) bool { return s.pid.Load() != 0 && s.phase() == phaseBooting }):
+		return "the application is being loaded"
+	}
+	return "no worker serves"
+}
+
+// unready and alive are for the metrics process.
+func (r *reading) unready() string { return unready(r.board, r.workers) }
+func (r *reading) alive() bool {
+	return slices.ContainsFunc(r.workers, func(s *slot) bool { return s.lives(r.now) })
+}
+
+// stuckSince is since when no lane of this worker's Python could have taken a request, 0 if
+// one can.
+func (w *worker) stuckSince() (since int64) {
+	p := w.python
+	if p.askedAt != 0 {
+		since = p.askedAt
+	} else if p.idle() <= 0 {
+		for _, l := range p.busy {
+			since = max(since, l.begun)
+		}
+	}
+	if since != 0 {
+		since += paused.Load()
+	}
+	return since
+}
+
+// healthPaths are the paths of the setting health, "" for none.
+func (c *config) healthPaths() (live, ready string) {
+	live, ready, _ = strings.Cut(c.health, ",")
+	return strip(live), strip(ready)
+}
+
+// checkHealth checks the setting health.
+func (c *config) checkHealth() error {
+	if c.health == "" {
+		return nil
+	}
+	list := strings.Split(c.health, ",")
+	for _, path := range list {
+		path = strip(path)
+		if !strings.HasPrefix(path, "/") {
+			return sentence("health: %q is not a path, which begins with a slash", path)
+		}
+		if strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '?' || r == '#' }) {
+			return sentence("health: %q has a character that no path of a request has", path)
+		}
+	}
+	live, ready := c.healthPaths()
+	switch {
+	case len(list) > 2:
+		return sentence("health: %q has more than two paths, one for live and one for ready", c.health)
+	case live == ready:
+		return sentence("health: %q is the path of both live and ready", live)
+	}
+	return nil
+}
+
+// healthOf answers a request with a path of the setting health. known is false for any other.
+func healthOf(live, ready, path, method string, alive bool, why func() string) (status, body string, known bool) {
+	switch {
+	case path == "" || path != live && path != ready:
+		return "", "", false
+	case method != "GET" && method != "HEAD":
+		return "405 Method Not Allowed", "only GET and HEAD\n", true
+	case path == live && alive:
+		return "200 OK", "live\n", true
+	case path == live:
+		return "503 Service Unavailable", "not alive\n", true
+	}
+	if reason := why(); reason != "" {
+		return "503 Service Unavailable", "not ready: " + reason + "\n", true
+	}
+	return "200 OK", "ready\n", true
+}
+
+// healthFields are the fields of a response of healthOf.
+func healthFields(status string) []field {
+	fields := []field{{[]byte("Content-Type"), []byte("text/plain; charset=utf-8")}, {[]byte("Cache-Control"), []byte("no-store")}}
+	switch status[:3] {
+	case "405":
+		fields = append(fields, field{[]byte("Allow"), []byte("GET, HEAD")})
+	case "503":
+		fields = append(fields, field{[]byte("Retry-After"), []byte("1")})
+	}
+	return fields
+}
+
+// asksHealth reports whether a request has a path of the setting health.
+func (w *worker) asksHealth(r *request) bool {
+	return w.health && (string(r.path) == w.live || string(r.path) == w.ready) && len(r.path) > 0
+}
+
+// answerHealth answers a request for which asksHealth is true.
+func (w *worker) answerHealth(t *turn) {
+	c := t.conn
+	status, body, _ := healthOf(w.live, w.ready, string(t.req.path), string(t.req.method), true, func() string {
+		if w.draining() {
+			return "the server stops"
+		}
+		w.slot.stuck.Store(w.stuckSince()) // tick does so once a second
+		return unready(w.others.board, w.others.all())
+	})
+	fields := append(healthFields(status), field{[]byte("Content-Length"), strconv.AppendInt(nil, int64(len(body)), 10)})
+	p := response{status: []byte(status), fields: fields}
+	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD", server: w.server,
+		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && w.promises(t)}
+	head, f, err := p.appendHead(nil, &x, w.clock.http)
+	if err != nil {
+		w.log.errorf("Error handling request %s: %v", t.line(), err)
+		w.lost(c)
+		return
+	}
+	if f.noBody {
+		body = ""
+	}
+	t.started, t.framing, t.sent, c.keep = true, f, int64(len(body)), f.keepAlive
+	if w.cfg.healthLog {
+		w.resp.fields = fields
+		w.record(t, p.status, true)
+	}
+	t.enter(draining)
+	w.send(c, append(head, body...), nil)
+	w.drained(c)
+}
+
+// Guard -----------------------------------------------------------------------
+
+// guards reports whether this worker looks at new clients although it cannot serve them
+// soon: they may ask what it can answer itself. While its own application is loaded it does
+// so only if no other worker serves.
+func (w *worker) guards() bool {
+	p := w.python
+	return w.health && !w.armed && !w.stopping() && len(w.listeners) > 0 && w.paused <= w.now &&
+		(!p.ready && !p.gone && !anyAble(w.others.all()) || p.takes()) && (!w.full() || w.slowest() != nil)
+}
+
+// guardDue is when guard looks next, 0 for never. Only a worker that is not armed asks.
+func (w *worker) guardDue() int64 {
+	if !w.health || w.armed || w.stopping() || len(w.listeners) == 0 {
+		return 0
+	}
+	return max(w.guardAt, 1)
+}
+
+// guard takes clients whom no free worker has taken in time. Requests for the application
+// wait here, as they would have waited in the kernel, or go to a worker that is free first.
+func (w *worker) guard() {
+	w.guardAt = w.now + int64(guardPause)
+	if !w.guards() {
+		return
+	}
+	for i := range w.listeners {
+		for n := 0; n < guardAtOnce && i < len(w.listeners) && readable(w.listeners[i].fd); n += acceptAtOnce {
+			w.accept(w.listeners[i].fd, 0)
+		}
+	}
+}
