@@ -591,6 +591,7 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	if len(protocol) > 0 {
 		w.resp.fields = append(w.resp.fields, field{[]byte("Sec-WebSocket-Protocol"), protocol})
 	}
+	w.resp.fields = t.mark(w.resp.fields)
 	b, err := appendFields(w.resp.appendOwn(b, true, w.server, w.clock.http), w.resp.fields, hopField)
 	if err != nil {
 		return wrongFrame(err.Error())

@@ -72,6 +72,8 @@ type config struct {
 	healthLog  bool
 	drainDelay time.Duration
 
+	requestIDHeader string
+
 	// Debugging
 	reload, checkConfig, printConfig bool
 	reloadEngine                     string // auto, poll, inotify
@@ -253,6 +255,9 @@ func (c *config) checkBoot() error {
 		return err
 	}
 	if err := c.checkHealth(); err != nil {
+		return err
+	}
+	if err := c.checkRequestID(); err != nil {
 		return err
 	}
 	return c.checkTLS()

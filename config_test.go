@@ -189,6 +189,7 @@ raw_paste_global_conf              = []
 reload                             = False
 reload_engine                      = auto
 reload_extra_files                 = []
+request_id_header                  = None
 request_timeout                    = 0
 reuse_port                         = False
 root_path                          = 
@@ -300,6 +301,7 @@ var samples = []sample{
 	{name: "spool_dir", values: []string{"/tmp", "/var/tmp", "/dev/shm"}, def: "", fields: texts("/tmp", "/var/tmp", "/dev/shm")},
 	{name: "spool_limit", values: []string{"1", "2k", "0"}, def: int64(1 << 30), fields: texts(int64(1), int64(2048), int64(0)), shown: []string{"1", "2048", "0"}},
 	{name: "health", values: []string{"/a", "/a,/b", "/c"}, def: "", fields: texts("/a", "/a,/b", "/c")},
+	{name: "request_id_header", values: []string{"X-Request-ID", "a", "B"}, def: "", fields: texts("X-Request-ID", "a", "B")},
 	{name: "drain_delay", values: []string{"1", "0", "3"}, def: time.Duration(0), fields: texts(time.Second, time.Duration(0), 3*time.Second)},
 	{name: "client_min_rate", values: []string{"1", "0", "3"}, def: 500, fields: texts(1, 0, 3)},
 	{name: "reload_engine", values: []string{"POLL", "inotify", "auto"}, def: "auto",
@@ -585,7 +587,7 @@ var additions = []string{
 	"client_header_timeout", "client_body_timeout", "client_send_timeout", "client_min_rate",
 	"max_memory", "metrics", "status", "spool_dir", "spool_limit",
 	"ws_max_size", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate",
-	"health", "health_log", "drain_delay",
+	"health", "health_log", "drain_delay", "request_id_header",
 }
 
 // other has a value for each unsupported row that is not its default.

@@ -179,6 +179,7 @@ type turn struct {
 	framing    framing      // how the response's end is told
 	status     []byte       // the response's status line, without the version
 	logged     bool         // Python writes the access log's line
+	id, idName []byte       // the request's id, and the name of its field; nil without request_id_header
 	meta       []byte       // status and headers of a response in several frames, kept for the access log
 	sent       int64        // bytes of the response's body from the application
 	burst      int          // bytes written to the spool since other connections had their share
@@ -494,6 +495,9 @@ func (w *worker) parse(c *conn) bool {
 		w.refuse(c, badBodyLimit(limit))
 		return false
 	}
+	if w.ids != nil {
+		w.identify(c.turn)
+	}
 	if w.asksHealth(&c.turn.req) {
 		c.turn.own = true
 		w.goOnLater(c) // answered here, many requests in one read would nest as deep
@@ -526,6 +530,9 @@ func (w *worker) parse(c *conn) bool {
 
 // refuse logs a client's mistake, answers with an error page and closes the connection.
 func (w *worker) refuse(c *conn, bad *badRequest) {
+	if w.ids != nil && c.turn != nil && len(c.turn.id) == 0 {
+		w.identify(c.turn) // the head was not understood, and yet the client may ask about its request
+	}
 	w.warnBad(c, bad)
 	if parsed := !c.between(); c.turn != nil && (bad.access || parsed) {
 		w.record(c.turn, []byte(strconv.Itoa(bad.status)), parsed)
@@ -535,7 +542,7 @@ func (w *worker) refuse(c *conn, bad *badRequest) {
 
 // warnBad logs a client's mistake.
 func (w *worker) warnBad(c *conn, bad *badRequest) {
-	w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, bad.text)
+	w.log.warningf("Invalid request from ip=%s: %s%s", c.peer.remoteAddr, bad.text, c.turn.tag())
 }
 
 // page writes an error page, and closes the connection once the client has taken it.
@@ -555,6 +562,11 @@ func (w *worker) page(c *conn, bad *badRequest) {
 // appendPage appends an error page; in answer to HEAD, only the page's head.
 func (t *turn) appendPage(b []byte, bad *badRequest) []byte {
 	at := len(b)
+	if len(t.id) > 0 {
+		marked := *bad
+		marked.fields += string(appendField(nil, t.idName, t.id))
+		bad = &marked
+	}
 	b = appendErrorPage(b, bad)
 	if string(t.req.method) == "HEAD" {
 		b = b[:at+bytes.Index(b[at:], []byte("\r\n\r\n"))+4]
@@ -957,9 +969,9 @@ func (w *worker) reuse(t *turn) {
 	if t.since != 0 && t.begun == 0 || len(w.idle) >= poolKeep || cap(t.req.fields) > fewFields {
 		return
 	}
-	status, fields, upper := t.status[:0], t.req.fields, t.req.upper
+	status, fields, upper, id := t.status[:0], t.req.fields, t.req.upper, t.id[:0]
 	*t = turn{} // in place: with fields set, it would be made elsewhere and copied
-	t.status, t.req.fields, t.req.upper = status, fields, upper
+	t.status, t.req.fields, t.req.upper, t.id = status, fields, upper, id
 	t.req.reset()
 	w.idle = append(w.idle, t)
 }
@@ -975,7 +987,7 @@ func (c *conn) lane() *lane {
 // line names a request for the log, as in "GET /path".
 func (t *turn) line() string {
 	if t == nil || len(t.req.target) == 0 {
-		return "(no URI read)"
+		return "(no URI read)" + t.tag()
 	}
-	return printable(t.req.method) + " " + printable(t.req.target)
+	return printable(t.req.method) + " " + printable(t.req.target) + t.tag()
 }

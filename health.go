@@ -195,7 +195,7 @@ func (w *worker) answerHealth(t *turn) {
 		return unready(w.others.board, w.others.all())
 	})
 	fields := append(healthFields(status), field{[]byte("Content-Length"), strconv.AppendInt(nil, int64(len(body)), 10)})
-	p := response{status: []byte(status), fields: fields}
+	p := response{status: []byte(status), fields: t.mark(fields)}
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD", server: w.server,
 		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && w.promises(t)}
 	head, f, err := p.appendHead(nil, &x, w.clock.http)

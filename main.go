@@ -23,6 +23,7 @@
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
 //	health.go     whether this server lives and is ready, and clients that ask while it is busy
+//	requestid.go  ids of requests
 //	tls.go        TLS of a connection; certificates and keys
 //
 // A worker and its Python:

@@ -133,6 +133,7 @@ func (w *worker) overdue(l *lane) {
 	t := l.eldest()
 	seconds := l.ran(w.now).Round(time.Second)
 	w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
+	w.setRan(w.python.hung)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.python.hung, seconds)
 	if w.python.threads {
 		w.because(causeTimeout)
@@ -178,6 +179,7 @@ func (w *worker) askPython() {
 	if t := p.eldest(); t != nil {
 		w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
 	}
+	w.setRan(w.python.hung)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.python.hung)
 	w.failPython(causeTimeout, 504, unix.SIGABRT)
 }
@@ -449,6 +451,7 @@ func (w *worker) died(status unix.WaitStatus) {
 			doing = " It was running " + doing[len(", "):]
 		}
 		w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s%s", w.pid, p.pid, w.fate(status), doing)
+		w.setRan(strings.TrimPrefix(doing, " It was running "))
 		w.logStacks()
 		w.failPython(causeCrash, 502, 0)
 	}
@@ -462,10 +465,18 @@ func (w *worker) because(cause uint64) {
 	}
 }
 
+// setRan has the stacks that are about to be logged name the requests that ran, if requests
+// have ids by which somebody may look for them.
+func (w *worker) setRan(requests string) {
+	if w.ids != nil && requests != "" {
+		w.python.ran = ", which ran " + requests
+	}
+}
+
 // logStacks logs the stacks that faulthandler wrote, if any.
 func (w *worker) logStacks() {
 	if s := w.python.stacks(); s != "" {
-		w.log.errorf("Python stacks of worker (pid:%d):\n%s", w.pid, s)
+		w.log.errorf("Python stacks of worker (pid:%d)%s:\n%s", w.pid, w.python.ran, s)
 	}
 }
 

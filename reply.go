@@ -288,7 +288,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		keepAlive: t.conn.keep && w.promises(t) && t.lane.frame.flags&flagClose == 0, server: w.server, own: w.python.gateway.overrides}
 	err := errBadType
-	if !w.wrong {
+	if w.resp.fields = t.mark(w.resp.fields); !w.wrong {
 		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
 	}
 	if err != nil {
@@ -573,6 +573,6 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	}
 	w.access.record(&accessEntry{
 		now: &w.clock, req: &t.req, endpoint: &t.conn.peer, scriptName: w.scriptName, parsed: parsed,
-		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid,
+		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid, id: t.id,
 	})
 }

@@ -215,6 +215,8 @@ var sections = []section{
 			usage: "write requests for the paths of health to the access log, and count them"},
 		{name: "drain_delay", form: "--drain-delay INT", kind: posInt, def: "0", ours: true,
 			usage: "seconds from TERM to the stop, for load balancers to turn away"},
+		{name: "request_id_header", form: "--request-id-header NAME", kind: textKind, def: none, ours: true,
+			usage: "header with the id of each request"},
 	}},
 	{"Debugging", []setting{
 		{name: "reload", form: "--reload", kind: boolean, def: "False",

@@ -125,6 +125,7 @@ type worker struct {
 	clock    clock
 	tls      *terminator // nil without TLS
 	python   *python
+	ids      *ids        // nil without request_id_header
 	others   *neighbours // nil unless a setting needs the whole scoreboard
 	reload   *reloader   // nil without --reload
 	waiting  []*turn     // complete requests, oldest first
@@ -327,6 +328,9 @@ func newWorker() (*worker, error) {
 	}
 	if w.others, err = openNeighbours(cfg, fdScores, fdPages); err != nil {
 		return w, err
+	}
+	if cfg.requestIDHeader != "" {
+		w.ids = &ids{name: []byte(cfg.requestIDHeader)}
 	}
 	w.health = cfg.health != ""
 	w.live, w.ready = cfg.healthPaths()
