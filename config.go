@@ -74,6 +74,11 @@ type config struct {
 
 	requestIDHeader string
 
+	// Static Files
+	static                   []string // PREFIX=DIR
+	staticMaxAge             int
+	staticIndex, staticFinal bool
+
 	// Debugging
 	reload, checkConfig, printConfig bool
 	reloadEngine                     string // auto, poll, inotify
@@ -254,6 +259,9 @@ func (c *config) checkBoot() error {
 	if err := c.checkSpool(); err != nil {
 		return err
 	}
+	if err := c.checkStatic(); err != nil {
+		return err
+	}
 	if err := c.checkHealth(); err != nil {
 		return err
 	}
@@ -408,7 +416,8 @@ func (c *config) fromFile(spec string, at *start, eval func(*config, string) (ma
 		if bases := c.bases(r.name); len(bases) > 0 && (strings.HasPrefix(bases[0], "gunicorn.") || strings.HasPrefix(bases[0], "uvicorn")) {
 			v = bases[0]
 		}
-		return fromPython(v), ok && !r.flagOnly && (!r.ours || r.meant(v))
+		v = fromPython(v)
+		return v, ok && !r.flagOnly && (!r.ours || r.meant(v))
 	}, func(r *setting, v any, err error) error {
 		return &startError{exitFailure, fmt.Sprintf("Invalid value for %s: %s\n\n\nError: %v\n", r.name, pyStr(v), err)}
 	})
@@ -437,6 +446,8 @@ func (r *setting) meant(v any) bool {
 	switch v.(type) {
 	case string, bool:
 		return true
+	case []any, dict:
+		return r.kind.repeats
 	case int64:
 		_, err := r.kind.value(int64(0), nil)
 		return err == nil

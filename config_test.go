@@ -200,6 +200,10 @@ spool_dir                          = None
 spool_limit                        = 1073741824
 ssl_context                        = <NewSSLContext.ssl_context()>
 ssl_version                        = 2
+static                             = []
+static_final                       = False
+static_index                       = False
+static_max_age                     = 60
 statsd_host                        = None
 statsd_prefix                      = 
 status                             = off
@@ -304,6 +308,12 @@ var samples = []sample{
 	{name: "request_id_header", values: []string{"X-Request-ID", "a", "B"}, def: "", fields: texts("X-Request-ID", "a", "B")},
 	{name: "drain_delay", values: []string{"1", "0", "3"}, def: time.Duration(0), fields: texts(time.Second, time.Duration(0), 3*time.Second)},
 	{name: "client_min_rate", values: []string{"1", "0", "3"}, def: 500, fields: texts(1, 0, 3)},
+	{
+		name: "static", values: []string{"/a/=/", "/b=/tmp", "/c=/usr"}, def: []string{},
+		fields: texts([]string{"/a/=/"}, []string{"/b=/tmp"}, []string{"/c=/usr"}),
+		shown:  []string{"['/a/=/']", "['/b=/tmp']", "['/c=/usr']"},
+	},
+	{name: "static_max_age", values: []string{"1", "0", "3"}, def: 60, fields: texts(1, 0, 3)},
 	{name: "reload_engine", values: []string{"POLL", "inotify", "auto"}, def: "auto",
 		fields: texts("poll", "inotify", "auto"), shown: []string{"poll", "inotify", "auto"}},
 	{
@@ -586,6 +596,7 @@ var additions = []string{
 	"python", "request_timeout", "access_log_json", "limit_request_body",
 	"client_header_timeout", "client_body_timeout", "client_send_timeout", "client_min_rate",
 	"max_memory", "metrics", "status", "spool_dir", "spool_limit",
+	"static", "static_max_age", "static_index", "static_final",
 	"ws_max_size", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate",
 	"health", "health_log", "drain_delay", "request_id_header",
 }

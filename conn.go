@@ -162,8 +162,8 @@ type turn struct {
 	decoder  *chunkedDecoder // decodes a chunked body, nil once the body is complete
 	trailer  []field         // the trailer of a chunked body that is complete
 	supply
+	own        answerer     // answers in place of Python, unless it leaves the request to the application; nil for none
 	taken      bool         // the application has taken over the connection
-	own        bool         // this worker answers the request without Python
 	aside      aside        // whether the client may have left (overload)
 	hello      *wsHandshake // a WebSocket's opening handshake that is not answered yet, nil for none
 	talk       *talk        // the WebSocket, once its handshake is answered; nil for none
@@ -289,8 +289,8 @@ func (w *worker) advanceTurn(t *turn) bool {
 	switch t.state {
 	case readingBody:
 		switch {
-		case t.own:
-			w.answerHealth(t)
+		case t.own != nil:
+			return w.answerOwn(t)
 		case !t.incomplete() || t.req.expect || w.overflows(t) && !w.spill(t):
 			w.enqueue(t)
 		case t.burst >= turnMax:
@@ -475,7 +475,7 @@ func (w *worker) parse(c *conn) bool {
 	n, bad := c.turn.req.parse(c.in, w.cfg, c.trusted)
 	if !w.python.gateway.mounts {
 		c.turn.req.scriptName = nil
-	} else if bad == nil && n > 0 && !w.asksHealth(&c.turn.req) {
+	} else if bad == nil && n > 0 && !w.health.asked(&c.turn.req) {
 		bad = c.turn.req.checkScriptName(w.scriptName)
 	}
 	if bad != nil {
@@ -498,11 +498,7 @@ func (w *worker) parse(c *conn) bool {
 	if w.ids != nil {
 		w.identify(c.turn)
 	}
-	if w.asksHealth(&c.turn.req) {
-		c.turn.own = true
-		w.goOnLater(c) // answered here, many requests in one read would nest as deep
-	}
-	if g := w.python.gateway; !c.turn.own && g.greet != nil && c.turn.req.upgrades && !g.greet(w, c.turn) {
+	if c.turn.own = w.ownAnswer(&c.turn.req); c.turn.own == nil && !w.greets(c.turn) {
 		return false
 	}
 	rest := c.in[n:]
@@ -510,8 +506,8 @@ func (w *worker) parse(c *conn) bool {
 	switch {
 	case c.turn.req.chunked:
 		c.turn.decoder = &chunkedDecoder{}
-		if len(rest) > 0 {
-			return w.decode(c.turn, rest) && !c.turn.own
+		if len(rest) > 0 && !w.decode(c.turn, rest) {
+			return false
 		}
 	case c.turn.req.contentLength > 0:
 		take := int(min(c.turn.req.contentLength, int64(len(rest))))
@@ -519,13 +515,16 @@ func (w *worker) parse(c *conn) bool {
 		c.turn.next = n + take
 		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
 	}
-	if c.turn.own {
-		return false
-	}
-	if !w.python.gateway.early {
+	if c.turn.own == nil && !w.python.gateway.early {
 		w.invite(c.turn)
 	}
 	return !c.gone
+}
+
+// greets reports whether a request that may ask for another protocol can go on.
+func (w *worker) greets(t *turn) bool {
+	g := w.python.gateway
+	return g.greet == nil || !t.req.upgrades || g.greet(w, t)
 }
 
 // refuse logs a client's mistake, answers with an error page and closes the connection.
@@ -706,8 +705,8 @@ func (w *worker) resume(c *conn) {
 // drainFile sends the file that follows out, and then rest. It returns false if the
 // client is slow or the connection is gone.
 func (w *worker) drainFile(c *conn) bool {
-	for turn := c.fileAt + turnMax; c.fileAt < c.fileEnd; {
-		if c.fileAt >= turn {
+	for c.fileAt < c.fileEnd {
+		if w.share <= 0 {
 			w.goOnLater(c)
 			return false
 		}
@@ -730,6 +729,7 @@ func (w *worker) drainFile(c *conn) bool {
 			w.lost(c)
 			return false
 		}
+		w.share -= n
 		if c.secure == nil { // with TLS, seal counts the encrypted bytes
 			c.given += n
 		}

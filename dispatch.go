@@ -49,43 +49,52 @@ func newListener(fd int, sa unix.Sockaddr) listener {
 // armed during a call: disarming and arming again around each call would cost several
 // system calls, and save a new connection only the wait for the end of one short call.
 // If that call turns out to be long, the connection is handed over.
+//
+// A worker that answers some requests itself accepts clients whatever its Python does, and
+// hands over requests for the application. It takes no handed-over request that it could
+// only hand on.
 func (w *worker) arm() {
 	if w.draining() {
 		w.drainBacklog()
 	}
 	p := w.python
-	want := p.takes() && (!w.stopping() || w.draining()) &&
-		!p.stuck() && len(w.waiting) < depthMax &&
-		(!w.full() || w.slowest() != nil) && w.paused <= w.now &&
+	able := (!w.stopping() || w.draining()) && (!w.full() || w.slowest() != nil) && w.paused <= w.now
+	armed := able && p.takes() && !p.stuck() && len(w.waiting) < depthMax &&
 		(w.alone || p.idle() > 0 || !p.gateway.stays && p.pace < int64(moment)/4)
-	if want == w.armed {
+	accepting := armed || able && w.answersItself() && !p.closed && !p.eof && !p.ended
+	if accepting == w.accepting && armed == w.armed {
 		return
 	}
-	if !want {
-		if w.full() {
-			w.crowded("new clients wait")
+	if w.accepting && !accepting && w.full() {
+		w.crowded("new clients wait")
+	}
+	w.watchFor(accepting, armed)
+}
+
+// watchFor begins or ends the watch on the listeners, and on the hand-over socket.
+func (w *worker) watchFor(accepting, armed bool) {
+	if accepting != w.accepting {
+		w.accepting, w.guardAt = accepting, w.now+int64(guardPause)
+		for _, l := range w.listeners {
+			if accepting {
+				_ = w.listen(l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).accept))
+			} else {
+				w.forget(l.fd)
+			}
 		}
-		w.disarm()
-		return
 	}
-	for _, l := range w.listeners {
-		_ = w.listen(l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).accept))
+	if armed != w.armed {
+		w.armed = armed
+		if armed {
+			_ = w.listen(w.takeFD, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).handedOver))
+		} else {
+			w.forget(w.takeFD)
+		}
 	}
-	_ = w.listen(w.takeFD, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).handedOver))
-	w.armed = true
 }
 
 // disarm stops watching for new connections.
-func (w *worker) disarm() {
-	if !w.armed {
-		return
-	}
-	for _, l := range w.listeners {
-		w.forget(l.fd)
-	}
-	w.forget(w.takeFD)
-	w.armed, w.guardAt = false, w.now+int64(guardPause)
-}
+func (w *worker) disarm() { w.watchFor(false, false) }
 
 // full reports whether the worker has as many connections as it may have. Some
 // descriptors, filesApart or a quarter if there are few, are left for files that
@@ -239,7 +248,7 @@ func (w *worker) accept(fd int, _ uint32) {
 // such as a WebSocket, stays with its worker for hours, all workers get equally many
 // connections in this way.
 func (w *worker) stepBack(fd int) {
-	if w.armed {
+	if w.accepting {
 		w.forget(fd)
 		_ = w.listen(fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).accept))
 	}
@@ -318,11 +327,11 @@ func (w *worker) enqueue(t *turn) {
 	t.conn.expires, t.since = 0, w.now
 	t.upload.pause(w.now)
 	t.conn.unlist()
-	takes := w.python.takes() // false also while Python boots: a worker that is ready first serves the client then
-	if (w.stopping() || !takes) && w.giveAway(t.conn) {
+	gone := !w.python.takes() && (w.python.ready || w.python.gone)
+	if (w.stopping() || gone) && w.giveAway(t.conn) {
 		return
 	}
-	if w.python.ready && !takes {
+	if gone {
 		w.refuseService(t)
 		return
 	}
@@ -550,7 +559,7 @@ func (w *worker) dispatch() {
 		}
 		l, err := w.pick()
 		if l == nil {
-			if err == nil && !w.alone && (w.python.stuck() || patience > 0 && w.now-t.since >= patience) && w.giveAway(t.conn) {
+			if err == nil && w.impatient(t, patience) && w.giveAway(t.conn) {
 				continue
 			}
 			break
@@ -577,6 +586,13 @@ func (w *worker) dispatch() {
 			w.abandonPython(f)
 		}
 	}
+}
+
+// impatient reports whether a request that finds no lane should go to whichever sibling is
+// free. While this worker's Python boots, a worker of an earlier generation may be free even
+// if there is to be only one worker.
+func (w *worker) impatient(t *turn, patience int64) bool {
+	return !w.python.ready || !w.alone && (w.python.stuck() || patience > 0 && w.now-t.since >= patience)
 }
 
 // someWait reports whether requests wait. A request that was set aside waits again when no

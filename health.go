@@ -140,6 +140,14 @@ func (c *config) checkHealth() error {
 		}
 	}
 	live, ready := c.healthPaths()
+	mounts, _ := mountsOf(c) // checkStatic reports an error
+	for _, m := range mounts {
+		for _, path := range []string{live, ready} {
+			if strings.HasPrefix(path, m.prefix) {
+				return sentence("health: %q is below %q, a prefix of static", path, m.prefix)
+			}
+		}
+	}
 	switch {
 	case len(list) > 2:
 		return sentence("health: %q has more than two paths, one for live and one for ready", c.health)
@@ -167,55 +175,50 @@ func healthOf(live, ready, path, method string, alive bool, why func() string) (
 	return "200 OK", "ready\n", true
 }
 
-// healthFields are the fields of a response of healthOf.
-func healthFields(status string) []field {
-	fields := []field{{[]byte("Content-Type"), []byte("text/plain; charset=utf-8")}, {[]byte("Cache-Control"), []byte("no-store")}}
+// retryAfter is the least that a client waits that was told to try again.
+const retryAfter = "1"
+
+// healthField is the further field that a status of healthOf needs, "" for none.
+func healthField(status string) (name, value string) {
 	switch status[:3] {
 	case "405":
-		fields = append(fields, field{[]byte("Allow"), []byte("GET, HEAD")})
+		return "Allow", "GET, HEAD"
 	case "503":
-		fields = append(fields, field{[]byte("Retry-After"), []byte("1")})
+		return "Retry-After", retryAfter
 	}
-	return fields
+	return "", ""
 }
 
-// asksHealth reports whether a request has a path of the setting health.
-func (w *worker) asksHealth(r *request) bool {
-	return w.health && (string(r.path) == w.live || string(r.path) == w.ready) && len(r.path) > 0
+// checker answers requests for the paths of the setting health.
+type checker struct{ live, ready string }
+
+// asked reports whether a request has one of the paths.
+func (h *checker) asked(r *request) bool {
+	return h != nil && len(r.path) > 0 && (string(r.path) == h.live || string(r.path) == h.ready)
 }
 
-// answerHealth answers a request for which asksHealth is true.
-func (w *worker) answerHealth(t *turn) {
-	c := t.conn
-	status, body, _ := healthOf(w.live, w.ready, string(t.req.path), string(t.req.method), true, func() string {
+func (h *checker) answer(w *worker, t *turn) bool {
+	status, body, _ := healthOf(h.live, h.ready, string(t.req.path), string(t.req.method), true, func() string {
 		if w.draining() {
 			return "the server stops"
 		}
 		w.slot.stuck.Store(w.stuckSince()) // tick does so once a second
 		return unready(w.others.board, w.others.all())
 	})
-	fields := append(healthFields(status), field{[]byte("Content-Length"), strconv.AppendInt(nil, int64(len(body)), 10)})
-	p := response{status: []byte(status), fields: t.mark(fields)}
-	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD", server: w.server,
-		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && w.promises(t)}
-	head, f, err := p.appendHead(nil, &x, w.clock.http)
-	if err != nil {
-		w.log.errorf("Error handling request %s: %v", t.line(), err)
-		w.lost(c)
-		return
+	w.resp.fields, w.text = w.resp.fields[:0], w.text[:0]
+	w.tellText("Content-Type", healthType)
+	w.tellText("Cache-Control", "no-store")
+	if name, value := healthField(status); name != "" {
+		w.tellText(name, value)
 	}
-	if f.noBody {
-		body = ""
-	}
-	t.started, t.framing, t.sent, c.keep = true, f, int64(len(body)), f.keepAlive
-	if w.cfg.healthLog {
-		w.resp.fields = fields
-		w.record(t, p.status, true)
-	}
-	t.enter(draining)
-	w.send(c, append(head, body...), nil)
-	w.drained(c)
+	w.tellNumber("Content-Length", int64(len(body)))
+	code, _ := strconv.Atoi(status[:3])
+	w.finishOwn(t, w.beginOwn(t, code, w.cfg.healthLog), []byte(body))
+	return true
 }
+
+// healthType is the Content-Type of answers about health.
+const healthType = "text/plain; charset=utf-8"
 
 // Guard -----------------------------------------------------------------------
 
@@ -224,13 +227,13 @@ func (w *worker) answerHealth(t *turn) {
 // so only if no other worker serves.
 func (w *worker) guards() bool {
 	p := w.python
-	return w.health && !w.armed && !w.stopping() && len(w.listeners) > 0 && w.paused <= w.now &&
+	return w.health != nil && !w.accepting && !w.stopping() && len(w.listeners) > 0 && w.paused <= w.now &&
 		(!p.ready && !p.gone && !anyAble(w.others.all()) || p.takes()) && (!w.full() || w.slowest() != nil)
 }
 
-// guardDue is when guard looks next, 0 for never. Only a worker that is not armed asks.
+// guardDue is when guard looks next, 0 for never. Only a worker that does not watch the listeners looks.
 func (w *worker) guardDue() int64 {
-	if !w.health || w.armed || w.stopping() || len(w.listeners) == 0 {
+	if w.health == nil || w.accepting || w.stopping() || len(w.listeners) == 0 {
 		return 0
 	}
 	return max(w.guardAt, 1)

@@ -362,6 +362,26 @@ func checkList(v any, _ *start) (any, error) {
 	return strs, nil
 }
 
+// mountList is a list of PREFIX=DIR, in a configuration file also a dict of prefixes and
+// directories.
+var mountList = &kind{
+	repeats: true,
+	value: func(v any, at *start) (any, error) {
+		d, ok := v.(dict)
+		if !ok {
+			return checkList(v, at)
+		}
+		if v, err := stringDict.value(d, at); err != nil {
+			return v, err
+		}
+		list := []any{}
+		for _, e := range d {
+			list = append(list, e.key.(string)+"="+e.value.(string))
+		}
+		return list, nil
+	},
+}
+
 // existingFiles is a list of existing files and of patterns. A pattern need not
 // match a file yet.
 var existingFiles = &kind{

@@ -52,7 +52,7 @@ func (c *clock) set(now time.Time) {
 		return
 	}
 	c.second = second
-	c.http = now.UTC().AppendFormat(c.http[:0], "Mon, 02 Jan 2006 15:04:05 GMT")
+	c.http = now.UTC().AppendFormat(c.http[:0], httpTime)
 	c.local = now.AppendFormat(c.local[:0], "[02/Jan/2006:15:04:05 -0700]")
 }
 

@@ -31,6 +31,7 @@ type loop struct {
 	serial int32                  // serial number of the latest listen
 	events [128]unix.EpollEvent   // room for the events of one turn
 	again  []*conn                // connections that had their share of this turn and can do more at once
+	share  int                    // bytes of files that may still be sent before other work has its turn
 	doomed []*conn                // marked connections, to be buried at the end of this turn
 	spent  []*turn                // requests that are over: their turns are reused after this turn of the loop
 }
@@ -125,7 +126,7 @@ func (w *worker) runDue() {
 // placeDue is when the patience with the slowest client ends while other clients wait
 // for its place: a connection, or a handshake. It returns 0 for never.
 func (w *worker) placeDue() (due int64) {
-	if c := w.lagging.first; c != nil && !w.armed {
+	if c := w.lagging.first; c != nil && !w.accepting {
 		due = sooner(due, c.lagged+int64(placePatience))
 	}
 	if t := w.tls; t != nil && len(t.queue) > 0 {
@@ -144,6 +145,7 @@ func (w *worker) turn(wait time.Duration) int {
 	n := epollWait(w.ep, w.events[:], wait)
 	w.now = w.loop.clock(w.now)
 	w.clock.set(time.Now())
+	w.share = fileShare
 	for i := range w.events[:n] {
 		w.handle(&w.events[i])
 		w.relieve()
@@ -170,11 +172,16 @@ func (w *worker) handle(e *unix.EpollEvent) {
 	}
 }
 
-// goOn resumes the connections that goOnLater put off in the turn before.
+// goOn resumes the connections that goOnLater put off in the turn before, those first that
+// have waited longest for their share of the files.
 func (w *worker) goOn() {
 	list := w.again
-	w.again = nil
-	for _, c := range list {
+	w.again, w.share = nil, fileShare
+	for i, c := range list {
+		if w.share <= 0 {
+			w.again = append(list[i:], w.again...)
+			return
+		}
 		c.later = false
 		pending := c.pending()
 		if pending {

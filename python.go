@@ -51,6 +51,7 @@ func (w *worker) tick() {
 		w.lookForPython()
 	}
 	w.memory.look()
+	w.renewStatic()
 	w.outgrow()
 	w.pool.trim()
 	if w.tls != nil {
@@ -424,6 +425,10 @@ func (w *worker) died(status unix.WaitStatus) {
 	}
 	w.python.gone = true
 	w.python.killAt = 0
+	if !p.ready { // a worker that answers some requests itself has clients by now
+		w.handOver()
+		w.refuseWaiting()
+	}
 	switch {
 	case !p.ready && !w.stopping():
 		if w.exit = exitStatus(status); status.Signaled() {
@@ -431,7 +436,6 @@ func (w *worker) died(status unix.WaitStatus) {
 			w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s It was loading the application.", w.pid, p.pid, w.fate(status))
 		}
 		p.closed = true
-		w.refuseWaiting() // those that guard has taken and could not hand over
 		w.closeListeners()
 		w.logStacks()
 	case w.python.hung != "":

@@ -266,11 +266,19 @@ func (e *badRequest) logged() *badRequest {
 
 // reasonPhrases are those of the statuses that the server itself sends.
 var reasonPhrases = map[int]string{
+	200: "OK",
+	206: "Partial Content",
+	301: "Moved Permanently",
+	304: "Not Modified",
 	400: "Bad Request",
 	403: "Forbidden",
+	404: "Not Found",
+	405: "Method Not Allowed",
 	408: "Request Timeout",
+	412: "Precondition Failed",
 	413: "Content Too Large",
 	414: "URI Too Long",
+	416: "Range Not Satisfiable",
 	417: "Expectation Failed",
 	426: "Upgrade Required",
 	431: "Request Header Fields Too Large",

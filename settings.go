@@ -218,6 +218,16 @@ var sections = []section{
 		{name: "request_id_header", form: "--request-id-header NAME", kind: textKind, def: none, ours: true,
 			usage: "header with the id of each request"},
 	}},
+	{"Static Files", []setting{
+		{name: "static", form: "--static PREFIX=DIR", kind: mountList, def: none, ours: true,
+			usage: "directory whose files are sent for paths below a prefix; may be repeated"},
+		{name: "static_max_age", form: "--static-max-age INT", kind: posInt, def: "60", ours: true,
+			usage: "seconds for which caches may keep a static file without asking again"},
+		{name: "static_index", form: "--static-index", kind: boolean, def: "False", ours: true,
+			usage: "send index.html for a directory below a static prefix"},
+		{name: "static_final", form: "--static-final", kind: boolean, def: "False", ours: true,
+			usage: "answer 404 for a path below a static prefix that is no file"},
+	}},
 	{"Debugging", []setting{
 		{name: "reload", form: "--reload", kind: boolean, def: "False",
 			usage: "restart workers when code changes"},

@@ -755,9 +755,9 @@ func serveMetrics(c net.Conn, addr address, cfg *config) {
 			status, body = "404 Not Found", ""
 			break
 		}
-		fields = ""
-		for _, f := range healthFields(status) {
-			fields += string(appendField(nil, f.name, f.value))
+		fields = "Content-Type: " + healthType + "\r\nCache-Control: no-store\r\n"
+		if name, value := healthField(status); name != "" {
+			fields += name + ": " + value + "\r\n"
 		}
 	}
 	body = cmp.Or(body, status+"\n")

@@ -207,6 +207,22 @@ func seal(fd int) error {
 	return os.NewSyscallError("fcntl", err)
 }
 
+// rawOpenat2 opens a name, which ends with a zero byte, below the directory dir. It follows
+// links, but none that leads out of dir. EAGAIN means that a directory was moved meanwhile.
+func rawOpenat2(dir int, name []byte, flags int) (int, syscall.Errno) {
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_LARGEFILE), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS}
+	for tries := 0; ; tries++ {
+		fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT2, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
+			uintptr(unsafe.Pointer(&how)), unix.SizeofOpenHow, 0, 0)
+		if errno == 0 {
+			return int(fd), 0
+		}
+		if errno != unix.EINTR && (errno != unix.EAGAIN || tries == 10) {
+			return -1, errno
+		}
+	}
+}
+
 // openAnew opens the file behind a descriptor again: the new descriptor has a file
 // position and rights of its own.
 func openAnew(fd, flags int) (int, error) {
