@@ -221,6 +221,8 @@ class Stream:
                     raise
                 if self.gone and not self.parting:
                     return
+                if self.done:
+                    raise RuntimeError("another task has completed the response")
             n -= at
             self.server.push(pack(len(meta) + n, self.number, len(meta), kind, flags) + meta)
             self.server.push(body[at:])
@@ -232,6 +234,7 @@ class Stream:
 
     def finish(self):
         self.done = True
+        self.credit(self.sent)  # another task's send() may wait, and no credit comes any more
         if self.waiters:
             self.wake()
 
