@@ -69,6 +69,7 @@ type arbiter struct {
 	heir     helper // the arbiter that USR2 has started
 	metrics  metrics
 	scores   *scoreboard
+	census   int // file of the census of clients, 0 for none yet
 	manager  serviceManager
 	memory   memoryWatch
 	nextLook int64  // when to look at the memory again
@@ -518,6 +519,17 @@ func (a *arbiter) spawn() error {
 			}
 			defer unix.Close(files[number])
 		}
+	}
+	if a.cfg.limitConnectionsPerClient > 0 {
+		if a.census == 0 {
+			if a.census, err = openCensus(); err != nil {
+				return err
+			}
+		}
+		if err := clearPart(a.census, slices.Index(a.scores.slots, slot)); err != nil {
+			return err
+		}
+		files[fdClients] = a.census
 	}
 	if a.template != nil {
 		if files[fdFork], far, err = socketpair(unix.SOCK_SEQPACKET); err != nil {

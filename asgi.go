@@ -198,7 +198,7 @@ func (s *streamLane) stall(w *worker) {
 	} else {
 		s.unread = s.unread[:0]
 	}
-	if l.patience = w.now; len(s.unread) == 0 || s.unread[0] != first || w.alone {
+	if l.patience = w.now; len(s.unread) == 0 || s.unread[0] != first || w.alone && w.cfg.queueTimeout == 0 {
 		return
 	}
 	l.stalled = true

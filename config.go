@@ -74,6 +74,9 @@ type config struct {
 
 	requestIDHeader string
 
+	queueLimit, limitConnectionsPerClient int
+	queueTimeout                          time.Duration
+
 	// Static Files
 	static                   []string // PREFIX=DIR
 	staticMaxAge             int

@@ -97,22 +97,23 @@ func (t *turn) enter(s turnState) {
 type conn struct {
 	fd      int // the client's socket, -1 once buried
 	state   connState
-	gone    bool  // marked: the loop closes this connection at the end of its turn
-	watched bool  // epoll watches the socket, edge-triggered
-	unread  bool  // the socket may hold bytes or an end that have not been read
-	ending  bool  // epoll has announced the client's end: read until the end is seen
-	later   bool  // put off to the next turn of the loop, so that others get their share
-	trusted bool  // the socket's peer is in forwarded_allow_ips, whatever a PROXY header says
-	opening bool  // a PROXY header may still come first
-	lent    bool  // the socket leads to the pump of a sibling, which has the client's TLS
-	shared  bool  // the application has the socket too, perhaps for longer than its request
-	keep    bool  // another request may follow the current one
-	cut     bool  // the response broke off before its end
-	served  int   // requests served before the current one
-	expires int64 // when the wait for a head or a handshake, the idle time or lingering ends; 0 for never
-	closeAt int64 // when lingering ends, even if the client still sends
-	shaken  int64 // when the handshake began, or began to wait for its turn
-	lagged  int64 // since when the rest of a request or handshake has been missing
+	gone    bool   // marked: the loop closes this connection at the end of its turn
+	watched bool   // epoll watches the socket, edge-triggered
+	unread  bool   // the socket may hold bytes or an end that have not been read
+	ending  bool   // epoll has announced the client's end: read until the end is seen
+	later   bool   // put off to the next turn of the loop, so that others get their share
+	trusted bool   // the socket's peer is in forwarded_allow_ips, whatever a PROXY header says
+	opening bool   // a PROXY header may still come first
+	lent    bool   // the socket leads to the pump of a sibling, which has the client's TLS
+	shared  bool   // the application has the socket too, perhaps for longer than its request
+	keep    bool   // another request may follow the current one
+	cut     bool   // the response broke off before its end
+	served  int    // requests served before the current one
+	client  uint64 // key under which the census counts the connection, 0 if it does not
+	expires int64  // when the wait for a head or a handshake, the idle time or lingering ends; 0 for never
+	closeAt int64  // when lingering ends, even if the client still sends
+	shaken  int64  // when the handshake began, or began to wait for its turn
+	lagged  int64  // since when the rest of a request or handshake has been missing
 	peer    endpoint
 	secure  *secure // the TLS, nil without
 	pump    *pump   // joins the client to a sibling or to the application, nil for none
@@ -457,7 +458,7 @@ func (w *worker) readProxy(c *conn) bool {
 // if the request is refused.
 func (w *worker) parse(c *conn) bool {
 	if c.opening {
-		if !w.readProxy(c) {
+		if !w.readProxy(c) || !w.countClient(c, false) {
 			return false
 		}
 		if !c.opening && w.tls != nil {
@@ -514,6 +515,9 @@ func (w *worker) parse(c *conn) bool {
 		c.turn.body = rest[:take:take]
 		c.turn.next = n + take
 		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
+	}
+	if w.limited && c.turn.own == nil && c.turn.incomplete() && w.tooMany(c.turn) {
+		return false // before its body is read
 	}
 	if c.turn.own == nil && !w.python.gateway.early {
 		w.invite(c.turn)
@@ -901,6 +905,9 @@ func (w *worker) unplug(c *conn) {
 	c.fd = -1
 	w.open--
 	w.slot.connections.Store(uint64(w.open))
+	if c.client != 0 {
+		w.census.add(c.client, -1)
+	}
 	w.closeFile(c)
 	w.pool.put(c.out)
 	c.out, c.outAt = nil, 0

@@ -38,7 +38,9 @@ type neighbours struct {
 }
 
 // needsNeighbours reports whether workers have to see the whole scoreboard.
-func (c *config) needsNeighbours() bool { return c.health != "" || c.drainDelay > 0 }
+func (c *config) needsNeighbours() bool {
+	return c.health != "" || c.drainDelay > 0 || c.limitsQueue() || c.limitConnectionsPerClient > 0
+}
 
 func openNeighbours(c *config, boardFD, pages int) (*neighbours, error) {
 	if !c.needsNeighbours() {
@@ -223,17 +225,17 @@ const healthType = "text/plain; charset=utf-8"
 // Guard -----------------------------------------------------------------------
 
 // guards reports whether this worker looks at new clients although it cannot serve them
-// soon: they may ask what it can answer itself. While its own application is loaded it does
+// soon: they may ask what it can answer itself, or be too many. While its own application is loaded it does
 // so only if no other worker serves.
 func (w *worker) guards() bool {
 	p := w.python
-	return w.health != nil && !w.accepting && !w.stopping() && len(w.listeners) > 0 && w.paused <= w.now &&
-		(!p.ready && !p.gone && !anyAble(w.others.all()) || p.takes()) && (!w.full() || w.slowest() != nil)
+	return (w.health != nil || w.limited) && !w.accepting && !w.stopping() && len(w.listeners) > 0 && w.paused <= w.now &&
+		(w.health != nil && !p.ready && !p.gone && !anyAble(w.others.all()) || p.takes()) && (!w.full() || w.slowest() != nil)
 }
 
 // guardDue is when guard looks next, 0 for never. Only a worker that does not watch the listeners looks.
 func (w *worker) guardDue() int64 {
-	if w.health == nil || w.accepting || w.stopping() || len(w.listeners) == 0 {
+	if w.health == nil && !w.limited || w.accepting || w.stopping() || len(w.listeners) == 0 {
 		return 0
 	}
 	return max(w.guardAt, 1)
@@ -247,7 +249,11 @@ func (w *worker) guard() {
 		return
 	}
 	for i := range w.listeners {
-		for n := 0; n < guardAtOnce && i < len(w.listeners) && readable(w.listeners[i].fd); n += acceptAtOnce {
+		for n := 0; i < len(w.listeners) && readable(w.listeners[i].fd); n += acceptAtOnce {
+			if n >= guardAtOnce {
+				w.guardAt = w.now // more in the next turn
+				break
+			}
 			w.accept(w.listeners[i].fd, 0)
 		}
 	}

@@ -649,7 +649,7 @@ func (q *queueLane) stall(w *worker) {
 		return
 	}
 	l.stalled = true
-	if w.alone && w.python.most == 1 {
+	if w.alone && w.python.most == 1 && w.cfg.queueTimeout == 0 {
 		return
 	}
 	w.giveBack(l)

@@ -24,6 +24,7 @@
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
 //	health.go     whether this server lives and is ready, and clients that ask while it is busy
 //	requestid.go  ids of requests
+//	crowd.go      limits of the queue, and of the connections of a client
 //	tls.go        TLS of a connection; certificates and keys
 //
 // A worker and its Python:

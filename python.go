@@ -24,7 +24,9 @@ import (
 func (w *worker) tick() {
 	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
-	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
+	if w.sayCrowds(); !w.limited { // publishQueue stores it more often
+		w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
+	}
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	w.slot.stuck.Store(w.stuckSince())
 	for _, c := range w.conns {

@@ -217,6 +217,12 @@ var sections = []section{
 			usage: "seconds from TERM to the stop, for load balancers to turn away"},
 		{name: "request_id_header", form: "--request-id-header NAME", kind: textKind, def: none, ours: true,
 			usage: "header with the id of each request"},
+		{name: "queue_limit", form: "--queue-limit INT", kind: posInt, def: "0", ours: true,
+			usage: "requests that may wait for the application; 0 for no limit"},
+		{name: "queue_timeout", form: "--queue-timeout INT", kind: posInt, def: "0", ours: true,
+			usage: "seconds a request may wait for the application; 0 for no limit"},
+		{name: "limit_connections_per_client", form: "--limit-connections-per-client INT", kind: posInt, def: "0", ours: true,
+			usage: "connections that one client may have; 0 for no limit"},
 	}},
 	{"Static Files", []setting{
 		{name: "static", form: "--static PREFIX=DIR", kind: mountList, def: none, ours: true,

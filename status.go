@@ -127,6 +127,7 @@ type slot struct {
 	waiting     atomic.Uint64 // requests that wait for a lane at present
 	busy        atomic.Uint64 // lanes that run a request at present
 	lanes       atomic.Uint64 // number of lanes
+	idle        atomic.Uint64 // requests that the worker could run beside those it has; only with a limit of the queue
 	python      atomic.Uint64 // pid of the worker's Python
 	cause       atomic.Uint64 // reason for which the worker leaves
 	begun       atomic.Int64  // when the oldest running request began, 0 if none
@@ -144,12 +145,13 @@ type slot struct {
 
 // counters has numbers that only grow.
 type counters struct {
-	answers     [6]atomic.Uint64 // responses by the first digit of the status; [0] counts any other status
-	failures    atomic.Uint64    // responses with status 500 or above, or cut off
-	bytes       atomic.Uint64    // bytes of response bodies
-	connections atomic.Uint64    // accepted connections
-	duration    histogram        // time from a request's start in the application to the end of its response
-	wait        histogram        // time that requests have waited for a lane
+	answers     [6]atomic.Uint64     // responses by the first digit of the status; [0] counts any other status
+	failures    atomic.Uint64        // responses with status 500 or above, or cut off
+	bytes       atomic.Uint64        // bytes of response bodies
+	connections atomic.Uint64        // accepted connections
+	shed        [sheds]atomic.Uint64 // requests and connections turned away, by the limit
+	duration    histogram            // time from a request's start in the application to the end of its response
+	wait        histogram            // time that requests have waited for a lane
 }
 
 // bounds has the upper bounds of a histogram's buckets, except for the last bucket, which
@@ -492,6 +494,12 @@ func (r *reading) table(out io.Writer) error {
 	if sum(r.restarts[:]) == 0 {
 		fmt.Fprint(out, " none")
 	}
+	if sum(r.total.shed[:]) > 0 {
+		fmt.Fprint(out, "\nTurned away:")
+		for i, name := range shedNames {
+			fmt.Fprintf(out, " %s %d", name, r.total.shed[i].Load())
+		}
+	}
 	fmt.Fprint(out, "\n\n")
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PID\tPYTHON\tAGE\tSTATE\tUP\tREQUESTS\tFAILED\tSENT\tOPEN\tWAITING\tMEMORY\tRUNNING")
@@ -563,8 +571,12 @@ func (c *counters) json(b []byte) []byte {
 	for class := 1; class < len(c.answers); class++ {
 		b = fmt.Appendf(b, `"%dxx":%d,`, class, c.answers[class].Load())
 	}
-	b = fmt.Appendf(b[:len(b)-1], `},"failures":%d,"bytes":%d,"accepted":%d,"duration":`,
+	b = fmt.Appendf(b[:len(b)-1], `},"failures":%d,"bytes":%d,"accepted":%d,"shed":{`,
 		c.failures.Load(), c.bytes.Load(), c.connections.Load())
+	for i, name := range shedNames {
+		b = fmt.Appendf(b, `%q:%d,`, name, c.shed[i].Load())
+	}
+	b = append(b[:len(b)-1], `},"duration":`...)
 	b = c.duration.json(b)
 	b = append(b, `,"wait":`...)
 	return c.wait.json(b)
@@ -828,6 +840,10 @@ func (r *reading) prometheus(b []byte) []byte {
 		b = fmt.Appendf(b, "gunicorn_requests_total{status=\"%dxx\"} %d\n", class, r.total.answers[class].Load())
 	}
 	one("request_failures_total", "counter", "Responses with status 500 or above, and responses cut off.", r.total.failures.Load())
+	family("shed_total", "counter", "Requests, and connections, turned away because of a limit, by the setting.")
+	for i, name := range shedNames {
+		b = fmt.Appendf(b, "gunicorn_shed_total{limit=%q} %d\n", name, r.total.shed[i].Load())
+	}
 	one("response_bytes_total", "counter", "Bytes of response bodies.", r.total.bytes.Load())
 	family("request_duration_seconds", "histogram", "Time from the start of a request in the application to the end of its response.")
 	b = r.total.duration.prometheus(b, "request_duration_seconds")

@@ -124,6 +124,7 @@ type worker struct {
 	loop
 	acceptor
 	clients
+	crowd
 	scratch
 	streaming
 	statics
@@ -226,6 +227,7 @@ const (
 	fdVault                // the vault with the TLS certificates, if there are any
 	fdScores               // the arbiter's page of the scoreboard, read-only, if a setting needs it
 	fdPages                // the pages of all workers, read-only, as well
+	fdClients              // the census of clients, with limit_connections_per_client
 	fdListeners            // first listener; the rest follow
 )
 
@@ -328,12 +330,22 @@ func newWorker() (*worker, error) {
 			return w, err
 		}
 	}
+	at, err := unix.Seek(fdSlot, 0, unix.SEEK_CUR)
+	if err != nil {
+		return w, os.NewSyscallError("lseek", err)
+	}
 	if w.slot, err = mapSlot(fdSlot); err != nil {
 		return w, err
 	}
 	if w.others, err = openNeighbours(cfg, fdScores, fdPages); err != nil {
 		return w, err
 	}
+	if cfg.limitConnectionsPerClient > 0 {
+		if w.census, err = joinCensus(fdClients, int(at)/boardStride, w.others); err != nil {
+			return w, err
+		}
+	}
+	w.limited = cfg.limitsQueue()
 	if cfg.requestIDHeader != "" {
 		w.ids = &ids{name: []byte(cfg.requestIDHeader)}
 	}
