@@ -68,6 +68,16 @@ type config struct {
 	spoolDir                                                    string
 	spoolLimit                                                  int64
 
+	// Load Balancers
+	health     string // PATH or PATH,PATH
+	healthLog  bool
+	drainDelay time.Duration
+
+	requestIDHeader string
+
+	queueLimit, limitConnectionsPerClient int
+	queueTimeout                          time.Duration
+
 	// Static Files
 	static                   []string // PREFIX=DIR
 	staticMaxAge             int
@@ -261,6 +271,12 @@ func (c *config) checkBoot() error {
 		return err
 	}
 	if err := c.checkStatic(); err != nil {
+		return err
+	}
+	if err := c.checkHealth(); err != nil {
+		return err
+	}
+	if err := c.checkRequestID(); err != nil {
 		return err
 	}
 	return c.checkTLS()

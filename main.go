@@ -22,6 +22,9 @@
 //	conn.go       one client's connection and its turns; body.go request bodies
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
+//	health.go     whether this server lives and is ready, and clients that ask while it is busy
+//	requestid.go  ids of requests
+//	crowd.go      limits of the queue, and of the connections of a client
 //	tls.go        TLS of a connection; certificates and keys
 //	static.go     files that the worker sends without Python
 //

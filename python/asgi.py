@@ -115,6 +115,7 @@ class Stream:
     begun = done = accepted = parting = events = False
     expects = False  # the client waits for a READ before it sends the body
     halted = False  # this server has cancelled the task
+    tag = ""  # names the request in log lines, if requests have ids
 
     # Frames from the worker ------------------------------------------------
 
@@ -286,6 +287,8 @@ class Stream:
 
     async def run(self, scope):
         server = self.server
+        if logs.id_header:
+            self.tag = logs.tag_of(scope)
         try:
             app = server.app if server.access is None else server.access.asgi(self)
             await app(scope, self.receive, self.send)
@@ -300,7 +303,7 @@ class Stream:
                 elif (self.gone or self.broken) and tells_of_leaving(e):
                     server.log.debug("%s: the client has left", type(e).__name__)
                 else:
-                    server.log.error("Error in ASGI application", exc_info=e)
+                    server.log.error("Error in ASGI application%s", self.tag, exc_info=e)
             finally:
                 self.crashed()
         finally:
@@ -452,8 +455,8 @@ class Http(Stream):
         if self.done:
             return
         if not self.gone:
-            self.server.log.error("ASGI callable returned without %s response.",
-                                  "completing" if self.begun else "starting")
+            self.server.log.error("ASGI callable returned without %s response.%s",
+                                  "completing" if self.begun else "starting", self.tag)
         self.end(False)
 
     def crashed(self):
@@ -593,8 +596,8 @@ class WebSocket(Stream):
         elif self.accepted:
             self.shut(1000, "")
         else:
-            self.server.log.error("ASGI callable returned without %s.",
-                                  "completing response" if self.meta else "sending handshake")
+            self.server.log.error("ASGI callable returned without %s.%s",
+                                  "completing response" if self.meta else "sending handshake", self.tag)
             self.fail(0)
 
     def crashed(self):

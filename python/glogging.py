@@ -209,7 +209,7 @@ class Logger:
             "f": environ.get("HTTP_REFERER", "-"), "a": environ.get("HTTP_USER_AGENT", "-"),
             "T": request_time.seconds, "M": micros // 1000, "D": micros,
             "L": "%d.%06d" % (request_time.seconds, request_time.microseconds),
-            "p": "<%s>" % record_pid(),
+            "p": "<%s>" % record_pid(), "I": environ.get(logs.id_key(), "-") if logs.id_header else "-",
         }
         fields = {"i": getattr(req, "headers", req), "o": resp.headers, "e": environ}
         return Atoms(atoms, {kind: list(pairs.items()) if hasattr(pairs, "items") else pairs
@@ -325,6 +325,7 @@ def open_log(settings):
     """The log of this process, made by logger_class and logconfig of the settings."""
     from _gunicorn.package import Config, load_class
     global speaker
+    logs.set_id_header(settings)
     config = wsgi.finder.settings = dict(settings)
     name, loggers = config["logger_class"], config["logconfig_dict"]
     if name is None or loggers is None or settings["said"].get("loggers"):

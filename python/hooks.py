@@ -862,7 +862,7 @@ def call_post_request(hooks, log, worker, req, environ, call):
             headers = [pair for pair in call.headers or () if str(pair[0]).lower() not in HOP_HEADERS]
             hooks.post_request(worker, req, environ, Response(req, call.status, headers, call.sent, call.begun))
         except BaseException:
-            log.exception("Exception in post_request hook")
+            log.exception("Exception in post_request hook%s", logs.tag(environ))
 
 
 class Heard:
