@@ -398,7 +398,9 @@ var refused = []section{
 	}},
 	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
 		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context",
-			moot: func(c *config) bool { return !c.usesTLS() || c.classInPython() && cmp.Or(c.classFamily(), familyOwn) == familyOwn }},
+			moot: func(c *config) bool {
+				return !c.usesTLS() || c.classInPython() && cmp.Or(c.classFamily(), familyOwn) == familyOwn
+			}},
 	}},
 	{"let the proxy speak HTTP, as proxy_pass of nginx does", []setting{
 		{name: "protocol", form: "--protocol STRING", kind: textKind, def: "http"},
