@@ -342,6 +342,9 @@ func (t *template) classify(c *config) error {
 	if err := c.set(changed); err != nil {
 		return sentence("worker_class: %s: CONFIG_KWARGS: %v", c.className(), err)
 	}
+	if c.classFamily() == familyOwn && len(c.static) > 0 {
+		return sentence("static: %s serves by itself, and this server sends no files for it", facts["name"])
+	}
 	return c.checkSupported(&start{dir: c.startDir, env: os.Environ(), app: c.positional})
 }
 

@@ -15,7 +15,6 @@ UVICORN = ("uvicorn.workers", "uvicorn_worker", "uvicorn_worker._workers")
 NATIVE = {"gunicorn.workers.sync.SyncWorker": "sync", "gunicorn.workers.gthread.ThreadWorker": "gthread",
           "gunicorn.workers.ggevent.GeventWorker": "gevent", "gunicorn.workers.ggevent.GeventPyWSGIWorker": "gevent",
           "gunicorn.workers.geventlet.EventletWorker": "eventlet", "gunicorn.workers.gasgi.ASGIWorker": "asgi"}
-PYWSGI = "gunicorn.workers.ggevent.GeventPyWSGIWorker"
 # Classes whose server the package of this server does not have.
 MISSING = ("gunicorn.workers.geventlet.EventletWorker", "gunicorn.workers.gasgi.ASGIWorker", "gunicorn.workers.gtornado.TornadoWorker")
 # Methods that a class may replace and still run as the class that it is derived from.
@@ -112,7 +111,7 @@ def describe(cls, settings):
     from _gunicorn import wsgi
     family, base = family_of(cls)
     for kind in cls.__mro__ if family == "own" and wsgi.is_small() else ():
-        if named(kind) in MISSING or named(kind) == PYWSGI and any(getattr(cls, name, None) for name in ("server_class", "wsgi_handler")):
+        if named(kind) in MISSING:
             raise Wrong("%s changes the server of %s, which is not a part of this server" % (named(cls), named(kind)))
     facts = {"name": named(cls), "family": family, "uvicorn": family == "asgi" and base.__module__ in UVICORN}
     return facts, (options(cls, settings, facts) if facts["uvicorn"] else {})

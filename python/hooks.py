@@ -573,7 +573,7 @@ class Template:
             self.worker_class = None
         elif self.makes:
             from _gunicorn import workers
-            workers.set_up(cfg, self.worker_class, facts["family"])
+            workers.set_up(cfg, self.worker_class, facts["family"], self.module)
         for name, function in self.hooks.functions.items():
             cfg.settings[name].value = function
         hook_log = logs.logger or HookLog(log, cfg)

@@ -15,6 +15,7 @@ import socket
 import ssl
 import sys
 import time
+import types
 from datetime import datetime
 
 from _gunicorn import logs, wsgi
@@ -932,3 +933,53 @@ class GeventWorker(AsyncWorker):
     def _spawn(self, function, *args):
         import gevent
         gevent.spawn(function, *args)
+
+
+class GeventPyWSGIWorker(GeventWorker):
+    """Runs gevent's own server, or the one of a class that is derived from this."""
+
+    server_class = wsgi_handler = None
+
+    def run(self):
+        import gevent
+        from gevent.pool import Pool
+        from gunicorn.workers import ggevent
+        servers, environ = [], dict(base_environ(self.cfg), **{"wsgi.multithread": True})
+        for listener in self.sockets:
+            servers.append((self.server_class or ggevent.PyWSGIServer)(
+                listener.sock, application=self.wsgi, spawn=Pool(self.worker_connections), log=self.log,
+                handler_class=self.wsgi_handler or ggevent.PyWSGIHandler, environ=environ,
+                **({"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {})))
+            servers[-1].start()
+        while self.alive and self.is_parent_alive():
+            self.notify()
+            gevent.sleep(1)
+        for server in servers:
+            server.close()
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while time.monotonic() < end and any(server.pool.free_count() != server.pool.size for server in servers):
+            self.notify()
+            gevent.sleep(0.1)
+
+
+def pywsgi(name):
+    """PyWSGIServer or PyWSGIHandler, which exist where gevent does."""
+    from gevent.pywsgi import WSGIHandler, WSGIServer
+
+    class PyWSGIServer(WSGIServer):
+        pass
+
+    class PyWSGIHandler(WSGIHandler):
+        def get_environ(self):
+            return dict(super().get_environ(), **{"gunicorn.sock": self.socket, "RAW_URI": self.path})
+
+        def log_request(self):
+            status = self.status.decode() if isinstance(self.status, bytes) else self.status
+            resp = types.SimpleNamespace(status=status, headers=getattr(self, "response_headers", ()), sent=self.response_length)
+            fields = self.headers.items() if hasattr(self, "headers") else ()
+            took = datetime.fromtimestamp(self.time_finish) - datetime.fromtimestamp(self.time_start)
+            self.server.log.access(resp, types.SimpleNamespace(headers=list(fields)), self.environ, took)
+    made = {"PyWSGIServer": PyWSGIServer, "PyWSGIHandler": PyWSGIHandler}
+    for cls in made.values():
+        cls.__module__ = "gunicorn.workers.ggevent"
+    return made[name]

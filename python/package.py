@@ -768,7 +768,7 @@ gunicorn.workers.base_async: AsyncWorker ALREADY_HANDLED
 gunicorn.workers.sync: SyncWorker StopWaiting
 gunicorn.workers.gthread: ThreadWorker TConn PollableMethodQueue
 gunicorn.workers.gasgi: ASGIWorker<Worker
-gunicorn.workers.ggevent: GeventWorker GeventPyWSGIWorker<GeventWorker PyWSGIHandler PyWSGIServer
+gunicorn.workers.ggevent: GeventWorker GeventPyWSGIWorker
 gunicorn.workers.geventlet: EventletWorker<AsyncWorker
 gunicorn.workers.gtornado: TornadoWorker<Worker
 """
@@ -821,6 +821,10 @@ def imported(module, name):
     if name in LIBRARY:
         __import__(name)
         return sys.modules[name]
+    if module == "gunicorn.workers.ggevent" and name in ("PyWSGIServer", "PyWSGIHandler"):
+        value = http.pywsgi(name)
+        setattr(MODULES[module], name, value)
+        return value
     for parent in ("gunicorn.", "gunicorn.http.", "gunicorn.workers.") if module.count(".") else ():
         if parent + name in MODULES:
             return MODULES[parent + name]

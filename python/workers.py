@@ -26,11 +26,11 @@ HANDLERS = {"SIGQUIT": "handle_quit", "SIGINT": "handle_quit", "SIGTERM": "handl
 
 # In the template process ------------------------------------------------------
 
-def set_up(cfg, cls, family):
+def set_up(cfg, cls, family, module):
     """Makes cfg what a worker class expects: hooks are functions, and the class is there."""
     for name in facade.HOOKS:
         cfg.settings[name].value = nothing
-    cfg.settings["ssl_context"].value = lambda config, make: make()
+    cfg.settings["ssl_context"].value = facade.validate_callable(2)(getattr(module, "ssl_context", lambda config, make: make()))
     cfg.settings["worker_class"].value = cls
     for base, name, function in taken:
         setattr(base, name, function) if function else delattr(base, name)
