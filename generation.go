@@ -133,7 +133,7 @@ func (a *arbiter) open(g *generation, announce func() error) (err error) {
 	if err := g.openLogs(); err != nil {
 		return err
 	}
-	if err := g.prepare(); err != nil {
+	if err := g.prepare(g == a.generation); err != nil {
 		return err
 	}
 	var before any // old number of workers; None for the hook at the start

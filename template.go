@@ -348,12 +348,12 @@ func (t *template) classify(c *config) error {
 	return c.checkSupported(&start{dir: c.startDir, env: os.Environ(), app: c.positional})
 }
 
-// prepare makes g's template processes ready for hooks and forks.
-func (g *generation) prepare() error {
+// prepare makes g's template processes ready for hooks and forks. first is false for a reload.
+func (g *generation) prepare(first bool) error {
 	for _, t := range slices.Backward(g.templates()) { // the application first, as it may fail
 		load := t == g.template && g.cfg.preloadApp
 		t.loaded = t.loaded || load
-		if _, err := t.prepare("start", g.cfg, map[string]any{"pid": os.Getpid(), "load": load, "forks": t != g.host}); err != nil {
+		if _, err := t.prepare("start", g.cfg, map[string]any{"pid": os.Getpid(), "load": load, "forks": t != g.host, "first": first}); err != nil {
 			return err
 		}
 	}

@@ -16,7 +16,7 @@ NATIVE = {"gunicorn.workers.sync.SyncWorker": "sync", "gunicorn.workers.gthread.
           "gunicorn.workers.ggevent.GeventWorker": "gevent", "gunicorn.workers.ggevent.GeventPyWSGIWorker": "gevent",
           "gunicorn.workers.geventlet.EventletWorker": "eventlet", "gunicorn.workers.gasgi.ASGIWorker": "asgi"}
 # Classes whose server the package of this server does not have.
-MISSING = ("gunicorn.workers.geventlet.EventletWorker", "gunicorn.workers.gasgi.ASGIWorker", "gunicorn.workers.gtornado.TornadoWorker")
+MISSING = ("gunicorn.workers.gasgi.ASGIWorker", "gunicorn.workers.gtornado.TornadoWorker")
 # Methods that a class may replace and still run as the class that it is derived from.
 HOOKED = {"__init__", "init_process", "init_signals", "load_wsgi", "notify", "patch", "run",
           "handle_quit", "handle_exit", "handle_abort", "handle_usr1", "handle_winch"}

@@ -323,7 +323,7 @@ class Template:
 
     def make(self, age, server_pid):
         """A worker that is going to be forked. An exception in a class of the user's ends the
-        server, or as the new process of a reload, the reload."""
+        server or, after a reload, makes the worker fail to boot."""
         server = self.server
         if self.forker or not self.makes:
             return HookedWorker(age, server, server_pid)
@@ -332,7 +332,7 @@ class Template:
             return workers.make(self.worker_class, age, server, server_pid, self.settings)
         except BaseException as e:
             server.log.exception("worker_class: %s has failed in __init__: %r", self.settings["said"]["class"]["name"], e)
-            if not self.forks:
+            if self.first:
                 os._exit(255)
 
     def hear(self, fd):
@@ -558,14 +558,14 @@ class Template:
     def find_hooks(self):
         self.hooks = Hooks(self.module, [name for name in self.settings["hooks"] if hasattr(self.module, name)])
 
-    def do_start(self, settings, env, pid, load, forks):
+    def do_start(self, settings, env, pid, load, forks, first):
         self.set_up(settings, env)
         import logging
         self.records = self.records or logging.getLogRecordFactory()
         logging.setLogRecordFactory(self.records)  # logs that are made in Python replace it
         log = logs.set_up_logging(settings)
         self.find_hooks()
-        self.forks = forks
+        self.forks, self.first = forks, first
         cfg = self.program.app.cfg if self.program else Config(settings)
         facts = settings["said"].get("class")
         self.makes = facts and not facts["uvicorn"]

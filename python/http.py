@@ -917,22 +917,31 @@ class AsyncWorker(Several):
         self.handle_request(listener.getsockname(), req, client, addr)
 
 
-class GeventWorker(AsyncWorker):
+class Greenlets(AsyncWorker):
     def patch(self):
-        from gevent import monkey
-        monkey.patch_all()
-        import gevent
-        gevent.reinit()
+        self._spawn = self._patch()
         for listener in self.sockets:
-            listener.open(listener.sock.detach())
+            listener.open(listener.sock.detach())  # as a socket of the package
 
     def init_process(self):
         self.patch()
         super().init_process()
 
-    def _spawn(self, function, *args):
+
+class GeventWorker(Greenlets):
+    def _patch(self):
+        from gevent import monkey
+        monkey.patch_all()
         import gevent
-        gevent.spawn(function, *args)
+        gevent.reinit()
+        return gevent.spawn
+
+
+class EventletWorker(Greenlets):
+    def _patch(self):
+        import eventlet
+        eventlet.monkey_patch()
+        return eventlet.spawn
 
 
 class GeventPyWSGIWorker(GeventWorker):

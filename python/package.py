@@ -769,7 +769,7 @@ gunicorn.workers.sync: SyncWorker StopWaiting
 gunicorn.workers.gthread: ThreadWorker TConn PollableMethodQueue
 gunicorn.workers.gasgi: ASGIWorker<Worker
 gunicorn.workers.ggevent: GeventWorker GeventPyWSGIWorker
-gunicorn.workers.geventlet: EventletWorker<AsyncWorker
+gunicorn.workers.geventlet: EventletWorker
 gunicorn.workers.gtornado: TornadoWorker<Worker
 """
 
