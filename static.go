@@ -151,6 +151,9 @@ func (w *worker) answersItself() bool { return len(w.mounts) > 0 }
 
 // ownAnswer returns what may answer a request without Python, nil for nothing.
 func (w *worker) ownAnswer(r *request) answerer {
+	if w.health.asked(r) {
+		return w.health
+	}
 	if !w.answersItself() {
 		return nil
 	}
@@ -371,7 +374,7 @@ func (w *worker) deny(t *turn, code int) {
 	body := strconv.Itoa(code) + " " + reasonPhrase(code) + "\n"
 	w.tellText("Content-Type", "text/plain; charset=utf-8")
 	w.tellNumber("Content-Length", int64(len(body)))
-	w.finishOwn(t, w.beginOwn(t, code), []byte(body))
+	w.finishOwn(t, w.beginOwn(t, code, true), []byte(body))
 }
 
 // offer sends a file, or the part of it that the client asks for, or says that the client
@@ -420,7 +423,7 @@ func (w *worker) offer(t *turn, f *file) {
 	if code == 206 {
 		w.tellText("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, from+length-1, f.size))
 	}
-	body := w.beginOwn(t, code)
+	body := w.beginOwn(t, code, true)
 	if small := w.rbuf[:min(length, smallFile)]; body && length <= smallFile {
 		if n, _ := unix.Pread(f.fd, small, from); n == len(small) {
 			w.finishOwn(t, true, small)
@@ -436,8 +439,8 @@ func (w *worker) offer(t *turn, f *file) {
 }
 
 // beginOwn makes the head of an answer with the fields that have been told, and records the
-// answer. It reports whether a body may follow.
-func (w *worker) beginOwn(t *turn, code int) bool {
+// answer if it is to be logged. It reports whether a body may follow.
+func (w *worker) beginOwn(t *turn, code int, logged bool) bool {
 	c := t.conn
 	t.upload.pause(w.now)
 	t.status = append(strconv.AppendInt(t.status[:0], int64(code), 10), ' ')
@@ -445,10 +448,12 @@ func (w *worker) beginOwn(t *turn, code int) bool {
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && w.promises(t), server: w.server}
 	w.outFor(c)
-	w.resp.status = t.status
+	w.resp.status, w.resp.fields = t.status, t.mark(w.resp.fields)
 	w.obuf, t.framing, _ = w.resp.appendHead(w.obuf, &x, w.clock.http) // no field of ours is invalid
 	t.sent, c.keep = t.framing.length, t.framing.keepAlive
-	w.record(t, t.status, true)
+	if logged {
+		w.record(t, t.status, true)
+	}
 	return !t.framing.noBody
 }
 
