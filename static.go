@@ -184,7 +184,7 @@ func (w *worker) answerOwn(t *turn) bool {
 	}
 	w.share -= ownCost
 	own := t.own
-	if t.own = nil; own.answer(w, t) || !w.greets(t) {
+	if t.own = nil; own.answer(w, t) || !w.greets(t) || w.limited && t.incomplete() && w.tooMany(t) {
 		return false
 	}
 	if !w.python.gateway.early {
