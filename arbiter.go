@@ -487,7 +487,7 @@ func (a *arbiter) settle() {
 // the template process, from which the replacement would be forked, may have loaded the old
 // file.
 func (a *arbiter) stale(w *child) bool {
-	return a.cfg.reload && a.template != nil && w.generation == a.generation && w.slot.cause.Load() == causeReload
+	return a.cfg.reload && a.template != nil && !a.template.program && w.generation == a.generation && w.slot.cause.Load() == causeReload
 }
 
 // spawn starts one worker: this binary again, under a title of its own.

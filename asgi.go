@@ -182,6 +182,9 @@ func (s *streamLane) eldest() (eldest *turn) {
 	return eldest
 }
 
+// spare is 0, as any stream may wait for its next event.
+func (s *streamLane) spare(int64) time.Duration { return 0 }
+
 func (s *streamLane) due() int64 {
 	if s.lane.stalled || len(s.unread) == 0 {
 		return 0

@@ -751,7 +751,11 @@ func (w *worker) sendFile(c *conn) (int, error) {
 	if c.secure != nil {
 		return w.sealFile(c)
 	}
-	return unix.Sendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
+	n, errno := rawSendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return n, nil
 }
 
 // drained goes on after a complete response, if all of it has been written: with the

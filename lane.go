@@ -134,6 +134,7 @@ type laneKind interface {
 	inPython() []*turn                      // requests that Python has, oldest first
 	eldest() *turn                          // the request that has run for longest, nil for none
 
+	spare(now int64) time.Duration // how long the worker may sleep through events while this lane alone is busy, 0 for not at all
 	due() int64                    // when to call stall, 0 for never
 	stall(w *worker)               // acts on a lane that has not moved: requests that wait for it go elsewhere
 	hurry(w *worker, t *turn) bool // enforces a request's time limits, once a second; false if nothing was due
@@ -509,6 +510,7 @@ func (l *lane) flush() {
 type queueLane struct {
 	lane   *lane
 	flight []*turn // requests written to the queue and not yet answered, oldest first
+	long   bool    // the last response had a body longer than smallMax
 }
 
 func (q *queueLane) load() int { return len(q.flight) }
@@ -634,6 +636,33 @@ func (q *queueLane) due() int64 {
 	return q.lane.patience + int64(moment)
 }
 
+// napMax is how long the worker sleeps through events at a time. Python's answers and the
+// clients' next requests gather meanwhile; singly they would wake the worker for each, and
+// the one who wakes a process pays as well. With Flask and 32 connections this saves a
+// quarter of the processor time of a request.
+const (
+	napMax   = 150 * time.Microsecond
+	smallMax = 16 << 10 // dozens of responses of this length find room in a pipe
+)
+
+// spare allows a nap where nobody loses by it: Python has work for several naps, and no
+// other thread could run a request that comes meanwhile; the oldest request needs nothing
+// more from the worker; and its answer would be late by a tenth of the time that it has
+// taken, at most. Python must not find its pipe full, so after a long response there is no
+// nap. Where calls are shorter than a quarter of a nap, answers gather anyway.
+func (q *queueLane) spare(now int64) time.Duration {
+	p := q.lane.python
+	if int64(q.load())*p.pace < int64(moment)/2 || q.long || p.pace < int64(napMax)/4 || p.most > 1 && !p.brief() {
+		return 0
+	}
+	for _, t := range q.flight {
+		if t.started || t.owed != owesNothing {
+			return 0
+		}
+	}
+	return min(napMax, time.Duration(now-q.flight[0].since)/10)
+}
+
 // stall is called when a request has run for more than a moment: the requests that wait
 // behind it are given to other workers.
 func (q *queueLane) stall(w *worker) {
@@ -754,6 +783,7 @@ func (q *queueLane) over(w *worker, t *turn) {
 		// of the application's has interrupted the wait.
 		q.answer(w, frame{number: t.number, meta: tooLate, kind: kindBody, flags: flagBroken}, nil)
 	}
+	q.long = t.sent > smallMax
 	took := w.now - l.begun
 	if p := l.python; p.pace == 0 {
 		p.pace = max(took, 1)

@@ -142,6 +142,9 @@ func (w *worker) placeDue() (due int64) {
 // turn is one turn of the loop: it waits for events, handles them, and does what is
 // due. It returns the number of descriptors that had an event.
 func (w *worker) turn(wait time.Duration) int {
+	if p := w.python; wait > 0 && len(p.busy) == 1 {
+		nap(p.busy[0].spare(w.now))
+	}
 	n := epollWait(w.ep, w.events[:], wait)
 	w.now = w.loop.clock(w.now)
 	w.clock.set(time.Now())

@@ -1363,3 +1363,31 @@ func TestScoreboardHostile(t *testing.T) {
 		t.Errorf("%v, %v", r, err)
 	}
 }
+
+// TestSpare asks when a worker sleeps through events: only while nobody loses by it.
+func TestSpare(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		want   time.Duration
+		change func(p *python, q *queueLane)
+	}{
+		{"sixteen calls of 100 µs", napMax, func(*python, *queueLane) {}},
+		{"one call", 0, func(_ *python, q *queueLane) { q.flight = q.flight[:1] }},
+		{"calls so short that answers gather", 0, func(p *python, _ *queueLane) { p.pace = 30_000 }},
+		{"another thread is free", 0, func(p *python, _ *queueLane) { p.most, p.pace = 4, int64(brief) }},
+		{"a long response before", 0, func(_ *python, q *queueLane) { q.long = true }},
+		{"a response that has begun", 0, func(_ *python, q *queueLane) { q.flight[0].started = true }},
+		{"a body that is owed", 0, func(_ *python, q *queueLane) { q.flight[3].owed = owesBody }},
+		{"an oldest request of 400 µs", 40 * time.Microsecond, func(_ *python, q *queueLane) { q.flight[0].since = 9_600_000 }},
+	} {
+		p := &python{most: 1, pace: 100_000}
+		q := &queueLane{lane: &lane{python: p}}
+		for range 16 {
+			q.flight = append(q.flight, &turn{since: 1_000_000, supply: supply{owed: owesNothing}})
+		}
+		test.change(p, q)
+		if got := q.spare(10_000_000); got != test.want {
+			t.Errorf("%s: a nap of %v, want %v", test.name, got, test.want)
+		}
+	}
+}

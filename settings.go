@@ -126,6 +126,10 @@ var sections = []section{
 			usage: "configuration file: PATH, file:PATH or python:MODULE"},
 		{name: "wsgi_app", kind: textKind, def: none,
 			usage: "application as MODULE:OBJECT"},
+		{name: "paste", form: "--paste, --paster STRING", kind: textKind, def: none, early: true,
+			usage: "PasteDeploy's file with the application: FILE or FILE#NAME"},
+		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none,
+			usage: "global variable KEY=VALUE for PasteDeploy; may be repeated"},
 	}},
 	{"Server Socket", []setting{
 		{name: "bind", form: "-b, --bind ADDRESS", kind: list, def: "127.0.0.1:8000", env: "PORT", envText: onEveryHost,
@@ -408,10 +412,6 @@ var sections = []section{
 // refused are the settings that this server recognises only to refuse them. The
 // title of each section says what to do instead.
 var refused = []section{
-	{"name the application as MODULE:OBJECT", []setting{
-		{name: "paste", form: "--paste, --paster STRING", kind: textKind, def: none},
-		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none},
-	}},
 	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
 		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context",
 			moot: func(c *config) bool { return !c.usesTLS() }},

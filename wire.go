@@ -585,7 +585,7 @@ func (r *marshalReader) kind() byte {
 
 // is takes the type byte of the next value, which must be one of kinds.
 func (r *marshalReader) is(kinds string) bool {
-	if strings.IndexByte(kinds, r.kind()) < 0 || r.err != nil {
+	if kind := r.kind(); r.err != nil || kind != kinds[0] && strings.IndexByte(kinds[1:], kind) < 0 {
 		r.fail()
 		return false
 	}

@@ -137,8 +137,8 @@ def floor(setup, port):
 # By name: what pip is asked for, with blanks between, and the command that serves a setup, or None.
 SERVERS = {
     OURS: (None, here),
-    THEIRS: ("gunicorn==26.1.0", gunicorn_sync),
-    "gthread": ("gunicorn==26.1.0", gunicorn_gthread),
+    THEIRS: ("gunicorn==27.0.1", gunicorn_sync),
+    "gthread": ("gunicorn==27.0.1", gunicorn_gthread),
     "uwsgi": ("uwsgi", uwsgi_socket),
     "uwsgi-http": ("uwsgi", uwsgi_router),
     "granian": ("granian==2.8.9", granian),
@@ -149,7 +149,7 @@ SERVERS = {
     FLOOR: (None, floor),
 }
 # All servers have them; uvloop is each one's loop for ASGI.
-FRAMEWORKS = ["flask", "django", "fastapi==0.165.0", "uvloop==0.23.0"]
+FRAMEWORKS = ["flask", "django", "falcon", "fastapi==0.165.0", "starlette", "uvloop==0.23.0"]
 
 binaries = {}  # of what is built, by server
 commands = {}  # that were run, by server

@@ -27,8 +27,8 @@ from time import monotonic
 from _gunicorn import logs, wsgi
 from _gunicorn.lifespan import Lifespan
 from _gunicorn.wsgi import (
-    BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, QUEUE,
-    QUEUE_MAX, QUIET, READ, READY, REQUEST, RESPONSE, RETIRE, WIRE, frame, meta_of)
+    BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE,
+    QUEUE_MAX, QUIET, READ, READY, REQUEST, RESPONSE, RETIRE, frame, meta_of)
 
 # Kinds of frames that only streams have (wire.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
@@ -647,7 +647,7 @@ class Server:
     def __init__(self, settings, app, log, files):
         wsgi.Guarded.wire, wsgi.Guarded.log = self, log
         self.settings, self.app, self.log, self.files = settings, single_callable(app), logs.logger or log, files
-        self.queue, self.wire = wsgi.end_of(SOCK_SEQPACKET, QUEUE), wsgi.end_of(SOCK_STREAM, WIRE)
+        self.queue, self.wire = wsgi.end_of(SOCK_SEQPACKET, wsgi.QUEUE), wsgi.end_of(SOCK_STREAM, wsgi.WIRE)
         logs.open_outbox(settings)
         self.access = logs.open_access(settings)
         self.buffer = bytearray(QUEUE_MAX)
@@ -714,8 +714,8 @@ class Server:
     async def main(self):
         loop = self.loop
         self.ended, self.late = loop.create_future(), loop.create_future()
-        loop.add_reader(QUEUE, self.on_queue)
-        loop.add_reader(WIRE, self.on_wire)
+        loop.add_reader(wsgi.QUEUE, self.on_queue)
+        loop.add_reader(wsgi.WIRE, self.on_wire)
         lifespan = Lifespan(self, self.settings["asgi_lifespan"])
         self.state = lifespan.state
         self.push(frame(0, READY, flags=MORE))
@@ -774,7 +774,7 @@ class Server:
         except (BlockingIOError, InterruptedError):
             return False
         if not n:
-            self.loop.remove_reader(QUEUE)
+            self.loop.remove_reader(wsgi.QUEUE)
             if not self.ended.done():
                 self.ended.set_result(None)
             return False
@@ -952,13 +952,13 @@ class Server:
         except (BlockingIOError, InterruptedError):
             if not self.writing:
                 self.writing = True
-                self.loop.add_writer(WIRE, self.write)
+                self.loop.add_writer(wsgi.WIRE, self.write)
             return
         except OSError:
             os._exit(0)  # the worker is gone
         if self.writing:
             self.writing = False
-            self.loop.remove_writer(WIRE)
+            self.loop.remove_writer(wsgi.WIRE)
 
     def pass_file(self, piece, fd):
         """Writes a frame with a descriptor, which has to go with the first byte of a

@@ -386,7 +386,7 @@ def become(credential):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def keep_log(settings, records, answer):
+def keep_log(settings, records, answer, parent):
     """The life of the process that makes the logs of the arbiter and of all workers
     (log.go). It ends when all of them have closed their ends of the socket."""
     global speaker
@@ -395,7 +395,7 @@ def keep_log(settings, records, answer):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
                    signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)  # the last records of the server have to be written
-    speaker = os.getppid()
+    speaker = parent
     try:
         log = open_log(settings)
         files = []

@@ -7,7 +7,7 @@ import stat
 import sys
 
 from _gunicorn import wsgi
-from _gunicorn.wsgi import ACCESSLOG, ERRORLOG, QUEUE, SOCK_SEQPACKET, end_of
+from _gunicorn.wsgi import ACCESSLOG, ERRORLOG, SOCK_SEQPACKET, end_of
 
 RELAY_MAX = 60 << 10  # bytes of the longest message to the worker through the queue
 
@@ -146,7 +146,7 @@ def open_outbox(settings):
     set_id_header(settings)
     if outbox is None and (settings["syslog"] or settings["statsd_host"]):
         # Children of the application keep the copy when they close the queue.
-        outbox = end_of(SOCK_SEQPACKET, os.dup(QUEUE))
+        outbox = end_of(SOCK_SEQPACKET, os.dup(wsgi.QUEUE))
 
 
 def relay(text):

@@ -137,6 +137,7 @@ var notOverTLS = map[string]string{
 	"crash_python_keeps_others": "the same",
 	"sec_unread_cap":            "a client that writes on after an alert fails at another place",
 	"spool_limit":               "it has a client of its own",
+	"static_replaced":           "it has a client of its own",
 }
 
 // TestScriptsTLS runs the scripts about requests and responses once more, over
@@ -148,7 +149,7 @@ func TestScriptsTLS(t *testing.T) {
 	dir := t.TempDir()
 	newAuthority(t, "authority").pair(t, dir, "server")
 	flags := []string{"--certfile", filepath.Join(dir, "server.pem"), "--keyfile", filepath.Join(dir, "server.key")}
-	for _, kind := range []string{"http_", "wsgi_", "sec_", "errors_", "workers_", "crash_", "hang", "socket", "spool"} {
+	for _, kind := range []string{"http_", "wsgi_", "sec_", "errors_", "workers_", "crash_", "hang", "socket", "spool", "static"} {
 		names, _ := filepath.Glob("testdata/script/" + kind + "*.txt")
 		for _, name := range names {
 			if base := strings.TrimSuffix(filepath.Base(name), ".txt"); notOverTLS[base] == "" {

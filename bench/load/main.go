@@ -60,6 +60,7 @@ type times struct {
 	Count int     `json:"count"`
 	P50   float64 `json:"p50"`
 	P99   float64 `json:"p99"`
+	P999  float64 `json:"p999"`
 	Max   float64 `json:"max"`
 }
 
@@ -104,7 +105,7 @@ func summary(all []time.Duration) (t times) {
 	at := func(share float64) float64 {
 		return float64(all[int(share*float64(len(all)-1))]) / 1e6
 	}
-	return times{len(all), at(0.5), at(0.99), at(1)}
+	return times{len(all), at(0.5), at(0.99), at(0.999), at(1)}
 }
 
 // client is one connection, opened when it is wanted.
