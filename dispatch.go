@@ -71,8 +71,13 @@ func (w *worker) arm() {
 	w.watchFor(accepting, armed)
 }
 
-// watchFor begins or ends the watch on the listeners, and on the hand-over socket.
+// watchFor begins or ends the watch on the listeners, and on the hand-over socket. A worker
+// that is busy by now begins anew: the kernel wakes the one that has watched for longest, and
+// new clients should come to workers that are free.
 func (w *worker) watchFor(accepting, armed bool) {
+	if accepting && w.armed && !armed {
+		w.disarm()
+	}
 	if accepting != w.accepting {
 		w.accepting, w.guardAt = accepting, w.now+int64(guardPause)
 		for _, l := range w.listeners {

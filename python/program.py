@@ -126,6 +126,7 @@ def run(app):
         os.kill = wsgi.kill
         template = hooks.Template(None, theirs, program)
         hooks.serve(template, template.run())
+        sys.exit()
     theirs.close()
     control = fcntl(ours.fileno(), F_DUPFD, 3)  # inheritable, and none of the standard streams, which may be closed
     if program.whole:
