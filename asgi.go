@@ -201,7 +201,7 @@ func (s *streamLane) stall(w *worker) {
 	} else {
 		s.unread = s.unread[:0]
 	}
-	if l.patience = w.now; len(s.unread) == 0 || s.unread[0] != first || w.alone {
+	if l.patience = w.now; len(s.unread) == 0 || s.unread[0] != first || w.alone && w.cfg.queueTimeout == 0 {
 		return
 	}
 	l.stalled = true
@@ -537,8 +537,12 @@ func (w *worker) appendClient(b []byte, t *turn) []byte {
 }
 
 // greetSocket notes whether a request asks for a WebSocket. The result is false if the
-// handshake is wrong and has been refused.
+// handshake is wrong and has been refused. Where uvicorn's setting ws is none, the application
+// sees a plain request.
 func (w *worker) greetSocket(t *turn) bool {
+	if w.cfg.class()["deaf"] == true {
+		return true
+	}
 	h, asked, bad := websocketHandshake(&t.req)
 	if bad != nil {
 		w.refuse(t.conn, bad)
@@ -608,6 +612,7 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	if len(protocol) > 0 {
 		w.resp.fields = append(w.resp.fields, field{[]byte("Sec-WebSocket-Protocol"), protocol})
 	}
+	w.resp.fields = t.mark(w.resp.fields)
 	b, err := appendFields(w.resp.appendOwn(b, true, w.server, w.clock.http), w.resp.fields, hopField)
 	if err != nil {
 		return wrongFrame(err.Error())
@@ -861,4 +866,6 @@ func (w *worker) keepUp(c *turn) {
 
 // proxied reports whether the client's address is taken from X-Forwarded-For, as uvicorn
 // does.
-func (c *config) proxied() bool { return strings.HasPrefix(c.workerClass, "uvicorn") }
+func (c *config) proxied() bool {
+	return c.class()["uvicorn"] == true || strings.HasPrefix(c.workerClass, "uvicorn")
+}

@@ -58,7 +58,7 @@ func (w *worker) arm() {
 		w.drainBacklog()
 	}
 	p := w.python
-	able := (!w.stopping() || w.draining()) && (!w.full() || w.slowest() != nil) && w.paused <= w.now
+	able := !p.own && (!w.stopping() || w.draining()) && (!w.full() || w.slowest() != nil) && w.paused <= w.now
 	armed := able && p.takes() && !p.stuck() && len(w.waiting) < depthMax &&
 		(w.alone || p.idle() > 0 || !p.gateway.stays && p.pace < int64(moment)/4)
 	accepting := armed || able && w.answersItself() && !p.closed && !p.eof && !p.ended
@@ -71,10 +71,15 @@ func (w *worker) arm() {
 	w.watchFor(accepting, armed)
 }
 
-// watchFor begins or ends the watch on the listeners, and on the hand-over socket.
+// watchFor begins or ends the watch on the listeners, and on the hand-over socket. A worker
+// that is busy by now begins anew: the kernel wakes the one that has watched for longest, and
+// new clients should come to workers that are free.
 func (w *worker) watchFor(accepting, armed bool) {
+	if accepting && w.armed && !armed {
+		w.disarm()
+	}
 	if accepting != w.accepting {
-		w.accepting = accepting
+		w.accepting, w.guardAt = accepting, w.now+int64(guardPause)
 		for _, l := range w.listeners {
 			if accepting {
 				_ = w.listen(l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).accept))
@@ -273,6 +278,9 @@ func (w *worker) admit(l *listener, fd int, sa *unix.RawSockaddrAny) {
 	c := w.add(fd, peer, trusted)
 	increase(&w.slot.counters.connections, 1)
 	w.introduce(c, true)
+	if !w.countClient(c, false) {
+		return
+	}
 	w.awaitHead(c)
 	w.advance(c)
 }
@@ -334,6 +342,14 @@ func (w *worker) enqueue(t *turn) {
 	if gone {
 		w.refuseService(t)
 		return
+	}
+	if w.limited {
+		if w.tooMany(t) {
+			return
+		}
+		if timeout := w.cfg.queueTimeout; timeout > 0 && w.oldest == 0 {
+			w.oldest = w.now + int64(timeout)
+		}
 	}
 	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent && t.conn.stream == nil
 	w.waiting = append(w.waiting, t)
@@ -550,6 +566,10 @@ func (w *worker) dispatch() {
 	if patience > 0 && !w.stopping() {
 		w.takeWaiting()
 	}
+	if w.limited {
+		w.expireWaiting()
+		defer w.publishQueue()
+	}
 	for w.someWait() && w.roomForFile() && len(w.waiting) > 0 && !w.servedAll() {
 		i := w.next()
 		t := w.waiting[i]
@@ -592,6 +612,9 @@ func (w *worker) dispatch() {
 // free. While this worker's Python boots, a worker of an earlier generation may be free even
 // if there is to be only one worker.
 func (w *worker) impatient(t *turn, patience int64) bool {
+	if w.limited {
+		return w.giveToSpare()
+	}
 	return !w.python.ready || !w.alone && (w.python.stuck() || patience > 0 && w.now-t.since >= patience)
 }
 
@@ -784,13 +807,20 @@ func (w *worker) halves(t *turn, b []byte) (out []byte, alike int) {
 		return g.environ(w, t, b), 0
 	}
 	at := len(b)
+	fields := t.req.fields
+	if len(t.id) > 0 {
+		t.req.fields = fields[:len(fields)-1] // without the id, which identify has put at the end
+	}
 	b, length := t.req.appendCommon(append(b, marshalDict), &t.conn.peer, w.scriptName)
-	if len(b)-at >= alikeMax {
+	if t.req.fields = fields; len(b)-at >= alikeMax {
+		if len(t.id) > 0 {
+			return w.environ(t, b[:at]), 0
+		}
 		return append(t.req.appendOwn(b, &t.conn.peer, w.scriptName, length), marshalDictEnd), 0
 	}
 	b = append(b, marshalDictEnd)
 	alike = len(b) - at
-	b = t.req.appendOwnTuple(b, &t.conn.peer, w.scriptName, length)
+	b = t.req.appendOwnTuple(b, &t.conn.peer, w.scriptName, length, t.id)
 	if len(b) > queueMax {
 		return w.environ(t, b[:at]), 0 // too long for a message: Python will ask for the environ as one dict
 	}

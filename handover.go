@@ -128,6 +128,7 @@ func (w *worker) takeOver() bool {
 		c.peer.https, c.peer.facts = len(facts) > 0, append([]byte(nil), facts...)
 	} else {
 		w.introduce(c, opening)
+		w.countClient(c, true)
 	}
 	if streamed {
 		w.takeStream(c, in, body, section, https)

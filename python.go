@@ -24,8 +24,11 @@ import (
 func (w *worker) tick() {
 	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
-	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
+	if w.sayCrowds(); !w.limited { // publishQueue stores it more often
+		w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
+	}
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
+	w.slot.stuck.Store(w.stuckSince())
 	w.each(func(c *conn) {
 		w.hurry(c)
 		w.countSlow(c)
@@ -38,6 +41,7 @@ func (w *worker) tick() {
 	}
 	w.sweepWaiting()
 	w.askPython()
+	w.hearClass()
 	if w.python.killAt != 0 && w.python.killAt <= w.now {
 		w.killPython(unix.SIGKILL)
 	}
@@ -138,6 +142,7 @@ func (w *worker) overdue(l *lane) {
 	t := l.eldest()
 	seconds := l.ran(w.now).Round(time.Second)
 	w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
+	w.setRan(w.python.hung)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.python.hung, seconds)
 	if w.python.threads {
 		w.because(causeTimeout)
@@ -183,7 +188,34 @@ func (w *worker) askPython() {
 	if t := p.eldest(); t != nil {
 		w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
 	}
+	w.setRan(w.python.hung)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.python.hung)
+	w.failPython(causeTimeout, 504, unix.SIGABRT)
+}
+
+// ownStart is how long a class that serves by itself may take for its first notify(), if it
+// has to call that at all, until it is believed to serve.
+const ownStart = 2 * time.Second
+
+// hearClass checks that a class that serves by itself calls notify() in time.
+func (w *worker) hearClass() {
+	p := w.python
+	if !p.own || !p.starting || p.closed || p.gone || w.stopping() {
+		return
+	}
+	if beat := p.begun[0].Load(); beat != p.beat || p.heardAt == 0 {
+		p.beat, p.heardAt = beat, w.now
+	}
+	silent := time.Duration(w.now - p.heardAt)
+	if !p.ready && w.cfg.timeout == 0 && silent >= ownStart {
+		w.pythonServes()
+	}
+	if w.cfg.timeout == 0 || silent < w.cfg.timeout {
+		return
+	}
+	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has not called notify() for %v", w.pid, w.cfg.className(), silent.Round(time.Second))
+	p.hung = w.cfg.className()
+	w.signalPython(announced - unix.SIGABRT) // the stacks
 	w.failPython(causeTimeout, 504, unix.SIGABRT)
 }
 
@@ -442,6 +474,13 @@ func (w *worker) died(status unix.WaitStatus) {
 		w.logStacks()
 	case w.python.hung != "":
 		w.logStacks()
+	case p.own && status.Exited():
+		if w.exit = exitStatus(status); w.exit == 0 {
+			w.because(causeMaxRequests)
+		}
+		p.closed = true
+		w.retire()
+		p.end()
 	case p.closed || w.slot.phase() == phaseQuitting || !p.ready || p.ended && len(p.busy) == 0:
 	default:
 		doing := ""
@@ -457,6 +496,7 @@ func (w *worker) died(status unix.WaitStatus) {
 			doing = " It was running " + doing[len(", "):]
 		}
 		w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s%s", w.pid, p.pid, w.fate(status), doing)
+		w.setRan(strings.TrimPrefix(doing, " It was running "))
 		w.logStacks()
 		w.failPython(causeCrash, 502, 0)
 	}
@@ -470,10 +510,18 @@ func (w *worker) because(cause uint64) {
 	}
 }
 
+// setRan has the stacks that are about to be logged name the requests that ran, if requests
+// have ids by which somebody may look for them.
+func (w *worker) setRan(requests string) {
+	if w.ids != nil && requests != "" {
+		w.python.ran = ", which ran " + requests
+	}
+}
+
 // logStacks logs the stacks that faulthandler wrote, if any.
 func (w *worker) logStacks() {
 	if s := w.python.stacks(); s != "" {
-		w.log.errorf("Python stacks of worker (pid:%d):\n%s", w.pid, s)
+		w.log.errorf("Python stacks of worker (pid:%d)%s:\n%s", w.pid, w.python.ran, s)
 	}
 }
 

@@ -158,12 +158,22 @@ func (w *worker) said(t *turn, k *frameKind) error {
 // pythonReady is called when the application is loaded.
 func (w *worker) pythonReady(l *lane, _ *marshalReader) error {
 	p := w.python
+	if p.own && p.ready { // hearClass has not waited for the class
+		return nil
+	}
 	if p.ready || p.starting && l.frame.flags&flagMore != 0 {
 		return l.frame.unexpected()
 	}
 	if p.starting = true; l.frame.flags&flagMore != 0 {
 		return nil
 	}
+	w.pythonServes()
+	return nil
+}
+
+// pythonServes is called when Python takes requests.
+func (w *worker) pythonServes() {
+	p := w.python
 	p.ready = true
 	if w.renamed {
 		w.reopen()
@@ -175,7 +185,6 @@ func (w *worker) pythonReady(l *lane, _ *marshalReader) error {
 	if p.gateway.ready != nil {
 		p.gateway.ready(w)
 	}
-	return nil
 }
 
 // pythonHere handles the main thread's answer to an ASK frame, a sign of life.
@@ -288,7 +297,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		streamed: t.req.streamed, keepAlive: t.conn.keep && w.promises(t) && t.lane.frame.flags&flagClose == 0, server: w.server, own: w.python.gateway.overrides}
 	err := errBadType
-	if !w.wrong {
+	if w.resp.fields = t.mark(w.resp.fields); !w.wrong {
 		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
 	}
 	if err != nil {
@@ -315,11 +324,11 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 }
 
 // promises reports whether another request may follow on the connection: not while all
-// workers stop, and not in a retiring worker if the connection uses TLS, as TLS connections
+// workers stop or are about to, and not in a retiring worker if the connection uses TLS, as TLS connections
 // cannot be handed to other workers.
 func (w *worker) promises(t *turn) bool {
 	p := w.slot.phase()
-	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.leavesRest(t)
+	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.others.drains() && !w.leavesRest(t)
 }
 
 // leavesRest reports whether the rest of the request's body may never be read, or come. The
@@ -587,6 +596,6 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	}
 	w.access.record(&accessEntry{
 		now: &w.clock, req: &t.req, endpoint: &t.conn.peer, scriptName: w.scriptName, parsed: parsed,
-		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid,
+		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid, id: t.id,
 	})
 }

@@ -126,6 +126,10 @@ var sections = []section{
 			usage: "configuration file: PATH, file:PATH or python:MODULE"},
 		{name: "wsgi_app", kind: textKind, def: none,
 			usage: "application as MODULE:OBJECT"},
+		{name: "paste", form: "--paste, --paster STRING", kind: textKind, def: none, early: true,
+			usage: "PasteDeploy's file with the application: FILE or FILE#NAME"},
+		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none,
+			usage: "global variable KEY=VALUE for PasteDeploy; may be repeated"},
 	}},
 	{"Server Socket", []setting{
 		{name: "bind", form: "-b, --bind ADDRESS", kind: list, def: "127.0.0.1:8000", env: "PORT", envText: onEveryHost,
@@ -138,7 +142,7 @@ var sections = []section{
 			usage: "number of worker processes, or auto"},
 		{name: "worker_class", form: "-k, --worker-class STRING", kind: class, def: "sync",
 			accepts: ownClasses, unsupported: "the classes are sync, gthread, gevent, eventlet and asgi",
-			usage: "worker class: sync, gthread, gevent, eventlet or asgi"},
+			usage: "worker class: sync, gthread, gevent, eventlet, asgi or MODULE.CLASS"},
 		{name: "threads", form: "--threads INT", kind: posInt, def: "1",
 			usage: "number of threads in each gthread worker"},
 		{name: "worker_connections", form: "--worker-connections INT", kind: posInt, def: "1000",
@@ -207,6 +211,22 @@ var sections = []section{
 			usage: "directory for what slow clients send and read"},
 		{name: "spool_limit", form: "--spool-limit SIZE", kind: byteSize, def: "1G", ours: true,
 			usage: "bytes that a worker may have in spool_dir"},
+	}},
+	{"Load Balancers", []setting{
+		{name: "health", form: "--health PATHS", kind: textKind, def: none, ours: true,
+			usage: "paths that say whether the server lives, and is ready: PATH or PATH,PATH"},
+		{name: "health_log", form: "--health-log", kind: boolean, def: "False", ours: true,
+			usage: "write requests for the paths of health to the access log, and count them"},
+		{name: "drain_delay", form: "--drain-delay INT", kind: posInt, def: "0", ours: true,
+			usage: "seconds from TERM to the stop, for load balancers to turn away"},
+		{name: "request_id_header", form: "--request-id-header NAME", kind: textKind, def: none, ours: true,
+			usage: "header with the id of each request"},
+		{name: "queue_limit", form: "--queue-limit INT", kind: posInt, def: "0", ours: true,
+			usage: "requests that may wait for the application; 0 for no limit"},
+		{name: "queue_timeout", form: "--queue-timeout INT", kind: posInt, def: "0", ours: true,
+			usage: "seconds a request may wait for the application; 0 for no limit"},
+		{name: "limit_connections_per_client", form: "--limit-connections-per-client INT", kind: posInt, def: "0", ours: true,
+			usage: "connections that one client may have; 0 for no limit"},
 	}},
 	{"Static Files", []setting{
 		{name: "static", form: "--static PREFIX=DIR", kind: mountList, def: none, ours: true,
@@ -406,13 +426,11 @@ var sections = []section{
 // refused are the settings that this server recognises only to refuse them. The
 // title of each section says what to do instead.
 var refused = []section{
-	{"name the application as MODULE:OBJECT", []setting{
-		{name: "paste", form: "--paste, --paster STRING", kind: textKind, def: none},
-		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none},
-	}},
 	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
 		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context",
-			moot: func(c *config) bool { return !c.usesTLS() }},
+			moot: func(c *config) bool {
+				return !c.usesTLS() || c.classInPython() && cmp.Or(c.classFamily(), familyOwn) == familyOwn
+			}},
 	}},
 	{"let the proxy speak HTTP, as proxy_pass of nginx does", []setting{
 		{name: "protocol", form: "--protocol STRING", kind: textKind, def: "http"},
@@ -441,7 +459,7 @@ func onEveryHost(port string) string { return "0.0.0.0:" + port }
 // noLimitForASGI gives worker_connections no limit by default with asgi, because
 // a connection may be a WebSocket that stays for hours.
 func noLimitForASGI(c *config) string {
-	if familyOf(c.workerClass).name == familyASGI {
+	if c.classFamily() == familyASGI {
 		return "0"
 	}
 	return ""
@@ -490,6 +508,7 @@ const (
 	familyGevent   = "gevent"
 	familyEventlet = "eventlet"
 	familyASGI     = "asgi"
+	familyOwn      = "own" // a class of the user's that has a server of its own, in Python
 )
 
 // ownClasses are the names of all worker classes that this server accepts.
@@ -505,37 +524,45 @@ var ownClasses = []string{
 	"uvicorn_worker.UvicornWorker", "uvicorn_worker.UvicornH11Worker",
 }
 
-// foreignClass is the error for a worker class that this server does not have:
-// a misspelled name, a class of a known family, or a class of the user's own.
+// foreignClass is the error for a name that can be no worker class: a misspelled one, or
+// that of a class of Gunicorn's which this server does not have. Python finds out about a
+// class of the user's own (generation.classify).
 func (c *config) foreignClass(r *setting) error {
-	name, why := c.workerClass, ""
-	names := c.bases(r.name)
-	if name != "" {
-		if meant := nearest(name, r.accepts); meant != "" {
-			return sentence("%s: %s is not a worker class; did you mean %s?", r.name, pyRepr(name), meant)
-		}
-		names = append([]string{name}, names...)
-	}
-	for i, name := range names {
-		what := familyOf(name).what
-		switch {
-		case what == "":
-			continue
-		case i == 0:
-			why = name + " is a class of workers for " + what + "; "
-		default:
-			why = names[0] + " is derived from a class of workers for " + what + "; "
-		}
-		break
-	}
-	switch {
-	case why != "" || len(names) == 0:
-	case !strings.ContainsAny(names[0], ".:"): // names of Python classes have a dot or a colon
+	name := c.workerClass
+	what := familyOf(name).what
+	switch meant := nearest(name, r.accepts); {
+	case name == "" && len(c.bases(r.name)) > 0:
+		return nil
+	case name == "":
+		return sentence("%s: not supported by this server: %s", r.name, r.unsupported)
+	case meant != "":
+		return sentence("%s: %s is not a worker class; did you mean %s?", r.name, pyRepr(name), meant)
+	case what != "" && !strings.HasPrefix(name, "uvicorn"):
+		return sentence("%s: not supported by this server: %s is a class of workers for %s; %s", r.name, name, what, r.unsupported)
+	case !strings.ContainsAny(name, ".:"): // names of Python classes have a dot or a colon
 		return sentence("%s: %s is not a worker class; %s", r.name, pyRepr(name), r.unsupported)
-	default:
-		why = printable(names[0]) + " is a class of its own, and workers are not made in Python; "
 	}
-	return sentence("%s: not supported by this server: %s%s", r.name, why, r.unsupported)
+	return nil
+}
+
+// classInPython reports whether only Python knows what the worker class is: it is one of the
+// user's, or the configuration file has imported uvicorn's, and may have changed it.
+func (c *config) classInPython() bool {
+	return !slices.Contains(ownClasses, c.workerClass) || c.said["uvicorn"] == true && strings.HasPrefix(c.workerClass, "uvicorn")
+}
+
+// class has the facts that Python has found out about the worker class (classes.py).
+func (c *config) class() map[string]any {
+	facts, _ := c.said["class"].(map[string]any)
+	return facts
+}
+
+// classFamily is the name of the worker class's family.
+func (c *config) classFamily() string {
+	if name, ok := c.class()["family"].(string); ok {
+		return name
+	}
+	return familyOf(c.workerClass).name
 }
 
 // nearest returns the name out of names that a misspelled name probably means, or
@@ -578,8 +605,8 @@ func familyOf(class string) family {
 
 // family is the name of the workers' family. sync with several threads is gthread.
 func (c *config) family() string {
-	name := familyOf(c.workerClass).name
-	if name == familySync && c.threads > 1 {
+	name := c.classFamily()
+	if name == familySync && c.threads > 1 && c.class() == nil {
 		return familyThread
 	}
 	return name
@@ -587,8 +614,11 @@ func (c *config) family() string {
 
 // className is the worker class for the log.
 func (c *config) className() string {
-	if name := c.family(); familyOf(c.workerClass).name != name {
+	if name := c.family(); c.classFamily() != name {
 		return name
+	}
+	if name, ok := c.class()["name"].(string); ok && c.workerClass == "" {
+		return name[strings.LastIndexByte(name, '.')+1:]
 	}
 	return c.workerClass
 }
@@ -605,6 +635,8 @@ func (c *config) concurrency() int {
 		return lanesMax - 1
 	case familyASGI:
 		return math.MaxInt32 // as many as there are connections
+	case familyOwn:
+		return 0
 	}
 	return 1
 }

@@ -12,10 +12,10 @@ import struct
 import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_SEQPACKET, SOCK_STREAM
 
-from _gunicorn import logs
+from _gunicorn import logs, wsgi
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
 from _gunicorn.wsgi import (
-    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded,
+    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, Guarded,
     Wire, allocate_lock, announced, end_of, failed, frame, leave_children_out, report, say_here, say_ready, start_thread)
 
 KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
@@ -85,9 +85,9 @@ class Lane:
     def __init__(self, settings, app, log, files=None):
         self.green = Green if settings["family"] in PATCHES else None
         self.threads = settings["family"] != "sync"
-        self.words = memoryview(mmap.mmap(PAGE, 0)).cast("I")
+        self.words = memoryview(mmap.mmap(wsgi.PAGE, 0)).cast("I")
         self.app, self.log, self.files = app, logs.logger or log, files
-        self.attach(0, QUEUE, WIRE)
+        self.attach(0, wsgi.QUEUE, wsgi.WIRE)
         logs.open_outbox(settings)
         self.access = logs.open_access(settings)
         self.sendfile = settings["sendfile"] is not False
@@ -163,7 +163,7 @@ class Lane:
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         me = green and green.current()
-        environs, access = self.environs, self.access
+        environs, access, id_key = self.environs, self.access, logs.id_key()
         run = self.respond if type(self) is Lane else self.run
         begun, halt, wire = self.begun, self.halt, self.wire
         at = n = number = last = 0  # last is the number of the last request that was run
@@ -186,8 +186,12 @@ class Lane:
                     if alike:
                         own = start + alike
                         environ = environs[bytes(view[start:own])].copy()
-                        (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
-                         port, promised) = marshal.loads(view[own:end])
+                        if id_key is None:
+                            (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
+                             port, promised) = marshal.loads(view[own:end])
+                        else:
+                            (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
+                             port, promised, environ[id_key]) = marshal.loads(view[own:end])
                         if port is not None:
                             environ["REMOTE_PORT"] = port
                         if promised is not None:

@@ -19,12 +19,13 @@ import sys
 import types
 from os import chown, getcwd
 
-from _gunicorn import facade, wsgi
-from _gunicorn.call import FileWrapper
+from _gunicorn import facade, http, wsgi
+from _gunicorn.http import REQUEST_ERRORS
 from _gunicorn.facade import HOP_HEADERS, parse_address, validate_callable
 from _gunicorn.glogging import (CONFIG_DEFAULTS, COUNTER_TYPE, GAUGE_TYPE, HISTOGRAM_TYPE, METRIC_VAR, MTYPE_VAR,
                                 SYSLOG_FACILITIES, TIMER_TYPE, VALUE_VAR, Logger, SafeAtoms, Statsd, loggers,
                                 parse_syslog_address)
+from _gunicorn.workers import Heartbeat, Worker
 from _gunicorn.wsgi import AppImportError, load_app as import_app
 
 MODULES = {}
@@ -47,53 +48,6 @@ class HaltServer(BaseException):
 
 class ConfigError(Exception):
     """A setting has a wrong value."""
-
-
-class ParseException(Exception):
-    """A request is malformed."""
-
-
-def request_error(name, field, text, base=ParseException, code=None):
-    """Makes an exception class; the classes of this family differ little but in their
-    text."""
-    def __init__(self, value=None, more=None):
-        base.__init__(self, value)
-        setattr(self, field, value)
-        if code:
-            self.code = code
-
-    def __str__(self):
-        return text % (getattr(self, field),) if "%" in text else text
-    base = REQUEST_ERRORS.get(base, base)
-    REQUEST_ERRORS[name] = type(name, (base,), {"__init__": __init__, "__str__": __str__})
-
-
-REQUEST_ERRORS = {}
-for error in (
-    ("NoMoreData", "buf", "No more data after: %r", OSError),
-    ("ConfigurationProblem", "info", "Configuration problem: %s", ParseException, 500),
-    ("InvalidRequestLine", "req", "Invalid HTTP request line: %r", ParseException, 400),
-    ("InvalidRequestMethod", "method", "Invalid HTTP method: %r"),
-    ("ExpectationFailed", "expect", "Unable to comply with expectation: %r"),
-    ("InvalidHTTPVersion", "version", "Invalid HTTP Version: %r"),
-    ("InvalidHeader", "hdr", "Invalid HTTP Header: %r"),
-    ("ObsoleteFolding", "hdr", "Obsolete line folding is unacceptable: %r"),
-    ("InvalidHeaderName", "hdr", "Invalid HTTP header name: %r"),
-    ("InvalidResponseHeader", "hdr", "Invalid response header from the application: %s", "InvalidHeader"),
-    ("InvalidResponseHeaderName", "hdr", "Invalid response header name from the application: %s", "InvalidHeaderName"),
-    ("InvalidH2CPreface", "data", "Expected HTTP/2 connection preface, got %r"),
-    ("UnsupportedTransferCoding", "hdr", "Unsupported transfer coding: %r", ParseException, 501),
-    ("InvalidChunkSize", "data", "Invalid chunk size: %r", OSError),
-    ("ChunkMissingTerminator", "term", "Invalid chunk terminator is not '\\r\\n': %r", OSError),
-    ("InvalidChunkExtension", "reason", "Invalid chunk extension: %s", OSError),
-    ("LimitRequestLine", "size", "%s"),
-    ("LimitRequestHeaders", "msg", "%s"),
-    ("InvalidProxyLine", "line", "Invalid PROXY line: %r", ParseException, 400),
-    ("InvalidProxyHeader", "msg", "Invalid PROXY header: %s", ParseException, 400),
-    ("ForbiddenProxyRequest", "host", "Proxy request from %r not allowed", ParseException, 403),
-    ("InvalidSchemeHeaders", "req", "Contradictory scheme headers"),
-):
-    request_error(*error)
 
 
 # gunicorn.config -------------------------------------------------------------
@@ -120,14 +74,26 @@ class Setting(facade.Setting):
     def __init__(self):
         if self.default is not None:
             self.set(self.default)
+            vars(self).pop("given", None)
 
     def set(self, value):
         if not callable(self.validator):
             raise TypeError("Invalid validator: %s" % self.name)
-        self.value = self.validator(value)
+        self.value, self.given = self.validator(value), value
+
+    def add_option(self, parser):
+        if self.cli:
+            options = {"type": self.type or str} if (self.action or "append") == "append" else {}
+            for name in ("metavar", "nargs", "const"):
+                value = self.meta if name == "metavar" else getattr(self, name)
+                if value is not None:
+                    options[name] = value
+            parser.add_argument(*self.cli, dest=self.name, action=self.action or "store", default=None,
+                                help="%s [%s]" % (self.short.replace("%", "%%"), str(self.default).replace("%", "%%")), **options)
 
 
 def make_settings(ignore=None):
+    fill_settings()
     return {cls.name: cls() for cls in KNOWN_SETTINGS if cls.name not in (ignore or ())}
 
 
@@ -146,6 +112,50 @@ class Config(facade.Config):
         if name not in self.settings:
             raise AttributeError("No configuration setting for: %s" % name)
         self.settings[name].set(value)
+        self.changed[name] = value
+
+    def __str__(self):
+        width = max(map(len, self.settings))
+        values = ((name, setting.value) for name, setting in sorted(self.settings.items()))
+        return "\n".join("%-*s = %s" % (width, name, "<%s()>" % value.__qualname__ if callable(value) else value)
+                         for name, value in values)
+
+    def parser(self):
+        """The parser of the command line. Its help and version are the server's."""
+        import argparse
+        parser = argparse.ArgumentParser(usage=self.usage, prog=self.prog, add_help=False)
+        for flags in (("-h", "--help"), ("-v", "--version")):
+            parser.add_argument(*flags, action=ServerSays, nargs=0, default=argparse.SUPPRESS)
+        parser.add_argument("args", nargs="*", help=argparse.SUPPRESS)
+        for setting in self.settings.values():
+            if isinstance(setting, Setting):
+                setting.add_option(parser)
+        return parser
+
+    def get_cmd_args_from_env(self):
+        import shlex
+        return shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))
+
+    def validate(self):
+        pass  # the server does that
+
+    @property
+    def paste_global_conf(self):
+        return wsgi.global_conf(self.raw_paste_global_conf)
+
+
+class ServerSays:
+    """The action of an option that the server itself answers."""
+
+    def __new__(cls, option_strings, **kwargs):
+        import argparse
+
+        class Action(argparse.Action):
+            def __call__(self, parser, namespace, values, option_string=None):
+                from _gunicorn import program
+                server = program.find_server()
+                os.execv(server, [server, option_strings[1]])
+        return Action(option_strings, **kwargs)
 
 
 def validate_bool(val):
@@ -287,9 +297,9 @@ CLASSES = {"config": "ConfigFile", "wsgi_app": "WSGIApp", "threads": "WorkerThre
            "ssl_context": "NewSSLContext", "proxy_allow_ips": "ProxyAllowFrom", "uwsgi_allow_ips": "UWSGIAllowFrom"}
 
 
-def known(name, section, cli, meta, usage, default):
+def known(name, section, cli, meta, usage, default, alone, optional, repeats, ours):
     """Makes the class of a setting of this server, from the row of settings.go."""
-    validator = VALIDATORS.get(name)
+    validator = VALIDATORS.get(name) or (passed_on if ours else None)
     if section == "Server Hooks" or name == "ssl_context":
         wanted = facade.PARAMETERS.get(name, (1,))
         validator = validator or validate_callable(*wanted)
@@ -304,13 +314,32 @@ def known(name, section, cli, meta, usage, default):
     type(CLASSES.get(name) or name.title().replace("_", ""), (Setting,), {
         "name": name, "section": section, "cli": cli or None, "meta": meta or None, "desc": usage,
         "default": default, "validator": staticmethod(validator), "__module__": "gunicorn.config",
-        "action": "store_true" if isinstance(default, bool) else None,
-        "type": int if validator is validate_pos_int else None})
+        "action": "append" if repeats else "store_true" if alone is True and not optional
+        else "store_const" if alone is not None and not optional else None,
+        "const": alone if optional or alone is False else None, "nargs": "?" if optional else None,
+        "type": auto_int if name in ("umask", "control_socket_mode") else int if validator is validate_pos_int else None})
 
 
-# A program that the server has not started has no table of settings.
-for row in wsgi.load("settings").items() if hasattr(wsgi, "load") else ():
-    known(row[0], *row[1])
+def passed_on(value):
+    return value  # the server checks it
+
+
+filled = False
+
+
+def fill_settings():
+    """Makes the settings of the server known. Elsewhere than under the server this is left
+    until somebody asks for them, as it takes a process and needs the binary."""
+    global filled
+    if not filled:
+        filled = True
+        from _gunicorn import program
+        for name, row in (wsgi.load("settings") if hasattr(wsgi, "load") else program.settings()).items():
+            known(name, *row)
+
+
+if hasattr(wsgi, "load"):
+    fill_settings()
 
 
 # gunicorn.util ---------------------------------------------------------------
@@ -461,7 +490,7 @@ def refuse_object(self, *args, **kwargs):
     """The __init__ of classes that are not made here. The refused class may be a base of
     the user's own."""
     name = next(c for c in type(self).__mro__ if c.__module__.startswith("gunicorn."))
-    refuse("%s.%s" % (name.__module__, name.__name__), INSTEAD.get(name.__name__, "it has no part like that"))
+    refuse("%s.%s" % (name.__module__, name.__name__), "it has no part like that")
 
 
 class Arbiter(metaclass=StandIn):
@@ -471,7 +500,19 @@ class Arbiter(metaclass=StandIn):
         self.app = app
 
     def run(self):
-        refuse("gunicorn.arbiter.Arbiter", "start gunicorn MODULE:OBJECT")
+        become_server("gunicorn.arbiter.Arbiter", self.app)
+
+
+def refuse_served(what):
+    """Only a program that the server has not started can become a server."""
+    if hasattr(wsgi, "load") or os.getpid() == wsgi.served:
+        refuse(what, "start gunicorn MODULE:OBJECT")
+
+
+def become_server(what, app):
+    refuse_served(what)
+    from _gunicorn import program
+    program.run(app)
 
 
 class BaseApplication:
@@ -480,14 +521,22 @@ class BaseApplication:
         self.do_load_config()
 
     def do_load_config(self):
-        self.load_default_config()
-        self.load_config()
+        try:
+            self.load_default_config()
+            self.load_config()
+            self.cfg.validate()
+        except Exception as e:
+            print("\nError: %s" % e, file=sys.stderr, flush=True)
+            sys.exit(1)
 
     def load_default_config(self):
         self.cfg = Config(self.usage, prog=self.prog)
 
     def load_config(self):
         raise NotImplementedError
+
+    def reload(self):
+        self.do_load_config()
 
     def load(self):
         raise NotImplementedError
@@ -501,58 +550,155 @@ class BaseApplication:
         return self.callable
 
     def run(self):
-        refuse("run() of %s" % type(self).__name__, "start gunicorn MODULE:OBJECT")
+        become_server("run() of %s" % type(self).__name__, self)
 
 
 class Application(BaseApplication):
+    """An application with the settings of a command line, in this order: those that init
+    returns, the configuration file, GUNICORN_CMD_ARGS, the command line."""
+
+    def chdir(self):
+        os.chdir(self.cfg.chdir)
+        if self.cfg.chdir not in sys.path:
+            sys.path.insert(0, self.cfg.chdir)
+
+    def get_config_from_filename(self, filename):
+        if not os.path.exists(filename):
+            raise RuntimeError("%r doesn't exist" % filename)
+        return vars(wsgi.run_config(filename, os.path.abspath(filename)))
+
+    def get_config_from_module_name(self, module_name):
+        import importlib
+        return vars(importlib.import_module(module_name))
+
+    def load_config_from_module_name_or_filename(self, location):
+        if location.startswith("python:"):
+            given = self.get_config_from_module_name(location[len("python:"):])
+        else:
+            given = self.get_config_from_filename(location[5:] if location.startswith("file:") else location)
+        for name, value in given.items():
+            if name in self.cfg.settings:
+                try:
+                    self.cfg.set(name, value)
+                except Exception:
+                    print("Invalid value for %s: %s\n" % (name, value), file=sys.stderr, flush=True)
+                    raise
+        return given
+
+    def load_config_from_file(self, filename):
+        return self.load_config_from_module_name_or_filename(location=filename)
+
     def load_config(self):
-        pass
+        parser = self.cfg.parser()
+        line = parser.parse_args()
+        given = self.init(parser, line, line.args)
+        self.chdir()
+        for name, value in (given or {}).items():
+            self.cfg.set(name.lower(), value)
+        more = parser.parse_args(self.cfg.get_cmd_args_from_env())
+        location = line.config or more.config or get_default_config_file()
+        if location:
+            self.load_config_from_file(location)
+        for options in more, line:
+            for name, value in vars(options).items():
+                if value is not None and name != "args":
+                    self.cfg.set(name, value)
+        self.chdir()
+
+    def run(self):
+        if self.cfg.print_config:
+            print(self.cfg)
+        if self.cfg.print_config or self.cfg.check_config:
+            try:
+                self.load()
+            except Exception:
+                import traceback
+                print("\nError while loading the application:\n", file=sys.stderr)
+                traceback.print_exc()
+                sys.exit(1)
+            sys.exit(0)
+        if self.cfg.daemon and not hasattr(wsgi, "load"):
+            from _gunicorn import program
+            program.daemonize(self.cfg.enable_stdio_inheritance)
+        super().run()
 
 
 class WSGIApplication(Application):
     app_uri = None
 
+    def init(self, parser, opts, args):
+        self.app_uri = None
+        if opts.paste:
+            self.app_uri = os.path.abspath(opts.paste)
+            given = wsgi.read_paste(self.app_uri)
+            return {name: value for name, value in given.items() if name in self.cfg.settings}
+        if args:
+            self.cfg.set("default_proc_name", args[0])
+            self.app_uri = args[0]
+
+    def load_config(self):
+        super().load_config()
+        if self.app_uri is None:
+            self.app_uri = self.cfg.wsgi_app
+            if self.app_uri is None:
+                raise ConfigError("No application module specified.")
+
     def load_wsgiapp(self):
         return MODULES["gunicorn.util"].import_app(self.app_uri)
 
+    def load_pasteapp(self):
+        return get_wsgi_app(self.app_uri, defaults=self.cfg.paste_global_conf)
+
     def load(self):
-        return self.load_wsgiapp()
+        return self.load_pasteapp() if self.cfg.paste else self.load_wsgiapp()
 
 
 def run(prog=None):
-    refuse("gunicorn.app.wsgiapp.run", "start gunicorn MODULE:OBJECT")
+    """What the command gunicorn does, in a program."""
+    refuse_served("gunicorn.app.wsgiapp.run")
+    WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog=prog).run()
 
 
-class Body:
-    """A request body over anything that has read(size)."""
-
-    def __init__(self, reader):
-        self.reader = io.BufferedReader(Raw(reader))
-
-    def __iter__(self):
-        return iter(self.reader)
-
-    def read(self, size=None):
-        return self.reader.read(-1 if size is None else size)
-
-    def readline(self, size=None):
-        return self.reader.readline(-1 if size is None else size)
-
-    def readlines(self, size=None):
-        return self.reader.readlines(-1 if size is None else size)
+def get_wsgi_app(config_uri, name=None, defaults=None):
+    return wsgi.load_paste(config_uri, defaults, name)
 
 
-class Raw(io.RawIOBase):
-    def __init__(self, reader):
-        self.reader = reader
+def has_logging_config(config_file):
+    from configparser import ConfigParser
+    parser = ConfigParser()
+    parser.read([config_file])
+    return parser.has_section("loggers")
 
-    def readable(self):
-        return True
 
-    def readinto(self, into):
-        data = self.reader.read(len(into))
-        into[:len(data)] = data
-        return len(data)
+def serve(app, global_conf, **local_conf):
+    """The server runner egg:gunicorn#main of PasteDeploy: serves an application that pserve,
+    say, has loaded."""
+    refuse_served("gunicorn.app.pasterapp.serve")
+    config_file, own_file = global_conf["__file__"], local_conf.pop("config", None)
+    host, port = local_conf.pop("host", ""), local_conf.pop("port", "")
+    if host:
+        local_conf["bind"] = "%s:%s" % (host, port) if port else host.split(",")
+
+    class PasterServerApplication(WSGIApplication):
+        def load_config(self):
+            self.cfg.set("default_proc_name", config_file)
+            if has_logging_config(config_file):
+                self.cfg.set("logconfig", config_file)
+            location = own_file or get_default_config_file()
+            if location:
+                self.load_config_from_file(location)
+            for name, value in local_conf.items():
+                if value is not None:
+                    self.cfg.set(name.lower(), value)
+
+        def load(self):
+            return app
+    PasterServerApplication().run()
+
+
+class WorkerTmp(Heartbeat):
+    def __init__(self, cfg):
+        pass
 
 
 SUPPORTED_WORKERS = {
@@ -561,14 +707,6 @@ SUPPORTED_WORKERS = {
     "gevent_pywsgi": "gunicorn.workers.ggevent.GeventPyWSGIWorker", "gthread": "gunicorn.workers.gthread.ThreadWorker",
     "tornado": "gunicorn.workers.gtornado.TornadoWorker", "asgi": "gunicorn.workers.gasgi.ASGIWorker",
 }
-
-
-class Worker(facade.Worker):
-    def run(self, *args):
-        refuse("run() of %s" % type(self).__name__, "workers are not made in Python")
-
-    init_process = init_signals = handle = handle_request = load_wsgi = accept = wait = is_parent_alive = run
-    handle_abort = handle_error = handle_exit = handle_quit = handle_usr1 = handle_winch = timeout_ctx = run
 
 
 # Modules ---------------------------------------------------------------------
@@ -582,7 +720,7 @@ gunicorn.errors: HaltServer ConfigError AppImportError
 gunicorn.util: load_class is_ipv6 close close_on_exec set_non_blocking unlink http_date to_bytestring get_arity
 gunicorn.util: has_fileno check_is_writable warn bytes_to_str is_hoppish parse_address unquote_to_wsgi_str()
 gunicorn.util: split_request_uri() get_username() seed() reraise() is_glob_pattern() load_entry_point()
-gunicorn.util: set_owner_process() close_graceful() write_chunk() write() write_nonblock() write_error()
+gunicorn.util: set_owner_process() close_graceful write_chunk write write_nonblock write_error
 gunicorn.util: daemonize() make_fail_app() import_app AppImportError SUPPORTED_WORKERS chown getcwd hop_headers
 gunicorn.reloader: ReloaderBase Reloader<ReloaderBase InotifyReloader<ReloaderBase symlink_target_dir()
 gunicorn.reloader: preferred_reloader()
@@ -602,36 +740,36 @@ gunicorn.instrument.statsd: TIMER_TYPE
 gunicorn.pidfile: Pidfile
 gunicorn.systemd: sd_notify listen_fds SD_LISTEN_FDS_START
 gunicorn.sock: BaseSocket TCPSocket<BaseSocket TCP6Socket<TCPSocket UnixSocket<BaseSocket create_sockets()
-gunicorn.sock: close_sockets() ssl_context() ssl_wrap_socket() get_negotiated_protocol() is_http2_negotiated() PLATFORM
+gunicorn.sock: close_sockets() ssl_context ssl_wrap_socket get_negotiated_protocol is_http2_negotiated PLATFORM
 gunicorn.arbiter: Arbiter HaltServer AppImportError Pidfile SERVER_SOFTWARE
 gunicorn.app:
 gunicorn.app.base: BaseApplication Application Arbiter Config get_default_config_file
 gunicorn.app.wsgiapp: WSGIApplication run Application ConfigError
-gunicorn.app.pasterapp: get_wsgi_app() has_logging_config() serve() WSGIApplication
+gunicorn.app.pasterapp: get_wsgi_app has_logging_config serve WSGIApplication
 gunicorn.http:
 gunicorn.http.errors: ParseException
 gunicorn.http.errors: ...
 gunicorn.http.body: ...
 gunicorn.http.body: Body ChunkedReader LengthReader EOFReader
-gunicorn.http.unreader: Unreader SocketUnreader<Unreader IterUnreader<Unreader
+gunicorn.http.unreader: Unreader SocketUnreader IterUnreader
 gunicorn.http.message: ...
-gunicorn.http.message: Message Request<Message PPCommand PPFamily PPProtocol HeaderPolicy ChunkedReader LengthReader
+gunicorn.http.message: Message Request PPCommand PPFamily PPProtocol HeaderPolicy ChunkedReader LengthReader
 gunicorn.http.message: EOFReader Body
-gunicorn.http.parser: Parser RequestParser<Parser Request SocketUnreader IterUnreader
-gunicorn.http: get_parser() Message Request RequestParser
+gunicorn.http.parser: Parser RequestParser Request SocketUnreader IterUnreader
+gunicorn.http: get_parser Message Request RequestParser
 gunicorn.http.wsgi: ...
 gunicorn.http.wsgi: SERVER SERVER_SOFTWARE FileWrapper
-gunicorn.http.wsgi: Response WSGIErrorsWrapper create() base_environ() default_environ() proxy_environ()
+gunicorn.http.wsgi: Response WSGIErrorsWrapper create base_environ default_environ proxy_environ
 gunicorn.workers: SUPPORTED_WORKERS
 gunicorn.workers.workertmp: WorkerTmp PLATFORM
 gunicorn.workers.base: ...
-gunicorn.workers.base: Worker WorkerTmp Response default_environ()
-gunicorn.workers.base_async: AsyncWorker<Worker ALREADY_HANDLED
-gunicorn.workers.sync: SyncWorker<Worker StopWaiting<Exception
-gunicorn.workers.gthread: ThreadWorker<Worker TConn PollableMethodQueue
+gunicorn.workers.base: Worker WorkerTmp Response default_environ
+gunicorn.workers.base_async: AsyncWorker ALREADY_HANDLED
+gunicorn.workers.sync: SyncWorker StopWaiting
+gunicorn.workers.gthread: ThreadWorker TConn PollableMethodQueue
 gunicorn.workers.gasgi: ASGIWorker<Worker
-gunicorn.workers.ggevent: GeventWorker<AsyncWorker GeventPyWSGIWorker<GeventWorker PyWSGIHandler PyWSGIServer
-gunicorn.workers.geventlet: EventletWorker<AsyncWorker
+gunicorn.workers.ggevent: GeventWorker GeventPyWSGIWorker
+gunicorn.workers.geventlet: EventletWorker
 gunicorn.workers.gtornado: TornadoWorker<Worker
 """
 
@@ -642,22 +780,20 @@ LIBRARY = set("""argparse ast asyncio base64 binascii copy email errno fcntl glo
     tempfile textwrap threading time traceback urllib warnings""".split())
 PLATFORM, SD_LISTEN_FDS_START, ALREADY_HANDLED, hop_headers = sys.platform, 3, object(), HOP_HEADERS
 SERVER, SERVER_SOFTWARE = "gunicorn", "gunicorn/%d.%d.%d" % wsgi.VERSION
-INSTEAD = {"Response": "use start_response"}
 
 
 def member(module, word):
     """What a word of NAMES stands for."""
     name, _, base = word.partition("<")
-    if name in REQUEST_ERRORS:
-        return REQUEST_ERRORS[name]
-    if name in globals():
-        return globals()[name]
+    there = {**vars(http), **globals(), **REQUEST_ERRORS}
+    if name in there:
+        return there[name]
     if word.endswith("()"):
         return refused(module, name[:-2])
-    if base in ("Worker", "AsyncWorker", "GeventWorker", "Exception"):
-        made = type(name, (globals().get(base, Exception),), {"__module__": module})
+    if base.endswith(("Worker", "Exception")):
+        made = type(name, (there.get(base, Exception),), {"__module__": module})
     else:
-        made = StandIn(name, (globals().get(base, object),), {"__module__": module, "__init__": refuse_object})
+        made = StandIn(name, (there.get(base, object),), {"__module__": module, "__init__": refuse_object})
     return globals().setdefault(name, made)
 
 
@@ -674,7 +810,7 @@ def make(name, words):
         vars(MODULES[parent]).setdefault(last, module)
     for word in list(REQUEST_ERRORS) if "..." in words else words:
         value = member(name, word)
-        if getattr(value, "__module__", None) in (__name__, "_gunicorn.glogging"):
+        if getattr(value, "__module__", None) in (__name__, "_gunicorn.glogging", "_gunicorn.http", "_gunicorn.workers"):
             value.__module__ = name
         vars(module).setdefault(word.partition("<")[0].rstrip("()"), value)
 
@@ -685,9 +821,15 @@ def imported(module, name):
     if name in LIBRARY:
         __import__(name)
         return sys.modules[name]
+    if module == "gunicorn.workers.ggevent" and name in ("PyWSGIServer", "PyWSGIHandler"):
+        value = http.pywsgi(name)
+        setattr(MODULES[module], name, value)
+        return value
     for parent in ("gunicorn.", "gunicorn.http.", "gunicorn.workers.") if module.count(".") else ():
         if parent + name in MODULES:
             return MODULES[parent + name]
+    if module == "gunicorn.config" and not name.startswith("__"):
+        fill_settings()
     for setting in KNOWN_SETTINGS if module == "gunicorn.config" else ():
         if setting.__name__.lower() == name.lower():
             return setting
