@@ -759,7 +759,9 @@ func (w *worker) passOn(c *conn) bool {
 func (w *worker) endStream(c *conn) {
 	s, k := c.stream, c.stream.carrier
 	if !s.done {
-		k.arm()
+		if k.arm(); c.turn != nil && c.turn.framing.noBody {
+			s.tail = nil
+		}
 		if c.cut {
 			k.reset(s, cmp.Or(s.code, h2InternalError))
 		} else if k.end(s, s.tail); s.ended && s.code == 0 {
