@@ -65,9 +65,11 @@ type arbiter struct {
 	failed    int           // replacements that wait for notBefore
 	early     int           // number of workers in a row that have crashed soon after their start
 
+	drainBy  int64  // when the stop begins that TERM has asked for, 0 before TERM
 	heir     helper // the arbiter that USR2 has started
 	metrics  metrics
 	scores   *scoreboard
+	census   int // file of the census of clients, 0 for none yet
 	manager  serviceManager
 	memory   memoryWatch
 	nextLook int64  // when to look at the memory again
@@ -147,11 +149,14 @@ func (a *arbiter) run() (status int) {
 			a.memory.look()
 			a.nextLook = now + int64(time.Second)
 		}
-		signals := a.sleep(time.Second)
+		signals := a.sleep(a.untilDrained(time.Second))
 		for _, s := range signals {
-			if stop := a.handle(s); stop != nil {
+			if stop := a.handle(s); stop != nil && !(stop.graceful && a.drain()) {
 				return a.stop(stop.graceful, "", 0)
 			}
+		}
+		if a.untilDrained(1) == 0 {
+			return a.stop(true, "", 0)
 		}
 		a.settle()
 		if h := a.reap(); h != nil {
@@ -221,7 +226,7 @@ func (a *arbiter) openPipes() error {
 	}
 	if fds := a.passed.handover; fds != nil {
 		a.give, a.take = fds[0], fds[1]
-		a.parentBoard, err = mapPage[board](fds[2], 0)
+		a.parentBoard, err = mapPage[board](fds[2], 0, readWrite)
 		unix.Close(fds[2])
 		if err != nil {
 			return err
@@ -291,6 +296,10 @@ func (a *arbiter) handle(s syscall.Signal) *order {
 		return nil // reaping follows in any case
 	}
 	a.log.infof("Handling signal: %s", signalNames[s])
+	if a.drainBy != 0 && (s == unix.SIGHUP || s == unix.SIGUSR2) {
+		a.log.infof("It is ignored: the server is about to stop")
+		return nil
+	}
 	switch s {
 	case unix.SIGTERM:
 		return &order{graceful: true}
@@ -483,7 +492,7 @@ func (a *arbiter) settle() {
 // the template process, from which the replacement would be forked, may have loaded the old
 // file.
 func (a *arbiter) stale(w *child) bool {
-	return a.cfg.reload && a.template != nil && w.generation == a.generation && w.slot.cause.Load() == causeReload
+	return a.cfg.reload && a.template != nil && !a.template.program && w.generation == a.generation && w.slot.cause.Load() == causeReload
 }
 
 // spawn starts one worker: this binary again, under a title of its own.
@@ -508,6 +517,25 @@ func (a *arbiter) spawn() error {
 		fdErrorlog: a.log.out.shared(), fdAccesslog: a.access.shared(), fdBridge: int(a.bridge.Fd()),
 	}
 	far := -1
+	if a.cfg.needsNeighbours() {
+		for number, fd := range map[int]int{fdScores: a.scores.fd, fdPages: a.scores.pages} {
+			if files[number], err = openAnew(fd, unix.O_RDONLY); err != nil {
+				return err
+			}
+			defer unix.Close(files[number])
+		}
+	}
+	if a.cfg.limitConnectionsPerClient > 0 {
+		if a.census == 0 {
+			if a.census, err = openCensus(); err != nil {
+				return err
+			}
+		}
+		if err := clearPart(a.census, slices.Index(a.scores.slots, slot)); err != nil {
+			return err
+		}
+		files[fdClients] = a.census
+	}
 	if a.template != nil {
 		if files[fdFork], far, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 			return err
@@ -791,11 +819,37 @@ func (a *arbiter) startHelpers() {
 
 // Stopping ------------------------------------------------------------------
 
+// drain begins drain_delay: the server says that it is not ready, closes connections after
+// their next response, and goes on serving until load balancers have turned away. It returns
+// false if the stop has to begin now: without a delay, after a second signal, or where another
+// arbiter serves the same listeners.
+func (a *arbiter) drain() bool {
+	if a.drainBy != 0 || a.cfg.drainDelay == 0 || a.shared() {
+		return false
+	}
+	a.drainBy = monotonic() + int64(a.cfg.drainDelay)
+	a.scores.board.draining.Store(1)
+	a.manager.stopping(0)
+	a.log.infof("Draining: the stop begins in %v", a.cfg.drainDelay)
+	return true
+}
+
+// untilDrained is how long the arbiter may sleep, at most d, before the stop begins.
+func (a *arbiter) untilDrained(d time.Duration) time.Duration {
+	if a.drainBy == 0 {
+		return d
+	}
+	return min(d, max(0, time.Duration(a.drainBy-monotonic())))
+}
+
 // stop ends all workers and returns the exit status. On a graceful stop, accepted
 // connections and connections that wait to be accepted are answered first, unless a second
 // signal cuts this short.
 func (a *arbiter) stop(graceful bool, reason string, status int) int {
-	a.manager.stopping(a.heir.pid)
+	if a.drainBy == 0 {
+		a.manager.stopping(a.heir.pid)
+	}
+	a.scores.board.draining.Store(1)
 	a.metrics.close(a)
 	a.shutListeners()
 	sig := unix.SIGQUIT

@@ -201,7 +201,7 @@ func (s *streamLane) stall(w *worker) {
 	} else {
 		s.unread = s.unread[:0]
 	}
-	if l.patience = w.now; len(s.unread) == 0 || s.unread[0] != first || w.alone {
+	if l.patience = w.now; len(s.unread) == 0 || s.unread[0] != first || w.alone && w.cfg.queueTimeout == 0 {
 		return
 	}
 	l.stalled = true
@@ -598,6 +598,7 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 	if len(protocol) > 0 {
 		w.resp.fields = append(w.resp.fields, field{[]byte("Sec-WebSocket-Protocol"), protocol})
 	}
+	w.resp.fields = t.mark(w.resp.fields)
 	b, err := appendFields(w.resp.appendOwn(b, true, w.server, w.clock.http), w.resp.fields, hopField)
 	if err != nil {
 		return wrongFrame(err.Error())

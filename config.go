@@ -45,6 +45,7 @@ type config struct {
 
 	// Config File, Server Socket
 	wsgiApp string
+	paste   string
 	bind    []string
 	backlog int
 
@@ -66,6 +67,16 @@ type config struct {
 	clientMinRate                                               int
 	spoolDir                                                    string
 	spoolLimit                                                  int64
+
+	// Load Balancers
+	health     string // PATH or PATH,PATH
+	healthLog  bool
+	drainDelay time.Duration
+
+	requestIDHeader string
+
+	queueLimit, limitConnectionsPerClient int
+	queueTimeout                          time.Duration
 
 	// Static Files
 	static                   []string // PREFIX=DIR
@@ -171,6 +182,9 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if line.option != "" {
 		return &config{option: line.option}, nil
 	}
+	if paster && line.app != "" {
+		line.values["paste"], line.app = line.app, ""
+	}
 	at := &start{dir: dir, env: env, app: line.app}
 	text, _ := at.lookup("GUNICORN_CMD_ARGS")
 	extra, err := splitShell(text)
@@ -202,11 +216,15 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if err != nil {
 		return nil, err
 	}
+	paste, err := c.fromPaste(at)
+	if err != nil {
+		return nil, err
+	}
 	late, err := fromFlags(flags, at, false)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.fill(at, environment, file, early, late); err != nil {
+	if err := c.fill(at, environment, paste, file, early, late); err != nil {
 		return nil, err
 	}
 	if err := c.checkSupported(at); err != nil {
@@ -216,7 +234,7 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 	if c.status != "off" {
 		return c, nil
 	}
-	if c.app() == "" {
+	if c.app() == "" && c.program() == nil {
 		return nil, settingError(pyErrorf("No application module specified."))
 	}
 	if c.checkConfig || c.printConfig {
@@ -253,6 +271,12 @@ func (c *config) checkBoot() error {
 		return err
 	}
 	if err := c.checkStatic(); err != nil {
+		return err
+	}
+	if err := c.checkHealth(); err != nil {
+		return err
+	}
+	if err := c.checkRequestID(); err != nil {
 		return err
 	}
 	return c.checkTLS()
@@ -378,11 +402,13 @@ func fromEnvironment(at *start) (map[string]any, error) {
 // fromFile finds the configuration file, runs the file by eval, and returns the
 // checked values of the variables that are settings.
 func (c *config) fromFile(spec string, at *start, eval func(*config, string) (map[string]any, error)) (map[string]any, error) {
-	module := strings.HasPrefix(spec, "python:")
+	module := strings.HasPrefix(spec, "python:") || spec == programSpec
 	if spec == "" {
 		spec = at.path("gunicorn.conf.py")
-		if _, err := os.Stat(spec); err != nil {
+		if _, err := os.Stat(spec); err != nil && c.paste == "" {
 			return nil, nil
+		} else if err != nil {
+			spec = "" // only the file of PasteDeploy is read
 		}
 	} else if !module {
 		spec = strings.TrimPrefix(spec, "file:")
@@ -408,6 +434,15 @@ func (c *config) fromFile(spec string, at *start, eval func(*config, string) (ma
 	}, func(r *setting, v any, err error) error {
 		return &startError{exitFailure, fmt.Sprintf("Invalid value for %s: %s\n\n\nError: %v\n", r.name, pyStr(v), err)}
 	})
+}
+
+// fromPaste returns the checked settings of PasteDeploy's file, which eval has read.
+func (c *config) fromPaste(at *start) (map[string]any, error) {
+	given, _ := c.said["paste"].(map[string]any)
+	return checked(at, func(r *setting) (any, bool) {
+		v, ok := given[r.name]
+		return fromPython(v), ok && !r.flagOnly
+	}, func(_ *setting, _ any, err error) error { return settingError(err) })
 }
 
 // checked returns the checked values of one source, which get reads. wrong words the error
@@ -516,6 +551,12 @@ func (c *config) ownFields() (f ownFields) {
 	return f
 }
 
+// program has what a program that runs itself says of itself, nil without one.
+func (c *config) program() map[string]any {
+	said, _ := c.said["program"].(map[string]any)
+	return said
+}
+
 // empty reports whether a value leaves its setting turned off.
 func empty(v any) bool {
 	switch v := v.(type) {
@@ -527,8 +568,13 @@ func empty(v any) bool {
 	return v == nil || v == false || v == ""
 }
 
-// app is the application as MODULE:OBJECT.
-func (c *config) app() string { return cmp.Or(c.positional, c.wsgiApp) }
+// app is the application as MODULE:OBJECT, or PasteDeploy's file.
+func (c *config) app() string {
+	if c.paste != "" {
+		return (&start{dir: c.startDir}).path(c.paste)
+	}
+	return cmp.Or(c.positional, c.wsgiApp)
+}
 
 // name is the server's name in the titles of its processes.
 func (c *config) name() string { return cmp.Or(c.procName, c.defaultProcName) }
@@ -587,7 +633,8 @@ func (c *config) encode() []byte {
 }
 
 // settingsTable is a marshal dict of what gunicorn.config of package.py shows of each
-// setting: by name a list of section, flags, meta, usage and default.
+// setting: by name a list of section, flags, meta, usage, default, how the flag takes an
+// argument, and whether Gunicorn does not have the setting.
 func settingsTable() []byte {
 	dir, _ := os.Getwd()
 	at := &start{dir: dir, env: os.Environ()}
@@ -598,9 +645,12 @@ func settingsTable() []byte {
 		if !given {
 			v, _ = new(config).defaultOf(r, at)
 		}
-		b = appendMarshalList(appendMarshalText(b, r.name), 5)
+		b = appendMarshalList(appendMarshalText(b, r.name), 9)
 		b = appendMarshal(appendMarshalText(b, r.section), r.flags)
 		b = appendMarshal(appendMarshalText(appendMarshalText(b, r.meta), r.usage), v)
+		for _, v := range []any{r.kind.alone, r.kind.optional, r.kind.repeats, r.ours} {
+			b = appendMarshal(b, v)
+		}
 	}
 	return append(b, marshalDictEnd)
 }

@@ -35,8 +35,8 @@ func load(t *testing.T, s source) (*config, error) {
 			t.Fatal(err)
 		}
 	}
-	return loadConfig(s.args, s.env, s.dir, func(_ *config, spec string) (map[string]any, error) {
-		if !strings.HasSuffix(spec, "gunicorn.conf.py") {
+	return loadConfig(s.args, s.env, s.dir, func(c *config, spec string) (map[string]any, error) {
+		if !strings.HasSuffix(spec, "gunicorn.conf.py") && (spec != "" || c.paste == "") {
 			t.Errorf("eval of %q", spec)
 		}
 		return s.file, nil
@@ -126,6 +126,7 @@ dirty_workers                      = 0
 disable_redirect_access_to_syslog  = False
 do_handshake_on_connect            = False
 dogstatsd_tags                     = 
+drain_delay                        = 0
 enable_backlog_metric              = False
 enable_stdio_inheritance           = False
 errorlog                           = -
@@ -134,6 +135,8 @@ forwarder_headers                  = ['SCRIPT_NAME', 'PATH_INFO']
 graceful_timeout                   = 30
 group                              = GID
 header_map                         = drop
+health                             = None
+health_log                         = False
 http2_cleartext                    = off
 http2_initial_window_size          = 65535
 http2_max_concurrent_streams       = 100
@@ -144,6 +147,7 @@ http_protocols                     = ['h1']
 initgroups                         = False
 keepalive                          = 2
 keyfile                            = None
+limit_connections_per_client       = 0
 limit_request_body                 = 0
 limit_request_field_size           = 8190
 limit_request_fields               = 100
@@ -181,11 +185,14 @@ proxy_allow_ips                    = ['127.0.0.1', '::1']
 proxy_protocol                     = off
 python                             = None
 pythonpath                         = None
+queue_limit                        = 0
+queue_timeout                      = 0
 raw_env                            = []
 raw_paste_global_conf              = []
 reload                             = False
 reload_engine                      = auto
 reload_extra_files                 = []
+request_id_header                  = None
 request_timeout                    = 0
 reuse_port                         = False
 root_path                          = 
@@ -261,6 +268,8 @@ func texts(values ...any) []any { return values }
 
 var samples = []sample{
 	{name: "wsgi_app", values: []string{"a:b"}, def: "", fields: texts("a:b")},
+	{name: "paste", values: []string{"a.ini", "b.ini#c", "d.ini"}, def: "", fields: texts("a.ini", "b.ini#c", "d.ini")},
+	{name: "raw_paste_global_conf", values: []string{"A=b", "C=d", "E=f"}, shown: []string{"['A=b']", "['C=d']", "['E=f']"}},
 	{
 		name: "bind", values: []string{"a:1", "unix:/b", ":3"}, def: []string{"127.0.0.1:8000"},
 		fields: texts([]string{"a:1"}, []string{"unix:/b"}, []string{":3"}),
@@ -300,6 +309,12 @@ var samples = []sample{
 		fields: texts(time.Second, time.Duration(0), 3*time.Second)},
 	{name: "spool_dir", values: []string{"/tmp", "/var/tmp", "/dev/shm"}, def: "", fields: texts("/tmp", "/var/tmp", "/dev/shm")},
 	{name: "spool_limit", values: []string{"1", "2k", "0"}, def: int64(1 << 30), fields: texts(int64(1), int64(2048), int64(0)), shown: []string{"1", "2048", "0"}},
+	{name: "health", values: []string{"/a", "/a,/b", "/c"}, def: "", fields: texts("/a", "/a,/b", "/c")},
+	{name: "request_id_header", values: []string{"X-Request-ID", "a", "B"}, def: "", fields: texts("X-Request-ID", "a", "B")},
+	{name: "queue_limit", values: []string{"1", "0", "3"}, def: 0, fields: texts(1, 0, 3)},
+	{name: "queue_timeout", values: []string{"1", "0", "3"}, def: time.Duration(0), fields: texts(time.Second, time.Duration(0), 3*time.Second)},
+	{name: "limit_connections_per_client", values: []string{"1", "0", "3"}, def: 0, fields: texts(1, 0, 3)},
+	{name: "drain_delay", values: []string{"1", "0", "3"}, def: time.Duration(0), fields: texts(time.Second, time.Duration(0), 3*time.Second)},
 	{name: "client_min_rate", values: []string{"1", "0", "3"}, def: 500, fields: texts(1, 0, 3)},
 	{
 		name: "static", values: []string{"/a/=/", "/b=/tmp", "/c=/usr"}, def: []string{},
@@ -591,14 +606,16 @@ var additions = []string{
 	"max_memory", "metrics", "status", "spool_dir", "spool_limit",
 	"static", "static_max_age", "static_index", "static_final",
 	"ws_max_size", "ws_ping_interval", "ws_ping_timeout", "ws_per_message_deflate",
+	"health", "health_log", "drain_delay", "request_id_header",
+	"queue_limit", "queue_timeout", "limit_connections_per_client",
 }
 
 // other has a value for each unsupported row that is not its default.
 var other = map[string]any{
 	"worker_class": "tornado",
-	"paste":        "x", "protocol": "uwsgi", "uwsgi_allow_ips": "*", "http_protocols": "h2,h1",
+	"protocol":     "uwsgi", "uwsgi_allow_ips": "*", "http_protocols": "h2,h1",
 	"http2_cleartext": "both", "http2_max_concurrent_streams": "1", "http2_initial_window_size": "1",
-	"http2_max_frame_size": "20000", "http2_max_header_list_size": "1", "raw_paste_global_conf": "a=b",
+	"http2_max_frame_size": "20000", "http2_max_header_list_size": "1",
 	"control_socket": "x", "control_socket_mode": "0o644", "dirty_apps": "a:B", "dirty_workers": "1",
 	"dirty_timeout": "1", "dirty_threads": "2", "dirty_graceful_timeout": "1",
 }
@@ -1610,7 +1627,7 @@ func checkItem(t *testing.T, r *setting, text string) {
 }
 
 // forPython are the rows without a field whose values Python reads, or the file's finder.
-var forPython = []string{
+var forPython = []string{"raw_paste_global_conf",
 	"asgi_loop", "asgi_lifespan", "asgi_disconnect_grace_period", "config", "logconfig_dict", "pythonpath", "root_path", "sendfile", "spew",
 }
 

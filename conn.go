@@ -97,22 +97,23 @@ func (t *turn) enter(s turnState) {
 type conn struct {
 	fd      int // the client's socket, -1 once buried
 	state   connState
-	gone    bool  // marked: the loop closes this connection at the end of its turn
-	watched bool  // epoll watches the socket, edge-triggered
-	unread  bool  // the socket may hold bytes or an end that have not been read
-	ending  bool  // epoll has announced the client's end: read until the end is seen
-	later   bool  // put off to the next turn of the loop, so that others get their share
-	trusted bool  // the socket's peer is in forwarded_allow_ips, whatever a PROXY header says
-	opening bool  // a PROXY header may still come first
-	lent    bool  // the socket leads to the pump of a sibling, which has the client's TLS
-	shared  bool  // the application has the socket too, perhaps for longer than its request
-	keep    bool  // another request may follow the current one
-	cut     bool  // the response broke off before its end
-	served  int   // requests served before the current one
-	expires int64 // when the wait for a head or a handshake, the idle time or lingering ends; 0 for never
-	closeAt int64 // when lingering ends, even if the client still sends
-	shaken  int64 // when the handshake began, or began to wait for its turn
-	lagged  int64 // since when the rest of a request or handshake has been missing
+	gone    bool   // marked: the loop closes this connection at the end of its turn
+	watched bool   // epoll watches the socket, edge-triggered
+	unread  bool   // the socket may hold bytes or an end that have not been read
+	ending  bool   // epoll has announced the client's end: read until the end is seen
+	later   bool   // put off to the next turn of the loop, so that others get their share
+	trusted bool   // the socket's peer is in forwarded_allow_ips, whatever a PROXY header says
+	opening bool   // a PROXY header may still come first
+	lent    bool   // the socket leads to the pump of a sibling, which has the client's TLS
+	shared  bool   // the application has the socket too, perhaps for longer than its request
+	keep    bool   // another request may follow the current one
+	cut     bool   // the response broke off before its end
+	served  int    // requests served before the current one
+	client  uint64 // key under which the census counts the connection, 0 if it does not
+	expires int64  // when the wait for a head or a handshake, the idle time or lingering ends; 0 for never
+	closeAt int64  // when lingering ends, even if the client still sends
+	shaken  int64  // when the handshake began, or began to wait for its turn
+	lagged  int64  // since when the rest of a request or handshake has been missing
 	peer    endpoint
 	secure  *secure // the TLS, nil without
 	pump    *pump   // joins the client to a sibling or to the application, nil for none
@@ -179,6 +180,7 @@ type turn struct {
 	framing    framing      // how the response's end is told
 	status     []byte       // the response's status line, without the version
 	logged     bool         // Python writes the access log's line
+	id, idName []byte       // the request's id, and the name of its field; nil without request_id_header
 	meta       []byte       // status and headers of a response in several frames, kept for the access log
 	sent       int64        // bytes of the response's body from the application
 	burst      int          // bytes written to the spool since other connections had their share
@@ -456,7 +458,7 @@ func (w *worker) readProxy(c *conn) bool {
 // if the request is refused.
 func (w *worker) parse(c *conn) bool {
 	if c.opening {
-		if !w.readProxy(c) {
+		if !w.readProxy(c) || !w.countClient(c, false) {
 			return false
 		}
 		if !c.opening && w.tls != nil {
@@ -474,7 +476,7 @@ func (w *worker) parse(c *conn) bool {
 	n, bad := c.turn.req.parse(c.in, w.cfg, c.trusted)
 	if !w.python.gateway.mounts {
 		c.turn.req.scriptName = nil
-	} else if bad == nil && n > 0 {
+	} else if bad == nil && n > 0 && !w.health.asked(&c.turn.req) {
 		bad = c.turn.req.checkScriptName(w.scriptName)
 	}
 	if bad != nil {
@@ -494,6 +496,9 @@ func (w *worker) parse(c *conn) bool {
 		w.refuse(c, badBodyLimit(limit))
 		return false
 	}
+	if w.ids != nil {
+		w.identify(c.turn)
+	}
 	if c.turn.own = w.ownAnswer(&c.turn.req); c.turn.own == nil && !w.greets(c.turn) {
 		return false
 	}
@@ -511,6 +516,9 @@ func (w *worker) parse(c *conn) bool {
 		c.turn.next = n + take
 		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
 	}
+	if w.limited && c.turn.own == nil && c.turn.incomplete() && w.tooMany(c.turn) {
+		return false // before its body is read
+	}
 	if c.turn.own == nil && !w.python.gateway.early {
 		w.invite(c.turn)
 	}
@@ -525,6 +533,9 @@ func (w *worker) greets(t *turn) bool {
 
 // refuse logs a client's mistake, answers with an error page and closes the connection.
 func (w *worker) refuse(c *conn, bad *badRequest) {
+	if w.ids != nil && c.turn != nil && len(c.turn.id) == 0 {
+		w.identify(c.turn) // the head was not understood, and yet the client may ask about its request
+	}
 	w.warnBad(c, bad)
 	if parsed := !c.between(); c.turn != nil && (bad.access || parsed) {
 		w.record(c.turn, []byte(strconv.Itoa(bad.status)), parsed)
@@ -534,7 +545,7 @@ func (w *worker) refuse(c *conn, bad *badRequest) {
 
 // warnBad logs a client's mistake.
 func (w *worker) warnBad(c *conn, bad *badRequest) {
-	w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, bad.text)
+	w.log.warningf("Invalid request from ip=%s: %s%s", c.peer.remoteAddr, bad.text, c.turn.tag())
 }
 
 // page writes an error page, and closes the connection once the client has taken it.
@@ -554,6 +565,11 @@ func (w *worker) page(c *conn, bad *badRequest) {
 // appendPage appends an error page; in answer to HEAD, only the page's head.
 func (t *turn) appendPage(b []byte, bad *badRequest) []byte {
 	at := len(b)
+	if len(t.id) > 0 {
+		marked := *bad
+		marked.fields += string(appendField(nil, t.idName, t.id))
+		bad = &marked
+	}
 	b = appendErrorPage(b, bad)
 	if string(t.req.method) == "HEAD" {
 		b = b[:at+bytes.Index(b[at:], []byte("\r\n\r\n"))+4]
@@ -893,6 +909,9 @@ func (w *worker) unplug(c *conn) {
 	c.fd = -1
 	w.open--
 	w.slot.connections.Store(uint64(w.open))
+	if c.client != 0 {
+		w.census.add(c.client, -1)
+	}
 	w.closeFile(c)
 	w.pool.put(c.out)
 	c.out, c.outAt = nil, 0
@@ -961,9 +980,9 @@ func (w *worker) reuse(t *turn) {
 	if t.since != 0 && t.begun == 0 || len(w.idle) >= poolKeep || cap(t.req.fields) > fewFields {
 		return
 	}
-	status, fields, upper := t.status[:0], t.req.fields, t.req.upper
+	status, fields, upper, id := t.status[:0], t.req.fields, t.req.upper, t.id[:0]
 	*t = turn{} // in place: with fields set, it would be made elsewhere and copied
-	t.status, t.req.fields, t.req.upper = status, fields, upper
+	t.status, t.req.fields, t.req.upper, t.id = status, fields, upper, id
 	t.req.reset()
 	w.idle = append(w.idle, t)
 }
@@ -979,7 +998,7 @@ func (c *conn) lane() *lane {
 // line names a request for the log, as in "GET /path".
 func (t *turn) line() string {
 	if t == nil || len(t.req.target) == 0 {
-		return "(no URI read)"
+		return "(no URI read)" + t.tag()
 	}
-	return printable(t.req.method) + " " + printable(t.req.target)
+	return printable(t.req.method) + " " + printable(t.req.target) + t.tag()
 }

@@ -71,10 +71,15 @@ func (w *worker) arm() {
 	w.watchFor(accepting, armed)
 }
 
-// watchFor begins or ends the watch on the listeners, and on the hand-over socket.
+// watchFor begins or ends the watch on the listeners, and on the hand-over socket. A worker
+// that is busy by now begins anew: the kernel wakes the one that has watched for longest, and
+// new clients should come to workers that are free.
 func (w *worker) watchFor(accepting, armed bool) {
+	if accepting && w.armed && !armed {
+		w.disarm()
+	}
 	if accepting != w.accepting {
-		w.accepting = accepting
+		w.accepting, w.guardAt = accepting, w.now+int64(guardPause)
 		for _, l := range w.listeners {
 			if accepting {
 				_ = w.listen(l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).accept))
@@ -273,6 +278,9 @@ func (w *worker) admit(l *listener, fd int, sa *unix.RawSockaddrAny) {
 	c := w.add(fd, peer, trusted)
 	increase(&w.slot.counters.connections, 1)
 	w.introduce(c, true)
+	if !w.countClient(c, false) {
+		return
+	}
 	w.awaitHead(c)
 	w.advance(c)
 }
@@ -334,6 +342,14 @@ func (w *worker) enqueue(t *turn) {
 	if gone {
 		w.refuseService(t)
 		return
+	}
+	if w.limited {
+		if w.tooMany(t) {
+			return
+		}
+		if timeout := w.cfg.queueTimeout; timeout > 0 && w.oldest == 0 {
+			w.oldest = w.now + int64(timeout)
+		}
 	}
 	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent
 	w.waiting = append(w.waiting, t)
@@ -550,6 +566,10 @@ func (w *worker) dispatch() {
 	if patience > 0 && !w.stopping() {
 		w.takeWaiting()
 	}
+	if w.limited {
+		w.expireWaiting()
+		defer w.publishQueue()
+	}
 	for w.someWait() && w.roomForFile() && len(w.waiting) > 0 && !w.servedAll() {
 		i := w.next()
 		t := w.waiting[i]
@@ -592,6 +612,9 @@ func (w *worker) dispatch() {
 // free. While this worker's Python boots, a worker of an earlier generation may be free even
 // if there is to be only one worker.
 func (w *worker) impatient(t *turn, patience int64) bool {
+	if w.limited {
+		return w.giveToSpare()
+	}
 	return !w.python.ready || !w.alone && (w.python.stuck() || patience > 0 && w.now-t.since >= patience)
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +38,7 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 	if now != nil && now.keepsHost() {
 		g.host = now.host
 	}
-	kept, file := g.host, ""
+	kept, file, ran := g.host, "", false
 	defer func() {
 		if err != nil {
 			g.template.close()
@@ -46,11 +47,16 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			}
 		}
 	}()
+	env := os.Environ()
+	if kept != nil && kept.program {
+		args = []string{"-c", programSpec}
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "GUNICORN_CMD_ARGS=") })
+	}
 	python := "" // interpreter that the configuration file names
 	for g.bridge == nil {
-		g.cfg, err = loadConfig(args, os.Environ(), dir, func(c *config, spec string) (globals map[string]any, err error) {
-			if file = spec; kept != nil {
-				return kept.reread(spec)
+		g.cfg, err = loadConfig(args, env, dir, func(c *config, spec string) (globals map[string]any, err error) {
+			if file, ran = spec, true; kept != nil {
+				return kept.reread(c, spec)
 			}
 			c.python = cmp.Or(python, c.python)
 			globals, g.template, err = evalConfig(c, spec)
@@ -61,6 +67,12 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 		}
 		if g.cfg.status != "off" {
 			return g, os.Chdir(g.cfg.chdir)
+		}
+		if said := g.cfg.program(); said != nil {
+			if g.cfg.python, err = kept.interpreter(g.cfg, said); err != nil {
+				return nil, err
+			}
+			break // the program forks all Pythons
 		}
 		found, bridge, err := findPython(g.cfg)
 		if err != nil {
@@ -80,19 +92,22 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 	}
 	c := g.cfg
 	c.startDir, c.argv = dir, append([]string{programPath()}, args...)
+	if said := c.program(); said != nil {
+		c.argv, _ = stringsOf(said["argv"])
+	}
 	serve := !c.checkConfig && !c.printConfig
 	if serve {
 		if c.credential, err = credentialOf(c); err != nil {
 			return nil, err
 		}
 	}
-	if kept != nil && file == "" {
-		if _, err = kept.reread(""); err != nil {
+	if kept != nil && !ran {
+		if _, err = kept.reread(c, ""); err != nil {
 			return nil, err
 		}
 	}
 	fresh := kept != nil && (kept.loaded || c.reload || kept.python != c.python)
-	if serve && (c.preloadApp && g.template == nil || fresh) || c.classInPython() && g.template == nil && kept == nil {
+	if serve && c.program() == nil && (c.preloadApp && g.template == nil || fresh) || c.classInPython() && g.template == nil && kept == nil {
 		if _, g.template, err = evalConfig(c, file); err != nil {
 			return nil, err
 		}
@@ -102,7 +117,7 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			return nil, err
 		}
 	}
-	if err = c.checkPackage(); err != nil {
+	if err = c.checkPackage(kept); err != nil {
 		return nil, err
 	}
 	g.template = cmp.Or(g.template, kept)

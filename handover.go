@@ -113,6 +113,7 @@ func (w *worker) takeOver() bool {
 		c.peer.https, c.peer.facts = true, append([]byte(nil), facts...)
 	} else {
 		w.introduce(c, opening)
+		w.countClient(c, true)
 	}
 	if len(in)+len(body) > 0 {
 		c.in = append(append(w.pool.get(len(in)+len(body)), in...), body...)

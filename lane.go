@@ -96,6 +96,7 @@ type python struct {
 	orphaned bool   // the template process has ended: nobody will report how this process ends
 	killAt   int64  // when to kill the process, 0 for never
 	hung     string // the requests that ran when this Python was given up
+	ran      string // the same for the log line with its stacks, if requests have ids
 	askedAt  int64  // when the main thread was asked whether it is alive, 0 once it has answered
 
 	beat    uint32 // with own: the last word that the class has written by notify()
@@ -689,7 +690,7 @@ func (q *queueLane) stall(w *worker) {
 		return
 	}
 	l.stalled = true
-	if w.alone && w.python.most == 1 {
+	if w.alone && w.python.most == 1 && w.cfg.queueTimeout == 0 {
 		return
 	}
 	w.giveBack(l)

@@ -564,7 +564,11 @@ func (a *arbiter) execute(path string) (pid int, err error) {
 		// before the fork. takePassedOn accepts the parent's pid.
 		env = append(env, fmt.Sprintf("LISTEN_PID=%d", os.Getpid()), fmt.Sprintf("LISTEN_FDS=%d", n))
 	}
-	return syscall.ForkExec(path, os.Args, &syscall.ProcAttr{Dir: a.cfg.startDir, Env: env, Files: files})
+	args := os.Args
+	if a.cfg.program() != nil {
+		args = a.cfg.argv
+	}
+	return syscall.ForkExec(path, args, &syscall.ProcAttr{Dir: a.cfg.startDir, Env: env, Files: files})
 }
 
 // heirDied is called when the new arbiter has ended. The old arbiter goes on.

@@ -463,6 +463,7 @@ type accessEntry struct {
 	bytes      int64         // bytes of the response's body, without framing
 	duration   time.Duration // from the start of the request in the application to the response's end
 	pid        int           // process ID of the worker
+	id         []byte        // id of the request, empty without request_id_header
 }
 
 // accessLog writes one line for each request. A nil accessLog is turned off.
@@ -581,8 +582,8 @@ type accessPiece struct {
 }
 
 const (
-	accessAtoms   = "hlutrsmUqHbBfaTMDLp" // atoms of one letter
-	accessNumbers = "BTMD"                // atoms that may be converted as numbers
+	accessAtoms   = "hlutrsmUqHbBfaTMDLpI" // atoms of one letter
+	accessNumbers = "BTMD"                 // atoms that may be converted as numbers
 )
 
 // compileAccessFormat reads a template in the syntax of Python's % operator
@@ -778,6 +779,9 @@ func (a *accessLog) value(p *accessPiece, e *accessEntry) bool {
 		a.buf = append(a.buf, '<')
 		a.buf = strconv.AppendInt(a.buf, int64(e.pid), 10)
 		a.buf = append(a.buf, '>')
+	case 'I':
+		a.buf = append(a.buf, e.id...)
+		return len(e.id) > 0
 	case 'i':
 		return a.lastField(r.fields, p.name)
 	case 'o':
@@ -910,6 +914,9 @@ func (a *accessLog) object(e *accessEntry) {
 	b = appendJSONField(append(b, `,"referer":`...), e, "REFERER")
 	b = appendJSONField(append(b, `,"user_agent":`...), e, "USER-AGENT")
 	b = strconv.AppendInt(append(b, `,"worker":`...), int64(e.pid), 10)
+	if len(e.id) > 0 {
+		b = append(append(append(b, `,"request_id":"`...), e.id...), '"')
+	}
 	a.buf = append(b, '}')
 }
 

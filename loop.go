@@ -93,7 +93,7 @@ func (w *worker) wait() time.Duration {
 		return 0
 	}
 	wait := int64(time.Second)
-	for _, at := range [...]int64{w.obeyDue(), w.nextTick, w.partAt, w.quitAt, w.lanesDue(), w.patienceDue(), w.placeDue(), w.asideDue()} {
+	for _, at := range [...]int64{w.obeyDue(), w.nextTick, w.partAt, w.quitAt, w.lanesDue(), w.patienceDue(), w.placeDue(), w.asideDue(), w.guardDue(), w.queueDue()} {
 		if at != 0 {
 			wait = min(wait, at-w.now)
 		}
@@ -116,6 +116,9 @@ func (w *worker) runDue() {
 	}
 	if due(w.partAt) {
 		w.partAll()
+	}
+	if due(w.guardDue()) {
+		w.guard()
 	}
 	w.lookAtLanes()
 }

@@ -22,6 +22,9 @@
 //	conn.go       one client's connection and its turns; body.go request bodies
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
+//	health.go     whether this server lives and is ready, and clients that ask while it is busy
+//	requestid.go  ids of requests
+//	crowd.go      limits of the queue, and of the connections of a client
 //	tls.go        TLS of a connection; certificates and keys
 //	static.go     files that the worker sends without Python
 //
@@ -58,6 +61,7 @@
 //	lifespan.py   starts an ASGI application up and shuts it down
 //	call.py       one WSGI request: its input, its response, its socket
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
+//	program.py    programs that run themselves, by BaseApplication.run or python -m gunicorn
 //	package.py    the gunicorn package that Python code may import; glogging.py its Logger, and logs made in Python
 //	facade.py     the cfg, worker, request and response that hooks and package show
 //	classes.py    tells kinds of worker classes of the user's, and knows uvicorn's options
@@ -106,6 +110,14 @@ const (
 // worker.
 const workerTitle = "gunicorn: worker ["
 
+// settingsTitle is the name by which the package of a program executes the binary to get the
+// table of settings.
+const settingsTitle = "gunicorn: settings"
+
+// paster reports whether this is the command gunicorn_paster, whose argument is the setting
+// paste.
+var paster = filepath.Base(os.Args[0]) == "gunicorn_paster"
+
 //go:embed gunicorn.1
 var manual string
 
@@ -114,10 +126,15 @@ func main() {
 		nameProcess()
 		os.Exit(runWorker())
 	}
+	if os.Args[0] == settingsTitle {
+		_, _ = os.Stdout.Write(settingsTable())
+		return
+	}
 	if strings.HasPrefix(os.Args[0], metricsTitle) {
 		runMetrics()
 	}
-	os.Exit(runCommand(os.Args[1:]))
+	program := takeProgram()
+	os.Exit(program.leave(runCommand(os.Args[1:], program)))
 }
 
 // fatalf ends the process with one sentence on standard error.
@@ -126,9 +143,15 @@ func fatalf(format string, args ...any) {
 	os.Exit(exitFailure)
 }
 
+// complain prints one sentence on standard error.
+func complain(err error) int {
+	fmt.Fprintf(os.Stderr, "gunicorn: %v\n", err)
+	return exitFailure
+}
+
 // runCommand is the life of the process that a user has started: the arbiter, or a command
 // such as --check-config.
-func runCommand(args []string) int {
+func runCommand(args []string, program *template) int {
 	if len(args) > 0 && args[0] == "--man" {
 		fmt.Print(manual)
 		return 0
@@ -137,14 +160,18 @@ func runCommand(args []string) int {
 	passed := takePassedOn()
 	dir := startDir()
 	load := func(now *generation) (*generation, error) { return readGeneration(args, dir, now) }
-	g, err := load(nil)
+	var before *generation
+	if program != nil {
+		before = &generation{host: program, template: program}
+	}
+	g, err := load(before)
 	var start *startError
 	switch {
 	case errors.As(err, &start):
 		fmt.Fprint(os.Stderr, start.text)
 		return start.status
 	case err != nil:
-		fatalf("%v", err)
+		return complain(err)
 	}
 	c := g.cfg
 	if c.option == "help" {
@@ -157,7 +184,7 @@ func runCommand(args []string) int {
 	}
 	if c.status != "off" {
 		if err := printStatus(c, os.Stdout); err != nil {
-			fatalf("%v", err)
+			return complain(err)
 		}
 		return 0
 	}
@@ -172,7 +199,7 @@ func runCommand(args []string) int {
 		return checkApp(g)
 	}
 	if err := checkLimits(c); err != nil {
-		fatalf("%v", err)
+		return complain(err)
 	}
 	// An arbiter started by another arbiter is in the background already.
 	if c.daemon && !background && passed.parent == 0 {
@@ -185,7 +212,7 @@ func runCommand(args []string) int {
 			}
 		}
 		if err := daemonize(c); err != nil {
-			fatalf("%v", err)
+			return complain(err)
 		}
 		return 0
 	}
@@ -387,10 +414,16 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 
 // checkPackage looks for the package that the worker class needs, so that a missing package
 // is reported once, at the start.
-func (c *config) checkPackage() error {
+func (c *config) checkPackage(host *template) error {
 	name := c.family()
 	if name != familyGevent && name != familyEventlet {
 		return nil
+	}
+	if host != nil && host.program {
+		if answer, err := host.ask(map[string]any{"do": "find", "name": name}); err != nil || answer["found"] == true {
+			return err
+		}
+		return missingPackage(c, name)
 	}
 	pid, err := syscall.ForkExec(c.python, []string{c.python, "-c", "import importlib.util, sys; sys.exit(not importlib.util.find_spec('" + name + "'))"}, &syscall.ProcAttr{
 		Env: os.Environ(), Files: []uintptr{0, 1, 2},
@@ -398,6 +431,10 @@ func (c *config) checkPackage() error {
 	if err == nil && exitStatus(waitFor(pid)) == 0 {
 		return nil
 	}
+	return missingPackage(c, name)
+}
+
+func missingPackage(c *config, name string) error {
 	return bootError(pyErrorf("class uri %s invalid or not found: %s has no package %s", pyRepr(c.workerClass), c.python, name))
 }
 

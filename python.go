@@ -24,8 +24,11 @@ import (
 func (w *worker) tick() {
 	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
-	w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
+	if w.sayCrowds(); !w.limited { // publishQueue stores it more often
+		w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
+	}
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
+	w.slot.stuck.Store(w.stuckSince())
 	for _, c := range w.conns {
 		if c != nil && !c.gone {
 			w.hurry(c)
@@ -134,6 +137,7 @@ func (w *worker) overdue(l *lane) {
 	t := l.eldest()
 	seconds := l.ran(w.now).Round(time.Second)
 	w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
+	w.setRan(w.python.hung)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has run for %v", w.pid, w.python.hung, seconds)
 	if w.python.threads {
 		w.because(causeTimeout)
@@ -179,6 +183,7 @@ func (w *worker) askPython() {
 	if t := p.eldest(); t != nil {
 		w.python.hung = t.line() + " from " + t.conn.peer.remoteAddr
 	}
+	w.setRan(w.python.hung)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.python.hung)
 	w.failPython(causeTimeout, 504, unix.SIGABRT)
 }
@@ -486,6 +491,7 @@ func (w *worker) died(status unix.WaitStatus) {
 			doing = " It was running " + doing[len(", "):]
 		}
 		w.log.errorf("Worker (pid:%d): its Python (pid:%d) %s%s", w.pid, p.pid, w.fate(status), doing)
+		w.setRan(strings.TrimPrefix(doing, " It was running "))
 		w.logStacks()
 		w.failPython(causeCrash, 502, 0)
 	}
@@ -499,10 +505,18 @@ func (w *worker) because(cause uint64) {
 	}
 }
 
+// setRan has the stacks that are about to be logged name the requests that ran, if requests
+// have ids by which somebody may look for them.
+func (w *worker) setRan(requests string) {
+	if w.ids != nil && requests != "" {
+		w.python.ran = ", which ran " + requests
+	}
+}
+
 // logStacks logs the stacks that faulthandler wrote, if any.
 func (w *worker) logStacks() {
 	if s := w.python.stacks(); s != "" {
-		w.log.errorf("Python stacks of worker (pid:%d):\n%s", w.pid, s)
+		w.log.errorf("Python stacks of worker (pid:%d)%s:\n%s", w.pid, w.python.ran, s)
 	}
 }
 

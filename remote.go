@@ -581,6 +581,9 @@ func openLogger(g *generation) (l *logger, err error) {
 }
 
 func (l *logger) start(g *generation, answer int) (pid int, err error) {
+	if g.host != nil && g.host.program {
+		return g.host.forkLogger(g.cfg, l.take, answer)
+	}
 	settings, err := memfd("settings", g.cfg.encode())
 	if err != nil {
 		return 0, err

@@ -297,7 +297,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		keepAlive: t.conn.keep && w.promises(t) && t.lane.frame.flags&flagClose == 0, server: w.server, own: w.python.gateway.overrides}
 	err := errBadType
-	if !w.wrong {
+	if w.resp.fields = t.mark(w.resp.fields); !w.wrong {
 		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
 	}
 	if err != nil {
@@ -323,11 +323,11 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 }
 
 // promises reports whether another request may follow on the connection: not while all
-// workers stop, and not in a retiring worker if the connection uses TLS, as TLS connections
+// workers stop or are about to, and not in a retiring worker if the connection uses TLS, as TLS connections
 // cannot be handed to other workers.
 func (w *worker) promises(t *turn) bool {
 	p := w.slot.phase()
-	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.leavesRest(t)
+	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.others.drains() && !w.leavesRest(t)
 }
 
 // leavesRest reports whether the rest of the request's body may never be read, or come. The
@@ -582,6 +582,6 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	}
 	w.access.record(&accessEntry{
 		now: &w.clock, req: &t.req, endpoint: &t.conn.peer, scriptName: w.scriptName, parsed: parsed,
-		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid,
+		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid, id: t.id,
 	})
 }

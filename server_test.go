@@ -123,6 +123,7 @@ func TestAccessFormat(t *testing.T) {
 		{defaultAccessFormat, local, ` - - [22/Nov/2026:20:15:26 +0130] "GET /a%20b?x=1 HTTP/1.1" 200 14 "-" "-"`},
 		{defaultAccessFormat, failed, `192.0.2.7 - - [22/Nov/2026:20:15:26 +0130] "GET /a%20b?x=1 HTTP/1.1" 400 0 "-" "-"`},
 		{"%(U)s %(q)s %(m)s %(H)s", bare, "/a b x=1 GET HTTP/1.1"},
+		{"%(I)s|%(I)5s|%(I)r", bare, "-|    -|'-'"},
 		{"%(U)s %({X-Seen}i)s %({REMOTE_ADDR}e)s", failed, "None 1 -"},
 		{"%(U)s %({PATH_INFO}e)s %({SCRIPT_NAME}e)s", mounted, "/café. /café. /app"},
 		{"%(T)s %(M)s %(D)s %(L)s %(p)s %(B)s", bare, "2 2034 2034567 2.034567 <77> 14"},

@@ -126,6 +126,10 @@ var sections = []section{
 			usage: "configuration file: PATH, file:PATH or python:MODULE"},
 		{name: "wsgi_app", kind: textKind, def: none,
 			usage: "application as MODULE:OBJECT"},
+		{name: "paste", form: "--paste, --paster STRING", kind: textKind, def: none, early: true,
+			usage: "PasteDeploy's file with the application: FILE or FILE#NAME"},
+		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none,
+			usage: "global variable KEY=VALUE for PasteDeploy; may be repeated"},
 	}},
 	{"Server Socket", []setting{
 		{name: "bind", form: "-b, --bind ADDRESS", kind: list, def: "127.0.0.1:8000", env: "PORT", envText: onEveryHost,
@@ -207,6 +211,22 @@ var sections = []section{
 			usage: "directory for what slow clients send and read"},
 		{name: "spool_limit", form: "--spool-limit SIZE", kind: byteSize, def: "1G", ours: true,
 			usage: "bytes that a worker may have in spool_dir"},
+	}},
+	{"Load Balancers", []setting{
+		{name: "health", form: "--health PATHS", kind: textKind, def: none, ours: true,
+			usage: "paths that say whether the server lives, and is ready: PATH or PATH,PATH"},
+		{name: "health_log", form: "--health-log", kind: boolean, def: "False", ours: true,
+			usage: "write requests for the paths of health to the access log, and count them"},
+		{name: "drain_delay", form: "--drain-delay INT", kind: posInt, def: "0", ours: true,
+			usage: "seconds from TERM to the stop, for load balancers to turn away"},
+		{name: "request_id_header", form: "--request-id-header NAME", kind: textKind, def: none, ours: true,
+			usage: "header with the id of each request"},
+		{name: "queue_limit", form: "--queue-limit INT", kind: posInt, def: "0", ours: true,
+			usage: "requests that may wait for the application; 0 for no limit"},
+		{name: "queue_timeout", form: "--queue-timeout INT", kind: posInt, def: "0", ours: true,
+			usage: "seconds a request may wait for the application; 0 for no limit"},
+		{name: "limit_connections_per_client", form: "--limit-connections-per-client INT", kind: posInt, def: "0", ours: true,
+			usage: "connections that one client may have; 0 for no limit"},
 	}},
 	{"Static Files", []setting{
 		{name: "static", form: "--static PREFIX=DIR", kind: mountList, def: none, ours: true,
@@ -392,10 +412,6 @@ var sections = []section{
 // refused are the settings that this server recognises only to refuse them. The
 // title of each section says what to do instead.
 var refused = []section{
-	{"name the application as MODULE:OBJECT", []setting{
-		{name: "paste", form: "--paste, --paster STRING", kind: textKind, def: none},
-		{name: "raw_paste_global_conf", form: "--paste-global CONF", kind: list, def: none},
-	}},
 	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
 		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context",
 			moot: func(c *config) bool {

@@ -151,6 +151,9 @@ func (w *worker) answersItself() bool { return len(w.mounts) > 0 }
 
 // ownAnswer returns what may answer a request without Python, nil for nothing.
 func (w *worker) ownAnswer(r *request) answerer {
+	if w.health.asked(r) {
+		return w.health
+	}
 	if !w.answersItself() {
 		return nil
 	}
@@ -181,7 +184,7 @@ func (w *worker) answerOwn(t *turn) bool {
 	}
 	w.share -= ownCost
 	own := t.own
-	if t.own = nil; own.answer(w, t) || !w.greets(t) {
+	if t.own = nil; own.answer(w, t) || !w.greets(t) || w.limited && t.incomplete() && w.tooMany(t) {
 		return false
 	}
 	if !w.python.gateway.early {
@@ -309,7 +312,7 @@ var codings = [...]struct{ name, ending string }{{"br", ".br\x00"}, {"gzip", ".g
 // accepts, if there is one that is not older. Whole seconds are compared, as some programs
 // keep only those of a time that they copy.
 func (m *mount) choose(w *worker, r *request, f *file) {
-	name, best := w.name, 0
+	name, best := w.name, 0.0
 	plain := *f
 	for _, coding := range codings {
 		w.name = append(name, coding.ending...)
@@ -371,7 +374,7 @@ func (w *worker) deny(t *turn, code int) {
 	body := strconv.Itoa(code) + " " + reasonPhrase(code) + "\n"
 	w.tellText("Content-Type", "text/plain; charset=utf-8")
 	w.tellNumber("Content-Length", int64(len(body)))
-	w.finishOwn(t, w.beginOwn(t, code), []byte(body))
+	w.finishOwn(t, w.beginOwn(t, code, true), []byte(body))
 }
 
 // offer sends a file, or the part of it that the client asks for, or says that the client
@@ -420,7 +423,7 @@ func (w *worker) offer(t *turn, f *file) {
 	if code == 206 {
 		w.tellText("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, from+length-1, f.size))
 	}
-	body := w.beginOwn(t, code)
+	body := w.beginOwn(t, code, true)
 	if small := w.rbuf[:min(length, smallFile)]; body && length <= smallFile {
 		if n, _ := unix.Pread(f.fd, small, from); n == len(small) {
 			w.finishOwn(t, true, small)
@@ -436,8 +439,8 @@ func (w *worker) offer(t *turn, f *file) {
 }
 
 // beginOwn makes the head of an answer with the fields that have been told, and records the
-// answer. It reports whether a body may follow.
-func (w *worker) beginOwn(t *turn, code int) bool {
+// answer if it is to be logged. It reports whether a body may follow.
+func (w *worker) beginOwn(t *turn, code int, logged bool) bool {
 	c := t.conn
 	t.upload.pause(w.now)
 	t.status = append(strconv.AppendInt(t.status[:0], int64(code), 10), ' ')
@@ -445,10 +448,12 @@ func (w *worker) beginOwn(t *turn, code int) bool {
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && w.promises(t), server: w.server}
 	w.outFor(c)
-	w.resp.status = t.status
+	w.resp.status, w.resp.fields = t.status, t.mark(w.resp.fields)
 	w.obuf, t.framing, _ = w.resp.appendHead(w.obuf, &x, w.clock.http) // no field of ours is invalid
 	t.sent, c.keep = t.framing.length, t.framing.keepAlive
-	w.record(t, t.status, true)
+	if logged {
+		w.record(t, t.status, true)
+	}
 	return !t.framing.noBody
 }
 
@@ -477,55 +482,41 @@ func (w *worker) finishOwn(t *turn, body bool, b []byte) {
 // judge decides by a request's conditions and range what becomes of a representation (RFC
 // 9110 13.2.2): 200, 206 with a part, 304, 412 or 416. modified is the text of seconds.
 func (r *request) judge(tag, modified []byte, seconds, size int64) (code int, from, length int64) {
-	var match, noneMatch, since, unmodified, ifRange condition
-	var ranges []byte
-	for i := range r.fields {
-		f := &r.fields[i]
-		switch name := f.name; len(name) {
-		case len("RANGE"):
-			if foldEqual(name, "RANGE") {
-				ranges = f.value
-			}
-		case len("IF-MATCH"):
-			if foldEqual(name, "IF-MATCH") {
-				match.add(listsTag(f.value, tag, false))
-			} else if foldEqual(name, "IF-RANGE") {
-				ifRange.add(bytes.Equal(f.value, tag) || bytes.Equal(f.value, modified))
-			}
-		case len("IF-NONE-MATCH"):
-			if foldEqual(name, "IF-NONE-MATCH") {
-				noneMatch.add(listsTag(f.value, tag, true))
-			}
-		case len("IF-MODIFIED-SINCE"):
-			if foldEqual(name, "IF-MODIFIED-SINCE") {
-				if at, ok := httpDate(f.value); ok {
-					since.add(seconds <= at)
-				}
-			}
-		case len("IF-UNMODIFIED-SINCE"):
-			if foldEqual(name, "IF-UNMODIFIED-SINCE") {
-				if at, ok := httpDate(f.value); ok {
-					unmodified.add(seconds <= at)
-				}
-			}
-		}
+	strong := func(v []byte) bool { return listsTag(v, tag, false) }
+	weak := func(v []byte) bool { return listsTag(v, tag, true) }
+	since := func(v []byte) bool { at, ok := httpDate(v); return ok && seconds <= at }
+	unmodified := func(v []byte) bool { at, ok := httpDate(v); return !ok || seconds <= at }
+	same := func(v []byte) bool { return bytes.Equal(v, tag) || bytes.Equal(v, modified) }
+	given, holds := r.condition("IF-MATCH", strong)
+	if !given {
+		given, holds = r.condition("IF-UNMODIFIED-SINCE", unmodified)
 	}
-	switch {
-	case match.given && !match.holds, !match.given && unmodified.given && !unmodified.holds:
+	if given && !holds {
 		return 412, 0, 0
-	case noneMatch.holds, !noneMatch.given && since.holds:
+	}
+	if given, holds = r.condition("IF-NONE-MATCH", weak); !given {
+		_, holds = r.condition("IF-MODIFIED-SINCE", since)
+	}
+	if holds {
 		return 304, 0, 0
-	case ranges == nil || string(r.method) != "GET" || ifRange.given && !ifRange.holds:
+	}
+	ranges, ok := lastField(r.fields, "RANGE")
+	if given, holds = r.condition("IF-RANGE", same); given && !holds || !ok || string(r.method) != "GET" {
 		return 200, 0, size
 	}
 	return oneRange(ranges, size)
 }
 
-// condition is a field of a request that may be given, and may be true.
-type condition struct{ given, holds bool }
-
-// add counts another field of the name: of several, one has to hold.
-func (c *condition) add(holds bool) { c.given, c.holds = true, c.holds || holds }
+// condition reports whether a request has a field, whose name is given in upper case, and
+// whether the condition holds in any field of the name.
+func (r *request) condition(name string, in func(value []byte) bool) (given, holds bool) {
+	for i := range r.fields {
+		if f := &r.fields[i]; foldEqual(f.name, name) {
+			given, holds = true, holds || in(f.value)
+		}
+	}
+	return given, holds
+}
 
 // listsTag reports whether a list of entity tags has tag, or is a star. A weak comparison
 // (RFC 9110 8.8.3.2) ignores the mark of weak tags.
@@ -600,47 +591,35 @@ func digits(text []byte) (n int64, ok bool) {
 	return n, true
 }
 
-// accepts returns the weight, in thousandths, that Accept-Encoding gives to a coding (RFC 9110
-// 12.5.3), 0 if the client does not accept the coding.
-func (r *request) accepts(coding string) int {
-	weight, other := -1, 0
+// accepts returns the weight that Accept-Encoding gives to a coding (RFC 9110 12.5.3), 0 if
+// the client does not accept the coding. A wrong weight counts as 0.
+func (r *request) accepts(coding string) float64 {
+	own, other := -1.0, 0.0
 	for i := range r.fields {
 		if !foldEqual(r.fields[i].name, "ACCEPT-ENCODING") {
 			continue
 		}
 		for e := range elements(r.fields[i].value) {
-			name, q := weightOf(e)
-			switch {
+			name, rest, weighted := bytes.Cut(e, []byte(";"))
+			q := 1.0
+			if rest = trimBlanks(rest); weighted {
+				q, _ = strconv.ParseFloat(string(rest[min(len("q="), len(rest)):]), 64)
+			}
+			if !(q >= 0 && q <= 1) {
+				q = 0
+			}
+			switch name = trimBlanks(name); {
 			case foldEqual(name, coding), coding == "gzip" && foldEqual(name, "x-gzip"):
-				weight = max(weight, q)
+				own = max(own, q)
 			case string(name) == "*":
 				other = q
 			}
 		}
 	}
-	if weight < 0 {
+	if own < 0 {
 		return other
 	}
-	return weight
-}
-
-// weightOf splits an element of a list into its name and weight. A wrong weight counts as 0.
-func weightOf(e []byte) (name []byte, q int) {
-	name, rest, weighted := bytes.Cut(e, []byte(";"))
-	if name = trimBlanks(name); !weighted {
-		return name, 1000
-	}
-	text := trimBlanks(rest)
-	if len(text) < 3 || len(text) > 7 || !foldEqual(text[:2], "Q=") {
-		return name, 0
-	}
-	whole, part, _ := strings.Cut(string(text[2:]), ".")
-	part = (part + "000")[:3]
-	n, isNumber := digits([]byte(whole + part))
-	if !isNumber || n > 1000 {
-		return name, 0
-	}
-	return name, int(n)
+	return own
 }
 
 // hashed reports whether a file's name has a hash of the content in it: as Django's, twelve
@@ -665,30 +644,14 @@ func hashed(name []byte) bool {
 }
 
 func isHash(part []byte) bool {
-	var number, lower, upper, other, wide bool
-	for _, c := range part {
-		switch {
-		case '0' <= c && c <= '9':
-			number = true
-		case 'a' <= c && c <= 'f':
-			lower = true
-		case 'a' <= c && c <= 'z':
-			lower, wide = true, true
-		case 'A' <= c && c <= 'Z':
-			upper, wide = true, true
-		case c == '-' || c == '_':
-			wide = true
-		default:
-			other = true
-		}
+	const number, hexadecimal = "0123456789", "abcdef"
+	const lower, upper = "abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	has := func(set string) bool { return bytes.ContainsAny(part, set) }
+	if len(bytes.Trim(part, number+hexadecimal)) == 0 {
+		return len(part) >= 8 && has(hexadecimal) && (has(number) || len(part) == 12)
 	}
-	switch {
-	case other || len(part) < 8:
-		return false
-	case wide:
-		return len(part) == 8 && upper && (lower || number)
-	}
-	return number && lower || len(part) == 12 && lower
+	wide := len(part) == 8 && len(bytes.Trim(part, number+lower+upper+"-_")) == 0
+	return wide && has(upper) && has(lower+number)
 }
 
 // fileTypes are the types of what web applications consist of. /etc/mime.types adds others.

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -196,5 +197,71 @@ func TestBeneathRace(t *testing.T) {
 	t.Logf("found %d times by openat2, %d times by the walk", found[0], found[1])
 	if found[0] == 0 || found[1] == 0 {
 		t.Error("never found")
+	}
+}
+
+// TestStaticPieces has a client send requests for files and for the application, some with
+// bodies, on one connection, cut at every byte: each gets its answer, in order, and the
+// application is called for its own requests alone.
+func TestStaticPieces(t *testing.T) {
+	stream := "GET /s/file HTTP/1.1\r\nHost: x\r\n\r\n" +
+		"POST /s/file HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello" +
+		"POST /s/none HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello" +
+		"PUT /s/a/file HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nX: y\r\n\r\n" +
+		"PUT /s/none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n" +
+		"HEAD /s/file HTTP/1.1\r\nHost: x\r\n\r\n" +
+		"GET /s/long HTTP/1.1\r\nHost: x\r\nRange: bytes=5-\r\n\r\n" +
+		"GET /s/a/b/file HTTP/1.1\r\nHost: x\r\nIf-None-Match: *\r\n\r\n" +
+		"GET /other HTTP/1.1\r\nHost: x\r\n\r\n" +
+		"GET /s/file HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+	methods := []string{"GET", "POST", "POST", "PUT", "PUT", "HEAD", "GET", "GET", "GET", "GET"}
+	_, m, dir := newStaticWorker(t)
+	if err := os.WriteFile(filepath.Join(dir, "in/long"), make([]byte, 300<<10), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for cut := 0; cut <= len(stream); cut += 1 + cut/400*7 {
+		t.Run(strconv.Itoa(cut), func(t *testing.T) {
+			p := newPlainWorker(t)
+			p.mounts = []*mount{m}
+			p.send([]byte(stream[:cut]), false)
+			p.serve()
+			p.send([]byte(stream[cut:]), false)
+			p.serve()
+			p.run()
+			p.serve()
+			p.run()
+			list, whole := statuses(t, p.got, methods)
+			if got := fmt.Sprint(list, whole); got != "[200 405 200 405 200 200 206 304 200 200] true" {
+				t.Fatalf("%s\n%.300q", got, p.got)
+			}
+			if len(p.calls) != 3 || p.calls[0]["body"] != "hello" || p.calls[1]["body"] != "abcde" || p.calls[2]["RAW_URI"] != "/other" {
+				t.Fatalf("calls %v", p.calls)
+			}
+			if p.files != 0 {
+				t.Fatalf("%d files are open", p.files)
+			}
+		})
+	}
+}
+
+// TestStaticShare has one client send many requests at once. No turn of the loop answers more
+// of them than its share, so that other clients and Python need not wait.
+func TestStaticShare(t *testing.T) {
+	_, m, _ := newStaticWorker(t)
+	p := newPlainWorker(t)
+	p.mounts = []*mount{m}
+	const requests = 300
+	if n, errno := rawWrite(p.client, bytes.Repeat([]byte("GET /s/file HTTP/1.1\r\nHost: x\r\n\r\n"), requests)); errno != 0 || n < 30*requests {
+		t.Fatal(n, errno)
+	}
+	p.advance(p.conn)
+	count := func() int { p.read(); return bytes.Count(p.got, []byte("HTTP/1.1 200 OK\r\n")) }
+	for before, turns := 0, 0; before < requests; turns++ {
+		p.turn(0)
+		now := count()
+		if now-before > 2*fileShare/ownCost+1 || turns > requests {
+			t.Fatalf("%d answers in turn %d", now-before, turns)
+		}
+		before = now
 	}
 }

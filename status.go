@@ -92,9 +92,12 @@ const (
 	runningMax = 1024
 )
 
+// readWrite are the rights to a page that its owner maps.
+const readWrite = unix.PROT_READ | unix.PROT_WRITE
+
 // boardLayout changes with the layout of board or slot, so that no program reads the
 // scoreboard of another version.
-const boardLayout = 0x67756e69_0002
+const boardLayout = 0x67756e69_0003
 
 // board is the arbiter's page.
 type board struct {
@@ -105,6 +108,8 @@ type board struct {
 	heir    atomic.Uint64 // number of workers wanted by the arbiter that USR2 has started, which writes this field
 	serving atomic.Uint64 // number of workers that take requests and are not told to leave
 	slots   atomic.Uint64 // number of workers' pages
+
+	draining atomic.Uint64 // 1 from TERM on, while drain_delay passes and until the end
 
 	// Sums of the workers that have ended. folds is odd while they change: a copy is
 	// consistent if folds was even, and the same before and after copying.
@@ -122,9 +127,11 @@ type slot struct {
 	waiting     atomic.Uint64 // requests that wait for a lane at present
 	busy        atomic.Uint64 // lanes that run a request at present
 	lanes       atomic.Uint64 // number of lanes
+	idle        atomic.Uint64 // requests that the worker could run beside those it has; only with a limit of the queue
 	python      atomic.Uint64 // pid of the worker's Python
 	cause       atomic.Uint64 // reason for which the worker leaves
 	begun       atomic.Int64  // when the oldest running request began, 0 if none
+	stuck       atomic.Int64  // since when no lane could have taken a request, 0 if one can
 	counters    counters
 	runningSize atomic.Uint64    // length of running
 	running     [runningMax]byte // method and target of the oldest running request, as printed; people read them, so a torn read does no harm
@@ -138,12 +145,13 @@ type slot struct {
 
 // counters has numbers that only grow.
 type counters struct {
-	answers     [6]atomic.Uint64 // responses by the first digit of the status; [0] counts any other status
-	failures    atomic.Uint64    // responses with status 500 or above, or cut off
-	bytes       atomic.Uint64    // bytes of response bodies
-	connections atomic.Uint64    // accepted connections
-	duration    histogram        // time from a request's start in the application to the end of its response
-	wait        histogram        // time that requests have waited for a lane
+	answers     [6]atomic.Uint64     // responses by the first digit of the status; [0] counts any other status
+	failures    atomic.Uint64        // responses with status 500 or above, or cut off
+	bytes       atomic.Uint64        // bytes of response bodies
+	connections atomic.Uint64        // accepted connections
+	shed        [sheds]atomic.Uint64 // requests and connections turned away, by the limit
+	duration    histogram            // time from a request's start in the application to the end of its response
+	wait        histogram            // time that requests have waited for a lane
 }
 
 // bounds has the upper bounds of a histogram's buckets, except for the last bucket, which
@@ -203,7 +211,7 @@ func newScoreboard() (*scoreboard, error) {
 		return nil, err
 	}
 	s := &scoreboard{fd: fd}
-	if s.board, err = mapPage[board](fd, 0); err != nil {
+	if s.board, err = mapPage[board](fd, 0, readWrite); err != nil {
 		return nil, err
 	}
 	if s.pages, err = memfd(pagesName, nil); err != nil {
@@ -218,8 +226,8 @@ func newScoreboard() (*scoreboard, error) {
 	return s, nil
 }
 
-func mapPage[T board | slot](fd int, at int64) (*T, error) {
-	b, err := unix.Mmap(fd, at, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+func mapPage[T board | slot](fd int, at int64, rights int) (*T, error) {
+	b, err := unix.Mmap(fd, at, pageSize, rights, unix.MAP_SHARED)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
@@ -239,7 +247,7 @@ func (s *scoreboard) take(age int) (l *slot, fd int, err error) {
 		if err := unix.Fallocate(s.pages, 0, at, int64(boardStride)); err != nil {
 			return nil, -1, os.NewSyscallError("fallocate", err)
 		}
-		if l, err = mapPage[slot](s.pages, at); err != nil {
+		if l, err = mapPage[slot](s.pages, at, readWrite); err != nil {
 			return nil, -1, err
 		}
 		s.slots, s.held = append(s.slots, l), append(s.held, false)
@@ -281,7 +289,7 @@ func mapSlot(fd int) (*slot, error) {
 		return nil, os.NewSyscallError("lseek", err)
 	}
 	defer unix.Close(fd)
-	return mapPage[slot](fd, at)
+	return mapPage[slot](fd, at, readWrite)
 }
 
 // setRunning stores which request runs. The text must be printable.
@@ -486,6 +494,12 @@ func (r *reading) table(out io.Writer) error {
 	if sum(r.restarts[:]) == 0 {
 		fmt.Fprint(out, " none")
 	}
+	if sum(r.total.shed[:]) > 0 {
+		fmt.Fprint(out, "\nTurned away:")
+		for i, name := range shedNames {
+			fmt.Fprintf(out, " %s %d", name, r.total.shed[i].Load())
+		}
+	}
 	fmt.Fprint(out, "\n\n")
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PID\tPYTHON\tAGE\tSTATE\tUP\tREQUESTS\tFAILED\tSENT\tOPEN\tWAITING\tMEMORY\tRUNNING")
@@ -557,8 +571,12 @@ func (c *counters) json(b []byte) []byte {
 	for class := 1; class < len(c.answers); class++ {
 		b = fmt.Appendf(b, `"%dxx":%d,`, class, c.answers[class].Load())
 	}
-	b = fmt.Appendf(b[:len(b)-1], `},"failures":%d,"bytes":%d,"accepted":%d,"duration":`,
+	b = fmt.Appendf(b[:len(b)-1], `},"failures":%d,"bytes":%d,"accepted":%d,"shed":{`,
 		c.failures.Load(), c.bytes.Load(), c.connections.Load())
+	for i, name := range shedNames {
+		b = fmt.Appendf(b, `%q:%d,`, name, c.shed[i].Load())
+	}
+	b = append(b[:len(b)-1], `},"duration":`...)
 	b = c.duration.json(b)
 	b = append(b, `,"wait":`...)
 	return c.wait.json(b)
@@ -600,6 +618,7 @@ const (
 type metrics struct {
 	helper
 	text     string // the address last set, as in the settings
+	health   string // the setting health of the process
 	listener *bound
 }
 
@@ -607,6 +626,11 @@ type metrics struct {
 // address cannot be bound, everything stays as it was.
 func (m *metrics) set(a *arbiter, c *config) error {
 	if c.metrics == m.text {
+		if c.health != m.health && m.pid > 0 {
+			_ = unix.Kill(m.pid, unix.SIGKILL) // another starts, with the new paths
+			m.pid, m.notBefore = 0, 0
+		}
+		m.health = c.health
 		return nil
 	}
 	var l *bound
@@ -619,7 +643,7 @@ func (m *metrics) set(a *arbiter, c *config) error {
 		l = &bound{fd: fd, addr: addr}
 	}
 	m.close(a)
-	m.text, m.listener = c.metrics, l
+	m.text, m.health, m.listener = c.metrics, c.health, l
 	return nil
 }
 
@@ -652,7 +676,7 @@ func (m *metrics) start(a *arbiter) (pid int, err error) {
 		defer unix.Close(read)
 		files = append(files, uintptr(read))
 	}
-	return syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]", m.text}, &syscall.ProcAttr{
+	return syscall.ForkExec("/proc/self/exe", []string{metricsTitle + a.cfg.name() + "]", m.text, m.health}, &syscall.ProcAttr{
 		Files: append(files, uintptr(m.listener.fd)),
 		Sys:   &syscall.SysProcAttr{Credential: a.cfg.credential},
 	})
@@ -678,6 +702,7 @@ func runMetrics() {
 	}
 	f.Close()
 	addr, _ := parseBind(os.Args[1])
+	cfg := &config{health: os.Args[2]}
 	var clients [metricsClients]net.Conn // the newest connections, as a ring; closing a connection twice is harmless
 	for i := 0; ; i = (i + 1) % metricsClients {
 		c, err := l.Accept()
@@ -689,7 +714,7 @@ func runMetrics() {
 		}
 		clients[i] = c
 		go func() {
-			serveMetrics(c, addr)
+			serveMetrics(c, addr, cfg)
 			c.Close()
 		}()
 	}
@@ -708,13 +733,14 @@ func metricsHost(host []byte, addr address) bool {
 	return err == nil || name == "" || name == "localhost" || name == addr.host || addr.network == "unix"
 }
 
-func serveMetrics(c net.Conn, addr address) {
+func serveMetrics(c net.Conn, addr address, cfg *config) {
 	_ = c.SetDeadline(time.Now().Add(metricsTime))
 	status, body := "200 OK", ""
+	fields := "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"
 	r, bad := readMetricsRequest(c)
-	path := ""
+	path, method := "", ""
 	if bad == nil && r != nil {
-		path, _, _ = strings.Cut(string(r.target), "?")
+		path, method = string(r.path), string(r.method)
 	}
 	switch {
 	case bad != nil:
@@ -723,22 +749,32 @@ func serveMetrics(c net.Conn, addr address) {
 		return // the client has left
 	case !metricsHost(r.host, addr) || !metricsHost(r.authority, addr):
 		status = "421 Misdirected Request"
-	case string(r.method) != "GET" && string(r.method) != "HEAD":
+	case method != "GET" && method != "HEAD":
 		status = "405 Method Not Allowed"
-	case path != "/metrics" && path != "/":
-		status = "404 Not Found"
 	default:
 		scores, err := readScoreboard(fdMetricsScores, fdMetricsPages)
 		if err != nil {
 			status, body = "500 Internal Server Error", err.Error()+"\n"
 			break
 		}
-		body = string(scores.prometheus(nil))
+		if path == "/metrics" || path == "/" {
+			body = string(scores.prometheus(nil))
+			break
+		}
+		live, ready := cfg.healthPaths()
+		var known bool
+		if status, body, known = healthOf(live, ready, path, method, scores.alive(), scores.unready); !known {
+			status, body = "404 Not Found", ""
+			break
+		}
+		fields = "Content-Type: " + healthType + "\r\nCache-Control: no-store\r\n"
+		if name, value := healthField(status); name != "" {
+			fields += name + ": " + value + "\r\n"
+		}
 	}
 	body = cmp.Or(body, status+"\n")
-	head := fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n"+
-		"Content-Length: %d\r\nConnection: close\r\n\r\n", status, len(body))
-	if r != nil && string(r.method) == "HEAD" {
+	head := fmt.Sprintf("HTTP/1.1 %s\r\n%sContent-Length: %d\r\nConnection: close\r\n\r\n", status, fields, len(body))
+	if method == "HEAD" {
 		body = ""
 	}
 	_, _ = c.Write([]byte(head + body))
@@ -804,6 +840,10 @@ func (r *reading) prometheus(b []byte) []byte {
 		b = fmt.Appendf(b, "gunicorn_requests_total{status=\"%dxx\"} %d\n", class, r.total.answers[class].Load())
 	}
 	one("request_failures_total", "counter", "Responses with status 500 or above, and responses cut off.", r.total.failures.Load())
+	family("shed_total", "counter", "Requests, and connections, turned away because of a limit, by the setting.")
+	for i, name := range shedNames {
+		b = fmt.Appendf(b, "gunicorn_shed_total{limit=%q} %d\n", name, r.total.shed[i].Load())
+	}
 	one("response_bytes_total", "counter", "Bytes of response bodies.", r.total.bytes.Load())
 	family("request_duration_seconds", "histogram", "Time from the start of a request in the application to the end of its response.")
 	b = r.total.duration.prometheus(b, "request_duration_seconds")

@@ -19,6 +19,8 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -31,6 +33,8 @@ type template struct {
 	sock   int    // the arbiter's end of the control socket: one question and answer at a time
 	child  int    // the template's end of the control socket, until the process is started
 	loaded bool   // the process has loaded the application
+
+	program bool // the process is a fork of a program that runs itself, and reads settings from there
 }
 
 // hostHooks are the hooks that are called in the host.
@@ -40,9 +44,12 @@ var hostHooks = []string{"on_starting", "when_ready", "nworkers_changed", "pre_f
 // of the arbiter's has run in makes way for one with the new code: its application may have
 // started threads, which should not run twice.
 func (g *generation) keepsHost() bool {
+	if g.host == nil || g.host.program {
+		return g.host != nil
+	}
 	called := g.cfg.hooks()
-	return g.host != nil && (g.template == g.host && !g.host.loaded && !g.cfg.reload ||
-		slices.ContainsFunc(hostHooks, func(name string) bool { return called[name] }))
+	return g.template == g.host && !g.host.loaded && !g.cfg.reload ||
+		slices.ContainsFunc(hostHooks, func(name string) bool { return called[name] })
 }
 
 // templates are the processes that have run g's configuration file.
@@ -64,7 +71,7 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 		return nil, nil, err
 	}
 	question, err := memfd("question", appendMarshal(nil, map[string]any{
-		"spec": spec, "dir": startDir(), "names": settingNames(), "check": c.checkConfig,
+		"spec": spec, "paste": c.paste, "dir": startDir(), "names": settingNames(), "check": c.checkConfig,
 	}))
 	if err != nil {
 		return nil, nil, err
@@ -103,13 +110,13 @@ func evalConfig(c *config, spec string) (globals map[string]any, t *template, er
 
 // reread has the process of t run a configuration file again, "" for none, and returns the
 // file's globals. undo or keep has to follow.
-func (t *template) reread(spec string) (map[string]any, error) {
+func (t *template) reread(c *config, spec string) (map[string]any, error) {
 	into, err := memfd("globals", nil)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(into)
-	if _, err := t.ask(map[string]any{"do": "read", "spec": spec, "dir": startDir(), "names": settingNames()}, into); err != nil {
+	if _, err := t.ask(map[string]any{"do": "read", "spec": spec, "paste": c.paste, "dir": startDir(), "names": settingNames()}, into); err != nil {
 		return nil, err
 	}
 	out, err := readFile(into, outputMax)
@@ -168,8 +175,11 @@ func (c *config) hooks() map[string]bool {
 // end waits for a host that has nothing to do any more, so that what it has registered
 // for its exit runs.
 func (t *template) end() {
+	if t == nil || t.program {
+		return // leave follows
+	}
 	t.close()
-	if t == nil || t.pid == 0 {
+	if t.pid == 0 {
 		return
 	}
 	for limit := monotonic() + int64(quickLimit); monotonic() < limit; time.Sleep(time.Millisecond) {
@@ -365,6 +375,72 @@ func askFork(sock int, fds ...int) error {
 	return os.NewSyscallError("sendmsg", unix.Sendmsg(sock, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
 }
 
+// Programs that run themselves ------------------------------------------------
+//
+// A program that calls BaseApplication.run becomes the arbiter by executing this binary. Its
+// fork, the template process, is there already (program.py), and speaks for the program:
+// there is no configuration file, command line or GUNICORN_CMD_ARGS but what the
+// program itself reads. Nobody else can load its application, so the template process
+// stays the same as long as the arbiter.
+
+// envProgram is the variable with the pid of the template process and the descriptor of our
+// end of its control socket.
+const envProgram = "GUNICORN_PROGRAM"
+
+// programSpec stands for the configuration file.
+const programSpec = "program:"
+
+// takeProgram returns the template process of the program that has executed this binary, nil
+// for none.
+func takeProgram() *template {
+	pid, sock, _ := strings.Cut(os.Getenv(envProgram), ",")
+	os.Unsetenv(envProgram)
+	fds := descriptors(sock)
+	n, err := strconv.Atoi(pid)
+	if err != nil || len(fds) != 1 {
+		return nil
+	}
+	return &template{helper: helper{pid: n}, sock: fds[0], program: true}
+}
+
+// interpreter is the Python of the program, which the setting python cannot change.
+func (t *template) interpreter(c *config, said map[string]any) (string, error) {
+	t.python, _ = said["python"].(string)
+	if c.python != "" && c.python != t.python {
+		return "", sentence("python: %q is not the Python that runs the program, %q", c.python, t.python)
+	}
+	return t.python, nil
+}
+
+// leave ends a program that runs itself: run raises SystemExit with the server's status
+// there, and what follows in the program decides about the status in the end. A signal that
+// ends the server ends the wait for it.
+func (t *template) leave(status int) int {
+	if t == nil || t.pid == 0 || t.sock < 0 {
+		return status
+	}
+	interrupted := interrupt(t.pid, quickLimit)
+	_ = unix.Sendto(t.sock, appendMarshal(nil, map[string]any{"do": "leave", "status": status}), unix.MSG_NOSIGNAL, nil)
+	t.close()
+	status = exitStatus(waitFor(t.pid))
+	interrupted()
+	return status
+}
+
+// forkLogger has the process fork the Python that makes the logs, and returns its pid.
+func (t *template) forkLogger(c *config, records, answer int) (int, error) {
+	all, err := unmarshal(c.encode())
+	if err != nil {
+		return 0, err
+	}
+	// The Python's parent, a process in between, ends at once. Become the new parent.
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	said, err := t.ask(map[string]any{"do": "log", "settings": all, "env": c.ownEnv()}, records, answer)
+	_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+	pid, _ := said["pid"].(int64)
+	return int(pid), err
+}
+
 // Hooks ---------------------------------------------------------------------
 
 // hook calls a server hook, if the configuration file defines that hook.
@@ -440,6 +516,10 @@ func (a *arbiter) templateDied(t *template, status unix.WaitStatus) *halt {
 		} else if t == g.template {
 			g.template = nil
 		}
+	}
+	if host && t.program && !status.Exited() {
+		a.left = &halt{"The process of the program " + fate(status), exitFailure}
+		return a.left
 	}
 	if host && status.Exited() {
 		a.left = &halt{"", exitStatus(status)}

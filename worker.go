@@ -124,14 +124,17 @@ type worker struct {
 	loop
 	acceptor
 	clients
+	crowd
 	scratch
 	streaming
 	statics
 	clock    clock
 	tls      *terminator // nil without TLS
 	python   *python
-	reload   *reloader // nil without --reload
-	waiting  []*turn   // complete requests, oldest first
+	ids      *ids        // nil without request_id_header
+	others   *neighbours // nil unless a setting needs the whole scoreboard
+	reload   *reloader   // nil without --reload
+	waiting  []*turn     // complete requests, oldest first
 	overload overload
 	spool    spool
 	memory   memoryWatch
@@ -165,6 +168,9 @@ type acceptor struct {
 	takeFD      int   // the hand-over socket's end for receiving
 	descriptors int   // most descriptors that connections, files, pumps and lanes may use
 	silent      int64 // time before which crowded logs no further warning
+	guardAt     int64 // when guard looks for clients next
+
+	health *checker // answers for the paths of health; nil without
 }
 
 // clients are the connections, and the memory and files held for them.
@@ -219,6 +225,9 @@ const (
 	fdRecords              // socket for log records, if Python formats the logs
 	fdBridge               // the embedded Python files, for a Python that is started afresh
 	fdVault                // the vault with the TLS certificates, if there are any
+	fdScores               // the arbiter's page of the scoreboard, read-only, if a setting needs it
+	fdPages                // the pages of all workers, read-only, as well
+	fdClients              // the census of clients, with limit_connections_per_client
 	fdListeners            // first listener; the rest follow
 )
 
@@ -321,8 +330,27 @@ func newWorker() (*worker, error) {
 			return w, err
 		}
 	}
+	at, err := unix.Seek(fdSlot, 0, unix.SEEK_CUR)
+	if err != nil {
+		return w, os.NewSyscallError("lseek", err)
+	}
 	if w.slot, err = mapSlot(fdSlot); err != nil {
 		return w, err
+	}
+	if w.others, err = openNeighbours(cfg, fdScores, fdPages); err != nil {
+		return w, err
+	}
+	if cfg.limitConnectionsPerClient > 0 {
+		if w.census, err = joinCensus(fdClients, int(at)/boardStride, w.others); err != nil {
+			return w, err
+		}
+	}
+	w.limited = cfg.limitsQueue()
+	if cfg.requestIDHeader != "" {
+		w.ids = &ids{name: []byte(cfg.requestIDHeader)}
+	}
+	if live, ready := cfg.healthPaths(); live != "" {
+		w.health = &checker{live, ready}
 	}
 	w.memory = watchMemory("")
 	if err := w.openStatic(); err != nil {

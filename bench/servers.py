@@ -5,6 +5,7 @@ Python, the same application, and no access log."""
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -17,6 +18,10 @@ OUT = os.path.join(HERE, "out")
 VENV = os.path.join(OUT, "venv")
 TICK = os.sysconf("SC_CLK_TCK")
 PATIENCE = 30  # seconds for a server to answer or to stop
+
+STATIC = "static_app"  # is asked for files
+FILES = os.path.join(OUT, "static")
+NGINX_PATH = shutil.which("nginx") or "/usr/sbin/nginx"  # where Debian has it, which only root's PATH names
 
 OURS, THEIRS, FLOOR = "here", "gunicorn", "floor"
 USUAL = "uvicorn"  # what most run ASGI applications with
@@ -36,6 +41,8 @@ def gunicorn(binary, setup, port, *more):
 
 
 def here(setup, port):
+    if setup.app == STATIC:
+        return gunicorn(binaries[OURS], setup._replace(app="busy"), port, "--static", "/static/=" + FILES)
     if setup.asgi:
         return gunicorn(binaries[OURS], setup, port, "-k", "asgi")
     more = ["--threads", str(setup.threads)] * (setup.threads > 1)
@@ -62,6 +69,8 @@ def gunicorn_gthread(setup, port):
 
 
 def uwsgi(setup, port, *frontend):
+    if setup.app == STATIC:
+        return None
     return [
         venv("uwsgi"), "--master", "--die-on-term", "--need-app", "--disable-logging", "--listen", "1024",
         "--processes", str(setup.workers), *["--threads", str(setup.threads)] * (setup.threads > 1),
@@ -87,6 +96,9 @@ def uwsgi_router(setup, port):
 def granian(setup, port):
     if setup.preload:
         return None
+    if setup.app == STATIC:
+        own = ["--static-path-route", "/static", "--static-path-mount", FILES]
+        return granian(setup._replace(app="busy"), port)[:-1] + own + ["busy:app"]
     if setup.asgi:
         interface = ["--interface", "asgi", "--loop", "uvloop"]
         # By default a worker has as many requests as fit into the backlog.
@@ -100,14 +112,37 @@ def granian(setup, port):
     ]  # fmt: skip
 
 
+def nginx(setup, port):
+    """It has no application, and is asked for files only."""
+    if setup.app != STATIC or not os.path.exists(NGINX_PATH):
+        return None
+    config = os.path.join(OUT, "nginx.conf")
+    with open(config, "w") as f:
+        f.write(NGINX % {"out": OUT, "files": FILES, "workers": setup.workers, "port": port,
+                         "user": "user root;" * (os.geteuid() == 0)})  # fmt: skip
+    return [NGINX_PATH, "-c", config, "-e", os.path.join(OUT, "nginx.log")]
+
+
+# keepalive_requests is 1000 by default, after which a client would have to connect again.
+NGINX = """daemon off; worker_processes %(workers)d; pid %(out)s/nginx.pid; error_log %(out)s/nginx.log; %(user)s
+events { worker_connections 1024; }
+http {
+    access_log off; sendfile on; keepalive_requests 1000000000;
+    server { listen 127.0.0.1:%(port)d; location /static/ { alias %(files)s/; } location / { return 200; } }
+}
+"""
+
+
 def bjoern(setup, port):
+    if setup.app == STATIC:
+        return None
     if setup.threads == 1 and not setup.tls and not setup.asgi:
         return [venv("python"), "run_bjoern.py", setup.app, str(setup.workers), str(port)]
 
 
 def waitress(setup, port):
     """One process, whose threads are all the workers there are."""
-    if setup.tls or setup.asgi or setup.workers > 1 and setup.threads == 1:
+    if setup.app == STATIC or setup.tls or setup.asgi or setup.workers > 1 and setup.threads == 1:
         return None
     threads = setup.workers * setup.threads
     return [venv("waitress-serve"), "--listen", "127.0.0.1:%d" % port, "--threads", str(threads), setup.app + ":app"]
@@ -145,11 +180,12 @@ SERVERS = {
     "bjoern": ("bjoern", bjoern),
     "waitress": ("waitress", waitress),
     "uvicorn": ("uvicorn==0.54.0 httptools==0.9.0 websockets==17.4", uvicorn),
+    "nginx": (None, nginx),
     "hypercorn": ("hypercorn==0.18.0", hypercorn),
     FLOOR: (None, floor),
 }
 # All servers have them; uvloop is each one's loop for ASGI.
-FRAMEWORKS = ["flask", "django", "falcon", "fastapi==0.165.0", "starlette", "uvloop==0.23.0"]
+FRAMEWORKS = ["flask", "django", "falcon", "whitenoise==6.12.0", "fastapi==0.165.0", "starlette", "uvloop==0.23.0"]
 
 binaries = {}  # of what is built, by server
 commands = {}  # that were run, by server

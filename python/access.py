@@ -99,7 +99,8 @@ class Access:
             **{name: text(environ.get(key)) for name, key in keys.items()},
             "status": resp.status_code, "bytes": resp.sent, "duration": round(took.total_seconds(), 6),
             "referer": text(environ.get("HTTP_REFERER")), "user_agent": text(environ.get("HTTP_USER_AGENT")),
-            "worker": wsgi.owner or os.getppid()}, separators=(",", ":"))
+            "worker": wsgi.owner or os.getppid(),
+            **({"request_id": environ.get(logs.id_key())} if logs.id_header else {})}, separators=(",", ":"))
 
     def asgi(self, stream):
         """The application of a server, for one request that is logged here."""

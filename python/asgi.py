@@ -27,8 +27,8 @@ from time import monotonic
 from _gunicorn import logs, wsgi
 from _gunicorn.lifespan import Lifespan
 from _gunicorn.wsgi import (
-    BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE, QUEUE,
-    QUEUE_MAX, QUIET, READ, READY, REQUEST, RESPONSE, RETIRE, WIRE, frame, meta_of)
+    BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE,
+    QUEUE_MAX, QUIET, READ, READY, REQUEST, RESPONSE, RETIRE, frame, meta_of)
 
 # Kinds of frames that only streams have (wire.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
@@ -115,6 +115,7 @@ class Stream:
     begun = done = accepted = parting = events = False
     expects = False  # the client waits for a READ before it sends the body
     halted = False  # this server has cancelled the task
+    tag = ""  # names the request in log lines, if requests have ids
 
     # Frames from the worker ------------------------------------------------
 
@@ -286,6 +287,8 @@ class Stream:
 
     async def run(self, scope):
         server = self.server
+        if logs.id_header:
+            self.tag = logs.tag_of(scope)
         try:
             app = server.app if server.access is None else server.access.asgi(self)
             await app(scope, self.receive, self.send)
@@ -300,7 +303,7 @@ class Stream:
                 elif (self.gone or self.broken) and tells_of_leaving(e):
                     server.log.debug("%s: the client has left", type(e).__name__)
                 else:
-                    server.log.error("Error in ASGI application", exc_info=e)
+                    server.log.error("Error in ASGI application%s", self.tag, exc_info=e)
             finally:
                 self.crashed()
         finally:
@@ -452,8 +455,8 @@ class Http(Stream):
         if self.done:
             return
         if not self.gone:
-            self.server.log.error("ASGI callable returned without %s response.",
-                                  "completing" if self.begun else "starting")
+            self.server.log.error("ASGI callable returned without %s response.%s",
+                                  "completing" if self.begun else "starting", self.tag)
         self.end(False)
 
     def crashed(self):
@@ -593,8 +596,8 @@ class WebSocket(Stream):
         elif self.accepted:
             self.shut(1000, "")
         else:
-            self.server.log.error("ASGI callable returned without %s.",
-                                  "completing response" if self.meta else "sending handshake")
+            self.server.log.error("ASGI callable returned without %s.%s",
+                                  "completing response" if self.meta else "sending handshake", self.tag)
             self.fail(0)
 
     def crashed(self):
@@ -644,7 +647,7 @@ class Server:
     def __init__(self, settings, app, log, files):
         wsgi.Guarded.wire, wsgi.Guarded.log = self, log
         self.settings, self.app, self.log, self.files = settings, single_callable(app), logs.logger or log, files
-        self.queue, self.wire = wsgi.end_of(SOCK_SEQPACKET, QUEUE), wsgi.end_of(SOCK_STREAM, WIRE)
+        self.queue, self.wire = wsgi.end_of(SOCK_SEQPACKET, wsgi.QUEUE), wsgi.end_of(SOCK_STREAM, wsgi.WIRE)
         logs.open_outbox(settings)
         self.access = logs.open_access(settings)
         self.buffer = bytearray(QUEUE_MAX)
@@ -713,8 +716,8 @@ class Server:
     async def main(self):
         loop = self.loop
         self.ended, self.late = loop.create_future(), loop.create_future()
-        loop.add_reader(QUEUE, self.on_queue)
-        loop.add_reader(WIRE, self.on_wire)
+        loop.add_reader(wsgi.QUEUE, self.on_queue)
+        loop.add_reader(wsgi.WIRE, self.on_wire)
         lifespan = Lifespan(self, self.settings["asgi_lifespan"])
         self.state = lifespan.state
         self.push(frame(0, READY, flags=MORE))
@@ -773,7 +776,7 @@ class Server:
         except (BlockingIOError, InterruptedError):
             return False
         if not n:
-            self.loop.remove_reader(QUEUE)
+            self.loop.remove_reader(wsgi.QUEUE)
             if not self.ended.done():
                 self.ended.set_result(None)
             return False
@@ -951,13 +954,13 @@ class Server:
         except (BlockingIOError, InterruptedError):
             if not self.writing:
                 self.writing = True
-                self.loop.add_writer(WIRE, self.write)
+                self.loop.add_writer(wsgi.WIRE, self.write)
             return
         except OSError:
             os._exit(0)  # the worker is gone
         if self.writing:
             self.writing = False
-            self.loop.remove_writer(WIRE)
+            self.loop.remove_writer(wsgi.WIRE)
 
     def pass_file(self, piece, fd):
         """Writes a frame with a descriptor, which has to go with the first byte of a

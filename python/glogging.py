@@ -209,7 +209,7 @@ class Logger:
             "f": environ.get("HTTP_REFERER", "-"), "a": environ.get("HTTP_USER_AGENT", "-"),
             "T": request_time.seconds, "M": micros // 1000, "D": micros,
             "L": "%d.%06d" % (request_time.seconds, request_time.microseconds),
-            "p": "<%s>" % record_pid(),
+            "p": "<%s>" % record_pid(), "I": environ.get(logs.id_key(), "-") if logs.id_header else "-",
         }
         fields = {"i": getattr(req, "headers", req), "o": resp.headers, "e": environ}
         return Atoms(atoms, {kind: list(pairs.items()) if hasattr(pairs, "items") else pairs
@@ -325,6 +325,7 @@ def open_log(settings):
     """The log of this process, made by logger_class and logconfig of the settings."""
     from _gunicorn.package import Config, load_class
     global speaker
+    logs.set_id_header(settings)
     config = wsgi.finder.settings = dict(settings)
     name, loggers = config["logger_class"], config["logconfig_dict"]
     if name is None or loggers is None or settings["said"].get("loggers"):
@@ -385,7 +386,7 @@ def become(credential):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def keep_log(settings, records, answer):
+def keep_log(settings, records, answer, parent):
     """The life of the process that makes the logs of the arbiter and of all workers
     (log.go). It ends when all of them have closed their ends of the socket."""
     global speaker
@@ -394,7 +395,7 @@ def keep_log(settings, records, answer):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP,
                    signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)  # the last records of the server have to be written
-    speaker = os.getppid()
+    speaker = parent
     try:
         log = open_log(settings)
         files = []

@@ -9,19 +9,16 @@ in the same process, the host. If the application has to be loaded anew, a secon
 process, the forker, has run the file too, and forks in place of the host.
 """
 
-import fcntl
 import gc
 import marshal
 import os
 import signal
 import struct
 import sys
-# These functions are imported by name, before the configuration file can have gevent or
-# eventlet replace them.
+# These functions are those that gevent or eventlet cannot have replaced.
+from _signal import SIG_DFL, signal as set_handler
 from _socket import MSG_CMSG_CLOEXEC, MSG_DONTWAIT
-from os import fork, read, waitpid
-from select import POLLIN, poll
-from signal import signal as set_handler
+from posix import fork, read, waitpid
 
 from _gunicorn import logs, wsgi
 from _gunicorn.call import Counted
@@ -29,6 +26,7 @@ from _gunicorn.facade import (HOP_HEADERS, PARAMETERS, Config, Request, Response
                               unquoted, validate_callable)
 from _gunicorn.lane import Lane, patch
 
+POLLIN, poll = wsgi.unpatched("select", "POLLIN", "poll")
 ENVIRON = dict(os.environ)  # as the server was started with
 CONTROL = 6  # descriptor of the control socket, on which the arbiter asks
 SIGNED = struct.Struct("<cI")  # a message to a worker: b"P" and pid, or b"S" and status
@@ -75,11 +73,12 @@ class Server:
         self.master_name = "Master"
         self.master_pid = self.reexec_pid = 0
         self.systemd = False
-        self.START_CTX = {"args": list(sys.argv), "cwd": cfg.start_dir, 0: sys.executable}
+        self.START_CTX = {"args": list(sys.argv), 0: sys.executable}
 
     def use(self, cfg, log):
         self.cfg = self.app.cfg = cfg
-        self.app.app_uri = cfg.app
+        if "app" in cfg.settings:  # not in a program that runs itself
+            self.app.app_uri = cfg.app
         self.log, self.worker_class, self.timeout = log, cfg.worker_class, cfg.timeout
         self.address, self.proc_name = cfg.address, cfg.proc_name
 
@@ -210,12 +209,12 @@ def hashable(address):
 
 
 class Template:
-    """The process that has run the configuration file; module is the file as a module."""
+    """The process that has run the configuration file; module is the file as a module. In a
+    program that runs itself, program stands for the file, and is read when the arbiter
+    asks."""
 
-    def __init__(self, module):
-        self.module = module
-        self.control = wsgi.end_of(wsgi.SOCK_SEQPACKET, CONTROL)
-        os.set_inheritable(CONTROL, False)
+    def __init__(self, module, control, program=None):
+        self.module, self.control, self.program, self.status = module, control, program, None
         self.poll = poll()
         self.channels = {}  # by descriptor: the socket on which a worker asks, and the worker
         self.children = {}  # by pid of a forked Python: the descriptor of its worker's socket
@@ -242,7 +241,8 @@ class Template:
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         set_handler(signal.SIGCHLD, wsgi.ignore)
         self.take_signals()
-        for fd in (wake_r, CONTROL):
+        self.own = (wake_r, wake_w)
+        for fd in (wake_r, self.control.fileno()):
             self.poll.register(fd, POLLIN)
         ended = False
         while not ended or self.children:
@@ -256,7 +256,7 @@ class Template:
                 self.reap()
             elif fd in self.forkers:
                 self.hear(fd)
-            elif fd == CONTROL:
+            elif fd == self.control.fileno():
                 for other in list(self.forkers):
                     self.hear(other)  # what has happened before the question
                 data, fds = self.receive(self.control, 1 << 19)
@@ -269,8 +269,11 @@ class Template:
                     self.drop(other)
             elif events != POLLIN:
                 self.left(fd)
-            elif self.fork(fd, (wake_r, wake_w)):
+            elif self.fork(fd):
                 return self.worker
+        if self.status is not None:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the arbiter's last word if this takes too long
+            sys.exit(self.status)  # the rest of the program runs, as after Gunicorn's run
         # As at the end of Gunicorn's master, but without a wait for threads.
         import atexit
         atexit._run_exitfuncs()
@@ -286,6 +289,9 @@ class Template:
         return data, fds
 
     def obey(self, question, fds):
+        if question["do"] == "leave":
+            self.status = question["status"]
+            return
         if question["do"] != "adopt":
             self.answer(question, fds)
             return
@@ -326,7 +332,9 @@ class Template:
             return workers.make(self.worker_class, age, server, server_pid, self.settings)
         except BaseException as e:
             server.log.exception("worker_class: %s has failed in __init__: %r", self.settings["said"]["class"]["name"], e)
-            if self.first:
+            if self.first and self.program:
+                sys.exit(255)
+            elif self.first:
                 os._exit(255)
 
     def hear(self, fd):
@@ -422,14 +430,82 @@ class Template:
             return {"ok": True, "wrong": str(e), "status": e.status}
         return {"ok": True, "class": facts, "settings": changed}
 
+    def do_find(self, name):
+        import importlib.util
+        return {"ok": True, "found": importlib.util.find_spec(name) is not None}
+
+    def do_log(self, records, answer, settings, env):
+        """Forks the process that makes the logs of the whole server. The arbiter, which has
+        asked to get orphans, is its parent when the process in between has ended."""
+        arbiter = os.getppid()
+        tell, told = os.pipe()
+        between = fork()
+        if not between:
+            between, pid = os.getpid(), fork()
+            if pid:
+                os.write(told, b"%d" % pid)
+                os._exit(0)
+            while os.getppid() == between:
+                poll().poll(1)
+            self.keep_log(settings, env, records, answer, arbiter)
+        os.close(told)
+        pid = int(read(tell, 20))
+        waitpid(between, 0)
+        for fd in (tell, records, answer):
+            os.close(fd)
+        return {"ok": True, "pid": pid}
+
+    def keep_log(self, settings, env, records, answer, arbiter):
+        """The life of the process that do_log forks."""
+        status = 1
+        try:
+            self.close()
+            self.set_up(settings, env)
+            from _gunicorn.program import die_with_parent
+            die_with_parent()
+            from _gunicorn.glogging import keep_log
+            keep_log(settings, wsgi.end_of(wsgi.SOCK_SEQPACKET, records), answer, arbiter)
+            status = 0
+        except SystemExit as e:
+            status = exit_status(e)
+        finally:
+            import logging
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(status)
+
     def do_check(self, settings, env):
         self.set_up(settings, env)
         self.find_hooks()
         wsgi.check_app(settings)
 
-    def do_read(self, into, spec, dir, names):
+    def do_read(self, into, spec, paste, dir, names):
         """Runs the configuration file again, for a reload. Only what raw_env has set is
-        taken back before that."""
+        taken back before that. Of a program, the first reading is that of its start."""
+        if self.settings:
+            self.take_back()
+        os.chdir(dir)
+        self.module, answer = None, {}
+        if spec.startswith("python:"):
+            sys.modules.pop(spec[len("python:"):], None)
+        with open(into, "wb") as f:
+            try:
+                if self.program:
+                    if self.settings:
+                        self.program.reload()
+                    self.module, answer = self.program.read(names)
+                elif spec or paste:
+                    self.module, answer = wsgi.read_config(spec, paste, dir, names)
+            except SystemExit as e:
+                exit_status(e)
+                return {"ok": False}
+            f.write(marshal.dumps(answer, 2))
+        if self.settings:
+            self.take_signals()
+
+    def take_back(self):
+        """Takes back what must not be there when the file runs again, and remembers what
+        do_back has to restore."""
         self.former = [(self.module, self.settings, self.hooks, self.worker_class, self.makes, self.forker), dict(os.environ), os.getcwd(),
                        (logs.logger, logs.captured, logs.untouched[:], logs.handlers[:]), [dict(vars(log)) for log in loggers()],
                        (self.server.cfg, self.server.log)]
@@ -439,21 +515,8 @@ class Template:
                 os.environ[name] = ENVIRON[name]
             else:
                 os.environ.pop(name, None)
-        for log in loggers():
-            log.handlers, log.filters = [], []  # the file must not be taken for their author
-        os.chdir(dir)
-        self.module, answer = None, {}
-        if spec.startswith("python:"):
-            sys.modules.pop(spec[len("python:"):], None)
-        with open(into, "wb") as f:
-            try:
-                if spec:
-                    self.module, answer = wsgi.read_config(spec, dir, names)
-            except SystemExit as e:
-                exit_status(e)
-                return {"ok": False}
-            f.write(marshal.dumps(answer, 2))
-        self.take_signals()
+        for log, own in zip(loggers(), self.program.loggers if self.program else (([], []), ([], []))):
+            log.handlers, log.filters = map(list, own)  # the file must not be taken for the author of the others
 
     def do_back(self):
         """Undoes a reload that has failed."""
@@ -505,7 +568,7 @@ class Template:
         log = logs.set_up_logging(settings)
         self.find_hooks()
         self.forks, self.first = forks, first
-        cfg = Config(settings)
+        cfg = self.program.app.cfg if self.program else Config(settings)
         facts = settings["said"].get("class")
         self.makes = facts and not facts["uvicorn"]
         if not facts:
@@ -519,7 +582,10 @@ class Template:
         if self.server:
             self.server.use(cfg, hook_log)
         else:
-            self.server = Server(cfg, hook_log, wsgi.App(settings, cfg), pid)
+            self.server = Server(cfg, hook_log, self.program.app if self.program else wsgi.App(settings, cfg), pid)
+            self.server.START_CTX["cwd"] = settings["start_dir"]
+            if self.program and self.program.threads:
+                log.warning("The program has started threads before run(); they have ended.")
         if load:
             try:
                 self.server.app.wsgi()
@@ -544,10 +610,9 @@ class Template:
         return {"ok": True, "num_workers": server.wanted, "changed":
                 {key: wsgi.portable(value) for key, value in server.cfg.changed.items()}}
 
-    def fork(self, fd, own):
-        """Forks the Python of a worker. The result is true in the child, which closes the
-        descriptors that only the template needs (own). The contents of the worker's
-        message do not matter, as workers are not trusted: only its descriptors count."""
+    def fork(self, fd):
+        """Forks the Python of a worker. The result is true in the child. The contents of the
+        worker's message do not matter, as workers are not trusted: only its descriptors count."""
         channel, worker = self.channels[fd]
         fds = self.receive(channel, 1)[1]
         if len(fds) < 4:
@@ -569,29 +634,26 @@ class Template:
             self.began(worker, pid)
             self.tell(channel, b"P", pid)
             return False
-        for other in [channel for channel, _ in self.channels.values()] + list(self.forkers.values()):
-            other.close()
-        self.control.close()
-        signal.set_wakeup_fd(-1)
-        for other in own:
-            os.close(other)
-        # Move the descriptors to the numbers that wsgi.py expects, by way of high
-        # numbers, so that none overwrites another.
-        high = [fcntl.fcntl(other, fcntl.F_DUPFD_CLOEXEC, 64) for other in fds]
-        for other in fds:
-            os.close(other)
-        for other, name in zip(high, ("QUEUE", "WIRE", "TRACE", "PAGE")):
-            os.dup2(other, getattr(wsgi, name))
-            os.close(other)
-        for listener, other in zip(worker.sockets, high[4:]):
+        self.close()
+        wsgi.QUEUE, wsgi.WIRE, wsgi.TRACE, wsgi.PAGE = fds[:4]
+        for listener, other in zip(worker.sockets, fds[4:]):
             listener.open(other)
         for number in (signal.SIGCHLD, signal.SIGHUP):
-            set_handler(number, signal.SIG_DFL)
+            set_handler(number, SIG_DFL)
         if "gevent" in sys.modules:
             sys.modules["gevent"].reinit()  # the child must not use the parent's event loop
         self.children, self.channels = {}, {}
         worker.pid = os.getpid()
         return True
+
+    def close(self):
+        """Closes, in a child, the descriptors that only the template needs."""
+        for other in [channel for channel, _ in self.channels.values()] + list(self.forkers.values()):
+            other.close()
+        self.control.close()
+        signal.set_wakeup_fd(-1)
+        for other in self.own:
+            os.close(other)
 
     def guard(self, call):
         """Runs a hook outside of a question: an exception ends the server, by status
@@ -599,11 +661,15 @@ class Template:
         try:
             call()
         except SystemExit as e:
+            if self.program:
+                raise
             status = exit_status(e)
             sys.stdout.flush()
             os._exit(status)
         except BaseException:
             self.server.log.exception("Unhandled exception in main loop")
+            if self.program:
+                sys.exit(255)
             os._exit(255)
 
     def tell(self, channel, tag, number):
@@ -748,7 +814,7 @@ def handle_signals(hooks, worker):
     if "worker_abort" in hooks:
         def aborted(number, frame):
             import faulthandler
-            faulthandler.dump_traceback(7, all_threads=True)
+            faulthandler.dump_traceback(wsgi.TRACE, all_threads=True)
             worker.aborted = True
             hooks.call("worker_abort", worker)
             os._exit(1)
@@ -798,7 +864,7 @@ def call_post_request(hooks, log, worker, req, environ, call):
             headers = [pair for pair in call.headers or () if str(pair[0]).lower() not in HOP_HEADERS]
             hooks.post_request(worker, req, environ, Response(req, call.status, headers, call.sent, call.begun))
         except BaseException:
-            log.exception("Exception in post_request hook")
+            log.exception("Exception in post_request hook%s", logs.tag(environ))
 
 
 class Heard:

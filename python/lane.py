@@ -12,10 +12,10 @@ import struct
 import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_SEQPACKET, SOCK_STREAM
 
-from _gunicorn import logs
+from _gunicorn import logs, wsgi
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
 from _gunicorn.wsgi import (
-    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, PAGE, QUEUE, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, WIRE, Guarded,
+    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, Guarded,
     Wire, allocate_lock, announced, end_of, failed, frame, leave_children_out, report, say_here, say_ready, start_thread)
 
 KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
@@ -85,9 +85,9 @@ class Lane:
     def __init__(self, settings, app, log, files=None):
         self.green = Green if settings["family"] in PATCHES else None
         self.threads = settings["family"] != "sync"
-        self.words = memoryview(mmap.mmap(PAGE, 0)).cast("I")
+        self.words = memoryview(mmap.mmap(wsgi.PAGE, 0)).cast("I")
         self.app, self.log, self.files = app, logs.logger or log, files
-        self.attach(0, QUEUE, WIRE)
+        self.attach(0, wsgi.QUEUE, wsgi.WIRE)
         logs.open_outbox(settings)
         self.access = logs.open_access(settings)
         self.sendfile = settings["sendfile"] is not False

@@ -7,7 +7,7 @@ import stat
 import sys
 
 from _gunicorn import wsgi
-from _gunicorn.wsgi import ACCESSLOG, ERRORLOG, QUEUE, SOCK_SEQPACKET, end_of
+from _gunicorn.wsgi import ACCESSLOG, ERRORLOG, SOCK_SEQPACKET, end_of
 
 RELAY_MAX = 60 << 10  # bytes of the longest message to the worker through the queue
 
@@ -25,11 +25,37 @@ def printable(text, marked=""):
                    else "".join("\\x%02x" % b for b in c.encode("utf-8", "surrogatepass")) for c in text)
 
 
+id_header = None  # the setting request_id_header, in lower case
+
+
+def set_id_header(settings):
+    global id_header
+    id_header = (settings["request_id_header"] or "").lower() or None
+
+
+def id_key():
+    return "HTTP_" + id_header.upper().replace("-", "_")
+
+
+def tag(environ):
+    """The id of a request, for the log, as the worker writes it."""
+    text = environ.get(id_key()) if id_header else None
+    return " id=" + printable(text) if type(text) is str else ""
+
+
+def tag_of(scope):
+    """The same for ASGI."""
+    for name, value in scope["headers"]:
+        if name.decode("latin-1") == id_header:
+            return " id=" + value.decode("latin-1")
+    return ""
+
+
 def asked(environ):
     """Names a request for the log in the worker's style: GET /path. The application may
     have put anything into its environ, and an error in here would hide the first error."""
     named = [environ.get(key) for key in ("REQUEST_METHOD", "RAW_URI")]
-    return " ".join(printable(text) if type(text) is str else "?" for text in named)
+    return " ".join(printable(text) if type(text) is str else "?" for text in named) + tag(environ)
 
 
 class Formatter(logging.Formatter):
@@ -117,9 +143,10 @@ outbox = None  # a copy of Python's end of the queue, for messages to the worker
 
 def open_outbox(settings):
     global outbox
+    set_id_header(settings)
     if outbox is None and (settings["syslog"] or settings["statsd_host"]):
         # Children of the application keep the copy when they close the queue.
-        outbox = end_of(SOCK_SEQPACKET, os.dup(QUEUE))
+        outbox = end_of(SOCK_SEQPACKET, os.dup(wsgi.QUEUE))
 
 
 def relay(text):

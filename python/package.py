@@ -74,14 +74,26 @@ class Setting(facade.Setting):
     def __init__(self):
         if self.default is not None:
             self.set(self.default)
+            vars(self).pop("given", None)
 
     def set(self, value):
         if not callable(self.validator):
             raise TypeError("Invalid validator: %s" % self.name)
-        self.value = self.validator(value)
+        self.value, self.given = self.validator(value), value
+
+    def add_option(self, parser):
+        if self.cli:
+            options = {"type": self.type or str} if (self.action or "append") == "append" else {}
+            for name in ("metavar", "nargs", "const"):
+                value = self.meta if name == "metavar" else getattr(self, name)
+                if value is not None:
+                    options[name] = value
+            parser.add_argument(*self.cli, dest=self.name, action=self.action or "store", default=None,
+                                help="%s [%s]" % (self.short.replace("%", "%%"), str(self.default).replace("%", "%%")), **options)
 
 
 def make_settings(ignore=None):
+    fill_settings()
     return {cls.name: cls() for cls in KNOWN_SETTINGS if cls.name not in (ignore or ())}
 
 
@@ -100,6 +112,50 @@ class Config(facade.Config):
         if name not in self.settings:
             raise AttributeError("No configuration setting for: %s" % name)
         self.settings[name].set(value)
+        self.changed[name] = value
+
+    def __str__(self):
+        width = max(map(len, self.settings))
+        values = ((name, setting.value) for name, setting in sorted(self.settings.items()))
+        return "\n".join("%-*s = %s" % (width, name, "<%s()>" % value.__qualname__ if callable(value) else value)
+                         for name, value in values)
+
+    def parser(self):
+        """The parser of the command line. Its help and version are the server's."""
+        import argparse
+        parser = argparse.ArgumentParser(usage=self.usage, prog=self.prog, add_help=False)
+        for flags in (("-h", "--help"), ("-v", "--version")):
+            parser.add_argument(*flags, action=ServerSays, nargs=0, default=argparse.SUPPRESS)
+        parser.add_argument("args", nargs="*", help=argparse.SUPPRESS)
+        for setting in self.settings.values():
+            if isinstance(setting, Setting):
+                setting.add_option(parser)
+        return parser
+
+    def get_cmd_args_from_env(self):
+        import shlex
+        return shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))
+
+    def validate(self):
+        pass  # the server does that
+
+    @property
+    def paste_global_conf(self):
+        return wsgi.global_conf(self.raw_paste_global_conf)
+
+
+class ServerSays:
+    """The action of an option that the server itself answers."""
+
+    def __new__(cls, option_strings, **kwargs):
+        import argparse
+
+        class Action(argparse.Action):
+            def __call__(self, parser, namespace, values, option_string=None):
+                from _gunicorn import program
+                server = program.find_server()
+                os.execv(server, [server, option_strings[1]])
+        return Action(option_strings, **kwargs)
 
 
 def validate_bool(val):
@@ -241,9 +297,9 @@ CLASSES = {"config": "ConfigFile", "wsgi_app": "WSGIApp", "threads": "WorkerThre
            "ssl_context": "NewSSLContext", "proxy_allow_ips": "ProxyAllowFrom", "uwsgi_allow_ips": "UWSGIAllowFrom"}
 
 
-def known(name, section, cli, meta, usage, default):
+def known(name, section, cli, meta, usage, default, alone, optional, repeats, ours):
     """Makes the class of a setting of this server, from the row of settings.go."""
-    validator = VALIDATORS.get(name)
+    validator = VALIDATORS.get(name) or (passed_on if ours else None)
     if section == "Server Hooks" or name == "ssl_context":
         wanted = facade.PARAMETERS.get(name, (1,))
         validator = validator or validate_callable(*wanted)
@@ -258,13 +314,32 @@ def known(name, section, cli, meta, usage, default):
     type(CLASSES.get(name) or name.title().replace("_", ""), (Setting,), {
         "name": name, "section": section, "cli": cli or None, "meta": meta or None, "desc": usage,
         "default": default, "validator": staticmethod(validator), "__module__": "gunicorn.config",
-        "action": "store_true" if isinstance(default, bool) else None,
-        "type": int if validator is validate_pos_int else None})
+        "action": "append" if repeats else "store_true" if alone is True and not optional
+        else "store_const" if alone is not None and not optional else None,
+        "const": alone if optional or alone is False else None, "nargs": "?" if optional else None,
+        "type": auto_int if name in ("umask", "control_socket_mode") else int if validator is validate_pos_int else None})
 
 
-# A program that the server has not started has no table of settings.
-for row in wsgi.load("settings").items() if hasattr(wsgi, "load") else ():
-    known(row[0], *row[1])
+def passed_on(value):
+    return value  # the server checks it
+
+
+filled = False
+
+
+def fill_settings():
+    """Makes the settings of the server known. Elsewhere than under the server this is left
+    until somebody asks for them, as it takes a process and needs the binary."""
+    global filled
+    if not filled:
+        filled = True
+        from _gunicorn import program
+        for name, row in (wsgi.load("settings") if hasattr(wsgi, "load") else program.settings()).items():
+            known(name, *row)
+
+
+if hasattr(wsgi, "load"):
+    fill_settings()
 
 
 # gunicorn.util ---------------------------------------------------------------
@@ -425,7 +500,19 @@ class Arbiter(metaclass=StandIn):
         self.app = app
 
     def run(self):
-        refuse("gunicorn.arbiter.Arbiter", "start gunicorn MODULE:OBJECT")
+        become_server("gunicorn.arbiter.Arbiter", self.app)
+
+
+def refuse_served(what):
+    """Only a program that the server has not started can become a server."""
+    if hasattr(wsgi, "load") or os.getpid() == wsgi.served:
+        refuse(what, "start gunicorn MODULE:OBJECT")
+
+
+def become_server(what, app):
+    refuse_served(what)
+    from _gunicorn import program
+    program.run(app)
 
 
 class BaseApplication:
@@ -434,14 +521,22 @@ class BaseApplication:
         self.do_load_config()
 
     def do_load_config(self):
-        self.load_default_config()
-        self.load_config()
+        try:
+            self.load_default_config()
+            self.load_config()
+            self.cfg.validate()
+        except Exception as e:
+            print("\nError: %s" % e, file=sys.stderr, flush=True)
+            sys.exit(1)
 
     def load_default_config(self):
         self.cfg = Config(self.usage, prog=self.prog)
 
     def load_config(self):
         raise NotImplementedError
+
+    def reload(self):
+        self.do_load_config()
 
     def load(self):
         raise NotImplementedError
@@ -455,26 +550,150 @@ class BaseApplication:
         return self.callable
 
     def run(self):
-        refuse("run() of %s" % type(self).__name__, "start gunicorn MODULE:OBJECT")
+        become_server("run() of %s" % type(self).__name__, self)
 
 
 class Application(BaseApplication):
+    """An application with the settings of a command line, in this order: those that init
+    returns, the configuration file, GUNICORN_CMD_ARGS, the command line."""
+
+    def chdir(self):
+        os.chdir(self.cfg.chdir)
+        if self.cfg.chdir not in sys.path:
+            sys.path.insert(0, self.cfg.chdir)
+
+    def get_config_from_filename(self, filename):
+        if not os.path.exists(filename):
+            raise RuntimeError("%r doesn't exist" % filename)
+        return vars(wsgi.run_config(filename, os.path.abspath(filename)))
+
+    def get_config_from_module_name(self, module_name):
+        import importlib
+        return vars(importlib.import_module(module_name))
+
+    def load_config_from_module_name_or_filename(self, location):
+        if location.startswith("python:"):
+            given = self.get_config_from_module_name(location[len("python:"):])
+        else:
+            given = self.get_config_from_filename(location[5:] if location.startswith("file:") else location)
+        for name, value in given.items():
+            if name in self.cfg.settings:
+                try:
+                    self.cfg.set(name, value)
+                except Exception:
+                    print("Invalid value for %s: %s\n" % (name, value), file=sys.stderr, flush=True)
+                    raise
+        return given
+
+    def load_config_from_file(self, filename):
+        return self.load_config_from_module_name_or_filename(location=filename)
+
     def load_config(self):
-        pass
+        parser = self.cfg.parser()
+        line = parser.parse_args()
+        given = self.init(parser, line, line.args)
+        self.chdir()
+        for name, value in (given or {}).items():
+            self.cfg.set(name.lower(), value)
+        more = parser.parse_args(self.cfg.get_cmd_args_from_env())
+        location = line.config or more.config or get_default_config_file()
+        if location:
+            self.load_config_from_file(location)
+        for options in more, line:
+            for name, value in vars(options).items():
+                if value is not None and name != "args":
+                    self.cfg.set(name, value)
+        self.chdir()
+
+    def run(self):
+        if self.cfg.print_config:
+            print(self.cfg)
+        if self.cfg.print_config or self.cfg.check_config:
+            try:
+                self.load()
+            except Exception:
+                import traceback
+                print("\nError while loading the application:\n", file=sys.stderr)
+                traceback.print_exc()
+                sys.exit(1)
+            sys.exit(0)
+        if self.cfg.daemon and not hasattr(wsgi, "load"):
+            from _gunicorn import program
+            program.daemonize(self.cfg.enable_stdio_inheritance)
+        super().run()
 
 
 class WSGIApplication(Application):
     app_uri = None
 
+    def init(self, parser, opts, args):
+        self.app_uri = None
+        if opts.paste:
+            self.app_uri = os.path.abspath(opts.paste)
+            given = wsgi.read_paste(self.app_uri)
+            return {name: value for name, value in given.items() if name in self.cfg.settings}
+        if args:
+            self.cfg.set("default_proc_name", args[0])
+            self.app_uri = args[0]
+
+    def load_config(self):
+        super().load_config()
+        if self.app_uri is None:
+            self.app_uri = self.cfg.wsgi_app
+            if self.app_uri is None:
+                raise ConfigError("No application module specified.")
+
     def load_wsgiapp(self):
         return MODULES["gunicorn.util"].import_app(self.app_uri)
 
+    def load_pasteapp(self):
+        return get_wsgi_app(self.app_uri, defaults=self.cfg.paste_global_conf)
+
     def load(self):
-        return self.load_wsgiapp()
+        return self.load_pasteapp() if self.cfg.paste else self.load_wsgiapp()
 
 
 def run(prog=None):
-    refuse("gunicorn.app.wsgiapp.run", "start gunicorn MODULE:OBJECT")
+    """What the command gunicorn does, in a program."""
+    refuse_served("gunicorn.app.wsgiapp.run")
+    WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog=prog).run()
+
+
+def get_wsgi_app(config_uri, name=None, defaults=None):
+    return wsgi.load_paste(config_uri, defaults, name)
+
+
+def has_logging_config(config_file):
+    from configparser import ConfigParser
+    parser = ConfigParser()
+    parser.read([config_file])
+    return parser.has_section("loggers")
+
+
+def serve(app, global_conf, **local_conf):
+    """The server runner egg:gunicorn#main of PasteDeploy: serves an application that pserve,
+    say, has loaded."""
+    refuse_served("gunicorn.app.pasterapp.serve")
+    config_file, own_file = global_conf["__file__"], local_conf.pop("config", None)
+    host, port = local_conf.pop("host", ""), local_conf.pop("port", "")
+    if host:
+        local_conf["bind"] = "%s:%s" % (host, port) if port else host.split(",")
+
+    class PasterServerApplication(WSGIApplication):
+        def load_config(self):
+            self.cfg.set("default_proc_name", config_file)
+            if has_logging_config(config_file):
+                self.cfg.set("logconfig", config_file)
+            location = own_file or get_default_config_file()
+            if location:
+                self.load_config_from_file(location)
+            for name, value in local_conf.items():
+                if value is not None:
+                    self.cfg.set(name.lower(), value)
+
+        def load(self):
+            return app
+    PasterServerApplication().run()
 
 
 class WorkerTmp(Heartbeat):
@@ -526,7 +745,7 @@ gunicorn.arbiter: Arbiter HaltServer AppImportError Pidfile SERVER_SOFTWARE
 gunicorn.app:
 gunicorn.app.base: BaseApplication Application Arbiter Config get_default_config_file
 gunicorn.app.wsgiapp: WSGIApplication run Application ConfigError
-gunicorn.app.pasterapp: get_wsgi_app() has_logging_config() serve() WSGIApplication
+gunicorn.app.pasterapp: get_wsgi_app has_logging_config serve WSGIApplication
 gunicorn.http:
 gunicorn.http.errors: ParseException
 gunicorn.http.errors: ...
@@ -609,6 +828,8 @@ def imported(module, name):
     for parent in ("gunicorn.", "gunicorn.http.", "gunicorn.workers.") if module.count(".") else ():
         if parent + name in MODULES:
             return MODULES[parent + name]
+    if module == "gunicorn.config" and not name.startswith("__"):
+        fill_settings()
     for setting in KNOWN_SETTINGS if module == "gunicorn.config" else ():
         if setting.__name__.lower() == name.lower():
             return setting

@@ -17,8 +17,9 @@ def replaced():
     library = os.path.dirname(os.__file__)
 
     def foreign(value):
-        path = getattr(sys.modules.get(getattr(value, "__module__", None)), "__file__", None) or library
-        return isinstance(value, (FunctionType, type)) and not (
+        module = str(getattr(value, "__module__", None))
+        path = getattr(sys.modules.get(module), "__file__", None) or library
+        return not module.startswith("_gunicorn.") and isinstance(value, (FunctionType, type)) and not (
             path.startswith((library, "<")) or "-packages" + os.sep in path)
     names = []
     for name, module in list(sys.modules.items()) + list(wsgi.package().items()):

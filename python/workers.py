@@ -18,7 +18,7 @@ from _socket import SOCK_STREAM
 
 from _gunicorn import facade, logs, wsgi
 from _gunicorn.lane import PATCHES, patch
-from _gunicorn.wsgi import ANNOUNCED, MORE, PAGE, READY, RETIRE, WIRE, frame
+from _gunicorn.wsgi import ANNOUNCED, MORE, READY, RETIRE, frame
 
 HANDLERS = {"SIGQUIT": "handle_quit", "SIGINT": "handle_quit", "SIGTERM": "handle_exit", "SIGWINCH": "handle_winch",
             "SIGUSR1": "handle_usr1", "SIGABRT": "handle_abort"}
@@ -75,9 +75,9 @@ class Heartbeat:
 
     def begin(self, files):
         """The class is about to run: says so, and begins to count."""
-        words = memoryview(mmap.mmap(PAGE, 0)).cast("I")
+        words = memoryview(mmap.mmap(wsgi.PAGE, 0)).cast("I")
         lanes = len(words) // 3
-        self.word, self.wire, self.files = words[lanes:lanes + 1], wsgi.end_of(SOCK_STREAM, WIRE), files
+        self.word, self.wire, self.files = words[lanes:lanes + 1], wsgi.end_of(SOCK_STREAM, wsgi.WIRE), files
         self.wire.sendall(frame(0, READY, flags=MORE))
 
     def notify(self):
@@ -93,7 +93,7 @@ class Heartbeat:
         return time.monotonic()
 
     def fileno(self):
-        return WIRE
+        return wsgi.WIRE
 
     def close(self):
         pass

@@ -12,6 +12,7 @@ Descriptors, in the order in which the worker passes them (lane.go):
   4  settings, marshal    7  file into which faulthandler writes stacks
   5  queue of requests    8  memory shared with the worker: three words for each lane
   9, 10  log files, if the worker's user may be unable to open them
+In a Python that the template process has forked, 5 to 8 have whatever numbers were free.
 
 A frame is a header and a payload: some bytes of marshal, then raw body.
 """
@@ -26,7 +27,7 @@ import os
 import signal
 import struct
 import sys
-from _frozen_importlib import ModuleSpec
+from _frozen_importlib import ModuleSpec, module_from_spec
 from _frozen_importlib_external import PathFinder
 from types import FunctionType
 
@@ -99,6 +100,24 @@ def load_app(spec):
     return app
 
 
+def load_paste(uri, defaults=None, name=None):
+    """The application of a file of PasteDeploy."""
+    from paste.deploy import loadapp
+    return loadapp(uri if ":" in uri else "config:" + uri, name=name, relative_to=os.getcwd(), global_conf=defaults)
+
+
+def global_conf(pairs):
+    """The global variables of PasteDeploy that KEY=VALUE pairs give; \\= is an equals sign."""
+    import re
+    found = {}
+    for pair in pairs or ():
+        key, equals, value = re.match(r"((?:\\=|[^=])*)(=?)(.*)", pair, re.S).groups()
+        if not equals:
+            raise RuntimeError("environment setting %r invalid" % pair)
+        found[key.replace("\\=", "=")] = value.replace("\\=", "=")
+    return found
+
+
 def parse_call(text):
     """The name and the arguments, literal values, of a factory's call. The
     arguments are None for a name alone."""
@@ -131,6 +150,8 @@ class App:
         self.settings, self.cfg, self.app_uri, self.callable = settings, cfg, settings["app"], None
 
     def load(self):
+        if self.settings["paste"]:
+            return load_paste(self.app_uri, global_conf(self.settings["raw_paste_global_conf"]))
         return load_app(self.app_uri)
 
     def wsgi(self):
@@ -158,7 +179,8 @@ def set_up_path(settings):
             path = os.path.abspath(path.strip())
             if path not in sys.path:
                 sys.path.insert(0, path)
-    sys.argv[:] = settings["argv"]
+    if "program" not in settings["said"]:
+        sys.argv[:] = settings["argv"]
     import_gunicorn(settings["family"])
 
 
@@ -302,6 +324,19 @@ def report(say, files):
         fresh = files.new()
 
 
+def unpatched(name, *parts):
+    """Parts of a built-in module as they are, whatever gevent or eventlet has put there."""
+    module = __import__(name)
+    held = dict(vars(module))
+    made = module_from_spec(module.__spec__)
+    module.__spec__.loader.exec_module(made)
+    found = [getattr(made, part) for part in parts]
+    for key in set(vars(module)) - set(held):  # in some versions of Python both are the same module
+        delattr(module, key)
+    vars(module).update(held)
+    return found
+
+
 def say_here(say, flags):
     """Answers an ASK frame: the process is alive. STACKS asks for the stacks first."""
     if flags & STACKS:
@@ -311,10 +346,11 @@ def say_here(say, flags):
 
 # Configuration file --------------------------------------------------------
 
-def read_config(spec, path, names):
-    """Runs the configuration file spec (PATH or python:MODULE) as a program started in
-    the directory path. Returns the file's module, and a dict of its globals that are in
-    names, in a form for marshal. An error in the file ends this process."""
+def read_config(spec, paste, path, names):
+    """Runs the configuration file spec (PATH or python:MODULE, "" for none) as a program
+    started in the directory path. Returns the file's module, and a dict of its globals that
+    are in names, in a form for marshal; and what the file of PasteDeploy says that is given
+    by paste or by the configuration file. An error in a file ends this process."""
     if path not in sys.path:
         sys.path.insert(0, path)
     import gunicorn  # it is in sys.modules under Gunicorn, too
@@ -322,11 +358,51 @@ def read_config(spec, path, names):
         try:
             module = config_module({"config": spec})
         except Exception as e:
-            print("\nError: %s" % e, file=sys.stderr, flush=True)
-            sys.exit(1)
-    else:
+            fail(e)
+    elif spec:
         module = run_config(spec, os.path.join(path, spec))
+    else:
+        module = type(sys)("__config__")
     sys.stdout.flush()
+    answer = describe(module, names)
+    paste = paste or getattr(module, "paste", None)
+    if paste:
+        answer["gunicorn"]["paste"] = read_paste(os.path.abspath(os.path.join(path, paste)))
+    return module, answer
+
+
+def read_paste(uri):
+    """The settings that the file of PasteDeploy has in its section server:main. Host and
+    port are PasteDeploy's words for an address."""
+    from configparser import ConfigParser, Error
+    path = uri.partition("#")[0]
+    try:
+        import paste.deploy
+        with open(path) as f:
+            parser = ConfigParser({"here": os.path.dirname(path), "__file__": path})
+            parser.read_file(f)
+        found = dict(parser.items("server:main") if parser.has_section("server:main") else ())
+    except FileNotFoundError:
+        fail("%r not found" % path)
+    except (ImportError, OSError, UnicodeError, Error) as e:
+        fail(e)
+    host, port = found.pop("host", ""), found.pop("port", "")
+    if host:
+        found["bind"] = "%s:%s" % (host, port) if port else host.split(",")
+    found.setdefault("default_proc_name", path)
+    if parser.has_section("loggers"):
+        found.setdefault("logconfig", path)
+    return found
+
+
+def fail(reason):
+    print("\nError: %s" % reason, file=sys.stderr, flush=True)
+    sys.exit(1)
+
+
+def describe(module, names):
+    """The globals of a configuration file's module that are in names, in a form for marshal,
+    and whatever else the server has to know of them."""
     answer = {}
     for name, value in vars(module).items():
         if name in ("worker_class", "logger_class") and isinstance(value, FunctionType):
@@ -334,7 +410,7 @@ def read_config(spec, path, names):
         if name in names:
             answer[name] = portable(value)
     answer["gunicorn"] = said(module)
-    return module, answer
+    return answer
 
 
 def said(module):
@@ -507,6 +583,11 @@ class Finder:
         module = package(True).get(name)
         return module and ModuleSpec(name, self, is_package=hasattr(module, "__path__"))
 
+    def get_code(self, name):
+        """The code for python -m."""
+        text = "from _gunicorn.program import main; main()" if name == "gunicorn.app.wsgiapp" else ""
+        return compile(text, NO_FILE, "exec")
+
     def create_module(self, spec):
         if spec.name == "__config__":
             return config_module(self.settings)
@@ -678,8 +759,6 @@ def set_up_process(guarded=True):
             served, arbiter = os.getpid(), int(f.read().rpartition(")")[2].split()[1])
     except OSError:
         pass  # some systems hide the processes of others; the application may not signal them either
-    for fd in (BRIDGE, QUEUE, WIRE, TRACE, PAGE):
-        os.set_inheritable(fd, False)
     # faulthandler writes every thread's stack when the worker sends ABRT or the
     # application crashes, even inside C code.
     if sys.version_info >= (3, 14):
@@ -716,6 +795,8 @@ def read_settings():
 
 
 def serve():
+    for fd in (QUEUE, WIRE, TRACE, PAGE):
+        os.set_inheritable(fd, False)
     set_up_process()
     find_title()
     settings = read_settings()
@@ -794,26 +875,18 @@ def config():
     question = read_settings()
     if sys.path and sys.path[0] == "":
         del sys.path[0]
-    # A forked Python gets its lane on the descriptors up to PAGE. These numbers are
-    # taken now, so that no file that is opened here gets one of them.
-    spare = os.open(os.devnull, os.O_RDWR)
-    for fd in (TRACE, PAGE):
-        if fd != spare:
-            os.dup2(spare, fd, inheritable=False)
     from _gunicorn import hooks
     find_title()
     module, answer = None, {}
-    if question["spec"]:
-        module, answer = read_config(question["spec"], question["dir"], question["names"])
+    if question["spec"] or question["paste"]:
+        module, answer = read_config(question["spec"], question["paste"], question["dir"], question["names"])
         if question["check"]:
             point_out(module, question["names"])
-    with open(ANSWER, "wb", closefd=False) as f:
+    with open(ANSWER, "wb") as f:
         f.write(marshal.dumps(answer, 2))
-    os.dup2(spare, ANSWER, inheritable=False)
-    if spare > PAGE:
-        os.close(spare)
     # The template process runs until the arbiter closes the control socket.
-    template = hooks.Template(module)
+    os.set_inheritable(hooks.CONTROL, False)
+    template = hooks.Template(module, end_of(SOCK_SEQPACKET, hooks.CONTROL))
     worker = template.run()
     hooks.serve(template, worker)
 
@@ -823,7 +896,7 @@ def log():
     settings = read_settings()
     set_up_path(settings)
     from _gunicorn.glogging import keep_log
-    keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1)
+    keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1, os.getppid())
 
 
 def start(role):
@@ -836,6 +909,7 @@ def start(role):
             if name.lstrip("_").partition(".")[0] == "gunicorn" and name not in ("_gunicorn", "_gunicorn.wsgi"):
                 del sys.modules[name]
     os.kill = kill
+    os.set_inheritable(BRIDGE, False)
     if sys.version_info < (3, 9) and sys.stderr:
         sys.stderr.reconfigure(line_buffering=True)  # as in newer versions: a traceback must not come out at the end
     sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)

@@ -214,6 +214,30 @@ func TestDjangoBrowser(t *testing.T) {
 	s.python(t, browsers(), tool(t, "admin_browser.py"), srv.url)
 }
 
+// TestStaticBrowser has the server send the site's style sheets and scripts, under the names
+// that have a hash, and compressed.
+func TestStaticBrowser(t *testing.T) {
+	if reference {
+		t.Log("differs: it sends no files by itself")
+		return
+	}
+	s := newDjangoSite(t)
+	_, data, _ := strings.Cut(s.data(), "=")
+	srv := s.start(t, "--static", "/static/="+filepath.Join(data, "static"), "--static-final",
+		"--access-logfile", "-", "--access-logformat", "%(U)s %(s)s %({content-encoding}o)s %({cache-control}o)s", "bookshop.wsgi:application")
+	s.python(t, browsers(), tool(t, "admin_browser.py"), srv.url)
+	for _, re := range []string{
+		`^/static/admin/css/base\.\w{12}\.css 200 gzip public, max-age=31536000, immutable$`,
+		`^/static/admin/js/core\.\w{12}\.js 200 gzip public, max-age=31536000, immutable$`,
+		`^/static/admin/img/[\w-]+\.\w{12}\.svg 200 gzip public, max-age=31536000, immutable$`,
+	} {
+		srv.waitText("standard output", re, srv.stdout)
+	}
+	if other := regexp.MustCompile(`(?m)^/static/\S+ [^23].*`).FindString(srv.stdout()); other != "" {
+		t.Error(other)
+	}
+}
+
 // browsers is the environment that says where to find one.
 func browsers() (env []string) {
 	for _, name := range []string{"CHROMIUM", "CHROMEDRIVER"} {

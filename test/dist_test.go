@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 )
 
@@ -176,6 +177,31 @@ def app(environ, start_response):
                                  os.environ.get("PYTHONUNBUFFERED"))).encode()]
 `
 
+// ownServer is a program that runs itself.
+const ownServer = `
+import os, sys
+from gunicorn.app.base import Application
+
+class Server(Application):
+    def init(self, parser, opts, args):
+        return {"workers": 1}
+
+    def load(self):
+        return app
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [("%s %s" % (__name__, sys.prefix)).encode()]
+
+server = Server()
+try:
+    server.run()
+except SystemExit as e:
+    if not server.callable:  # not in a worker
+        print("left with", e.code, flush=True)
+        sys.exit(5)
+`
+
 // distProgram imports the package in a Python that no server has started.
 const distProgram = `
 import os; kill = os.kill
@@ -243,6 +269,33 @@ func checkWheel(t *testing.T, out, python string) {
 	want := fmt.Sprintf("%s <gunicorn package.py> %s 1 1", number, venv)
 	if status, body := fetch(t, s.url); status != 200 || body != want {
 		t.Errorf("status %d, %q; want %q", status, body, want)
+	}
+
+	s.signal(syscall.SIGTERM)
+	if status := s.wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+
+	// A program that is its own server.
+	os.WriteFile(filepath.Join(dir, "own.py"), []byte(ownServer), 0o644)
+	os.WriteFile(filepath.Join(dir, "gunicorn"), []byte("#!/bin/sh\nshift 2\nexec "+own+" own.py \"$@\"\n"), 0o755)
+	s = launch(t, dir, nil, nil, "-b", "127.0.0.1:0", "-w", "2")
+	t.Cleanup(s.finish)
+	s.waitBooted()
+	s.waitLog(fmt.Sprintf(`\(%d\)$`, s.pid))
+	if status, body := fetch(t, s.url); status != 200 || body != "__main__ "+venv {
+		t.Errorf("status %d, %q", status, body)
+	}
+	s.signal(syscall.SIGTERM)
+	if status := s.wait(); status != 5 || !strings.Contains(s.stdout(), "left with 0") {
+		t.Errorf("status %d, %q", status, s.stdout())
+	}
+	entry := `import importlib.metadata as m; print([e.load().__name__ for e in m.distribution("gunicorn").entry_points])`
+	if got := must(own, "-c", entry); got != "['paster', 'serve']" {
+		t.Error("entry points:", got)
+	}
+	if got := must(filepath.Join(venv, "bin", "gunicorn_paster"), "--version"); got != version {
+		t.Errorf("gunicorn_paster: %q, want %q", got, version)
 	}
 
 	text, err := command(dir, env, own, "-m", "gunicorn", "nosuch:app")

@@ -14,6 +14,8 @@
 //	start ARGS...          starts the server on a port of the kernel's choice
 //	                       and waits until it listens and has a worker
 //	start! ARGS...         starts it with just these arguments, waits for nothing
+//	program ARGS...        starts Python with the package of the wheel installed, and waits
+//	                       as start does; program! does not wait
 //	run ARGS...            runs the program to its end; exit, stdout and stderr are
 //	                       about it until the next start or signal
 //	sink NAME KIND         receives what is sent to $NAME and keeps it in the file NAME:
@@ -301,11 +303,17 @@ func withBind(args []string) []string {
 // launch starts the program in dir. Files become its descriptors from 3 on.
 func launch(t testing.TB, dir string, env []string, files []*os.File, args ...string) *server {
 	t.Helper()
-	s := &server{t: t, dir: dir, ended: make(chan struct{})}
 	if !reference {
 		args = append([]string{"--python", testPython(t)}, args...)
 	}
-	s.cmd = underTest(t, dir, env, args...)
+	return launchCommand(t, underTest(t, dir, env, args...), files)
+}
+
+// launchCommand starts what underTest or program has made.
+func launchCommand(t testing.TB, cmd *exec.Cmd, files []*os.File) *server {
+	t.Helper()
+	s := &server{t: t, dir: cmd.Dir, cmd: cmd, ended: make(chan struct{})}
+	dir, env := cmd.Dir, cmd.Env
 	if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "LISTEN_FDS=") }) {
 		// LISTEN_PID is for the process itself to be, so a shell has to help.
 		s.cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, s.cmd.Args...)
@@ -363,6 +371,46 @@ func underTest(t testing.TB, dir string, env []string, args ...string) *exec.Cmd
 	cmd.Env = slices.Concat(environment(t, dir), env)
 	return cmd
 }
+
+// program is Python with these arguments and the package gunicorn: the wheel's, or that of the
+// reference.
+func program(t testing.TB, dir string, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	python := filepath.Join(filepath.Dir(testBinary), "python")
+	own := environment(t, dir)
+	if !reference {
+		lib, err := installed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		python = testPython(t)
+		own = append(own, "PYTHONPATH="+lib)
+	}
+	cmd := exec.Command(python, args...)
+	cmd.Dir, cmd.Env = dir, slices.Concat(own, env)
+	return cmd
+}
+
+// installed is the directory into which pip has put a wheel with the program under test.
+var installed = sync.OnceValues(func() (string, error) {
+	python, err := pythonOnce()
+	if err != nil {
+		return "", err
+	}
+	lib := filepath.Join(filepath.Dir(testBinary), "lib")
+	cmd := exec.Command("sh", "-ec", `mkdir "$3" "$3"/out
+"$0" -c 'import importlib.machinery as m, sys
+build = m.SourceFileLoader("build", "../dist/build").load_module()
+build.OUT = sys.argv[2] + "/out"
+build.wheel("any", build.read(sys.argv[1]), build.version(), 0)' "$1" "$3"
+"$0" -m pip install --quiet --disable-pip-version-check --no-index --target "$2" "$3"/out/*.whl`, python, testBinary, lib, lib+".wheel")
+	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("the package of the wheel: %w\n%s", err, out)
+	}
+	return lib, err
+})
 
 // environment leaves out whatever could change what a server does.
 func environment(t testing.TB, dir string) []string {
@@ -944,13 +992,29 @@ func (s *script) start(words []scriptWord, bind bool) {
 	if bind && s.files == nil {
 		args = withBind(args)
 	}
-	s.ran = nil
-	s.srv = launch(s.t, s.dir, s.env, s.files, slices.Concat(s.tls, args)...)
+	s.launched(launch(s.t, s.dir, s.env, s.files, slices.Concat(s.tls, args)...), bind)
+}
+
+func (s *script) program(words []scriptWord, wait bool) {
+	s.t.Helper()
+	if s.srv != nil {
+		s.finish()
+	}
+	var args []string
+	for _, w := range words {
+		args = append(args, w.arg())
+	}
+	s.launched(launchCommand(s.t, program(s.t, s.dir, s.env, args...), s.files), wait)
+}
+
+func (s *script) launched(srv *server, wait bool) {
+	s.t.Helper()
+	s.srv, s.ran = srv, nil
 	for _, f := range s.files {
 		f.Close()
 	}
 	s.files = nil
-	if bind {
+	if wait {
 		s.srv.waitBooted()
 	}
 }
@@ -1086,11 +1150,13 @@ var commands map[string]func(*script, []scriptWord)
 
 func init() { // not a literal: the commands reach back to the map
 	commands = map[string]func(*script, []scriptWord){
-		"env":    func(s *script, w []scriptWord) { s.env = append(s.env, w[0].arg()) },
-		"start":  func(s *script, w []scriptWord) { s.t.Helper(); s.start(w, true) },
-		"start!": func(s *script, w []scriptWord) { s.t.Helper(); s.start(w, false) },
-		"run":    (*script).run,
-		"adopt":  func(s *script, w []scriptWord) { s.server().adopt(filepath.Join(s.dir, w[0].text)) },
+		"env":      func(s *script, w []scriptWord) { s.env = append(s.env, w[0].arg()) },
+		"start":    func(s *script, w []scriptWord) { s.t.Helper(); s.start(w, true) },
+		"start!":   func(s *script, w []scriptWord) { s.t.Helper(); s.start(w, false) },
+		"run":      (*script).run,
+		"program":  func(s *script, w []scriptWord) { s.t.Helper(); s.program(w, true) },
+		"program!": func(s *script, w []scriptWord) { s.t.Helper(); s.program(w, false) },
+		"adopt":    func(s *script, w []scriptWord) { s.server().adopt(filepath.Join(s.dir, w[0].text)) },
 		"inherit": func(s *script, w []scriptWord) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
