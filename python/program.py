@@ -124,7 +124,8 @@ def run(app):
         die_with_parent()
         forget_passed_on()
         os.kill = wsgi.kill
-        if "gevent" in sys.modules:
+        wsgi.buffer_lines()
+        if sys.modules.get("gevent"):
             sys.modules["gevent"].reinit()
         template = hooks.Template(None, theirs, program)
         hooks.serve(template, template.run())
