@@ -807,13 +807,20 @@ func (w *worker) halves(t *turn, b []byte) (out []byte, alike int) {
 		return g.environ(w, t, b), 0
 	}
 	at := len(b)
+	fields := t.req.fields
+	if len(t.id) > 0 {
+		t.req.fields = fields[:len(fields)-1] // without the id, which identify has put at the end
+	}
 	b, length := t.req.appendCommon(append(b, marshalDict), &t.conn.peer, w.scriptName)
-	if len(b)-at >= alikeMax {
+	if t.req.fields = fields; len(b)-at >= alikeMax {
+		if len(t.id) > 0 {
+			return w.environ(t, b[:at]), 0
+		}
 		return append(t.req.appendOwn(b, &t.conn.peer, w.scriptName, length), marshalDictEnd), 0
 	}
 	b = append(b, marshalDictEnd)
 	alike = len(b) - at
-	b = t.req.appendOwnTuple(b, &t.conn.peer, w.scriptName, length)
+	b = t.req.appendOwnTuple(b, &t.conn.peer, w.scriptName, length, t.id)
 	if len(b) > queueMax {
 		return w.environ(t, b[:at]), 0 // too long for a message: Python will ask for the environ as one dict
 	}

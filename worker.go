@@ -958,6 +958,9 @@ func (w *worker) putBack(back []*turn) {
 	if len(back) > 0 {
 		w.waiting = append(back, w.waiting...)
 		w.keepWaiting()
+		if w.cfg.queueTimeout > 0 {
+			w.oldest = w.now // they have waited longer than expireWaiting knows
+		}
 	}
 }
 
