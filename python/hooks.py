@@ -640,7 +640,7 @@ class Template:
             listener.open(other)
         for number in (signal.SIGCHLD, signal.SIGHUP):
             set_handler(number, SIG_DFL)
-        if "gevent" in sys.modules:
+        if sys.modules.get("gevent"):
             sys.modules["gevent"].reinit()  # the child must not use the parent's event loop
         self.children, self.channels = {}, {}
         worker.pid = os.getpid()
