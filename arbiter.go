@@ -435,10 +435,15 @@ func (a *arbiter) active() []*child {
 	return list
 }
 
-// tell asks a worker to leave.
+// tell asks a worker to leave. Successors of a class that serves by itself take over no
+// connections.
 func (a *arbiter) tell(w *child) {
 	w.told = true
-	w.slot.order.Store(orderRetire)
+	order := uint64(orderRetire)
+	if w.generation != a.generation && a.cfg.family() == familyOwn {
+		order = orderLeave
+	}
+	w.slot.order.Store(order)
 	_ = unix.Kill(w.pid, unix.SIGTERM)
 }
 

@@ -533,8 +533,12 @@ func (w *worker) appendClient(b []byte, t *turn) []byte {
 }
 
 // greetSocket notes whether a request asks for a WebSocket. The result is false if the
-// handshake is wrong and has been refused.
+// handshake is wrong and has been refused. Where uvicorn's setting ws is none, the application
+// sees a plain request.
 func (w *worker) greetSocket(t *turn) bool {
+	if w.cfg.class()["deaf"] == true {
+		return true
+	}
 	h, asked, bad := websocketHandshake(&t.req)
 	if bad != nil {
 		w.refuse(t.conn, bad)
@@ -847,4 +851,6 @@ func (w *worker) keepUp(c *turn) {
 
 // proxied reports whether the client's address is taken from X-Forwarded-For, as uvicorn
 // does.
-func (c *config) proxied() bool { return strings.HasPrefix(c.workerClass, "uvicorn") }
+func (c *config) proxied() bool {
+	return c.class()["uvicorn"] == true || strings.HasPrefix(c.workerClass, "uvicorn")
+}

@@ -508,7 +508,10 @@ func (c *config) checkSupported(at *start) error {
 			continue
 		}
 		if r.accepts != nil {
-			return c.foreignClass(r)
+			if err := c.foreignClass(r); err != nil {
+				return err
+			}
+			continue
 		}
 		return sentence("%s: not supported by this server: %s", r.name, r.unsupported)
 	}
@@ -539,12 +542,13 @@ func (c *config) bases(name string) []string {
 	return list
 }
 
-// serverField is the Server field of responses, or "" for the default.
-func (c *config) serverField() string {
+// ownFields are the fields that the server adds to responses.
+func (c *config) ownFields() (f ownFields) {
 	if name, ok := c.said["server"].(string); ok {
-		return "Server: " + name
+		f.line = "Server: " + name
 	}
-	return ""
+	f.hidden, f.undated = c.class()["hidden"] == true, c.class()["undated"] == true
+	return f
 }
 
 // program has what a program that runs itself says of itself, nil without one.
@@ -580,6 +584,17 @@ func (c *config) change(changed map[string]any) error {
 	if len(changed) == 0 {
 		return nil
 	}
+	if changed["worker_class"] != nil {
+		delete(c.said, "class")
+	}
+	if err := c.set(changed); err != nil {
+		return err
+	}
+	return c.checkBoot()
+}
+
+// set stores settings that Python has set.
+func (c *config) set(changed map[string]any) error {
 	at := &start{dir: c.startDir, env: os.Environ(), app: c.positional}
 	values, err := checked(at, func(r *setting) (any, bool) {
 		v, ok := changed[r.name]
@@ -589,11 +604,8 @@ func (c *config) change(changed map[string]any) error {
 	if err == nil {
 		err = c.fill(at, c.given, values)
 	}
-	if err != nil {
-		return err
-	}
 	c.python = found
-	return c.checkBoot()
+	return err
 }
 
 // encode returns a marshal dict of every setting by name, and of the other facts

@@ -706,8 +706,6 @@ func TestWorkerClassNames(t *testing.T) {
 		"":                              "not supported by this server: " + classes,
 		"mine":                          "'mine' is not a worker class; " + classes,
 		"tornado":                       "not supported by this server: tornado is a class of workers for Tornado; " + classes,
-		"shop.Worker":                   "not supported by this server: shop.Worker is a class of its own, and workers are not made in Python; " + classes,
-		"app.workers.UvicornWorker":     "not supported by this server: app.workers.UvicornWorker is a class of its own, and workers are not made in Python; " + classes,
 		"gunicorn.workers.gtornado.Any": "not supported by this server: gunicorn.workers.gtornado.Any is a class of workers for Tornado; " + classes,
 	} {
 		_, err := load(t, source{args: []string{"-k", class, "app:app"}})

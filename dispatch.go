@@ -58,7 +58,7 @@ func (w *worker) arm() {
 		w.drainBacklog()
 	}
 	p := w.python
-	able := (!w.stopping() || w.draining()) && (!w.full() || w.slowest() != nil) && w.paused <= w.now
+	able := !p.own && (!w.stopping() || w.draining()) && (!w.full() || w.slowest() != nil) && w.paused <= w.now
 	armed := able && p.takes() && !p.stuck() && len(w.waiting) < depthMax &&
 		(w.alone || p.idle() > 0 || !p.gateway.stays && p.pace < int64(moment)/4)
 	accepting := armed || able && w.answersItself() && !p.closed && !p.eof && !p.ended

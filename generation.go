@@ -95,9 +95,6 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 	if said := c.program(); said != nil {
 		c.argv, _ = stringsOf(said["argv"])
 	}
-	if err := c.checkPackage(kept); err != nil {
-		return nil, err
-	}
 	serve := !c.checkConfig && !c.printConfig
 	if serve {
 		if c.credential, err = credentialOf(c); err != nil {
@@ -109,10 +106,19 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			return nil, err
 		}
 	}
-	if fresh := kept != nil && (kept.loaded || c.reload || kept.python != c.python); serve && c.program() == nil && (c.preloadApp && g.template == nil || fresh) {
+	fresh := kept != nil && (kept.loaded || c.reload || kept.python != c.python)
+	if serve && c.program() == nil && (c.preloadApp && g.template == nil || fresh) || c.classInPython() && g.template == nil && kept == nil {
 		if _, g.template, err = evalConfig(c, file); err != nil {
 			return nil, err
 		}
+	}
+	if c.classInPython() {
+		if err = cmp.Or(g.template, kept).classify(c); err != nil {
+			return nil, err
+		}
+	}
+	if err = c.checkPackage(kept); err != nil {
+		return nil, err
 	}
 	g.template = cmp.Or(g.template, kept)
 	g.host = cmp.Or(kept, g.template)
@@ -127,7 +133,7 @@ func (a *arbiter) open(g *generation, announce func() error) (err error) {
 	if err := g.openLogs(); err != nil {
 		return err
 	}
-	if err := g.prepare(); err != nil {
+	if err := g.prepare(g == a.generation); err != nil {
 		return err
 	}
 	var before any // old number of workers; None for the hook at the start

@@ -78,6 +78,7 @@ type python struct {
 
 	gateway *gateway
 	lanes   []*lane // the first lane is the main thread's
+	own     bool    // a class of the user's serves clients, and this worker only looks after the process
 	threads bool    // the main thread runs no requests, but opens lanes for threads that do
 	batches bool    // Python takes messages of several requests
 	most    int     // requests that may run at once
@@ -97,6 +98,9 @@ type python struct {
 	hung     string // the requests that ran when this Python was given up
 	ran      string // the same for the log line with its stacks, if requests have ids
 	askedAt  int64  // when the main thread was asked whether it is alive, 0 once it has answered
+
+	beat    uint32 // with own: the last word that the class has written by notify()
+	heardAt int64  // with own: when that word came
 
 	number uint32 // number of the newest request
 	pace   int64  // how long recent calls took: nanoseconds, smoothed
@@ -254,9 +258,11 @@ const wordsSize = 3 * 4 * lanesMax
 
 // openPython starts the Python of a worker's application. The template process forks it if
 // fork is the socket of a template; if fork is -1, the Python is started afresh.
-func openPython(c *config, bridge *os.File, env []string, fork int) (p *python, err error) {
+// A class of the user's gets the listeners.
+func openPython(c *config, bridge *os.File, env []string, fork int, listeners []listener) (p *python, err error) {
 	family := c.family()
-	p = &python{fate: -1, threads: family != familySync && family != familyASGI, most: c.concurrency()}
+	p = &python{fate: -1, own: family == familyOwn, threads: family != familySync && family != familyASGI && family != familyOwn,
+		most: c.concurrency()}
 	p.batches = family != familyGevent && family != familyEventlet // lanes that are greenlets share a buffer
 	p.gateway = &wsgi
 	if family == familyASGI {
@@ -283,7 +289,13 @@ func openPython(c *config, bridge *os.File, env []string, fork int) (p *python, 
 	p.giveUp, p.begun, p.halts = words[:lanesMax], words[lanesMax:2*lanesMax], words[2*lanesMax:]
 	if fork >= 0 {
 		p.fate = fork
-		err = askFork(fork, first.back, far, p.trace, page)
+		files := []int{first.back, far, p.trace, page}
+		for _, l := range listeners {
+			if p.own {
+				files = append(files, l.fd)
+			}
+		}
+		err = askFork(fork, files...)
 	} else {
 		var settings int
 		if settings, err = memfd("settings", c.encode()); err != nil {

@@ -64,6 +64,9 @@
 //	program.py    programs that run themselves, by BaseApplication.run or python -m gunicorn
 //	package.py    the gunicorn package that Python code may import; glogging.py its Logger, and logs made in Python
 //	facade.py     the cfg, worker, request and response that hooks and package show
+//	classes.py    tells kinds of worker classes of the user's, and knows uvicorn's options
+//	workers.py    makes workers of such classes, and is what Gunicorn's classes do for them
+//	http.py       HTTP and servers in Python, for such classes that need them
 //	patches.py    what a configuration file has replaced in Gunicorn's server
 //	debug.py      the Python side of --reload and --spew
 //
@@ -279,7 +282,7 @@ func checkPlaces(c *config) error {
 // checkApp checks for --check-config whether the application can be loaded.
 func checkApp(g *generation) int {
 	if g.template != nil {
-		if err := g.template.prepare("check", g.cfg, nil); err != nil {
+		if _, err := g.template.prepare("check", g.cfg, nil); err != nil {
 			fmt.Fprint(os.Stderr, err)
 			return exitFailure
 		}

@@ -41,6 +41,7 @@ func (w *worker) tick() {
 	}
 	w.sweepWaiting()
 	w.askPython()
+	w.hearClass()
 	if w.python.killAt != 0 && w.python.killAt <= w.now {
 		w.killPython(unix.SIGKILL)
 	}
@@ -185,6 +186,32 @@ func (w *worker) askPython() {
 	}
 	w.setRan(w.python.hung)
 	w.log.criticalf("WORKER TIMEOUT (pid:%d): its Python has not responded for %v, running %s", w.pid, silent.Round(time.Second), w.python.hung)
+	w.failPython(causeTimeout, 504, unix.SIGABRT)
+}
+
+// ownStart is how long a class that serves by itself may take for its first notify(), if it
+// has to call that at all, until it is believed to serve.
+const ownStart = 2 * time.Second
+
+// hearClass checks that a class that serves by itself calls notify() in time.
+func (w *worker) hearClass() {
+	p := w.python
+	if !p.own || !p.starting || p.closed || p.gone || w.stopping() {
+		return
+	}
+	if beat := p.begun[0].Load(); beat != p.beat || p.heardAt == 0 {
+		p.beat, p.heardAt = beat, w.now
+	}
+	silent := time.Duration(w.now - p.heardAt)
+	if !p.ready && w.cfg.timeout == 0 && silent >= ownStart {
+		w.pythonServes()
+	}
+	if w.cfg.timeout == 0 || silent < w.cfg.timeout {
+		return
+	}
+	w.log.criticalf("WORKER TIMEOUT (pid:%d): %s has not called notify() for %v", w.pid, w.cfg.className(), silent.Round(time.Second))
+	p.hung = w.cfg.className()
+	w.signalPython(announced - unix.SIGABRT) // the stacks
 	w.failPython(causeTimeout, 504, unix.SIGABRT)
 }
 
@@ -443,6 +470,13 @@ func (w *worker) died(status unix.WaitStatus) {
 		w.logStacks()
 	case w.python.hung != "":
 		w.logStacks()
+	case p.own && status.Exited():
+		if w.exit = exitStatus(status); w.exit == 0 {
+			w.because(causeMaxRequests)
+		}
+		p.closed = true
+		w.retire()
+		p.end()
 	case p.closed || w.slot.phase() == phaseQuitting || !p.ready || p.ended && len(p.busy) == 0:
 	default:
 		doing := ""

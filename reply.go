@@ -158,12 +158,22 @@ func (w *worker) said(t *turn, k *frameKind) error {
 // pythonReady is called when the application is loaded.
 func (w *worker) pythonReady(l *lane, _ *marshalReader) error {
 	p := w.python
+	if p.own && p.ready { // hearClass has not waited for the class
+		return nil
+	}
 	if p.ready || p.starting && l.frame.flags&flagMore != 0 {
 		return l.frame.unexpected()
 	}
 	if p.starting = true; l.frame.flags&flagMore != 0 {
 		return nil
 	}
+	w.pythonServes()
+	return nil
+}
+
+// pythonServes is called when Python takes requests.
+func (w *worker) pythonServes() {
+	p := w.python
 	p.ready = true
 	if w.renamed {
 		w.reopen()
@@ -175,7 +185,6 @@ func (w *worker) pythonReady(l *lane, _ *marshalReader) error {
 	if p.gateway.ready != nil {
 		p.gateway.ready(w)
 	}
-	return nil
 }
 
 // pythonHere handles the main thread's answer to an ASK frame, a sign of life.

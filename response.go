@@ -24,8 +24,8 @@ type exchange struct {
 	minor     int    // minor version of the request: 0 or 1
 	head      bool   // the request's method is HEAD
 	keepAlive bool   // client and server both allow the connection to persist
-	server    string // line of the Server field; empty for the default
-	own       bool   // the application's Server, Date and "Connection: close" are kept (ASGI)
+	server    ownFields
+	own       bool // the application's Server, Date and "Connection: close" are kept (ASGI)
 }
 
 // framing is how a response's body is sent.
@@ -84,14 +84,20 @@ func (p *response) appendHead(b []byte, x *exchange, date []byte) (out []byte, f
 	return append(b, "\r\n"...), f, nil
 }
 
+// ownFields says what the server adds to responses of its own accord.
+type ownFields struct {
+	line            string // the Server field, "" for the default
+	hidden, undated bool   // no Server field, no Date field (server_header and date_header of uvicorn)
+}
+
 // appendOwn appends Server and Date. Where the application's own are used, own is true and
 // replaces those that the application has set.
-func (p *response) appendOwn(b []byte, own bool, server string, date []byte) []byte {
-	if !own || !hasField(p.fields, "SERVER") {
-		b = append(b, cmp.Or(server, "Server: gunicorn")...)
+func (p *response) appendOwn(b []byte, own bool, server ownFields, date []byte) []byte {
+	if !server.hidden && (!own || !hasField(p.fields, "SERVER")) {
+		b = append(b, cmp.Or(server.line, "Server: gunicorn")...)
 		b = append(b, "\r\n"...)
 	}
-	if !own || !hasField(p.fields, "DATE") {
+	if !server.undated && (!own || !hasField(p.fields, "DATE")) {
 		b = append(b, "Date: "...)
 		b = append(b, date...)
 		b = append(b, "\r\n"...)

@@ -142,7 +142,7 @@ var sections = []section{
 			usage: "number of worker processes, or auto"},
 		{name: "worker_class", form: "-k, --worker-class STRING", kind: class, def: "sync",
 			accepts: ownClasses, unsupported: "the classes are sync, gthread, gevent, eventlet and asgi",
-			usage: "worker class: sync, gthread, gevent, eventlet or asgi"},
+			usage: "worker class: sync, gthread, gevent, eventlet, asgi or MODULE.CLASS"},
 		{name: "threads", form: "--threads INT", kind: posInt, def: "1",
 			usage: "number of threads in each gthread worker"},
 		{name: "worker_connections", form: "--worker-connections INT", kind: posInt, def: "1000",
@@ -414,7 +414,9 @@ var sections = []section{
 var refused = []section{
 	{"a context of Python is of no use to this server; see the settings of the section SSL", []setting{
 		{name: "ssl_context", kind: hook(2, 2), def: "NewSSLContext.ssl_context",
-			moot: func(c *config) bool { return !c.usesTLS() }},
+			moot: func(c *config) bool {
+				return !c.usesTLS() || c.classInPython() && cmp.Or(c.classFamily(), familyOwn) == familyOwn
+			}},
 	}},
 	{"let the proxy speak HTTP, as proxy_pass of nginx does", []setting{
 		{name: "protocol", form: "--protocol STRING", kind: textKind, def: "http"},
@@ -451,7 +453,7 @@ func onEveryHost(port string) string { return "0.0.0.0:" + port }
 // noLimitForASGI gives worker_connections no limit by default with asgi, because
 // a connection may be a WebSocket that stays for hours.
 func noLimitForASGI(c *config) string {
-	if familyOf(c.workerClass).name == familyASGI {
+	if c.classFamily() == familyASGI {
 		return "0"
 	}
 	return ""
@@ -500,6 +502,7 @@ const (
 	familyGevent   = "gevent"
 	familyEventlet = "eventlet"
 	familyASGI     = "asgi"
+	familyOwn      = "own" // a class of the user's that has a server of its own, in Python
 )
 
 // ownClasses are the names of all worker classes that this server accepts.
@@ -515,37 +518,45 @@ var ownClasses = []string{
 	"uvicorn_worker.UvicornWorker", "uvicorn_worker.UvicornH11Worker",
 }
 
-// foreignClass is the error for a worker class that this server does not have:
-// a misspelled name, a class of a known family, or a class of the user's own.
+// foreignClass is the error for a name that can be no worker class: a misspelled one, or
+// that of a class of Gunicorn's which this server does not have. Python finds out about a
+// class of the user's own (generation.classify).
 func (c *config) foreignClass(r *setting) error {
-	name, why := c.workerClass, ""
-	names := c.bases(r.name)
-	if name != "" {
-		if meant := nearest(name, r.accepts); meant != "" {
-			return sentence("%s: %s is not a worker class; did you mean %s?", r.name, pyRepr(name), meant)
-		}
-		names = append([]string{name}, names...)
-	}
-	for i, name := range names {
-		what := familyOf(name).what
-		switch {
-		case what == "":
-			continue
-		case i == 0:
-			why = name + " is a class of workers for " + what + "; "
-		default:
-			why = names[0] + " is derived from a class of workers for " + what + "; "
-		}
-		break
-	}
-	switch {
-	case why != "" || len(names) == 0:
-	case !strings.ContainsAny(names[0], ".:"): // names of Python classes have a dot or a colon
+	name := c.workerClass
+	what := familyOf(name).what
+	switch meant := nearest(name, r.accepts); {
+	case name == "" && len(c.bases(r.name)) > 0:
+		return nil
+	case name == "":
+		return sentence("%s: not supported by this server: %s", r.name, r.unsupported)
+	case meant != "":
+		return sentence("%s: %s is not a worker class; did you mean %s?", r.name, pyRepr(name), meant)
+	case what != "" && !strings.HasPrefix(name, "uvicorn"):
+		return sentence("%s: not supported by this server: %s is a class of workers for %s; %s", r.name, name, what, r.unsupported)
+	case !strings.ContainsAny(name, ".:"): // names of Python classes have a dot or a colon
 		return sentence("%s: %s is not a worker class; %s", r.name, pyRepr(name), r.unsupported)
-	default:
-		why = printable(names[0]) + " is a class of its own, and workers are not made in Python; "
 	}
-	return sentence("%s: not supported by this server: %s%s", r.name, why, r.unsupported)
+	return nil
+}
+
+// classInPython reports whether only Python knows what the worker class is: it is one of the
+// user's, or the configuration file has imported uvicorn's, and may have changed it.
+func (c *config) classInPython() bool {
+	return !slices.Contains(ownClasses, c.workerClass) || c.said["uvicorn"] == true && strings.HasPrefix(c.workerClass, "uvicorn")
+}
+
+// class has the facts that Python has found out about the worker class (classes.py).
+func (c *config) class() map[string]any {
+	facts, _ := c.said["class"].(map[string]any)
+	return facts
+}
+
+// classFamily is the name of the worker class's family.
+func (c *config) classFamily() string {
+	if name, ok := c.class()["family"].(string); ok {
+		return name
+	}
+	return familyOf(c.workerClass).name
 }
 
 // nearest returns the name out of names that a misspelled name probably means, or
@@ -588,8 +599,8 @@ func familyOf(class string) family {
 
 // family is the name of the workers' family. sync with several threads is gthread.
 func (c *config) family() string {
-	name := familyOf(c.workerClass).name
-	if name == familySync && c.threads > 1 {
+	name := c.classFamily()
+	if name == familySync && c.threads > 1 && c.class() == nil {
 		return familyThread
 	}
 	return name
@@ -597,8 +608,11 @@ func (c *config) family() string {
 
 // className is the worker class for the log.
 func (c *config) className() string {
-	if name := c.family(); familyOf(c.workerClass).name != name {
+	if name := c.family(); c.classFamily() != name {
 		return name
+	}
+	if name, ok := c.class()["name"].(string); ok && c.workerClass == "" {
+		return name[strings.LastIndexByte(name, '.')+1:]
 	}
 	return c.workerClass
 }
@@ -615,6 +629,8 @@ func (c *config) concurrency() int {
 		return lanesMax - 1
 	case familyASGI:
 		return math.MaxInt32 // as many as there are connections
+	case familyOwn:
+		return 0
 	}
 	return 1
 }

@@ -312,23 +312,48 @@ func (t *template) exchange(question map[string]any, fds []int) (answer map[stri
 
 // prepare gives the settings to the template process. After "start" the template can fork;
 // "check" only tests whether the application can be loaded.
-func (t *template) prepare(do string, c *config, more map[string]any) error {
+func (t *template) prepare(do string, c *config, more map[string]any) (answer map[string]any, err error) {
 	all, err := unmarshal(c.encode())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	question := map[string]any{"do": do, "settings": all, "env": c.ownEnv()}
 	maps.Copy(question, more)
-	_, err = t.ask(question)
-	return err
+	return t.ask(question)
 }
 
-// prepare makes g's template processes ready for hooks and forks.
-func (g *generation) prepare() error {
+// classify has the process of t import the worker class, which workers that it forks will be
+// of, and adds to c the facts about the class and the settings that its CONFIG_KWARGS mean.
+func (t *template) classify(c *config) error {
+	answer, err := t.prepare("class", c, nil)
+	if err != nil {
+		return err
+	}
+	if why, wrong := answer["wrong"].(string); wrong {
+		status, _ := answer["status"].(int64)
+		return &startError{int(status), "gunicorn: worker_class: " + printable(why) + "\n"}
+	}
+	facts, _ := answer["class"].(map[string]any)
+	if c.said == nil {
+		c.said = map[string]any{}
+	}
+	c.said["class"] = facts
+	changed, _ := answer["settings"].(map[string]any)
+	if err := c.set(changed); err != nil {
+		return sentence("worker_class: %s: CONFIG_KWARGS: %v", c.className(), err)
+	}
+	if c.classFamily() == familyOwn && len(c.static) > 0 {
+		return sentence("static: %s serves by itself, and this server sends no files for it", facts["name"])
+	}
+	return c.checkSupported(&start{dir: c.startDir, env: os.Environ(), app: c.positional})
+}
+
+// prepare makes g's template processes ready for hooks and forks. first is false for a reload.
+func (g *generation) prepare(first bool) error {
 	for _, t := range slices.Backward(g.templates()) { // the application first, as it may fail
 		load := t == g.template && g.cfg.preloadApp
 		t.loaded = t.loaded || load
-		if err := t.prepare("start", g.cfg, map[string]any{"pid": os.Getpid(), "load": load, "forks": t != g.host}); err != nil {
+		if _, err := t.prepare("start", g.cfg, map[string]any{"pid": os.Getpid(), "load": load, "forks": t != g.host, "first": first}); err != nil {
 			return err
 		}
 	}
@@ -499,7 +524,7 @@ func (a *arbiter) templateDied(t *template, status unix.WaitStatus) *halt {
 	if host && status.Exited() {
 		a.left = &halt{"", exitStatus(status)}
 		if a.left.status == 255 {
-			a.left.reason = "A server hook failed."
+			a.left.reason = "A server hook or the worker class failed."
 		}
 		return a.left
 	}

@@ -114,7 +114,7 @@ type worker struct {
 	access     *accessLog // nil without an access log
 	slot       *slot      // this worker's page of the scoreboard
 	scriptName string     // SCRIPT_NAME of the server's environment, unless the gateway ignores it
-	server     string     // the Server field of responses
+	server     ownFields  // what is added to responses
 	pid        int
 	arbiter    int  // pid of the arbiter
 	wake       int  // the arbiter's wake pipe
@@ -319,7 +319,7 @@ func newWorker() (*worker, error) {
 			return w, err
 		}
 	}
-	w.server = cfg.serverField()
+	w.server = cfg.ownFields()
 	w.spool = newSpool(cfg)
 	w.pool.limit = heldLimit("", cfg.workers)
 	// Near this limit the collector works harder. Beyond the memory of clients it
@@ -389,9 +389,12 @@ func (w *worker) boot() error {
 	if _, err := unix.Getsockname(fork); err != nil {
 		fork = -1
 	}
-	w.python, err = openPython(w.cfg, os.NewFile(fdBridge, "bridge"), os.Environ(), fork)
+	w.python, err = openPython(w.cfg, os.NewFile(fdBridge, "bridge"), os.Environ(), fork, w.listeners)
 	if err != nil {
 		return err
+	}
+	if w.python.own {
+		w.closeListeners()
 	}
 	w.isPython(w.python.pid)
 	if w.python.fate >= 0 {
@@ -470,6 +473,9 @@ func (w *worker) catchSignals() (int, error) {
 		return -1, os.NewSyscallError("pipe2", err)
 	}
 	caught := make(chan os.Signal, 16)
+	if w.cfg.family() == familyOwn {
+		signal.Notify(caught, unix.SIGABRT) // for the class
+	}
 	signal.Notify(caught, unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCHLD,
 		unix.SIGXFSZ) // uncaught, it would end the process; write reports a file at its size limit anyway
 	go func() {
@@ -531,7 +537,10 @@ func (w *worker) finished() bool {
 		w.quitPython()
 	}
 	if w.stopping() && !p.ended && len(w.listeners) == 0 && !w.expects() && len(p.busy) == 0 &&
-		len(w.waiting) == 0 && !(w.draining() && !p.closed && !w.python.gone && readable(w.takeFD)) {
+		len(w.waiting) == 0 && !(w.draining() && !p.closed && !w.python.gone && !p.own && readable(w.takeFD)) {
+		if p.own && !p.closed {
+			w.announce(unix.SIGTERM)
+		}
 		p.end()
 		if w.python.killAt == 0 && (w.python.hung != "" || w.streams() == nil) { // partAt bounds what streams do after their responses
 			w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
@@ -558,7 +567,11 @@ func (w *worker) signals(fd int, _ uint32) {
 	var b [64]byte
 	n, _ := rawRead(fd, b[:])
 	for _, s := range b[:n] {
-		switch s := syscall.Signal(s); s {
+		s := syscall.Signal(s)
+		if w.python.own && slices.Contains(ownSignals, s) {
+			w.announce(s)
+		}
+		switch s {
 		case unix.SIGTERM:
 			if w.termAt == 0 {
 				w.termAt = w.now
@@ -577,7 +590,9 @@ func (w *worker) signals(fd int, _ uint32) {
 		case unix.SIGCHLD:
 			w.reap()
 		case unix.SIGWINCH:
-			w.log.debugf("worker: SIGWINCH ignored.")
+			if !w.python.own {
+				w.log.debugf("worker: SIGWINCH ignored.")
+			}
 		}
 	}
 }
@@ -610,13 +625,25 @@ func (w *worker) obey() {
 const announced = syscall.Signal(64)
 
 // announce has Python run the handler that the application may have for a stop signal. Without
-// one, Python has none for the announcement either, which would end it.
+// one, Python has none for the announcement either, which would end it. A class that serves by
+// itself gets the signal as such, and none again but a harsher one.
 func (w *worker) announce(s syscall.Signal) {
-	if w.told != s && w.handles(s) {
+	stops := s == unix.SIGTERM || s == unix.SIGQUIT || s == unix.SIGINT
+	switch {
+	case w.python.own && (!stops || w.told == 0 || w.told == unix.SIGTERM && s != unix.SIGTERM):
+		if stops {
+			w.told = s
+		}
+		w.signalPython(s)
+	case !w.python.own && w.told != s && w.handles(s):
 		w.told = s
 		w.signalPython(announced - s)
 	}
 }
+
+// ownSignals are the signals to this worker that are meant for a class that serves by itself.
+// TERM waits for the arbiter's order, and USR1 until the class has a handler.
+var ownSignals = []syscall.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGWINCH, unix.SIGABRT}
 
 // handles reports whether the application has a handler for a stop signal.
 func (w *worker) handles(s syscall.Signal) bool {
@@ -687,6 +714,9 @@ func (w *worker) endBoot() {
 	switch {
 	case w.python.ready:
 	case w.python.starting:
+		if w.python.own {
+			w.announce(unix.SIGTERM)
+		}
 		w.python.end()
 		w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
 	default:
@@ -793,6 +823,8 @@ func (w *worker) quitPython() {
 	p.end()
 	if len(p.busy) > 0 && !handled || !p.ready {
 		w.killPython(unix.SIGKILL)
+	} else if p.own {
+		p.killAt = w.now + int64(w.cfg.gracefulTimeout)
 	} else {
 		p.killAt = w.now + int64(killDelay)
 	}
@@ -960,7 +992,7 @@ func (w *worker) outgrow() {
 		w.standDown(causeMaxRequests)
 		return
 	}
-	if w.cfg.maxMemory == 0 || w.dispatched == 0 { // a Python too large before its first request would be so again
+	if w.cfg.maxMemory == 0 || w.dispatched == 0 && !w.python.own { // a Python too large before its first request would be so again
 		return
 	}
 	if python := w.slot.python.Load(); python > 0 {

@@ -662,7 +662,9 @@ class Server:
         self.waiting = []  # futures of tasks that wait for room on the wire
         self.rest = b""  # start of a frame that has not come in full
         self.root_path = settings["root_path"] or ""
-        self.uvicorn = settings["worker_class"].startswith("uvicorn")
+        named, of = settings["worker_class"] or "", settings["said"].get("class", {})
+        self.uvicorn = of.get("uvicorn") or named.startswith("uvicorn")
+        self.h11 = not of and named.endswith("H11Worker")
         self.grace = None if self.uvicorn else settings["asgi_disconnect_grace_period"]
         # A framework that reads 2.4 or more counts on send() to fail once the client has
         # left, which uvicorn's does not for HTTP.
@@ -673,7 +675,7 @@ class Server:
 
     def serve(self):
         """Serves until the worker closes the queue."""
-        self.loop = new_loop(self.settings["asgi_loop"], self.settings["worker_class"].endswith("H11Worker"), self.log)
+        self.loop = new_loop(self.settings["asgi_loop"], self.h11, self.log)
         asyncio.set_event_loop(self.loop)
         # Raised while uvloop handles another signal, a signal would be handled twice.
         wsgi.raise_stop = lambda number: self.loop.call_soon_threadsafe(signal.raise_signal, number)

@@ -3,6 +3,7 @@
 
 import os
 import re
+import signal
 
 from _gunicorn import wsgi
 
@@ -96,6 +97,9 @@ def parse_address(bind, default_port="8000"):
 PARAMETERS = {"post_request": (2, 3, 4), "nworkers_changed": (3,), **dict.fromkeys(
     ("pre_fork", "post_fork", "pre_request", "child_exit", "worker_exit", "ssl_context"), (2,))}
 
+HOOKS = ("on_starting", "on_reload", "when_ready", "pre_fork", "post_fork", "post_worker_init", "worker_int", "worker_abort",
+         "pre_exec", "pre_request", "post_request", "child_exit", "worker_exit", "nworkers_changed", "on_exit")
+
 
 def validate_callable(*wanted):
     """Makes a function that returns the function a setting gives, as such or as its dotted
@@ -124,7 +128,7 @@ class Worker:
     """A worker as hooks see it, and the base of the worker classes in package.py, which
     programs may name and derive from."""
 
-    SIGNALS = ["SIGABRT", "SIGHUP", "SIGQUIT", "SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCHLD"]
+    SIGNALS = [getattr(signal, "SIG" + name) for name in "ABRT HUP QUIT INT TERM USR1 USR2 WINCH CHLD".split()]
     pid, nr, alive, booted, aborted = "[booting]", 0, True, False, False
 
     def __init__(self, age, ppid, sockets, app, timeout, cfg, log):

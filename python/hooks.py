@@ -35,19 +35,31 @@ SIGNED = struct.Struct("<cI")  # a message to a worker: b"P" and pid, or b"S" an
 class Listener:
     """An element of server.LISTENERS. The socket itself belongs to the arbiter."""
 
-    sock = None
+    sock = None  # the socket, in a Python that serves by itself
 
     def __init__(self, text, name, fd, cfg_addr):
         self.text, self.name, self.fd, self.cfg_addr = text, name, fd, cfg_addr
 
+    def open(self, fd):
+        import socket
+        self.sock = socket.socket(fileno=fd)
+        self.fd, self.name, self.FAMILY = fd, self.sock.getsockname(), self.sock.family
+
     def __str__(self):
         return self.text
+
+    def __getattr__(self, name):
+        return getattr(self.sock, name)
 
     def getsockname(self):
         return self.name
 
     def fileno(self):
         return self.fd
+
+    def close(self):
+        if self.sock:
+            self.sock.close()
 
 
 class Server:
@@ -211,6 +223,7 @@ class Template:
         self.forker, self.forkers = None, {}  # in a host: the forker in use, and all by descriptor
         self.lent = {}  # by age: workers whose Python a forker forks
         self.former = self.records = None  # former: what do_back goes back to
+        self.worker_class, self.makes = None, False  # a class of the user's; makes: its objects are the workers
 
     def take_signals(self):
         """Leaves it to the arbiter to decide about signals, whatever the file has set."""
@@ -283,7 +296,10 @@ class Template:
             self.answer(question, fds)
             return
         server = self.server
-        worker = HookedWorker(question["age"], server, question["worker"])
+        worker = self.make(question["age"], question["worker"])
+        if worker is None:
+            os.close(fds[0])  # the worker finds its socket closed
+            return
         server.worker_age, worker.of = max(server.worker_age, worker.age), (self.settings, self.hooks)
         if self.forks:
             vars(server).update(question["server"])
@@ -304,6 +320,20 @@ class Template:
         channel.setblocking(False)  # the worker may be another user, for whom the template must never wait
         self.channels[fds[0]] = channel, worker
         self.poll.register(fds[0], POLLIN)
+
+    def make(self, age, server_pid):
+        """A worker that is going to be forked. An exception in a class of the user's ends the
+        server or, after a reload, makes the worker fail to boot."""
+        server = self.server
+        if self.forker or not self.makes:
+            return HookedWorker(age, server, server_pid)
+        from _gunicorn import workers
+        try:
+            return workers.make(self.worker_class, age, server, server_pid, self.settings)
+        except BaseException as e:
+            server.log.exception("worker_class: %s has failed in __init__: %r", self.settings["said"]["class"]["name"], e)
+            if self.first:
+                os._exit(255)
 
     def hear(self, fd):
         """Receives what a forker reports about its children."""
@@ -431,6 +461,17 @@ class Template:
             sys.stdout.flush()
             os._exit(status)
 
+    def do_class(self, settings, env):
+        """Imports the worker class, and says what kind of class it is."""
+        from _gunicorn import classes
+        self.set_up(settings, env)
+        try:
+            self.worker_class = classes.load(settings, self.module)
+            facts, changed = classes.describe(self.worker_class, settings)
+        except classes.Wrong as e:
+            return {"ok": True, "wrong": str(e), "status": e.status}
+        return {"ok": True, "class": facts, "settings": changed}
+
     def do_check(self, settings, env):
         self.set_up(settings, env)
         self.find_hooks()
@@ -463,7 +504,7 @@ class Template:
     def take_back(self):
         """Takes back what must not be there when the file runs again, and remembers what
         do_back has to restore."""
-        self.former = [(self.module, self.settings, self.hooks, self.forker), dict(os.environ), os.getcwd(),
+        self.former = [(self.module, self.settings, self.hooks, self.worker_class, self.makes, self.forker), dict(os.environ), os.getcwd(),
                        (logs.logger, logs.captured, logs.untouched[:], logs.handlers[:]), [dict(vars(log)) for log in loggers()],
                        (self.server.cfg, self.server.log)]
         for pair in self.settings["raw_env"]:
@@ -480,7 +521,7 @@ class Template:
         failed, self.former = self.former, None
         if not failed:
             return  # the file was not run
-        (self.module, self.settings, self.hooks, forker), environ, path, made, states, server = failed
+        (self.module, self.settings, self.hooks, self.worker_class, self.makes, forker), environ, path, made, states, server = failed
         set_environ(environ)
         os.chdir(path)
         logs.logger, logs.captured, logs.untouched[:], logs.handlers[:] = made
@@ -517,15 +558,22 @@ class Template:
     def find_hooks(self):
         self.hooks = Hooks(self.module, [name for name in self.settings["hooks"] if hasattr(self.module, name)])
 
-    def do_start(self, settings, env, pid, load, forks):
+    def do_start(self, settings, env, pid, load, forks, first):
         self.set_up(settings, env)
         import logging
         self.records = self.records or logging.getLogRecordFactory()
         logging.setLogRecordFactory(self.records)  # logs that are made in Python replace it
         log = logs.set_up_logging(settings)
         self.find_hooks()
-        self.forks = forks
+        self.forks, self.first = forks, first
         cfg = self.program.app.cfg if self.program else Config(settings)
+        facts = settings["said"].get("class")
+        self.makes = facts and not facts["uvicorn"]
+        if not facts:
+            self.worker_class = None
+        elif self.makes:
+            from _gunicorn import workers
+            workers.set_up(cfg, self.worker_class, facts["family"], self.module)
         for name, function in self.hooks.functions.items():
             cfg.settings[name].value = function
         hook_log = logs.logger or HookLog(log, cfg)
@@ -565,7 +613,7 @@ class Template:
         worker's message do not matter, as workers are not trusted: only its descriptors count."""
         channel, worker = self.channels[fd]
         fds = self.receive(channel, 1)[1]
-        if len(fds) != 4:
+        if len(fds) < 4:
             for other in fds:
                 os.close(other)
             self.drop(fd)
@@ -585,7 +633,9 @@ class Template:
             self.tell(channel, b"P", pid)
             return False
         self.close()
-        wsgi.QUEUE, wsgi.WIRE, wsgi.TRACE, wsgi.PAGE = fds
+        wsgi.QUEUE, wsgi.WIRE, wsgi.TRACE, wsgi.PAGE = fds[:4]
+        for listener, other in zip(worker.sockets, fds[4:]):
+            listener.open(other)
         for number in (signal.SIGCHLD, signal.SIGHUP):
             set_handler(number, SIG_DFL)
         if "gevent" in sys.modules:
@@ -673,7 +723,7 @@ class HookLog:
         pass  # the log is set up already
 
     def reopen_files(self):
-        pass
+        logs.reopen_logs(None, None)
 
     def close_on_exec(self):
         pass
@@ -685,25 +735,38 @@ def serve(template, worker):
     server = template.server
     log = server.log
     wsgi.own(worker.server_pid)
-    wsgi.set_up_process()
+    wsgi.set_up_process(settings["family"] != "own")
     status = 0
     try:
         try:
             hooks.call("post_fork", server, worker)
+            if template.makes:
+                from _gunicorn import workers
+                workers.serve(worker)
+                return
             drop_privileges(settings["credential"])
             files = None
             logs.open_outbox(settings)
             patch(settings)
             handle_signals(hooks, worker)
+            if template.worker_class:
+                from _gunicorn import classes
+                classes.set_up_uvicorn(template.worker_class)
             if worker.app.callable is None:
                 worker.wsgi, files = wsgi.open_app(settings, worker.app, log.error_log)
             else:
                 worker.wsgi = worker.app.wsgi()
+            if template.worker_class:
+                worker.wsgi = classes.wrap(template.worker_class, worker.wsgi, log)
             hooks.call("post_worker_init", worker)
         except SystemExit as e:
             sys.exit(e.code)  # open_app has logged the reason
         except BaseException as e:
+            if template.makes and not worker.booted:
+                wsgi.refuse(e, log)
             log.exception("Exception in worker process")
+            if template.makes:
+                sys.exit(255)
             print(e, file=sys.stderr, flush=True)
             sys.exit(3)
         worker.booted = True

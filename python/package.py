@@ -19,12 +19,13 @@ import sys
 import types
 from os import chown, getcwd
 
-from _gunicorn import facade, wsgi
-from _gunicorn.call import FileWrapper
+from _gunicorn import facade, http, wsgi
+from _gunicorn.http import REQUEST_ERRORS
 from _gunicorn.facade import HOP_HEADERS, parse_address, validate_callable
 from _gunicorn.glogging import (CONFIG_DEFAULTS, COUNTER_TYPE, GAUGE_TYPE, HISTOGRAM_TYPE, METRIC_VAR, MTYPE_VAR,
                                 SYSLOG_FACILITIES, TIMER_TYPE, VALUE_VAR, Logger, SafeAtoms, Statsd, loggers,
                                 parse_syslog_address)
+from _gunicorn.workers import Heartbeat, Worker
 from _gunicorn.wsgi import AppImportError, load_app as import_app
 
 MODULES = {}
@@ -47,53 +48,6 @@ class HaltServer(BaseException):
 
 class ConfigError(Exception):
     """A setting has a wrong value."""
-
-
-class ParseException(Exception):
-    """A request is malformed."""
-
-
-def request_error(name, field, text, base=ParseException, code=None):
-    """Makes an exception class; the classes of this family differ little but in their
-    text."""
-    def __init__(self, value=None, more=None):
-        base.__init__(self, value)
-        setattr(self, field, value)
-        if code:
-            self.code = code
-
-    def __str__(self):
-        return text % (getattr(self, field),) if "%" in text else text
-    base = REQUEST_ERRORS.get(base, base)
-    REQUEST_ERRORS[name] = type(name, (base,), {"__init__": __init__, "__str__": __str__})
-
-
-REQUEST_ERRORS = {}
-for error in (
-    ("NoMoreData", "buf", "No more data after: %r", OSError),
-    ("ConfigurationProblem", "info", "Configuration problem: %s", ParseException, 500),
-    ("InvalidRequestLine", "req", "Invalid HTTP request line: %r", ParseException, 400),
-    ("InvalidRequestMethod", "method", "Invalid HTTP method: %r"),
-    ("ExpectationFailed", "expect", "Unable to comply with expectation: %r"),
-    ("InvalidHTTPVersion", "version", "Invalid HTTP Version: %r"),
-    ("InvalidHeader", "hdr", "Invalid HTTP Header: %r"),
-    ("ObsoleteFolding", "hdr", "Obsolete line folding is unacceptable: %r"),
-    ("InvalidHeaderName", "hdr", "Invalid HTTP header name: %r"),
-    ("InvalidResponseHeader", "hdr", "Invalid response header from the application: %s", "InvalidHeader"),
-    ("InvalidResponseHeaderName", "hdr", "Invalid response header name from the application: %s", "InvalidHeaderName"),
-    ("InvalidH2CPreface", "data", "Expected HTTP/2 connection preface, got %r"),
-    ("UnsupportedTransferCoding", "hdr", "Unsupported transfer coding: %r", ParseException, 501),
-    ("InvalidChunkSize", "data", "Invalid chunk size: %r", OSError),
-    ("ChunkMissingTerminator", "term", "Invalid chunk terminator is not '\\r\\n': %r", OSError),
-    ("InvalidChunkExtension", "reason", "Invalid chunk extension: %s", OSError),
-    ("LimitRequestLine", "size", "%s"),
-    ("LimitRequestHeaders", "msg", "%s"),
-    ("InvalidProxyLine", "line", "Invalid PROXY line: %r", ParseException, 400),
-    ("InvalidProxyHeader", "msg", "Invalid PROXY header: %s", ParseException, 400),
-    ("ForbiddenProxyRequest", "host", "Proxy request from %r not allowed", ParseException, 403),
-    ("InvalidSchemeHeaders", "req", "Contradictory scheme headers"),
-):
-    request_error(*error)
 
 
 # gunicorn.config -------------------------------------------------------------
@@ -536,7 +490,7 @@ def refuse_object(self, *args, **kwargs):
     """The __init__ of classes that are not made here. The refused class may be a base of
     the user's own."""
     name = next(c for c in type(self).__mro__ if c.__module__.startswith("gunicorn."))
-    refuse("%s.%s" % (name.__module__, name.__name__), INSTEAD.get(name.__name__, "it has no part like that"))
+    refuse("%s.%s" % (name.__module__, name.__name__), "it has no part like that")
 
 
 class Arbiter(metaclass=StandIn):
@@ -742,36 +696,9 @@ def serve(app, global_conf, **local_conf):
     PasterServerApplication().run()
 
 
-class Body:
-    """A request body over anything that has read(size)."""
-
-    def __init__(self, reader):
-        self.reader = io.BufferedReader(Raw(reader))
-
-    def __iter__(self):
-        return iter(self.reader)
-
-    def read(self, size=None):
-        return self.reader.read(-1 if size is None else size)
-
-    def readline(self, size=None):
-        return self.reader.readline(-1 if size is None else size)
-
-    def readlines(self, size=None):
-        return self.reader.readlines(-1 if size is None else size)
-
-
-class Raw(io.RawIOBase):
-    def __init__(self, reader):
-        self.reader = reader
-
-    def readable(self):
-        return True
-
-    def readinto(self, into):
-        data = self.reader.read(len(into))
-        into[:len(data)] = data
-        return len(data)
+class WorkerTmp(Heartbeat):
+    def __init__(self, cfg):
+        pass
 
 
 SUPPORTED_WORKERS = {
@@ -780,14 +707,6 @@ SUPPORTED_WORKERS = {
     "gevent_pywsgi": "gunicorn.workers.ggevent.GeventPyWSGIWorker", "gthread": "gunicorn.workers.gthread.ThreadWorker",
     "tornado": "gunicorn.workers.gtornado.TornadoWorker", "asgi": "gunicorn.workers.gasgi.ASGIWorker",
 }
-
-
-class Worker(facade.Worker):
-    def run(self, *args):
-        refuse("run() of %s" % type(self).__name__, "workers are not made in Python")
-
-    init_process = init_signals = handle = handle_request = load_wsgi = accept = wait = is_parent_alive = run
-    handle_abort = handle_error = handle_exit = handle_quit = handle_usr1 = handle_winch = timeout_ctx = run
 
 
 # Modules ---------------------------------------------------------------------
@@ -801,7 +720,7 @@ gunicorn.errors: HaltServer ConfigError AppImportError
 gunicorn.util: load_class is_ipv6 close close_on_exec set_non_blocking unlink http_date to_bytestring get_arity
 gunicorn.util: has_fileno check_is_writable warn bytes_to_str is_hoppish parse_address unquote_to_wsgi_str()
 gunicorn.util: split_request_uri() get_username() seed() reraise() is_glob_pattern() load_entry_point()
-gunicorn.util: set_owner_process() close_graceful() write_chunk() write() write_nonblock() write_error()
+gunicorn.util: set_owner_process() close_graceful write_chunk write write_nonblock write_error
 gunicorn.util: daemonize() make_fail_app() import_app AppImportError SUPPORTED_WORKERS chown getcwd hop_headers
 gunicorn.reloader: ReloaderBase Reloader<ReloaderBase InotifyReloader<ReloaderBase symlink_target_dir()
 gunicorn.reloader: preferred_reloader()
@@ -821,7 +740,7 @@ gunicorn.instrument.statsd: TIMER_TYPE
 gunicorn.pidfile: Pidfile
 gunicorn.systemd: sd_notify listen_fds SD_LISTEN_FDS_START
 gunicorn.sock: BaseSocket TCPSocket<BaseSocket TCP6Socket<TCPSocket UnixSocket<BaseSocket create_sockets()
-gunicorn.sock: close_sockets() ssl_context() ssl_wrap_socket() get_negotiated_protocol() is_http2_negotiated() PLATFORM
+gunicorn.sock: close_sockets() ssl_context ssl_wrap_socket get_negotiated_protocol is_http2_negotiated PLATFORM
 gunicorn.arbiter: Arbiter HaltServer AppImportError Pidfile SERVER_SOFTWARE
 gunicorn.app:
 gunicorn.app.base: BaseApplication Application Arbiter Config get_default_config_file
@@ -832,25 +751,25 @@ gunicorn.http.errors: ParseException
 gunicorn.http.errors: ...
 gunicorn.http.body: ...
 gunicorn.http.body: Body ChunkedReader LengthReader EOFReader
-gunicorn.http.unreader: Unreader SocketUnreader<Unreader IterUnreader<Unreader
+gunicorn.http.unreader: Unreader SocketUnreader IterUnreader
 gunicorn.http.message: ...
-gunicorn.http.message: Message Request<Message PPCommand PPFamily PPProtocol HeaderPolicy ChunkedReader LengthReader
+gunicorn.http.message: Message Request PPCommand PPFamily PPProtocol HeaderPolicy ChunkedReader LengthReader
 gunicorn.http.message: EOFReader Body
-gunicorn.http.parser: Parser RequestParser<Parser Request SocketUnreader IterUnreader
-gunicorn.http: get_parser() Message Request RequestParser
+gunicorn.http.parser: Parser RequestParser Request SocketUnreader IterUnreader
+gunicorn.http: get_parser Message Request RequestParser
 gunicorn.http.wsgi: ...
 gunicorn.http.wsgi: SERVER SERVER_SOFTWARE FileWrapper
-gunicorn.http.wsgi: Response WSGIErrorsWrapper create() base_environ() default_environ() proxy_environ()
+gunicorn.http.wsgi: Response WSGIErrorsWrapper create base_environ default_environ proxy_environ
 gunicorn.workers: SUPPORTED_WORKERS
 gunicorn.workers.workertmp: WorkerTmp PLATFORM
 gunicorn.workers.base: ...
-gunicorn.workers.base: Worker WorkerTmp Response default_environ()
-gunicorn.workers.base_async: AsyncWorker<Worker ALREADY_HANDLED
-gunicorn.workers.sync: SyncWorker<Worker StopWaiting<Exception
-gunicorn.workers.gthread: ThreadWorker<Worker TConn PollableMethodQueue
+gunicorn.workers.base: Worker WorkerTmp Response default_environ
+gunicorn.workers.base_async: AsyncWorker ALREADY_HANDLED
+gunicorn.workers.sync: SyncWorker StopWaiting
+gunicorn.workers.gthread: ThreadWorker TConn PollableMethodQueue
 gunicorn.workers.gasgi: ASGIWorker<Worker
-gunicorn.workers.ggevent: GeventWorker<AsyncWorker GeventPyWSGIWorker<GeventWorker PyWSGIHandler PyWSGIServer
-gunicorn.workers.geventlet: EventletWorker<AsyncWorker
+gunicorn.workers.ggevent: GeventWorker GeventPyWSGIWorker
+gunicorn.workers.geventlet: EventletWorker
 gunicorn.workers.gtornado: TornadoWorker<Worker
 """
 
@@ -861,22 +780,20 @@ LIBRARY = set("""argparse ast asyncio base64 binascii copy email errno fcntl glo
     tempfile textwrap threading time traceback urllib warnings""".split())
 PLATFORM, SD_LISTEN_FDS_START, ALREADY_HANDLED, hop_headers = sys.platform, 3, object(), HOP_HEADERS
 SERVER, SERVER_SOFTWARE = "gunicorn", "gunicorn/%d.%d.%d" % wsgi.VERSION
-INSTEAD = {"Response": "use start_response"}
 
 
 def member(module, word):
     """What a word of NAMES stands for."""
     name, _, base = word.partition("<")
-    if name in REQUEST_ERRORS:
-        return REQUEST_ERRORS[name]
-    if name in globals():
-        return globals()[name]
+    there = {**vars(http), **globals(), **REQUEST_ERRORS}
+    if name in there:
+        return there[name]
     if word.endswith("()"):
         return refused(module, name[:-2])
-    if base in ("Worker", "AsyncWorker", "GeventWorker", "Exception"):
-        made = type(name, (globals().get(base, Exception),), {"__module__": module})
+    if base.endswith(("Worker", "Exception")):
+        made = type(name, (there.get(base, Exception),), {"__module__": module})
     else:
-        made = StandIn(name, (globals().get(base, object),), {"__module__": module, "__init__": refuse_object})
+        made = StandIn(name, (there.get(base, object),), {"__module__": module, "__init__": refuse_object})
     return globals().setdefault(name, made)
 
 
@@ -893,7 +810,7 @@ def make(name, words):
         vars(MODULES[parent]).setdefault(last, module)
     for word in list(REQUEST_ERRORS) if "..." in words else words:
         value = member(name, word)
-        if getattr(value, "__module__", None) in (__name__, "_gunicorn.glogging"):
+        if getattr(value, "__module__", None) in (__name__, "_gunicorn.glogging", "_gunicorn.http", "_gunicorn.workers"):
             value.__module__ = name
         vars(module).setdefault(word.partition("<")[0].rstrip("()"), value)
 
@@ -904,6 +821,10 @@ def imported(module, name):
     if name in LIBRARY:
         __import__(name)
         return sys.modules[name]
+    if module == "gunicorn.workers.ggevent" and name in ("PyWSGIServer", "PyWSGIHandler"):
+        value = http.pywsgi(name)
+        setattr(MODULES[module], name, value)
+        return value
     for parent in ("gunicorn.", "gunicorn.http.", "gunicorn.workers.") if module.count(".") else ():
         if parent + name in MODULES:
             return MODULES[parent + name]

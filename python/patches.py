@@ -1,5 +1,5 @@
-"""What a configuration file has replaced in Gunicorn's server and in uvicorn's worker
-class. This file is loaded only if modules of these are."""
+"""What a configuration file has replaced in Gunicorn's server. This file is loaded only if
+modules of that are."""
 
 import os
 import sys
@@ -37,22 +37,3 @@ def replaced():
                 del sys.modules[name]
         import gunicorn
     return sorted(set(names))
-
-
-# Settings for what the attribute CONFIG_KWARGS of uvicorn's worker class changes, "" for
-# what makes no difference here.
-UVICORN = {"http": "", "ws": "", "loop": "asgi_loop", "lifespan": "asgi_lifespan", "root_path": "root_path",
-           "timeout_keep_alive": "keepalive", "ws_max_size": "ws_max_size", "ws_ping_interval": "ws_ping_interval",
-           "ws_ping_timeout": "ws_ping_timeout"}
-
-
-def uvicorn_kwargs(answer):
-    """Adds to answer the settings that CONFIG_KWARGS means."""
-    for module in ("uvicorn.workers", "uvicorn_worker", "uvicorn_worker._workers"):
-        worker = getattr(sys.modules.get(module), "UvicornWorker", None)
-        for name, value in list(getattr(worker, "CONFIG_KWARGS", {}).items()):
-            if name not in UVICORN:
-                answer["gunicorn"]["replaced"].append("UvicornWorker.CONFIG_KWARGS[%r]" % name)
-                del worker.CONFIG_KWARGS[name]  # a reload must find the class as it was
-            elif UVICORN[name] and value != "auto":
-                answer[UVICORN[name]] = wsgi.portable(value)

@@ -410,8 +410,6 @@ def describe(module, names):
         if name in names:
             answer[name] = portable(value)
     answer["gunicorn"] = said(module)
-    if "_gunicorn.patches" in sys.modules:
-        sys.modules["_gunicorn.patches"].uvicorn_kwargs(answer)
     return answer
 
 
@@ -429,6 +427,7 @@ def said(module):
     if package() or any(name.startswith(("gunicorn.", "uvicorn")) for name in sys.modules):
         from _gunicorn import patches
         facts["replaced"] = patches.replaced()
+    facts["uvicorn"] = any(name.startswith("uvicorn") for name in sys.modules)
     facts["classes"] = {}
     for name in ("worker_class", "logger_class"):
         value = getattr(module, name, None)
@@ -634,7 +633,7 @@ def fill(module, name):
 def import_gunicorn(family):
     import gunicorn
     if is_small():
-        for name in ("app.base", "app.wsgiapp", "workers." + WORKERS[family]):
+        for name in ("app.base", "app.wsgiapp", "workers." + WORKERS.get(family, "base")):
             __import__("gunicorn." + name)
 
 
@@ -751,7 +750,8 @@ def guard_handlers(*own):
     signal.signal, signal.getsignal = functools.wraps(set_handler)(guard), functools.wraps(get_handler)(getsignal)
 
 
-def set_up_process():
+def set_up_process(guarded=True):
+    """Prepares a process that serves. A class that has a server of its own is not guarded."""
     global served, arbiter
     from _gunicorn.logs import reopen_logs
     try:
@@ -765,13 +765,18 @@ def set_up_process():
         faulthandler.enable(TRACE, all_threads=True, c_stack=False)
     else:
         faulthandler.enable(TRACE, all_threads=True)
-    for number in STOP:
-        signal.signal(number, forward)
+    if guarded:
+        for number in STOP:
+            signal.signal(number, forward)
     # These are handlers and not SIG_IGN, which programs started by the application
     # would inherit.
     for number, handler in ((signal.SIGUSR1, reopen_logs), (signal.SIGWINCH, ignore)):
         signal.signal(number, handler)
-    guard_handlers(forward, ignore, reopen_logs)
+    if guarded:
+        guard_handlers(forward, ignore, reopen_logs)
+    else:
+        from _gunicorn.workers import set_up_process
+        set_up_process()
 
 
 def find_title():

@@ -161,6 +161,11 @@ func makePython() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return makeVenv(wanted)
+}
+
+// makeVenv makes a virtualenv with what wanted asks for, in the form of requirements.txt.
+func makeVenv(wanted []byte) (string, error) {
 	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable, sys.version)").Output()
 	if err != nil {
 		return "", fmt.Errorf("python3: %w", err)
@@ -191,9 +196,11 @@ func makePython() (string, error) {
 	}
 	for _, args := range [][]string{
 		{base, "-m", "venv", "--clear", dir},
-		{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "testdata/requirements.txt"},
+		{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "/dev/stdin"},
 	} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Stdin = bytes.NewReader(wanted)
+		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("the tests' virtualenv: %s: %w\n%s", strings.Join(args, " "), err, out)
 		}
 	}

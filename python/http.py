@@ -1,0 +1,994 @@
+"""HTTP/1.1 in Python, for worker classes that parse requests themselves, and the servers of
+the classes sync, gthread and gevent for those that change more than their life. Where
+Gunicorn and RFC 9112 differ, a request is refused.
+
+Only package.py loads this file. The server itself parses in Go (http.go)."""
+
+import errno
+import html
+import io
+import ipaddress
+import os
+import re
+import select
+import socket
+import ssl
+import sys
+import time
+import types
+from datetime import datetime
+
+from _gunicorn import logs, wsgi
+from _gunicorn.call import FileWrapper
+from _gunicorn.facade import HOP_HEADERS, unquoted
+from _gunicorn.workers import Worker
+
+LINE_MAX, HEAD_MAX, DRAIN_MAX = 8190, 1 << 20, 1 << 16  # most bytes: of a line, of a head, of a body thrown away
+token = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
+target = re.compile(r"[!-~]+").fullmatch
+version = re.compile(r"HTTP/([0-9])\.([0-9])").fullmatch
+control = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
+status_line = re.compile(r"[1-9][0-9]{2}( [\t -~\x80-\xff]*)?").fullmatch
+hexadecimal = re.compile(rb"[0-9A-Fa-f]{1,16}").fullmatch
+NOT_TRAILERS = set("TRANSFER-ENCODING CONTENT-LENGTH HOST CONTENT-ENCODING CONTENT-TYPE CONTENT-RANGE TRAILER AUTHORIZATION".split())
+
+
+# Errors ------------------------------------------------------------------------
+
+class ParseException(Exception):
+    """A request is malformed."""
+
+
+def request_error(name, field, text, base=ParseException, code=None):
+    """Makes an exception class; the classes of this family differ little but in their
+    text."""
+    def __init__(self, value=None, more=None):
+        base.__init__(self, value)
+        setattr(self, field, value)
+        if code:
+            self.code = code
+
+    def __str__(self):
+        return text % (getattr(self, field),) if "%" in text else text
+    base = REQUEST_ERRORS.get(base, base)
+    REQUEST_ERRORS[name] = type(name, (base,), {"__init__": __init__, "__str__": __str__})
+
+
+REQUEST_ERRORS = {}
+for error in (
+    ("NoMoreData", "buf", "No more data after: %r", OSError),
+    ("ConfigurationProblem", "info", "Configuration problem: %s", ParseException, 500),
+    ("InvalidRequestLine", "req", "Invalid HTTP request line: %r", ParseException, 400),
+    ("InvalidRequestMethod", "method", "Invalid HTTP method: %r"),
+    ("ExpectationFailed", "expect", "Unable to comply with expectation: %r"),
+    ("InvalidHTTPVersion", "version", "Invalid HTTP Version: %r"),
+    ("InvalidHeader", "hdr", "Invalid HTTP Header: %r"),
+    ("ObsoleteFolding", "hdr", "Obsolete line folding is unacceptable: %r"),
+    ("InvalidHeaderName", "hdr", "Invalid HTTP header name: %r"),
+    ("InvalidResponseHeader", "hdr", "Invalid response header from the application: %s", "InvalidHeader"),
+    ("InvalidResponseHeaderName", "hdr", "Invalid response header name from the application: %s", "InvalidHeaderName"),
+    ("InvalidH2CPreface", "data", "Expected HTTP/2 connection preface, got %r"),
+    ("UnsupportedTransferCoding", "hdr", "Unsupported transfer coding: %r", ParseException, 501),
+    ("InvalidChunkSize", "data", "Invalid chunk size: %r", OSError),
+    ("ChunkMissingTerminator", "term", "Invalid chunk terminator is not '\\r\\n': %r", OSError),
+    ("InvalidChunkExtension", "reason", "Invalid chunk extension: %s", OSError),
+    ("LimitRequestLine", "size", "%s"),
+    ("LimitRequestHeaders", "msg", "%s"),
+    ("InvalidProxyLine", "line", "Invalid PROXY line: %r", ParseException, 400),
+    ("InvalidProxyHeader", "msg", "Invalid PROXY header: %s", ParseException, 400),
+    ("ForbiddenProxyRequest", "host", "Proxy request from %r not allowed", ParseException, 403),
+    ("InvalidSchemeHeaders", "req", "Contradictory scheme headers"),
+):
+    request_error(*error)
+globals().update(REQUEST_ERRORS)
+ERRORS = {  # statuses of the exceptions that are the client's mistake, if not 400
+    "UnsupportedTransferCoding": 501, "ConfigurationProblem": 500, "LimitRequestLine": 414, "ExpectationFailed": 417,
+    "LimitRequestHeaders": 431, "ForbiddenProxyRequest": 403}
+
+
+# Requests ------------------------------------------------------------------------
+
+class Unreader:
+    """A source of bytes, into which bytes can be put back."""
+
+    def __init__(self):
+        self.left = b""
+
+    def chunk(self):
+        raise NotImplementedError
+
+    def read(self, size=None):
+        """Exactly size bytes, or what is left before the end; without size, what is there."""
+        if size is None or size < 0:
+            data, self.left = self.left, b""
+            return data or self.chunk()
+        parts, have = [self.left], len(self.left)
+        while have < size:
+            data = self.chunk()
+            if not data:
+                break
+            parts.append(data)
+            have += len(data)
+        data = b"".join(parts)
+        self.left = data[size:]
+        return data[:size]
+
+    def unread(self, data):
+        self.left = bytes(data) + self.left
+
+
+class SocketUnreader(Unreader):
+    def __init__(self, sock, max_chunk=8192):
+        super().__init__()
+        self.sock, self.max_chunk = sock, max_chunk
+
+    def chunk(self):
+        return self.sock.recv(self.max_chunk)
+
+
+class IterUnreader(Unreader):
+    def __init__(self, iterable):
+        super().__init__()
+        self.iterator = iter(iterable)
+
+    def chunk(self):
+        return next(self.iterator, b"")
+
+
+class Body:
+    """A request body over anything that has read(size)."""
+
+    def __init__(self, reader):
+        self.reader = io.BufferedReader(Raw(reader))
+
+    def __iter__(self):
+        return iter(self.reader)
+
+    def read(self, size=None):
+        return self.reader.read(-1 if size is None else size)
+
+    def readline(self, size=None):
+        return self.reader.readline(-1 if size is None else size)
+
+    def readlines(self, size=None):
+        return self.reader.readlines(-1 if size is None else size)
+
+
+class Raw(io.RawIOBase):
+    def __init__(self, reader):
+        self.reader = reader
+
+    def readable(self):
+        return True
+
+    def readinto(self, into):
+        data = self.reader.read(len(into))
+        into[:len(data)] = data
+        return len(data)
+
+
+class LengthReader:
+    def __init__(self, unreader, length):
+        self.unreader, self.length = unreader, length
+
+    def read(self, size):
+        size = min(size, self.length)
+        if not size:
+            return b""
+        data = self.unreader.read()
+        self.unreader.unread(data[size:])
+        self.length = self.length - len(data[:size]) if data else 0
+        return data[:size]
+
+
+class EOFReader:
+    def __init__(self, unreader):
+        self.unreader = unreader
+
+    def read(self, size):
+        data = self.unreader.read()
+        self.unreader.unread(data[size:])
+        return data[:size]
+
+
+class ChunkedReader:
+    def __init__(self, req, unreader):
+        self.req, self.unreader, self.left, self.ended = req, unreader, 0, False
+
+    def read(self, size):
+        if self.ended or not size:
+            return b""
+        if not self.left:
+            word, _, extension = self.line(InvalidChunkSize).partition(b";")
+            if extension and re.search(rb"[\x00-\x08\x0a-\x1f\x7f]", extension):
+                raise InvalidChunkExtension("invalid chunk extension")
+            word = word.rstrip(b" \t") if extension else word
+            if not hexadecimal(word):
+                raise InvalidChunkSize(word)
+            self.left = int(word, 16)
+            if not self.left:
+                self.ended = True
+                self.req.trailers = self.req.parse_headers(self.trailers(), from_trailer=True)
+                return b""
+        data = self.unreader.read()
+        if not data:
+            raise NoMoreData()
+        size = min(size, self.left)
+        self.unreader.unread(data[size:])
+        data = data[:size]
+        self.left -= len(data)
+        if not self.left:
+            end = self.unreader.read(2)
+            if end != b"\r\n":
+                raise ChunkMissingTerminator(end)
+        return data
+
+    def line(self, error):
+        data = b""
+        while b"\r\n" not in data:
+            if len(data) > LINE_MAX:
+                raise error(data[:64])
+            more = self.unreader.read()
+            if not more:
+                raise NoMoreData(data)
+            data += more
+        line, _, rest = data.partition(b"\r\n")
+        self.unreader.unread(rest)
+        return line
+
+    def trailers(self):
+        lines, size = [], 0
+        while True:
+            line = self.line(InvalidHeader)
+            size += len(line)
+            if not line:
+                return lines
+            if size > HEAD_MAX or len(lines) >= self.req.cfg.limit_request_fields:
+                raise LimitRequestHeaders("limit request trailer section size")
+            lines.append(line)
+
+
+class Message:
+    """A request's headers and body."""
+
+    def __init__(self, cfg, unreader, peer_addr):
+        self.cfg, self.unreader, self.peer_addr, self.remote_addr = cfg, unreader, peer_addr, peer_addr
+        self.version = self.body = None
+        self.headers, self.trailers, self.must_close, self.expects = [], [], False, False
+        self.scheme = "https" if cfg.is_ssl else "http"
+        self.parse(unreader)
+        self.set_body_reader()
+
+    def parse(self, unreader):
+        raise NotImplementedError
+
+    def trusted(self):
+        """Whether the peer may say what the scheme is: a proxy that is known."""
+        if not isinstance(self.peer_addr, tuple) or "*" in self.cfg.forwarded_allow_ips:
+            return True
+        address = ipaddress.ip_address(self.peer_addr[0].partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in ipaddress.ip_network(network) for network in self.cfg.forwarded_allow_ips)
+
+    def parse_headers(self, lines, from_trailer=False):
+        cfg, headers, schemes = self.cfg, [], set()
+        trusted = not from_trailer and self.trusted()
+        if len(lines) > cfg.limit_request_fields:
+            raise LimitRequestHeaders("limit request headers fields")
+        for line in lines:
+            if 0 < cfg.limit_request_field_size < len(line) + 2:
+                raise LimitRequestHeaders("limit request headers fields size")
+            line = line.decode("latin-1")
+            if line[:1] in (" ", "\t"):
+                raise ObsoleteFolding(headers[-1][0] if headers else line)
+            name, colon, value = line.partition(":")
+            if not colon or not name:
+                raise InvalidHeader(line)
+            if not token(name) or from_trailer and name.upper() in NOT_TRAILERS:
+                raise InvalidHeaderName(name)
+            name, value = name.upper(), value.strip(" \t")
+            if control(value):
+                raise InvalidHeader(name)
+            if name == "EXPECT" and value.lower() == "100-continue":
+                self.expects = self.version >= (1, 1)
+            elif name == "EXPECT":
+                raise ExpectationFailed(value)
+            if trusted and name in cfg.secure_scheme_headers:
+                schemes.add("https" if value == cfg.secure_scheme_headers[name] else "http")
+                self.scheme = "https" if "https" in schemes else "http"
+                if len(schemes) > 1:
+                    raise InvalidSchemeHeaders(name)
+            if "_" in name and not (trusted and (name in cfg.forwarder_headers or "*" in cfg.forwarder_headers)):
+                if cfg.header_map == "drop":
+                    continue
+                if cfg.header_map != "dangerous":
+                    raise InvalidHeaderName(name)
+            headers.append((name, value))
+        return headers
+
+    def set_body_reader(self):
+        length, chunked = None, False
+        for name, value in self.headers:
+            if name == "CONTENT-LENGTH":
+                if length is not None or not re.fullmatch("[0-9]{1,18}", value):
+                    raise InvalidHeader("CONTENT-LENGTH")
+                length = int(value)
+            elif name == "TRANSFER-ENCODING":
+                if chunked or value.lower() != "chunked":
+                    raise UnsupportedTransferCoding(value) if not chunked else InvalidHeader("TRANSFER-ENCODING")
+                chunked = True
+        if chunked and (length is not None or self.version < (1, 1)):
+            raise InvalidHeader("TRANSFER-ENCODING")
+        self.body = Body(ChunkedReader(self, self.unreader) if chunked else LengthReader(self.unreader, length or 0))
+
+    def force_close(self):
+        self.must_close = True
+
+    def should_close(self):
+        if self.must_close:
+            return True
+        for name, value in self.headers:
+            if name == "CONNECTION":
+                words = [word.strip() for word in value.lower().split(",")]
+                if "close" in words:
+                    return True
+                if "keep-alive" in words:
+                    return False
+        return self.version <= (1, 0)
+
+
+class Request(Message):
+    def __init__(self, cfg, unreader, peer_addr, req_number=1):
+        self.method = self.uri = self.path = self.query = self.fragment = None
+        self.req_number, self.proxy_protocol_info = req_number, None
+        if cfg.proxy_protocol != "off":
+            raise ConfigurationProblem("proxy_protocol has no effect in a worker class that parses in Python")
+        super().__init__(cfg, unreader, peer_addr)
+
+    def parse(self, unreader):
+        data, longest = bytearray(), self.cfg.limit_request_line or LINE_MAX
+        while b"\r\n\r\n" not in data:
+            if b"\r\n" not in data[:longest + 2] and len(data) > longest + 2:
+                raise LimitRequestLine(len(data), longest)
+            if len(data) > HEAD_MAX:
+                raise LimitRequestHeaders("max buffer headers")
+            more = unreader.read()
+            if not more and not data:
+                raise StopIteration
+            if not more:
+                raise NoMoreData(bytes(data))
+            data += more
+        head, _, rest = bytes(data).partition(b"\r\n\r\n")
+        line, *lines = head.split(b"\r\n")
+        if len(line) > longest:
+            raise LimitRequestLine(len(line), longest)
+        self.parse_request_line(line)
+        self.headers = self.parse_headers(lines)
+        unreader.unread(rest)
+
+    def parse_request_line(self, line):
+        words = line.decode("latin-1").split(" ")
+        if len(words) != 3 or not target(words[1]):
+            raise InvalidRequestLine(line.decode("latin-1"))
+        self.method, self.uri = words[:2]
+        if not token(self.method) or not self.cfg.permit_unconventional_http_method and (
+                re.search("[a-z#]", self.method) or not 3 <= len(self.method) <= 20):
+            raise InvalidRequestMethod(self.method)
+        match = version(words[2])
+        if not match:
+            raise InvalidHTTPVersion(words[2])
+        self.version = int(match[1]), int(match[2])
+        if self.version[0] != 1 and not self.cfg.permit_unconventional_http_version:
+            raise InvalidHTTPVersion(self.version)
+        rest = self.uri
+        absolute = re.match("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*", rest)
+        if absolute:
+            rest = rest[absolute.end():]
+        rest, _, self.fragment = rest.partition("#")
+        self.path, _, self.query = rest.partition("?")
+
+
+class Parser:
+    mesg_class = None
+
+    def __init__(self, cfg, source, source_addr):
+        self.cfg, self.source_addr, self.mesg, self.req_count = cfg, source_addr, None, 0
+        self.unreader = SocketUnreader(source) if hasattr(source, "recv") else IterUnreader(source)
+
+    def __iter__(self):
+        return self
+
+    def finish_body(self, deadline=None, max_bytes=DRAIN_MAX):
+        """Throws away what is left of the body: false if that is too much."""
+        left = max_bytes or DRAIN_MAX
+        while self.mesg and left > 0:
+            data = self.mesg.body.read(1024)
+            if not data:
+                return True
+            left -= len(data)
+        return not self.mesg
+
+    def __next__(self):
+        if self.mesg and (self.mesg.should_close() or not self.finish_body()):
+            raise StopIteration
+        self.req_count += 1
+        self.mesg = self.mesg_class(self.cfg, self.unreader, self.source_addr, self.req_count)
+        return self.mesg
+
+    next = __next__
+
+
+class RequestParser(Parser):
+    mesg_class = Request
+
+
+def get_parser(cfg, source, source_addr, http2_connection=False):
+    return RequestParser(cfg, source, source_addr)
+
+
+# Responses -----------------------------------------------------------------------
+
+class WSGIErrorsWrapper(io.RawIOBase):
+    def __init__(self, cfg):
+        import logging
+        self.log = logging.getLogger("gunicorn.error")
+
+    def write(self, text):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    def flush(self):
+        sys.stderr.flush()
+
+
+def base_environ(cfg):
+    return {"wsgi.errors": WSGIErrorsWrapper(cfg), "wsgi.version": (1, 0), "wsgi.multithread": False,
+            "wsgi.multiprocess": cfg.workers > 1, "wsgi.run_once": False, "wsgi.file_wrapper": FileWrapper,
+            "wsgi.input_terminated": True, "SERVER_SOFTWARE": "gunicorn/%d.%d.%d" % wsgi.VERSION}
+
+
+def default_environ(req, sock, cfg):
+    return dict(base_environ(cfg), **{
+        "wsgi.input": req.body, "gunicorn.socket": sock, "REQUEST_METHOD": req.method, "QUERY_STRING": req.query,
+        "RAW_URI": req.uri, "SERVER_PROTOCOL": "HTTP/%d.%d" % req.version})
+
+
+def proxy_environ(req):
+    return {}
+
+
+def early_hints(req, sock, resp):
+    def send(headers):
+        if not resp.headers_sent and req.version >= (1, 1):
+            sock.sendall(b"HTTP/1.1 103 Early Hints\r\n%s\r\n" % b"".join(
+                b"%s: %s\r\n" % tuple(part.encode("latin-1") for part in checked(*pair)) for pair in headers))
+    return send
+
+
+def create(req, sock, client, server, cfg):
+    """The response to a request, and the environ."""
+    resp, environ = Response(req, sock, cfg), default_environ(req, sock, cfg)
+    if req.expects:
+        sock.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+    host, prefix = None, os.environ.get("SCRIPT_NAME", "")
+    for name, value in req.headers:
+        key = name.replace("-", "_")
+        if name == "HOST":
+            host = value
+        elif name == "SCRIPT_NAME":
+            prefix = value
+        if name not in ("CONTENT-TYPE", "CONTENT-LENGTH"):
+            key = "HTTP_" + key
+        environ[key] = environ[key] + "," + value if key in environ else value
+    environ["wsgi.url_scheme"], environ["wsgi.early_hints"] = req.scheme, early_hints(req, sock, resp)
+    if isinstance(client, (tuple, list)):
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = client[0], str(client[1])
+    else:
+        environ["REMOTE_ADDR"] = client.decode() if isinstance(client, bytes) else client
+    if isinstance(server, (tuple, list)):
+        environ["SERVER_NAME"], environ["SERVER_PORT"] = server[0], str(server[1])
+    else:  # a unix socket: the request says how it has come here
+        name, _, port = (host or server).partition(":")
+        environ["SERVER_NAME"] = name
+        environ["SERVER_PORT"] = port or ("443" if req.scheme == "https" else "80") if host else ""
+    path = req.path or ""
+    if prefix and not path.startswith(prefix):
+        raise ConfigurationProblem("Request path %r does not start with SCRIPT_NAME %r" % (path, prefix))
+    environ["SCRIPT_NAME"], environ["PATH_INFO"] = prefix, unquoted(path[len(prefix):]).decode("latin-1")
+    return resp, environ
+
+
+def checked(name, value):
+    """A field of a response."""
+    for part in (name, value):
+        if not isinstance(part, str):
+            raise TypeError("%r is not a string" % (part,))
+    if not token(name):
+        raise InvalidResponseHeaderName("%r" % name)
+    if control(value):
+        raise InvalidResponseHeader("%r" % name)
+    return name, value.strip(" \t")
+
+
+class Response:
+    def __init__(self, req, sock, cfg):
+        self.req, self.sock, self.cfg, self.version = req, sock, cfg, "gunicorn"
+        self.status = self.status_code = self.response_length = None
+        self.chunked = self.must_close = self.headers_sent = self.upgrade = False
+        self.headers, self.sent = [], 0
+
+    def force_close(self):
+        self.must_close = True
+
+    def bodiless(self):
+        return self.req.method == "HEAD" or self.status_code < 200 or self.status_code in (204, 304)
+
+    def should_close(self):
+        return self.must_close or self.req.should_close() or not (
+            self.response_length is not None or self.chunked or self.bodiless())
+
+    def start_response(self, status, headers, exc_info=None):
+        if exc_info:
+            if self.headers_sent:
+                raise exc_info[1].with_traceback(exc_info[2])
+            self.headers, self.response_length, self.upgrade = [], None, False
+        elif self.status is not None:
+            raise AssertionError("Response headers already set!")
+        if not isinstance(status, str):
+            raise TypeError("%r is not a string" % (status,))
+        if not status_line(status):
+            raise ValueError("Invalid status %r" % status)
+        self.status, self.status_code = status, int(status[:3])
+        self.process_headers(headers)
+        self.chunked = self.is_chunked()
+        return self.write
+
+    def process_headers(self, headers):
+        for name, value in headers:
+            name, value = checked(name, value)
+            lower = name.lower()
+            if lower == "content-length":
+                self.response_length = int(value)
+                if self.status_code < 200 or self.status_code == 204:
+                    self.response_length = None
+                    continue
+            elif lower == "connection" and value.lower() == "upgrade":
+                self.upgrade = True
+            if lower not in HOP_HEADERS or lower == "upgrade" and value.lower() == "websocket":
+                self.headers.append((name, value))
+
+    def is_chunked(self):
+        return self.response_length is None and self.req.version > (1, 0) and not self.bodiless()
+
+    def default_headers(self):
+        from _gunicorn.package import http_date
+        connection = "upgrade" if self.upgrade else "close" if self.should_close() else "keep-alive"
+        return ["HTTP/%d.%d %s\r\n" % (*self.req.version, self.status), "Server: %s\r\n" % self.version,
+                "Date: %s\r\n" % http_date(), "Connection: %s\r\n" % connection,
+                *(["Transfer-Encoding: chunked\r\n"] if self.chunked else [])]
+
+    def send_headers(self):
+        if not self.headers_sent:
+            fields = ["%s: %s\r\n" % pair for pair in self.headers]
+            self.sock.sendall(("".join(self.default_headers() + fields) + "\r\n").encode("latin-1"))
+            self.headers_sent = True
+
+    def write(self, data):
+        self.send_headers()
+        if not isinstance(data, bytes):
+            raise TypeError("%r is not a byte" % (data,))
+        if self.response_length is not None:
+            data = data[:max(self.response_length - self.sent, 0)]
+        if data and not self.bodiless():
+            self.sent += len(data)
+            self.sock.sendall(b"%X\r\n%s\r\n" % (len(data), data) if self.chunked else data)
+
+    def write_file(self, respiter):
+        for item in respiter:
+            self.write(item)
+
+    def close(self):
+        self.send_headers()
+        if self.chunked:
+            self.sock.sendall(b"0\r\n\r\n")
+
+
+def write_error(sock, status_int, reason, mesg):
+    body = "<html>\n  <head>\n    <title>%s</title>\n  </head>\n  <body>\n    <h1><p>%s</p></h1>\n    %s\n  </body>\n</html>\n" % (
+        reason, reason, html.escape(mesg))
+    head = "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % (
+        status_int, reason, len(body.encode("latin-1", "replace")))
+    write_nonblock(sock, (head + body).encode("latin-1", "replace"))
+
+
+def write(sock, data, chunked=False):
+    (write_chunk if chunked else type(sock).sendall)(sock, data)
+
+
+def write_chunk(sock, data):
+    sock.sendall(b"%X\r\n%s\r\n" % (len(data), data))
+
+
+def write_nonblock(sock, data, chunked=False):
+    timeout = sock.gettimeout()
+    sock.settimeout(0.0)
+    try:
+        write(sock, data, chunked)
+    finally:
+        sock.settimeout(timeout)
+
+
+def close_graceful(sock, timeout=2.0, max_drain=DRAIN_MAX):
+    """Closes a socket without a reset that could take the response along: reads until the
+    client has closed, up to some limits."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        end = time.monotonic() + timeout
+        while max_drain > 0 and end > time.monotonic():
+            sock.settimeout(max(end - time.monotonic(), 0.001))
+            data = sock.recv(4096)
+            if not data:
+                break
+            max_drain -= len(data)
+    except OSError:
+        pass
+    finally:
+        sock.close()
+
+
+# TLS -----------------------------------------------------------------------------
+
+def ssl_context(conf):
+    def make():
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=conf.ca_certs)
+        context.load_cert_chain(certfile=conf.certfile, keyfile=conf.keyfile)
+        context.verify_mode = conf.cert_reqs
+        if conf.ciphers:
+            context.set_ciphers(conf.ciphers)
+        return context
+    return conf.ssl_context(conf, make)
+
+
+def ssl_wrap_socket(sock, conf):
+    return ssl_context(conf).wrap_socket(sock, server_side=True, suppress_ragged_eofs=conf.suppress_ragged_eofs,
+                                         do_handshake_on_connect=conf.do_handshake_on_connect)
+
+
+def get_negotiated_protocol(ssl_socket):
+    return ssl_socket.selected_alpn_protocol() if isinstance(ssl_socket, ssl.SSLSocket) else None
+
+
+def is_http2_negotiated(ssl_socket):
+    return get_negotiated_protocol(ssl_socket) == "h2"
+
+
+# Servers ---------------------------------------------------------------------------
+
+class Serving(Worker):
+    """What the servers have in common: one connection after another, or several at once."""
+
+    _keeps = False  # a connection brings further requests
+
+    def is_parent_alive(self):
+        if self.ppid != os.getppid():
+            self.log.info("Parent changed, shutting down: %s", self)
+            return False
+        return True
+
+    def timeout_ctx(self):
+        raise NotImplementedError
+
+    def is_already_handled(self, respiter):
+        return False
+
+    def handle_error(self, req, client, addr, exc):
+        mistake = isinstance(exc, (ParseException, ssl.SSLError, InvalidChunkSize, ChunkMissingTerminator,
+                                   InvalidChunkExtension)) and not isinstance(exc, InvalidResponseHeader)
+        if mistake:
+            status = 403 if isinstance(exc, ssl.SSLError) else next(
+                (ERRORS[c.__name__] for c in type(exc).__mro__ if c.__name__ in ERRORS), 400)
+            self.log.warning("Invalid request from ip=%s: %s", addr[0] if addr else "", exc)
+        else:
+            status = 500
+            self.log.exception("Error handling request %s", "%s %s" % (req.method, req.uri) if req else "(no URI read)")
+        from http import HTTPStatus
+        reason = HTTPStatus(status).phrase
+        if req is not None:
+            environ = default_environ(req, client, self.cfg)
+            environ.update(REMOTE_ADDR=addr[0] if addr else "", REMOTE_PORT=str(addr[1]) if addr else "")
+            resp = Response(req, client, self.cfg)
+            resp.status, resp.status_code = "%d %s" % (status, reason), status
+            self.log.access(resp, req, environ, datetime.now() - datetime.now())
+        try:
+            write_error(client, status, reason, str(exc) if mistake else "")
+        except Exception:
+            self.log.debug("Failed to send error message.")
+
+    def handle(self, listener, client, addr):
+        req = None
+        try:
+            if self.cfg.is_ssl and not isinstance(client, ssl.SSLSocket):
+                client = ssl_wrap_socket(client, self.cfg)
+            parser = get_parser(self.cfg, client, addr)
+            while True:
+                req = None
+                if self._keeps and parser.req_count:
+                    client.settimeout(self.cfg.keepalive)
+                req = next(parser)
+                client.settimeout(None)
+                self._respond(listener, req, client, addr)
+                if not self._keeps:
+                    break
+        except (StopIteration, NoMoreData, socket.timeout) as e:
+            self.log.debug("Closing connection. %s", e)
+        except ssl.SSLError as e:
+            if e.args[0] != ssl.SSL_ERROR_EOF:
+                self.handle_error(req, client, addr, e)
+        except OSError as e:
+            if isinstance(e, (InvalidChunkSize, ChunkMissingTerminator, InvalidChunkExtension)):
+                self.handle_error(req, client, addr, e)
+            elif e.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN):
+                self.log.exception("Socket error processing request.")
+        except BaseException as e:
+            self.handle_error(req, client, addr, e)
+        finally:
+            close_graceful(client)
+
+    def _respond(self, listener, req, client, addr):
+        self.handle_request(listener, req, client, addr)
+
+    def handle_request(self, listener, req, client, addr):
+        environ, resp = {}, None
+        try:
+            self.cfg.pre_request(self, req)
+            start = datetime.now()
+            name = listener.getsockname() if hasattr(listener, "getsockname") else listener
+            resp, environ = create(req, client, addr, name, self.cfg)
+            environ["wsgi.multithread"] = self._keeps
+            self.nr += 1
+            if self.nr >= self.max_requests and self.alive:
+                self.log.info("Autorestarting worker after current request.")
+                self.alive = False
+            if not self.alive or not self._keeps or not self.cfg.keepalive:
+                resp.force_close()
+            respiter = self.wsgi(environ, resp.start_response)
+            if self.is_already_handled(respiter):
+                return False
+            try:
+                if isinstance(respiter, environ["wsgi.file_wrapper"]):
+                    resp.write_file(respiter)
+                else:
+                    for item in respiter:
+                        resp.write(item)
+                resp.close()
+            finally:
+                self.log.access(resp, req, environ, datetime.now() - start)
+                if hasattr(respiter, "close"):
+                    respiter.close()
+            if resp.should_close():
+                raise StopIteration
+        except (OSError, StopIteration):
+            raise
+        except (Exception, SystemExit):
+            if resp and resp.headers_sent:
+                self.log.exception("Error handling request")
+                raise StopIteration
+            raise
+        finally:
+            try:
+                self.cfg.post_request(self, req, environ, resp)
+            except Exception:
+                self.log.exception("Exception in post_request hook")
+        return True
+
+
+class StopWaiting(Exception):
+    """There is nothing to wait for any more."""
+
+
+class SyncWorker(Serving):
+    def accept(self, listener):
+        client, addr = listener.accept()
+        client.setblocking(True)
+        self.handle(listener, client, addr)
+
+    def wait(self, timeout):
+        self.notify()
+        ready = select.select(self.wait_fds, [], [], timeout)[0]
+        if self.PIPE[0] in ready:
+            os.read(self.PIPE[0], 64)
+        return [listener for listener in ready if listener in self.sockets]
+
+    def _take(self, listener):
+        try:
+            self.accept(listener)
+        except OSError as e:
+            if e.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                raise
+
+    def run_for_one(self, timeout):
+        self.run_for_multiple(timeout)
+
+    def run_for_multiple(self, timeout):
+        while self.alive and self.is_parent_alive():
+            self.notify()
+            try:
+                for listener in self.wait(timeout):
+                    self._take(listener)
+            except StopWaiting:
+                return
+
+    def run(self):
+        for listener in self.sockets:
+            listener.setblocking(False)
+        (self.run_for_multiple if len(self.sockets) > 1 else self.run_for_one)(self.timeout or 0.5)
+
+
+class Several(Serving):
+    """A server with several connections at once, each in a thread or greenlet."""
+
+    _keeps = True
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.worker_connections = self.cfg.worker_connections
+
+    def _spawn(self, function, *args):
+        """Runs a function in a thread of its own."""
+        raise NotImplementedError
+
+    def run(self):
+        for listener in self.sockets:
+            listener.setblocking(False)
+        from threading import Lock
+        self._lock, self._running = Lock(), 0
+        while self.alive and self.is_parent_alive():
+            self.notify()
+            if self._running >= self.worker_connections > 0:
+                time.sleep(0.1)
+                continue
+            for listener in select.select(self.sockets, [], [], 1)[0]:
+                try:
+                    client, addr = listener.accept()
+                except OSError as e:
+                    if e.errno not in (errno.EAGAIN, errno.ECONNABORTED):
+                        raise
+                    continue
+                client.setblocking(True)
+                with self._lock:
+                    self._running += 1
+                self._spawn(self._work, listener, client, addr)
+        for listener in self.sockets:
+            listener.close()
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while self._running and time.monotonic() < end:
+            self.notify()
+            time.sleep(0.1)
+
+    def _work(self, listener, client, addr):
+        self._count(self.handle, listener, client, addr)
+
+    def _count(self, handle, *args):
+        try:
+            handle(*args)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
+class TConn:
+    """A connection of ThreadWorker."""
+
+    def __init__(self, cfg, sock, client, server):
+        self.cfg, self.sock, self.client, self.server = cfg, sock, client, server
+
+    def close(self):
+        self.sock.close()
+
+
+class ThreadWorker(Several):
+    def _work(self, listener, client, addr):
+        self._count(self.handle, TConn(self.cfg, client, addr, listener.getsockname()))
+
+    def handle(self, conn):
+        super().handle(conn, conn.sock, conn.client)
+
+    def _respond(self, conn, req, client, addr):
+        self.handle_request(req, conn)
+
+    def handle_request(self, req, conn):
+        return super().handle_request(conn.server, req, conn.sock, conn.client)
+
+    def run(self):
+        self.tpool = self.get_thread_pool()
+        super().run()
+        self.tpool.shutdown(False)
+
+    def get_thread_pool(self):
+        from concurrent.futures import ThreadPoolExecutor
+        return ThreadPoolExecutor(max_workers=self.cfg.threads)
+
+    def _spawn(self, function, *args):
+        self.tpool.submit(function, *args)
+
+
+class AsyncWorker(Several):
+    def _respond(self, listener, req, client, addr):
+        self.handle_request(listener.getsockname(), req, client, addr)
+
+
+class Greenlets(AsyncWorker):
+    def patch(self):
+        self._spawn = self._patch()
+        for listener in self.sockets:
+            listener.open(listener.sock.detach())  # as a socket of the package
+
+    def init_process(self):
+        self.patch()
+        super().init_process()
+
+
+class GeventWorker(Greenlets):
+    def _patch(self):
+        from gevent import monkey
+        monkey.patch_all()
+        import gevent
+        gevent.reinit()
+        return gevent.spawn
+
+
+class EventletWorker(Greenlets):
+    def _patch(self):
+        import eventlet
+        eventlet.monkey_patch()
+        return eventlet.spawn
+
+
+class GeventPyWSGIWorker(GeventWorker):
+    """Runs gevent's own server, or the one of a class that is derived from this."""
+
+    server_class = wsgi_handler = None
+
+    def run(self):
+        import gevent
+        from gevent.pool import Pool
+        from gunicorn.workers import ggevent
+        servers, environ = [], dict(base_environ(self.cfg), **{"wsgi.multithread": True})
+        for listener in self.sockets:
+            servers.append((self.server_class or ggevent.PyWSGIServer)(
+                listener.sock, application=self.wsgi, spawn=Pool(self.worker_connections), log=self.log,
+                handler_class=self.wsgi_handler or ggevent.PyWSGIHandler, environ=environ,
+                **({"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {})))
+            servers[-1].start()
+        while self.alive and self.is_parent_alive():
+            self.notify()
+            gevent.sleep(1)
+        for server in servers:
+            server.close()
+        end = time.monotonic() + self.cfg.graceful_timeout
+        while time.monotonic() < end and any(server.pool.free_count() != server.pool.size for server in servers):
+            self.notify()
+            gevent.sleep(0.1)
+
+
+def pywsgi(name):
+    """PyWSGIServer or PyWSGIHandler, which exist where gevent does."""
+    from gevent.pywsgi import WSGIHandler, WSGIServer
+
+    class PyWSGIServer(WSGIServer):
+        pass
+
+    class PyWSGIHandler(WSGIHandler):
+        def get_environ(self):
+            return dict(super().get_environ(), **{"gunicorn.sock": self.socket, "RAW_URI": self.path})
+
+        def log_request(self):
+            status = self.status.decode() if isinstance(self.status, bytes) else self.status
+            resp = types.SimpleNamespace(status=status, headers=getattr(self, "response_headers", ()), sent=self.response_length)
+            fields = self.headers.items() if hasattr(self, "headers") else ()
+            took = datetime.fromtimestamp(self.time_finish) - datetime.fromtimestamp(self.time_start)
+            self.server.log.access(resp, types.SimpleNamespace(headers=list(fields)), self.environ, took)
+    made = {"PyWSGIServer": PyWSGIServer, "PyWSGIHandler": PyWSGIHandler}
+    for cls in made.values():
+        cls.__module__ = "gunicorn.workers.ggevent"
+    return made[name]
