@@ -24,6 +24,7 @@ import (
 func (w *worker) tick() {
 	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
+	w.takeAstray()
 	if w.sayCrowds(); !w.limited { // publishQueue stores it more often
 		w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
 	}

@@ -332,7 +332,9 @@ class Template:
             return workers.make(self.worker_class, age, server, server_pid, self.settings)
         except BaseException as e:
             server.log.exception("worker_class: %s has failed in __init__: %r", self.settings["said"]["class"]["name"], e)
-            if self.first:
+            if self.first and self.program:
+                sys.exit(255)
+            elif self.first:
                 os._exit(255)
 
     def hear(self, fd):
@@ -638,7 +640,7 @@ class Template:
             listener.open(other)
         for number in (signal.SIGCHLD, signal.SIGHUP):
             set_handler(number, SIG_DFL)
-        if "gevent" in sys.modules:
+        if sys.modules.get("gevent"):
             sys.modules["gevent"].reinit()  # the child must not use the parent's event loop
         self.children, self.channels = {}, {}
         worker.pid = os.getpid()

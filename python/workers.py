@@ -52,7 +52,13 @@ def nothing(*args):
 
 def make(cls, age, server, server_pid, settings):
     parent = os.getpid() if settings["family"] == "own" else server.pid
-    worker = cls(age, parent, list(server.LISTENERS), server.app, server.cfg.timeout / 2, server.cfg, server.log)
+    cfg = server.cfg
+    if not wsgi.is_small():  # the real package's classes know more of its Config
+        from gunicorn.config import Config
+        cfg = Config()
+        for name in set(cfg.settings) & set(server.cfg.settings):
+            cfg.settings[name].value = server.cfg.settings[name].value
+    worker = cls(age, parent, list(server.LISTENERS), server.app, cfg.timeout / 2, cfg, server.log)
     if hasattr(getattr(worker, "tmp", None), "close"):
         worker.tmp.close()  # the real package's, a file
     worker.tmp = Heartbeat()
