@@ -190,10 +190,10 @@ type h2Frame struct {
 // what a head may have in HTTP/1.1, both in bytes.
 func newH2(maxStreams, initial, frameMost, listMost, headBound int) h2 {
 	bound := headBound
-	if listMost > 0 {
+	if listMost = min(listMost, h2WindowMost-h2BlockSlack); listMost > 0 {
 		bound = listMost
 	}
-	return h2{maxStreams: maxStreams, initial: int64(initial), frameMost: frameMost, listMost: listMost,
+	return h2{maxStreams: min(maxStreams, h2WindowMost), initial: int64(initial), frameMost: frameMost, listMost: listMost,
 		blockMost: bound + h2BlockSlack, theirWindow: h2Window, theirFrame: h2FrameLeast,
 		window: h2Window, room: h2Window, table: hpackTable{most: h2TableSize}, list: fieldList{limit: bound},
 		streams: map[uint32]*stream{}}
