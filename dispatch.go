@@ -151,7 +151,7 @@ func (w *worker) makeWay() bool {
 		case c.gone:
 		case c.list == &w.resting:
 			w.crowded("idle ones are closed for new ones")
-			w.close(c)
+			w.dismiss(c)
 		default:
 			w.crowded("slow ones are closed for new ones")
 			c.unlist()
@@ -351,7 +351,7 @@ func (w *worker) enqueue(t *turn) {
 			w.oldest = w.now + int64(timeout)
 		}
 	}
-	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent
+	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent && t.conn.stream == nil
 	w.waiting = append(w.waiting, t)
 }
 
@@ -488,7 +488,7 @@ func (w *worker) next() int {
 // request is set aside. In both cases the request is not to run now. Where calls are brief
 // hasLeft does not look: the system call would cost about as much as running the request.
 func (w *worker) hasLeft(t *turn) bool {
-	if w.python.pace < int64(brief) {
+	if w.python.pace < int64(brief) || t.conn.stream != nil { // a stream's end is read at once
 		return false
 	}
 	o := &w.overload
@@ -749,7 +749,7 @@ func (w *worker) roomForFile() bool {
 // roomForFiles reports whether there would be descriptors even if every request were
 // answered with a file.
 func (w *worker) roomForFiles() bool {
-	return w.held()+laneDescriptors+w.open-w.talks < w.descriptors
+	return w.held()+laneDescriptors+w.open+w.carried-w.talks < w.descriptors
 }
 
 // message appends a request's frame for the queue, with the environ. If the message has
@@ -807,13 +807,20 @@ func (w *worker) halves(t *turn, b []byte) (out []byte, alike int) {
 		return g.environ(w, t, b), 0
 	}
 	at := len(b)
+	fields := t.req.fields
+	if len(t.id) > 0 {
+		t.req.fields = fields[:len(fields)-1] // without the id, which identify has put at the end
+	}
 	b, length := t.req.appendCommon(append(b, marshalDict), &t.conn.peer, w.scriptName)
-	if len(b)-at >= alikeMax {
+	if t.req.fields = fields; len(b)-at >= alikeMax {
+		if len(t.id) > 0 {
+			return w.environ(t, b[:at]), 0
+		}
 		return append(t.req.appendOwn(b, &t.conn.peer, w.scriptName, length), marshalDictEnd), 0
 	}
 	b = append(b, marshalDictEnd)
 	alike = len(b) - at
-	b = t.req.appendOwnTuple(b, &t.conn.peer, w.scriptName, length)
+	b = t.req.appendOwnTuple(b, &t.conn.peer, w.scriptName, length, t.id)
 	if len(b) > queueMax {
 		return w.environ(t, b[:at]), 0 // too long for a message: Python will ask for the environ as one dict
 	}

@@ -194,9 +194,13 @@ func (r *request) appendOwn(b []byte, e *endpoint, scriptName string, length []b
 }
 
 // appendOwnTuple appends the entries of appendOwn as a tuple, None for a missing
-// entry. lane.py unpacks the tuple in the same order.
-func (r *request) appendOwnTuple(b []byte, e *endpoint, scriptName string, length []byte) []byte {
-	b = appendMarshalLatin(appendMarshalTuple(b, 5), r.target)
+// entry, and the request's id if requests have ids. lane.py unpacks the tuple in the same order.
+func (r *request) appendOwnTuple(b []byte, e *endpoint, scriptName string, length, id []byte) []byte {
+	n := 5
+	if len(id) > 0 {
+		n++
+	}
+	b = appendMarshalLatin(appendMarshalTuple(b, n), r.target)
 	b = r.appendMarshalPath(appendMarshalLatin(b, r.query), scriptName)
 	if e.remotePort != "" {
 		b = appendMarshalText(b, e.remotePort)
@@ -204,9 +208,14 @@ func (r *request) appendOwnTuple(b []byte, e *endpoint, scriptName string, lengt
 		b = append(b, marshalNone)
 	}
 	if length != nil {
-		return appendMarshalLatin(b, length)
+		b = appendMarshalLatin(b, length)
+	} else {
+		b = append(b, marshalNone)
 	}
-	return append(b, marshalNone)
+	if len(id) > 0 {
+		b = appendMarshalText(b, id)
+	}
+	return b
 }
 
 // appendTrailer appends the fields of a trailer section as a list of pairs.

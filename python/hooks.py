@@ -419,17 +419,6 @@ class Template:
         os.chdir(settings["chdir"])
         wsgi.set_up_path(settings)
 
-    def do_class(self, settings, env):
-        """Imports the worker class, and says what kind of class it is."""
-        from _gunicorn import classes
-        self.set_up(settings, env)
-        try:
-            self.worker_class = classes.load(settings, self.module)
-            facts, changed = classes.describe(self.worker_class, settings)
-        except classes.Wrong as e:
-            return {"ok": True, "wrong": str(e), "status": e.status}
-        return {"ok": True, "class": facts, "settings": changed}
-
     def do_find(self, name):
         import importlib.util
         return {"ok": True, "found": importlib.util.find_spec(name) is not None}
@@ -473,6 +462,17 @@ class Template:
             logging.shutdown()
             sys.stdout.flush()
             os._exit(status)
+
+    def do_class(self, settings, env):
+        """Imports the worker class, and says what kind of class it is."""
+        from _gunicorn import classes
+        self.set_up(settings, env)
+        try:
+            self.worker_class = classes.load(settings, self.module)
+            facts, changed = classes.describe(self.worker_class, settings)
+        except classes.Wrong as e:
+            return {"ok": True, "wrong": str(e), "status": e.status}
+        return {"ok": True, "class": facts, "settings": changed}
 
     def do_check(self, settings, env):
         self.set_up(settings, env)
@@ -640,7 +640,7 @@ class Template:
             listener.open(other)
         for number in (signal.SIGCHLD, signal.SIGHUP):
             set_handler(number, SIG_DFL)
-        if "gevent" in sys.modules:
+        if sys.modules.get("gevent"):
             sys.modules["gevent"].reinit()  # the child must not use the parent's event loop
         self.children, self.channels = {}, {}
         worker.pid = os.getpid()

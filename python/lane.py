@@ -163,7 +163,7 @@ class Lane:
         view = memoryview(buffer)
         receive_into, unpack, size = self.queue.recv_into, REQUEST_HEADER.unpack_from, REQUEST_HEADER.size
         me = green and green.current()
-        environs, access = self.environs, self.access
+        environs, access, id_key = self.environs, self.access, logs.id_key()
         run = self.respond if type(self) is Lane else self.run
         begun, halt, wire = self.begun, self.halt, self.wire
         at = n = number = last = 0  # last is the number of the last request that was run
@@ -186,8 +186,12 @@ class Lane:
                     if alike:
                         own = start + alike
                         environ = environs[bytes(view[start:own])].copy()
-                        (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
-                         port, promised) = marshal.loads(view[own:end])
+                        if id_key is None:
+                            (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
+                             port, promised) = marshal.loads(view[own:end])
+                        else:
+                            (environ["RAW_URI"], environ["QUERY_STRING"], environ["PATH_INFO"],
+                             port, promised, environ[id_key]) = marshal.loads(view[own:end])
                         if port is not None:
                             environ["REMOTE_PORT"] = port
                         if promised is not None:

@@ -34,7 +34,8 @@ def set_id_header(settings):
 
 
 def id_key():
-    return "HTTP_" + id_header.upper().replace("-", "_")
+    """The id's key in environs, None if requests have no ids."""
+    return id_header and "HTTP_" + id_header.upper().replace("-", "_")
 
 
 def tag(environ):

@@ -500,6 +500,11 @@ class Arbiter(metaclass=StandIn):
         self.app = app
 
     def run(self):
+        refuse_served("gunicorn.arbiter.Arbiter")
+        for cls in type(self).__mro__[:type(self).__mro__.index(Arbiter)]:
+            for name, value in vars(cls).items():
+                if isinstance(value, types.FunctionType) and name != "__init__":
+                    refuse("%s.%s" % (cls.__qualname__, name), "the arbiter is not written in Python")
         become_server("gunicorn.arbiter.Arbiter", self.app)
 
 

@@ -124,6 +124,9 @@ def run(app):
         die_with_parent()
         forget_passed_on()
         os.kill = wsgi.kill
+        wsgi.buffer_lines()
+        if sys.modules.get("gevent"):
+            sys.modules["gevent"].reinit()
         template = hooks.Template(None, theirs, program)
         hooks.serve(template, template.run())
         sys.exit()

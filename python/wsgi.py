@@ -899,6 +899,13 @@ def log():
     keep_log(settings, end_of(SOCK_SEQPACKET, ANSWER), ANSWER + 1, os.getppid())
 
 
+def buffer_lines():
+    """Has standard error pass on each line, as newer versions do: a traceback must not come
+    out at the end."""
+    if sys.version_info < (3, 9) and hasattr(sys.stderr, "reconfigure"):
+        sys.stderr.reconfigure(line_buffering=True)
+
+
 def start(role):
     """The life of a Python that the server has started. Elsewhere this file only defines
     things: an installed package has a copy of it for programs that import gunicorn."""
@@ -910,7 +917,6 @@ def start(role):
                 del sys.modules[name]
     os.kill = kill
     os.set_inheritable(BRIDGE, False)
-    if sys.version_info < (3, 9) and sys.stderr:
-        sys.stderr.reconfigure(line_buffering=True)  # as in newer versions: a traceback must not come out at the end
+    buffer_lines()
     sys.meta_path.insert(sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else 0, finder)
     {"serve": serve, "check": check, "config": config, "log": log}[role]()

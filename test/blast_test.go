@@ -90,10 +90,13 @@ func blast(t *testing.T, sockets bool, from uint64, args []string) {
 			go b.echo()
 		}
 	}
-	fault := compile(t, blastFault)
+	fault, scanned := compile(t, blastFault), 0
 	for end := time.Now().Add(time.Duration(times(6, 1800)) * time.Second); time.Now().Before(end) && !t.Failed(); {
 		time.Sleep(100 * time.Millisecond) // the clients are at work: this is no wait
-		if fault.MatchString(s.log()) {
+		log := s.log()
+		fresh := log[scanned:]
+		scanned += strings.LastIndexByte(fresh, '\n') + 1
+		if fault.MatchString(fresh) {
 			b.running.Range(func(number, _ any) bool {
 				t.Logf("about to happen: -blast %d", number)
 				return true

@@ -48,7 +48,8 @@
 //	exit N                 waits for the end of the run or server and its status
 //	file NAME RE           waits until the file is there and matches
 //	nofile NAME            waits until it is not there
-//	sh COMMAND             a shell command, to be successful
+//	sh COMMAND             a shell command, to be successful; its Pythons find the
+//	                       modules of testdata/lib
 //	expect-error RE        asks for ERROR and CRITICAL lines, or for a Traceback, that
 //	                       would be failures
 //
@@ -161,6 +162,11 @@ func makePython() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return makeVenv(wanted)
+}
+
+// makeVenv makes a virtualenv with what wanted asks for, in the form of requirements.txt.
+func makeVenv(wanted []byte) (string, error) {
 	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable, sys.version)").Output()
 	if err != nil {
 		return "", fmt.Errorf("python3: %w", err)
@@ -191,9 +197,11 @@ func makePython() (string, error) {
 	}
 	for _, args := range [][]string{
 		{base, "-m", "venv", "--clear", dir},
-		{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "testdata/requirements.txt"},
+		{python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "/dev/stdin"},
 	} {
-		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Stdin = bytes.NewReader(wanted)
+		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("the tests' virtualenv: %s: %w\n%s", strings.Join(args, " "), err, out)
 		}
 	}
@@ -1123,7 +1131,8 @@ func (s *script) shell(command string) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.WaitDelay = time.Second // what it leaves in the background writes elsewhere
 	cmd.Dir = s.dir
-	cmd.Env = slices.Concat(environment(s.t, s.dir), s.env)
+	lib, _ := filepath.Abs("testdata/lib")
+	cmd.Env = slices.Concat(environment(s.t, s.dir), []string{"PYTHONPATH=" + lib}, s.env)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		s.t.Fatalf("%s: %v\n%s", command, err, out)
 	}
