@@ -189,6 +189,7 @@ func (a *arbiter) start() error {
 	a.cfg.warnOfVersion(a.log)
 	a.log.infof("Using worker: %s", a.cfg.className())
 	a.cfg.warnOfThreads(a.log)
+	a.cfg.warnOfH2()
 	a.manager.open(a.log, a.passed.parent > 0)
 	a.manager.ready()
 	if err := a.hook("when_ready"); err != nil {

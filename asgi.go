@@ -475,7 +475,11 @@ func (w *worker) appendScope(t *turn, b []byte) []byte {
 			b = appendMarshalLatin(b, p)
 		}
 	}
-	b = appendMarshalText(b, "1."+strconv.Itoa(r.minor))
+	version := "1." + strconv.Itoa(r.minor)
+	if r.streamed {
+		version = "2"
+	}
+	b = appendMarshalText(b, version)
 	b = appendMarshalText(b, r.method)
 	b = append(b, 's', 0, 0, 0, 0)
 	at := len(b)
@@ -557,23 +561,43 @@ func (w *worker) greetSocket(t *turn) bool {
 func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 	w.readFields(r)
 	w.outFor(t.conn)
-	if t.framing.chunked && !t.refused {
+	if (t.framing.chunked || t.conn.stream != nil && !t.framing.noBody) && !t.refused {
 		b := append(w.obuf, "0\r\n"...)
-		if w.wrong {
-			w.log.errorf("Error in trailers of %s: %v", t.line(), errBadType)
-			w.resp.fields = nil
+		at := len(b)
+		b = w.appendSection(b, t)
+		if s := t.conn.stream; s != nil {
+			s.tail, _ = appendBlock(nil, b[at:])
+		} else {
+			w.obuf = append(b, "\r\n"...)
 		}
-		for _, f := range w.resp.fields {
-			value := trimBlanks(f.value)
-			if checkField(f.name, value) != nil || forbiddenTrailer(f.name) || kindOf(f.name) != plainField {
-				w.log.errorf("Error in trailers of %s: invalid header name: %q", t.line(), f.name)
-				break
-			}
-			b = appendField(b, f.name, value)
-		}
-		w.obuf = append(b, "\r\n"...)
 	}
 	w.complete(t)
+	return nil
+}
+
+// appendSection appends the fields of a trailer section that have just been read.
+func (w *worker) appendSection(b []byte, t *turn) []byte {
+	if w.wrong {
+		w.log.errorf("Error in trailers of %s: %v", t.line(), errBadType)
+		return b
+	}
+	for _, f := range w.resp.fields {
+		value := trimBlanks(f.value)
+		if checkField(f.name, value) != nil || forbiddenTrailer(f.name) || kindOf(f.name) != plainField {
+			w.log.errorf("Error in trailers of %s: invalid header name: %q", t.line(), f.name)
+			break
+		}
+		b = appendField(b, f.name, value)
+	}
+	return b
+}
+
+// tail handles a TAIL frame: fields that an application of WSGI sends behind its response.
+func (w *worker) tail(t *turn, r *marshalReader) error {
+	w.readFields(r)
+	if s := t.conn.stream; s != nil && len(s.tail) < metaMax {
+		s.tail, _ = appendBlock(s.tail, w.appendSection(nil, t))
+	}
 	return nil
 }
 
@@ -589,8 +613,13 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 		return wrongFrame(errBadType.Error())
 	}
 	w.outFor(t.conn)
-	b := append(w.obuf, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
-	b = append(append(b, t.hello.accept[:]...), "\r\n"...)
+	b, at, code := w.obuf, len(w.obuf), 101
+	if t.req.tunnel {
+		b, code = append(b, "HTTP/1.1 200 OK\r\n"...), 200
+	} else {
+		b = append(b, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+		b = append(append(b, t.hello.accept[:]...), "\r\n"...)
+	}
 	deflate := t.hello.extension != ""
 	if deflate {
 		b = appendField(b, []byte("Sec-WebSocket-Extensions"), []byte(t.hello.extension))
@@ -604,9 +633,10 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 		return wrongFrame(err.Error())
 	}
 	w.obuf = append(b, "\r\n"...)
+	w.headMade(t.conn, at)
 	t.started, t.conn.keep = true, false
-	t.status = append(t.status[:0], "101"...)
-	t.framing = framing{code: 101, length: -1}
+	t.status = strconv.AppendInt(t.status[:0], int64(code), 10)
+	t.framing = framing{code: code, length: -1}
 	t.talk = &talk{decoder: newWSDecoder(w.cfg.wsMaxSize, deflate, &w.sockets), heard: w.now}
 	t.hello = nil
 	w.talks++

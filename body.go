@@ -80,8 +80,11 @@ func (p *passage) waited(now int64) int64 {
 func (w *worker) invite(t *turn) {
 	if t.req.expect {
 		t.req.expect = false
+		w.outFor(t.conn)
+		at := len(w.obuf)
+		w.obuf = append(w.obuf, "HTTP/1.1 100 Continue\r\n\r\n"...)
+		w.headMade(t.conn, at)
 		w.flushOut()
-		w.send(t.conn, []byte("HTTP/1.1 100 Continue\r\n\r\n"), nil)
 	}
 }
 
@@ -97,6 +100,9 @@ func (w *worker) readBody(t *turn) bool {
 		room = room[:min(int64(len(room)), t.bodyLeft)]
 	}
 	n, end := w.receive(t.conn, room)
+	if end && t.conn.stream != nil && t.conn.stream.ended {
+		return w.endBody(t)
+	}
 	if end {
 		w.breakBody(t, leftEarly(400, "the client left before its request was complete"))
 		return false

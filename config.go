@@ -117,6 +117,12 @@ type config struct {
 	statsdHost, statsdPrefix, dogstatsdTags        string
 	syslogTo, statsdTo                             string // addresses found by resolveLogs
 
+	// HTTP/2
+	httpProtocols                                     []string
+	http2Cleartext                                    string // off, prior-knowledge, upgrade, both
+	http2MaxConcurrentStreams, http2InitialWindowSize int
+	http2MaxFrameSize, http2MaxHeaderListSize         int
+
 	// SSL, Process Naming
 	certfile, keyfile, caCerts, ciphers string
 	certReqs                            int

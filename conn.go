@@ -95,7 +95,7 @@ func (t *turn) enter(s turnState) {
 
 // conn is the connection of one client. Times are those of the loop's clock.
 type conn struct {
-	fd      int // the client's socket, -1 once buried
+	fd      int // the client's socket, noSocket for a stream of HTTP/2, -1 once buried
 	state   connState
 	gone    bool   // marked: the loop closes this connection at the end of its turn
 	watched bool   // epoll watches the socket, edge-triggered
@@ -115,8 +115,10 @@ type conn struct {
 	shaken  int64  // when the handshake began, or began to wait for its turn
 	lagged  int64  // since when the rest of a request or handshake has been missing
 	peer    endpoint
-	secure  *secure // the TLS, nil without
-	pump    *pump   // joins the client to a sibling or to the application, nil for none
+	carrier *carrier // the HTTP/2 on this socket, nil for HTTP/1.1
+	stream  *stream  // the stream of a carrier that this connection stands for, nil for a socket
+	secure  *secure  // the TLS, nil without
+	pump    *pump    // joins the client to a sibling or to the application, nil for none
 
 	list          *idlers // the worker's list that this connection is in
 	before, after *conn   // neighbours in that list
@@ -166,6 +168,7 @@ type turn struct {
 	own        answerer     // answers in place of Python, unless it leaves the request to the application; nil for none
 	taken      bool         // the application has taken over the connection
 	aside      aside        // whether the client may have left (overload)
+	settings   []byte       // the client's settings, if it asks for HTTP/2 by Upgrade
 	hello      *wsHandshake // a WebSocket's opening handshake that is not answered yet, nil for none
 	talk       *talk        // the WebSocket, once its handshake is answered; nil for none
 	uncredited int          // bytes of the response received since Python was last given credit
@@ -252,8 +255,11 @@ func (c *conn) probe() {
 // read reads from the client, decrypting if the connection is secure. Results
 // are those of rawRead.
 func (c *conn) read(b []byte) (int, syscall.Errno) {
-	if c.secure != nil {
+	switch {
+	case c.secure != nil:
 		return c.secure.open(b)
+	case c.stream != nil:
+		return c.stream.read(b)
 	}
 	return rawRead(c.fd, b)
 }
@@ -274,6 +280,9 @@ func (w *worker) advance(c *conn) {
 		case c.state == lingering:
 			w.linger(c)
 			return
+		case c.carrier != nil:
+			w.carry(c)
+			return
 		case !c.between():
 			more = w.advanceTurn(c.turn)
 		case len(c.in) > c.tried:
@@ -290,6 +299,8 @@ func (w *worker) advanceTurn(t *turn) bool {
 	switch t.state {
 	case readingBody:
 		switch {
+		case t.settings != nil && !t.incomplete():
+			w.changeTo2(t)
 		case t.own != nil:
 			return w.answerOwn(t)
 		case !t.incomplete() || t.req.expect || w.overflows(t) && !w.spill(t):
@@ -300,7 +311,7 @@ func (w *worker) advanceTurn(t *turn) bool {
 		case w.readBody(t):
 			return true
 		case t.state != readingBody:
-		case w.python.gateway.early:
+		case w.python.gateway.early && t.settings == nil:
 			w.enqueue(t)
 		default:
 			w.lag(t.conn)
@@ -327,7 +338,7 @@ func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
 		return 0, false
 	case errno != 0 || n == 0:
 		return 0, true
-	case n < len(b) && c.watched && !c.ending && c.secure == nil:
+	case n < len(b) && c.watched && !c.ending && c.secure == nil && c.stream == nil:
 		// A short read has emptied the socket. Reading on until EAGAIN would cost
 		// each request a system call.
 		c.unread = false
@@ -374,7 +385,7 @@ func (w *worker) awaitHead(c *conn) {
 // lag lists c as lagging: its client has sent only a part of a PROXY header, of a TLS
 // handshake, of a head, or of a body that Python has not begun.
 func (w *worker) lag(c *conn) {
-	if c.list != &w.lagging {
+	if c.list != &w.lagging && c.stream == nil {
 		c.lagged = w.now
 		w.lagging.add(c)
 	}
@@ -470,6 +481,9 @@ func (w *worker) parse(c *conn) bool {
 		return true
 	}
 	if c.turn == nil {
+		if w.prior && c.served == 0 && c.trusted && w.awaitPreface(c) {
+			return !c.gone
+		}
 		c.turn = w.newTurn(c)
 	}
 	c.tried = len(c.in)
@@ -492,9 +506,15 @@ func (w *worker) parse(c *conn) bool {
 	c.expires = 0
 	c.turn.enter(readingBody)
 	w.weigh(c)
+	if c.stream != nil {
+		c.stream.describe(&c.turn.req)
+	}
 	if limit := w.cfg.limitRequestBody; limit > 0 && c.turn.req.contentLength > limit {
 		w.refuse(c, badBodyLimit(limit))
 		return false
+	}
+	if w.upgrade && c.trusted && c.turn.req.upgrades {
+		c.turn.settings = h2UpgradeSettings(&c.turn.req)
 	}
 	if w.ids != nil {
 		w.identify(c.turn)
@@ -505,6 +525,10 @@ func (w *worker) parse(c *conn) bool {
 	rest := c.in[n:]
 	c.turn.req.expect = c.turn.req.expect && len(rest) == 0 && (c.turn.req.chunked || c.turn.req.contentLength > 0)
 	switch {
+	case c.stream != nil:
+		if c.turn.req.chunked {
+			c.turn.bodyLeft = h2Unknown
+		}
 	case c.turn.req.chunked:
 		c.turn.decoder = &chunkedDecoder{}
 		if len(rest) > 0 && !w.decode(c.turn, rest) {
@@ -558,7 +582,13 @@ func (w *worker) page(c *conn, bad *badRequest) {
 	}
 	c.keep = false
 	c.turn.enter(draining)
-	w.send(c, c.turn.appendPage(nil, bad), nil)
+	if c.stream != nil {
+		w.outFor(c)
+		w.obuf = c.stream.head(c.turn.appendPage(w.obuf, bad), len(w.obuf))
+		w.flushOut()
+	} else {
+		w.send(c, c.turn.appendPage(nil, bad), nil)
+	}
 	w.drained(c)
 }
 
@@ -599,7 +629,9 @@ func (w *worker) send(c *conn, a, b []byte) {
 	n := 0
 	if !c.pending() {
 		var errno syscall.Errno
-		if len(b) == 0 {
+		if c.stream != nil {
+			n, errno = c.stream.write(a, b)
+		} else if len(b) == 0 {
 			n, errno = rawWrite(c.fd, a)
 		} else {
 			n, errno = rawWritev(c.fd, a, b)
@@ -631,6 +663,10 @@ func (w *worker) awaitTaking(c *conn) {
 // announces room only when a large part of its buffer is free; the number of bytes
 // still in the buffer shows earlier that a slow client is taking some.
 func (w *worker) lookAtReply(c *conn) {
+	if c.stream != nil {
+		c.stream.meter(w.now, w.cfg.clientMinRate)
+		return
+	}
 	left := unsent(c.fd)
 	c.reply.move(w.now, c.unsent+c.given-left, w.cfg.clientMinRate)
 	c.unsent, c.given = left, 0
@@ -658,10 +694,18 @@ func (w *worker) put(c *conn, b []byte) {
 	c.out = append(c.out, b...)
 }
 
+// write writes to the client's socket, or frames of its stream.
+func (c *conn) write(b []byte) (int, syscall.Errno) {
+	if c.stream != nil {
+		return c.stream.write(b, nil)
+	}
+	return rawWrite(c.fd, b)
+}
+
 // drain writes bytes that wait for the client, and then goes on with c.
 func (w *worker) drain(c *conn) {
 	for len(c.out) > c.outAt && !c.gone {
-		n, errno := rawWrite(c.fd, c.out[c.outAt:])
+		n, errno := c.write(c.out[c.outAt:])
 		if errno == unix.EAGAIN {
 			w.awaitTaking(c)
 			break
@@ -691,6 +735,9 @@ func (w *worker) drain(c *conn) {
 	w.resume(c)
 	if t := c.turn; t != nil && t.state == draining {
 		w.drained(c)
+	}
+	if c.carrier != nil {
+		w.pour(c.carrier)
 	}
 }
 
@@ -748,8 +795,11 @@ func (w *worker) drainFile(c *conn) bool {
 
 // sendFile sends the next piece of the file.
 func (w *worker) sendFile(c *conn) (int, error) {
-	if c.secure != nil {
+	switch {
+	case c.secure != nil:
 		return w.sealFile(c)
+	case c.stream != nil:
+		return c.stream.sendFile()
 	}
 	n, errno := rawSendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
 	if errno != 0 {
@@ -762,6 +812,10 @@ func (w *worker) sendFile(c *conn) (int, error) {
 // next request, or by closing the connection.
 func (w *worker) drained(c *conn) {
 	if c.gone || c.file >= 0 && len(c.out) == c.outAt && !w.drainFile(c) || c.pending() {
+		return
+	}
+	if c.stream != nil {
+		w.endStream(c)
 		return
 	}
 	if c.keep {
@@ -870,7 +924,7 @@ func (w *worker) orphan(t *turn) {
 // forbidEnd makes close reset the connection if the client would take an orderly end
 // for the end of the response's body.
 func (c *conn) forbidEnd() {
-	if !c.gone && (c.turn != nil && c.turn.endless() || c.state == pumping) {
+	if !c.gone && c.stream == nil && (c.turn != nil && c.turn.endless() || c.state == pumping) {
 		c.reset()
 	}
 }
@@ -878,6 +932,10 @@ func (c *conn) forbidEnd() {
 // reset makes close reset the connection, and the kernel forget bytes that the client
 // has not taken.
 func (c *conn) reset() {
+	if c.stream != nil {
+		c.stream.code = h2Cancel
+		return
+	}
 	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 }
 
@@ -904,11 +962,19 @@ func (w *worker) unplug(c *conn) {
 			w.forget(c.fd)
 		}
 	}
-	w.conns[c.fd] = nil
-	unix.Close(c.fd)
+	switch {
+	case c.stream != nil:
+		w.dropStream(c.stream)
+	default:
+		if c.carrier != nil {
+			w.dropCarrier(c.carrier)
+		}
+		w.conns[c.fd] = nil
+		unix.Close(c.fd)
+		w.open--
+		w.slot.connections.Store(uint64(w.open))
+	}
 	c.fd = -1
-	w.open--
-	w.slot.connections.Store(uint64(w.open))
 	if c.client != 0 {
 		w.census.add(c.client, -1)
 	}
@@ -957,6 +1023,9 @@ func (w *worker) recycle(c *conn) {
 		}
 		t.body, t.fed, t.ownBody, t.shed, t.talk, t.lane = nil, 0, false, nil, nil, nil
 		w.spent = append(w.spent, t)
+		if c.stream != nil {
+			c.stream.leave()
+		}
 	}
 	w.weigh(c)
 }

@@ -35,8 +35,8 @@ var shedNames = [sheds]string{"queue_limit", "queue_timeout", "limit_connections
 
 const (
 	// crowdPause is the time between two looks for a sibling that is free, while requests
-	// wait that only a sibling could run soon.
-	crowdPause = 5 * time.Millisecond
+	// wait here: a look at 64 siblings takes some microseconds.
+	crowdPause = time.Millisecond
 
 	// retryMax is the longest time in seconds after which a client is told to try again.
 	retryMax = 60
@@ -48,6 +48,7 @@ type crowd struct {
 	oldest  int64      // when the first request will have waited for queue_timeout, 0 for none waits
 	spareAt int64      // when spare was counted
 	spare   int        // requests that siblings can take before spare is counted again
+	astray  bool       // requests were in the hand-over socket at the last tick
 	shed    [sheds]int // turned away since the last log line about it
 	census  *census    // nil without limit_connections_per_client
 }
@@ -59,7 +60,7 @@ func (c *config) limitsQueue() bool { return c.queueLimit > 0 || c.queueTimeout 
 // spareElsewhere is how many further requests the siblings could run at once. What is given
 // away counts before the siblings do so themselves.
 func (w *worker) spareElsewhere() int {
-	if w.spareAt == 0 || w.now-w.spareAt >= int64(moment) {
+	if w.spareAt == 0 || w.now-w.spareAt >= int64(crowdPause) {
 		w.spareAt, w.spare = w.now, 0
 		for _, s := range w.others.all() {
 			if pid := s.pid.Load(); pid != uint64(w.pid) && pid != 0 && s.phase().serves() {
@@ -124,6 +125,15 @@ func (w *worker) tooMany(t *turn) bool {
 		return false
 	}
 	return true
+}
+
+// takeAstray takes over the requests that have been in the hand-over socket for a second:
+// several workers have seen the same sibling free. Here the limits hold for them.
+func (w *worker) takeAstray() {
+	there := w.limited && !w.stopping() && w.python.takes() && readable(w.takeFD)
+	for there && w.astray && !w.full() && w.takeOver() {
+	}
+	w.astray = there
 }
 
 // turnAway answers a request with 503, and says when to try again.

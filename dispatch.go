@@ -151,7 +151,7 @@ func (w *worker) makeWay() bool {
 		case c.gone:
 		case c.list == &w.resting:
 			w.crowded("idle ones are closed for new ones")
-			w.close(c)
+			w.giveUpIdle(c)
 		default:
 			w.crowded("slow ones are closed for new ones")
 			c.unlist()
@@ -351,7 +351,7 @@ func (w *worker) enqueue(t *turn) {
 			w.oldest = w.now + int64(timeout)
 		}
 	}
-	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent
+	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent && t.conn.stream == nil
 	w.waiting = append(w.waiting, t)
 }
 
@@ -488,7 +488,7 @@ func (w *worker) next() int {
 // request is set aside. In both cases the request is not to run now. Where calls are brief
 // hasLeft does not look: the system call would cost about as much as running the request.
 func (w *worker) hasLeft(t *turn) bool {
-	if w.python.pace < int64(brief) {
+	if w.python.pace < int64(brief) || t.conn.stream != nil { // a stream's end is read at once
 		return false
 	}
 	o := &w.overload
@@ -749,7 +749,7 @@ func (w *worker) roomForFile() bool {
 // roomForFiles reports whether there would be descriptors even if every request were
 // answered with a file.
 func (w *worker) roomForFiles() bool {
-	return w.held()+laneDescriptors+w.open-w.talks < w.descriptors
+	return w.held()+laneDescriptors+w.open+w.carried-w.talks < w.descriptors
 }
 
 // message appends a request's frame for the queue, with the environ. If the message has

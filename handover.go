@@ -24,7 +24,13 @@ import (
 // the request is too long for a message, if bytes still wait for the client, or if a
 // chunked body is partly decoded. A TLS connection is lent instead (lend).
 func (w *worker) giveAway(c *conn) bool {
-	if w.draining() || c.gone || c.pending() || c.turn != nil && (c.turn.decoder != nil || c.turn.req.chunked && !c.between()) {
+	if w.draining() || c.gone || c.carrier != nil || c.pending() {
+		return false
+	}
+	if c.stream != nil {
+		return w.lends(c) && w.lend(c)
+	}
+	if c.turn != nil && (c.turn.decoder != nil || c.turn.req.chunked && !c.between()) {
 		return false
 	}
 	if c.secure != nil {
@@ -48,14 +54,19 @@ func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	if c.turn != nil && c.turn.ownBody {
 		in, body = c.in[:c.turn.head], c.turn.body
 	}
-	if len(in)+len(body)+len(c.peer.facts) > queueMax-1024 || c.turn != nil && c.turn.spooled != nil {
+	var section []byte
+	https := int8(0)
+	if s := c.stream; s != nil {
+		section, https = s.section, s.https
+	}
+	if len(in)+len(body)+len(section)+len(c.peer.facts) > queueMax-1024 || c.turn != nil && c.turn.spooled != nil {
 		return unix.EMSGSIZE
 	}
 	proxy := c.peer.proxy
 	if proxy == nil {
 		proxy = &proxied{}
 	}
-	b := appendMarshalTuple(w.fbuf[:0], 15)
+	b := appendMarshalTuple(w.fbuf[:0], 18)
 	b = appendMarshalBool(b, c.peer.unix)
 	b = appendMarshalText(b, c.peer.serverName)
 	b = appendMarshalText(b, c.peer.serverPort)
@@ -71,6 +82,9 @@ func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	b = appendMarshalBool(b, lent)
 	b = appendMarshalBool(b, c.trusted)
 	b = appendMarshalBytes(b, c.peer.facts)
+	b = appendMarshalBool(b, c.stream != nil)
+	b = appendMarshalBytes(b, section)
+	b = appendMarshalInt(b, int64(https))
 	w.fbuf = b[:0]
 	return unix.Sendmsg(w.giveFD, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 }
@@ -95,6 +109,7 @@ func (w *worker) takeOver() bool {
 	served := int(r.int())
 	in, body := r.bytes(), r.bytes()
 	lent, trusted, facts := r.bool(), r.bool(), r.bytes()
+	streamed, section, https := r.bool(), r.bytes(), int8(r.int())
 	if r.err != nil {
 		w.log.errorf("hand-over: %v", r.err)
 		unix.Close(fd)
@@ -110,10 +125,14 @@ func (w *worker) takeOver() bool {
 	c := w.add(fd, peer, peer.unix || !lent && w.trusts(fd) || lent && trusted)
 	c.served, c.lent = served, lent
 	if lent {
-		c.peer.https, c.peer.facts = true, append([]byte(nil), facts...)
+		c.peer.https, c.peer.facts = len(facts) > 0, append([]byte(nil), facts...)
 	} else {
 		w.introduce(c, opening)
 		w.countClient(c, true)
+	}
+	if streamed {
+		w.takeStream(c, in, body, section, https)
+		return true
 	}
 	if len(in)+len(body) > 0 {
 		c.in = append(append(w.pool.get(len(in)+len(body)), in...), body...)
@@ -154,7 +173,12 @@ type pump struct {
 	fd    int    // our end of the plain socket
 	out   []byte // bytes of the client that the plain socket has not taken
 	outAt int    // bytes of out already written
-	ended bool   // the client has shut down sending, and our end has been shut down too
+	ended bool   // the client has shut down sending, and our end has been shut down too; of a stream: the sibling has ended its answer
+
+	// Of a stream that was lent, out has the beginning of a frame of the sibling.
+	block []byte // field block that is incomplete
+	tail  bool   // the block is that of a trailer section
+	begun bool   // the response's head has come
 }
 
 // lend has a sibling serve the request of c, over a pump. The response is the
@@ -205,6 +229,11 @@ func (p *pump) ready(w *worker, _ int, _ uint32) {
 
 // move copies in both directions until neither makes progress.
 func (w *worker) move(c *conn) {
+	if c.stream != nil {
+		for !c.gone && c.state == pumping && w.passOn(c) {
+		}
+		return
+	}
 	for !c.gone && c.state == pumping {
 		in := w.moveIn(c)
 		if c.gone || c.state != pumping || !w.moveOut(c) && !in {
@@ -315,7 +344,7 @@ func (r *request) upgrade() bool {
 // lendSocket answers an application's demand for the client's socket.
 func (w *worker) lendSocket(t *turn, _ *marshalReader) error {
 	f := frame{number: t.number, kind: kindLent}
-	if w.flushOut(); t.conn.gone {
+	if w.flushOut(); t.conn.gone || t.conn.stream != nil { // a stream has no socket
 		f.flags = flagBroken
 		return w.lendTo(t, f, -1)
 	}

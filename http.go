@@ -88,6 +88,8 @@ type request struct {
 	closes   bool   // a Connection field has the option close
 	persists bool   // a Connection field has the option keep-alive
 	upgrades bool   // a Connection field has the option upgrade
+	streamed bool   // the request is a stream of HTTP/2, so that its version is 2.0
+	tunnel   bool   // the stream asks for a WebSocket (RFC 8441)
 }
 
 // reset prepares r for the next head.
@@ -236,7 +238,7 @@ func (r *request) parseLine(line []byte, c *config) *badRequest {
 	if !r.splitTarget() {
 		return badLine("Invalid Request Line", "Invalid HTTP request line: ", repr(line))
 	}
-	return r.parseVersion(c.permitUnconventionalHTTPVersion)
+	return r.parseVersion(c.permitUnconventionalHTTPVersion || r.streamed)
 }
 
 func upper(c byte) byte {
@@ -676,11 +678,7 @@ func (r *request) frame() *badRequest {
 		return badText(400, "No Host header in an HTTP/1.1 request").logged()
 	}
 	if r.authority != nil && r.host != nil && !foldEqual(r.host, r.authority) {
-		port := ":80"
-		if upper(r.target[len("http")]) == 'S' {
-			port = ":443"
-		}
-		if !foldEqual(withoutPort(r.host, port), withoutPort(r.authority, port)) {
+		if !sameAuthority(r.host, r.authority, upper(r.target[len("http")]) == 'S') {
 			return badField([]byte("HOST"), true)
 		}
 	}
@@ -717,6 +715,15 @@ func (r *request) frame() *badRequest {
 		return badField([]byte("CONTENT-LENGTH"), true)
 	}
 	return nil
+}
+
+// sameAuthority reports whether two authorities are one, with or without the default port.
+func sameAuthority(a, b []byte, https bool) bool {
+	port := ":80"
+	if https {
+		port = ":443"
+	}
+	return foldEqual(withoutPort(a, port), withoutPort(b, port))
 }
 
 // withoutPort cuts the default port, or an empty port, off an authority (RFC 9110 4.2.3).

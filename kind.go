@@ -213,6 +213,12 @@ var modeInt = bounded(0, 0o7777, "Value must be a mode, at most 0o7777: %d", fun
 // frameSize is a posInt within the range of SETTINGS_MAX_FRAME_SIZE (RFC 9113).
 var frameSize = bounded(16384, 16777215, "http2_max_frame_size must be between 16384 and 16777215, got %d", decimal)
 
+// streamLimit and windowSize have the bounds of their settings in RFC 9113.
+var (
+	streamLimit = bounded(1, math.MaxInt64, "HTTP/2 max concurrent streams must be at least 1: %d", decimal)
+	windowSize  = bounded(0, h2WindowMost, "HTTP/2 window size must be at most 2147483647: %d", decimal)
+)
+
 // bounded makes a posInt from least to most; wrong is the error for other numbers.
 func bounded(least, most int64, wrong string, text func(s string) (any, error)) *kind {
 	return &kind{text: text, value: then(checkPosInt, func(v any, _ *start) (any, error) {
@@ -429,6 +435,28 @@ func checkWords(v any, at *start) (any, error) {
 	return strs, nil
 }
 
+// protocols are the names of protocols, each once. No name at all stands for h1.
+var protocols = &kind{value: func(v any, _ *start) (any, error) {
+	text, ok := v.(string)
+	if v != nil && !ok {
+		return nil, pyErrorf("http_protocols must be a string")
+	}
+	list, _ := checkWords(strings.ToLower(text), nil)
+	names := list.([]any)
+	for i, name := range names {
+		if name != "h1" && name != "h2" {
+			return nil, pyErrorf("Invalid protocol '%s'. Valid protocols: h1, h2", name)
+		}
+		if slices.Contains(names[:i], name) {
+			return nil, pyErrorf("Duplicate protocols specified")
+		}
+	}
+	if len(names) == 0 {
+		names = append(names, "h1")
+	}
+	return names, nil
+}}
+
 // networks is a words of IP addresses, networks, or * for every peer.
 var networks = &kind{
 	value: then(checkWords, func(v any, _ *start) (any, error) {
@@ -569,10 +597,13 @@ var byteSize = &kind{
 	},
 }
 
-// http2Cleartext is checked although every value but off is refused later: as in
-// Gunicorn, the error for a misspelled value says that the value is misspelled.
-var http2Cleartext = choice("http2_cleartext must be: off, prior-knowledge, upgrade, or both", "",
-	"off|false", "prior-knowledge|true", "upgrade", "both")
+// http2Cleartext is a choice whose error repeats the word in lower case, as in Gunicorn.
+var http2Cleartext = &kind{value: then(func(v any, _ *start) (any, error) {
+	if text, ok := v.(string); ok {
+		return strings.ToLower(strip(text)), nil
+	}
+	return v, nil
+}, choice("Invalid http2_cleartext: %s", "", "off|false", "prior-knowledge|true", "upgrade", "both").value)}
 
 var statusFormat = alone("table", choice("status must be: table or json", "", "off", "table", "json"))
 

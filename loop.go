@@ -163,6 +163,7 @@ func (w *worker) turn(wait time.Duration) int {
 	w.dispatch()
 	w.bury()
 	w.flushStreams()
+	w.flushCarriers()
 	w.arm()
 	w.access.flush()
 	return n
@@ -190,7 +191,7 @@ func (w *worker) goOn() {
 		if pending {
 			w.drain(c)
 		}
-		if !pending || c.turn != nil && c.turn.talk != nil { // a WebSocket reads even while it writes
+		if !pending || c.carrier != nil || c.turn != nil && c.turn.talk != nil { // these read even while they write
 			w.advance(c)
 		}
 	}

@@ -20,6 +20,7 @@
 //	loop.go       the event loop: descriptors, timers, burial
 //	dispatch.go   the choice of connections and requests to take, and their order
 //	conn.go       one client's connection and its turns; body.go request bodies
+//	carrier.go    connections that speak HTTP/2, and their streams
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
 //	health.go     whether this server lives and is ready, and clients that ask while it is busy
@@ -40,6 +41,7 @@
 // Grammars, bytes to values and values to bytes:
 //
 //	http.go       HTTP/1.1 requests; chunked.go their bodies in chunks; response.go responses
+//	http2.go      HTTP/2: frames, and HPACK
 //	environ.go    the environ, in which an application sees a request
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol

@@ -65,6 +65,9 @@ func (c *conn) beside() (n int) {
 	if c.secure != nil {
 		n += c.secure.held()
 	}
+	if c.carrier != nil {
+		n += c.carrier.held()
+	}
 	t := c.turn
 	if t == nil {
 		return n
@@ -93,6 +96,9 @@ func (c *conn) held() int {
 	}
 	if c.pump != nil {
 		n += cap(c.pump.out)
+	}
+	if c.stream != nil && c.stream.ownIn {
+		n += cap(c.stream.in)
 	}
 	return n
 }
@@ -148,11 +154,11 @@ func (w *worker) relieve() {
 	}
 	over += w.pool.limit / 16
 	var list []*conn
-	for _, c := range w.conns {
-		if c != nil && !c.gone && c.held() > 0 && w.rank(c) < staying {
+	w.each(func(c *conn) {
+		if c.held() > 0 && w.rank(c) < staying {
 			list = append(list, c)
 		}
-	}
+	})
 	slices.SortFunc(list, func(a, b *conn) int {
 		return cmp.Or(a.modest()-b.modest(), w.rank(a)-w.rank(b), b.held()*(1+int(b.slow))-a.held()*(1+int(a.slow)))
 	})
@@ -181,6 +187,9 @@ func (w *worker) yield(c *conn) {
 		c.secure.abort()
 		w.weigh(c)
 		return
+	case c.carrier != nil:
+		c.reset()
+		w.lost(c)
 	case c.state == handshaking, c.between() && len(c.in) == 0:
 		w.close(c)
 	case c.between():

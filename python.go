@@ -24,17 +24,19 @@ import (
 func (w *worker) tick() {
 	w.nextTick = w.now + int64(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
+	w.takeAstray()
 	if w.sayCrowds(); !w.limited { // publishQueue stores it more often
 		w.slot.waiting.Store(uint64(len(w.waiting) + len(w.overload.aside)))
 	}
 	w.slot.lanes.Store(uint64(len(w.python.lanes)))
 	w.slot.stuck.Store(w.stuckSince())
-	for _, c := range w.conns {
-		if c != nil && !c.gone {
-			w.hurry(c)
-			w.countSlow(c)
+	w.each(func(c *conn) {
+		w.hurry(c)
+		w.countSlow(c)
+		if c.carrier != nil {
+			c.carrier.tick()
 		}
-	}
+	})
 	if t := w.python.eldest(); t != nil {
 		w.slot.setRunning(t.line(), max(t.begun, t.lane.begun)+paused.Load())
 	}
@@ -88,6 +90,10 @@ func (w *worker) expire(c *conn) {
 	case c.shakes():
 		c.secure.abort()
 		c.expires = 0
+	case c.carrier != nil && c.state == open:
+		w.expireCarrier(c.carrier)
+	case w.prefaceStalls(c):
+		w.refuse(c, badPreface(c.in))
 	case c.between() && len(c.in) > 0 && string(c.in) != "\r\n" && !w.draining():
 		w.refuse(c, newBadRequest(408, "the request did not come in time", ""))
 	default:

@@ -295,7 +295,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 	at := len(w.obuf)
 	t.started = true
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
-		keepAlive: t.conn.keep && w.promises(t) && t.lane.frame.flags&flagClose == 0, server: w.server, own: w.python.gateway.overrides}
+		streamed: t.req.streamed, keepAlive: t.conn.keep && w.promises(t) && t.lane.frame.flags&flagClose == 0, server: w.server, own: w.python.gateway.overrides}
 	err := errBadType
 	if w.resp.fields = t.mark(w.resp.fields); !w.wrong {
 		w.obuf, t.framing, err = w.resp.appendHead(w.obuf, &x, w.clock.http)
@@ -312,6 +312,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 		w.serverError(t)
 		return
 	}
+	w.headMade(t.conn, at)
 	t.conn.keep = t.framing.keepAlive
 	if w.python.gateway.watches && t.lane.frame.flags&flagLast == 0 {
 		w.watch(t.conn)
@@ -346,7 +347,17 @@ func (w *worker) serverError(t *turn) {
 	t.status = fmt.Appendf(t.status[:0], "%d %s", bad.status, bad.reason)
 	t.framing = framing{code: bad.status, noBody: true}
 	w.outFor(t.conn)
+	at := len(w.obuf)
 	w.obuf = t.appendPage(w.obuf, bad)
+	w.headMade(t.conn, at)
+}
+
+// headMade is called when a head has been made for HTTP/1.1, in w.obuf[at:]. For a stream of
+// HTTP/2 it becomes a frame.
+func (w *worker) headMade(c *conn, at int) {
+	if c.stream != nil {
+		w.obuf = c.stream.head(w.obuf, at)
+	}
 }
 
 // outFor makes c the connection whose output is collected in w.obuf.
@@ -484,7 +495,10 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 	err := errBadType
 	if !w.wrong {
 		w.outFor(t.conn)
-		w.obuf, err = appendEarlyHints(w.obuf, w.resp.fields)
+		at := len(w.obuf)
+		if w.obuf, err = appendEarlyHints(w.obuf, w.resp.fields); err == nil {
+			w.headMade(t.conn, at)
+		}
 	}
 	if err != nil {
 		w.log.errorf("Error in early hints of %s: %v", t.line(), err)

@@ -22,6 +22,7 @@ type response struct {
 type exchange struct {
 	version   []byte // version of the request, "HTTP/1.1"
 	minor     int    // minor version of the request: 0 or 1
+	streamed  bool   // the request is a stream of HTTP/2, whose frames tell where the body ends
 	head      bool   // the request's method is HEAD
 	keepAlive bool   // client and server both allow the connection to persist
 	server    ownFields
@@ -134,7 +135,7 @@ func (p *response) frame(x *exchange) (framing, error) {
 	if f.noBody {
 		f.length = 0
 	}
-	f.chunked = f.length < 0 && x.minor > 0
+	f.chunked = f.length < 0 && x.minor > 0 && !x.streamed
 	// A client takes the response after a 1xx for the final response to the same
 	// request, so no other response may follow a 1xx that the application ended with.
 	f.keepAlive = x.keepAlive && !closes && (f.length >= 0 || f.chunked) && f.code >= 200

@@ -407,6 +407,20 @@ var sections = []section{
 		{name: "ciphers", form: "--ciphers STRING", kind: textKind, def: none,
 			usage: "ciphers for TLS 1.2, as an OpenSSL cipher list"},
 	}},
+	{"HTTP/2", []setting{
+		{name: "http_protocols", form: "--http-protocols STRING", kind: protocols, def: "h1",
+			usage: "protocols that clients may speak, by preference: h1, h2"},
+		{name: "http2_cleartext", form: "--http2-cleartext STRING", kind: http2Cleartext, def: "off",
+			usage: "HTTP/2 without TLS, from forwarded_allow_ips: off, prior-knowledge, upgrade, both"},
+		{name: "http2_max_concurrent_streams", form: "--http2-max-concurrent-streams INT", kind: streamLimit, def: "100",
+			usage: "requests that may run at once on one connection"},
+		{name: "http2_initial_window_size", form: "--http2-initial-window-size INT", kind: windowSize, def: "65535",
+			usage: "bytes of a request body that a client may send ahead"},
+		{name: "http2_max_frame_size", form: "--http2-max-frame-size INT", kind: frameSize, def: "16384",
+			usage: "largest frame that a client may send"},
+		{name: "http2_max_header_list_size", form: "--http2-max-header-list-size INT", kind: posInt, def: "65536",
+			usage: "bytes of all header fields of a request; 0 for the limits of HTTP/1.1"},
+	}},
 }
 
 // refused are the settings that this server recognises only to refuse them. The
@@ -421,14 +435,6 @@ var refused = []section{
 	{"let the proxy speak HTTP, as proxy_pass of nginx does", []setting{
 		{name: "protocol", form: "--protocol STRING", kind: textKind, def: "http"},
 		{name: "uwsgi_allow_ips", form: "--uwsgi-allow-from STRING", kind: networks, def: "127.0.0.1,::1"},
-	}},
-	{"only HTTP/1.1 is served; let a proxy in front speak HTTP/2", []setting{
-		{name: "http_protocols", form: "--http-protocols STRING", kind: words, def: "h1"},
-		{name: "http2_cleartext", form: "--http2-cleartext STRING", kind: http2Cleartext, def: "off"},
-		{name: "http2_max_concurrent_streams", form: "--http2-max-concurrent-streams INT", kind: posInt, def: "100"},
-		{name: "http2_initial_window_size", form: "--http2-initial-window-size INT", kind: posInt, def: "65535"},
-		{name: "http2_max_frame_size", form: "--http2-max-frame-size INT", kind: frameSize, def: "16384"},
-		{name: "http2_max_header_list_size", form: "--http2-max-header-list-size INT", kind: posInt, def: "65536"},
 	}},
 	{"control the server with signals", []setting{
 		{name: "control_socket", form: "--control-socket PATH", kind: textKind, def: "gunicorn.ctl below XDG_RUNTIME_DIR or ~/.gunicorn", computed: controlPath},

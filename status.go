@@ -4,7 +4,8 @@ package main
 //
 // The scoreboard is shared memory in which the arbiter and its workers publish their state.
 // It consists of two memory files. One has the arbiter's page; the other has a page for
-// each worker, and a worker maps no page but its own. Any process that may read the
+// each worker, and a worker maps no page but its own, unless a setting has it read all
+// (neighbours). Any process that may read the
 // arbiter's descriptors can read the scoreboard (--status). No file on a disk is involved,
 // so that nothing stalls, and a read-only system is good enough. Each field has one writer.
 //

@@ -307,6 +307,9 @@ func (w *worker) handshaken(s *secure) {
 	c.peer.facts = appendFacts(nil, s.tls.ConnectionState())
 	c.enter(open)
 	w.awaitHead(c)
+	if s.tls.ConnectionState().NegotiatedProtocol == "h2" {
+		w.becomeCarrier(c)
+	}
 	if w.stopping() {
 		c.hasten(w.now + int64(lingerIdle))
 	}
@@ -662,7 +665,7 @@ func (k *keyring) tls(c *config) (*tls.Config, error) {
 		Certificates: []tls.Certificate{pair},
 		MinVersion:   tls.VersionTLS12,
 		CipherSuites: ids,
-		NextProtos:   []string{"http/1.1"},
+		NextProtos:   c.alpn(),
 		// Use full records from the start. Short first records would show the
 		// beginning of a page earlier, but cost every small response more than
 		// they gain.

@@ -734,6 +734,7 @@ func FuzzHonest(f *testing.F) {
 	f.Add([]byte("1\xdb0\x04A00000X070")) // a worker that stops, and its grace period is over
 	f.Add([]byte("1\xdb0\x1b\x1500A07"))  // a client comes when that worker takes no more requests
 	f.Add([]byte("8A22A20A12A0)"))        // a waiting request is answered 503 for want of memory
+	f.Add([]byte("1\xc90 000\xdb0\x05"))  // half a head of a HEAD request is answered 408
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 {
 			return

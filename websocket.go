@@ -79,6 +79,7 @@ func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest)
 	if string(r.method) != "GET" || r.minor == 0 || !r.upgrades {
 		return h, false, nil
 	}
+	asked = r.tunnel
 	var key, version []byte
 	for _, f := range r.fields {
 		ok := true
@@ -105,7 +106,7 @@ func websocketHandshake(r *request) (h wsHandshake, asked bool, bad *badRequest)
 		return h, false, nil
 	case string(version) != "13":
 		bad = badWebsocketVersion(version)
-	case !validNonce(key):
+	case !r.tunnel && !validNonce(key): // HTTP/2 needs no key (RFC 8441 5)
 		bad = badField([]byte("SEC-WEBSOCKET-KEY"), true)
 	// Refuse a body: a proxy could take for a body what we take for frames.
 	case r.contentLength > 0:

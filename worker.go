@@ -177,6 +177,7 @@ type acceptor struct {
 type clients struct {
 	conns   []*conn // the connections, indexed by descriptor
 	open    int     // number of connections
+	carried int     // number of streams of HTTP/2
 	files   int     // open files: to be sent as responses, or of the spool
 	pumps   int     // number of pumps (handover.go)
 	resting idlers  // idle connections, the longest idle first
@@ -185,19 +186,25 @@ type clients struct {
 	hushed  int64   // time before which no further warning about gaveWay is logged
 	pool    pool    // the buffers, and the count of all memory held for clients
 	idle    []*turn // spare turns, for the next requests
+	prior   bool    // a client may begin with HTTP/2 on a plain connection
+	upgrade bool    // a client may change to HTTP/2 on a plain connection
 }
 
 // scratch is memory that every turn of the loop uses again.
 type scratch struct {
-	rbuf    []byte   // bytes just read from any client
-	obuf    []byte   // bytes of a response, gathered for one write to obufFor
-	obufFor *conn    // the connection that obuf is for, nil while obuf is empty
-	resp    response // the response's head that Python has just sent
-	text    []byte   // header fields that are not ASCII, encoded as Latin-1
-	wrong   bool     // a value of the frame at hand has a wrong type
-	fbuf    []byte   // the frame being made
-	batch   []*turn  // the requests of the message being made
-	wbuf    []byte   // a spare buffer for a wire, nil while a lane uses it
+	rbuf    []byte     // bytes just read from any client
+	obuf    []byte     // bytes of a response, gathered for one write to obufFor
+	obufFor *conn      // the connection that obuf is for, nil while obuf is empty
+	resp    response   // the response's head that Python has just sent
+	text    []byte     // header fields that are not ASCII, encoded as Latin-1
+	wrong   bool       // a value of the frame at hand has a wrong type
+	fbuf    []byte     // the frame being made
+	batch   []*turn    // the requests of the message being made
+	wbuf    []byte     // a spare buffer for a wire, nil while a lane uses it
+	cbuf    []byte     // bytes just read from a carrier, nil before the first
+	hbuf    []byte     // the head of a stream, as HTTP/1.1 has it
+	dirty   []*carrier // carriers with frames to write
+	blanks  [][]byte   // spare buffers for frames
 }
 
 // streaming is the state of ASGI's streams and WebSockets outside their lane (asgi.go).
@@ -320,6 +327,7 @@ func newWorker() (*worker, error) {
 		}
 	}
 	w.server = cfg.ownFields()
+	w.openH2()
 	w.spool = newSpool(cfg)
 	w.pool.limit = heldLimit("", cfg.workers)
 	// Near this limit the collector works harder. Beyond the memory of clients it
@@ -696,6 +704,8 @@ func (w *worker) handOver() {
 		case c == nil || c.gone:
 		case c.state == lingering:
 			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
+		case c.carrier != nil:
+			w.dismiss(c)
 		case c.state != handshaking && !c.between():
 		case c.secure != nil:
 			w.stay(c)
@@ -747,6 +757,12 @@ func (w *worker) end() {
 			continue
 		}
 		// A request may be in the socket that this turn of the loop has not read.
+		if c.carrier != nil {
+			c.unread = true
+			w.advance(c)
+			w.dismiss(c)
+			continue
+		}
 		if c.between() && len(c.in) == 0 {
 			c.unread = true
 			w.advance(c)

@@ -30,13 +30,15 @@ USUAL = "uvicorn"  # what most run ASGI applications with
 # What is wanted of a server: an application, so many processes, so many
 # requests at once in each; room for a crowd of connections is asked of this
 # one only, and for one of WebSockets of all that do ASGI.
-Setup = namedtuple("Setup", "app workers threads tls preload crowd asgi", defaults=(1, 1, False, False, 0, False))
+Setup = namedtuple("Setup", "app workers threads tls preload crowd asgi h2", defaults=(1, 1, False, False, 0, False, False))
 
 
 def gunicorn(binary, setup, port, *more):
     command = [binary, "-w", str(setup.workers), "-b", "127.0.0.1:%d" % port]
     if setup.tls:
         command += ["--certfile", CERTIFICATE, "--keyfile", KEY]
+    if setup.h2:
+        command += ["--http-protocols", "h2,h1", "--http2-cleartext", "both"]
     return command + ["--preload"] * setup.preload + list(more) + [setup.app + ":app"]
 
 
@@ -57,7 +59,7 @@ def gunicorn_sync(setup, port):
     if setup.asgi:
         room = ["--worker-connections", str(setup.crowd + 100)] * (setup.crowd > 0)
         return gunicorn(venv("gunicorn"), setup, port, "-k", "asgi", "--asgi-loop", "uvloop", *room)
-    if setup.threads == 1:
+    if setup.threads == 1 and not setup.h2:
         return gunicorn(venv("gunicorn"), setup, port)
 
 
@@ -80,13 +82,13 @@ def uwsgi(setup, port, *frontend):
 
 def uwsgi_socket(setup, port):
     """Workers take connections themselves, and keep one until it ends."""
-    if not setup.tls and not setup.asgi:
+    if not setup.tls and not setup.asgi and not setup.h2:
         return uwsgi(setup, port, "--http11-socket", "127.0.0.1:%d" % port)
 
 
 def uwsgi_router(setup, port):
     """A process of its own keeps the connections."""
-    if setup.asgi:
+    if setup.asgi or setup.h2:
         return None
     address = "127.0.0.1:%d" % port
     address = ["--https", "%s,%s,%s" % (address, CERTIFICATE, KEY)] if setup.tls else ["--http", address]
@@ -106,7 +108,7 @@ def granian(setup, port):
     else:
         interface = ["--interface", "wsgi", "--no-ws", "--blocking-threads", str(setup.threads)]
     return [
-        venv("granian"), *interface, "--http", "1", "--log-level", "warning",
+        venv("granian"), *interface, "--http", "auto" if setup.h2 else "1", "--log-level", "warning",
         "--workers", str(setup.workers), "--port", str(port),
         *["--ssl-certificate", CERTIFICATE, "--ssl-keyfile", KEY] * setup.tls, setup.app + ":app",
     ]  # fmt: skip
@@ -136,20 +138,20 @@ http {
 def bjoern(setup, port):
     if setup.app == STATIC:
         return None
-    if setup.threads == 1 and not setup.tls and not setup.asgi:
+    if setup.threads == 1 and not setup.tls and not setup.asgi and not setup.h2:
         return [venv("python"), "run_bjoern.py", setup.app, str(setup.workers), str(port)]
 
 
 def waitress(setup, port):
     """One process, whose threads are all the workers there are."""
-    if setup.app == STATIC or setup.tls or setup.asgi or setup.workers > 1 and setup.threads == 1:
+    if setup.app == STATIC or setup.tls or setup.asgi or setup.h2 or setup.workers > 1 and setup.threads == 1:
         return None
     threads = setup.workers * setup.threads
     return [venv("waitress-serve"), "--listen", "127.0.0.1:%d" % port, "--threads", str(threads), setup.app + ":app"]
 
 
 def uvicorn(setup, port):
-    if setup.asgi:
+    if setup.asgi and not setup.h2:
         return [
             venv("uvicorn"), "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning",
             "--workers", str(setup.workers), "--port", str(port), setup.app + ":app",
@@ -157,15 +159,16 @@ def uvicorn(setup, port):
 
 
 def hypercorn(setup, port):
-    if setup.asgi:
+    if setup.asgi or setup.h2:
+        app = setup.app + ":app" if setup.asgi else "wsgi:%s:app" % setup.app
         return [
             venv("hypercorn"), "-k", "uvloop", "--log-level", "warning",
-            "-w", str(setup.workers), "-b", "127.0.0.1:%d" % port, setup.app + ":app",
+            "-w", str(setup.workers), "-b", "127.0.0.1:%d" % port, app,
         ]  # fmt: skip
 
 
 def floor(setup, port):
-    if setup.app in ("hello", "bodies", "asgi_hello", "asgi_bodies") and not setup.tls:
+    if setup.app in ("hello", "bodies", "asgi_hello", "asgi_bodies") and not setup.tls and not setup.h2:
         return [binaries[FLOOR], str(port), str(setup.workers), os.path.join(OUT, "file")]
 
 
@@ -173,7 +176,7 @@ def floor(setup, port):
 SERVERS = {
     OURS: (None, here),
     THEIRS: ("gunicorn==27.0.1", gunicorn_sync),
-    "gthread": ("gunicorn==27.0.1", gunicorn_gthread),
+    "gthread": ("gunicorn==27.0.1 h2==4.4.1", gunicorn_gthread),
     "uwsgi": ("uwsgi", uwsgi_socket),
     "uwsgi-http": ("uwsgi", uwsgi_router),
     "granian": ("granian==2.8.9", granian),

@@ -5,17 +5,14 @@ Gunicorn and RFC 9112 differ, a request is refused.
 Only package.py loads this file. The server itself parses in Go (http.go)."""
 
 import errno
-import html
 import io
-import ipaddress
 import os
 import re
 import select
-import socket
-import ssl
 import sys
 import time
 import types
+from _socket import SHUT_WR, timeout as Timeout
 from datetime import datetime
 
 from _gunicorn import logs, wsgi
@@ -266,6 +263,7 @@ class Message:
         """Whether the peer may say what the scheme is: a proxy that is known."""
         if not isinstance(self.peer_addr, tuple) or "*" in self.cfg.forwarded_allow_ips:
             return True
+        import ipaddress
         address = ipaddress.ip_address(self.peer_addr[0].partition("%")[0])
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in ipaddress.ip_network(network) for network in self.cfg.forwarded_allow_ips)
@@ -594,6 +592,7 @@ class Response:
 
 
 def write_error(sock, status_int, reason, mesg):
+    import html
     body = "<html>\n  <head>\n    <title>%s</title>\n  </head>\n  <body>\n    <h1><p>%s</p></h1>\n    %s\n  </body>\n</html>\n" % (
         reason, reason, html.escape(mesg))
     head = "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % (
@@ -622,7 +621,7 @@ def close_graceful(sock, timeout=2.0, max_drain=DRAIN_MAX):
     """Closes a socket without a reset that could take the response along: reads until the
     client has closed, up to some limits."""
     try:
-        sock.shutdown(socket.SHUT_WR)
+        sock.shutdown(SHUT_WR)
         end = time.monotonic() + timeout
         while max_drain > 0 and end > time.monotonic():
             sock.settimeout(max(end - time.monotonic(), 0.001))
@@ -639,6 +638,8 @@ def close_graceful(sock, timeout=2.0, max_drain=DRAIN_MAX):
 # TLS -----------------------------------------------------------------------------
 
 def ssl_context(conf):
+    import ssl
+
     def make():
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=conf.ca_certs)
         context.load_cert_chain(certfile=conf.certfile, keyfile=conf.keyfile)
@@ -655,7 +656,7 @@ def ssl_wrap_socket(sock, conf):
 
 
 def get_negotiated_protocol(ssl_socket):
-    return ssl_socket.selected_alpn_protocol() if isinstance(ssl_socket, ssl.SSLSocket) else None
+    return ssl_socket.selected_alpn_protocol() if hasattr(ssl_socket, "selected_alpn_protocol") else None
 
 
 def is_http2_negotiated(ssl_socket):
@@ -682,6 +683,7 @@ class Serving(Worker):
         return False
 
     def handle_error(self, req, client, addr, exc):
+        import ssl
         mistake = isinstance(exc, (ParseException, ssl.SSLError, InvalidChunkSize, ChunkMissingTerminator,
                                    InvalidChunkExtension)) and not isinstance(exc, InvalidResponseHeader)
         if mistake:
@@ -705,6 +707,7 @@ class Serving(Worker):
             self.log.debug("Failed to send error message.")
 
     def handle(self, listener, client, addr):
+        import ssl
         req = None
         try:
             if self.cfg.is_ssl and not isinstance(client, ssl.SSLSocket):
@@ -717,9 +720,9 @@ class Serving(Worker):
                 req = next(parser)
                 client.settimeout(None)
                 self._respond(listener, req, client, addr)
-                if not self._keeps:
+                if not self._keeps or not self.alive:
                     break
-        except (StopIteration, NoMoreData, socket.timeout) as e:
+        except (StopIteration, NoMoreData, Timeout) as e:
             self.log.debug("Closing connection. %s", e)
         except ssl.SSLError as e:
             if e.args[0] != ssl.SSL_ERROR_EOF:
@@ -732,7 +735,7 @@ class Serving(Worker):
         except BaseException as e:
             self.handle_error(req, client, addr, e)
         finally:
-            close_graceful(client)
+            close_graceful(client, 0.2 if self._keeps else 2.0)
 
     def _respond(self, listener, req, client, addr):
         self.handle_request(listener, req, client, addr)

@@ -17,7 +17,6 @@ import time
 from _socket import SOCK_STREAM
 
 from _gunicorn import facade, logs, wsgi
-from _gunicorn.lane import PATCHES, patch
 from _gunicorn.wsgi import ANNOUNCED, MORE, READY, RETIRE, frame
 
 HANDLERS = {"SIGQUIT": "handle_quit", "SIGINT": "handle_quit", "SIGTERM": "handle_exit", "SIGWINCH": "handle_winch",
@@ -149,12 +148,13 @@ def drop_privileges(self):
 
 def init_process(self):
     drop_privileges(self)
-    if self.of[0]["family"] in PATCHES:
+    if self.of[0]["family"] in ("gevent", "eventlet"):
         self.patch()
     begin(self)
 
 
 def native_patch(self):
+    from _gunicorn.lane import patch
     patch(self.of[0])
 
 

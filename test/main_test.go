@@ -48,7 +48,8 @@
 //	exit N                 waits for the end of the run or server and its status
 //	file NAME RE           waits until the file is there and matches
 //	nofile NAME            waits until it is not there
-//	sh COMMAND             a shell command, to be successful
+//	sh COMMAND             a shell command, to be successful; its Pythons find the
+//	                       modules of testdata/lib
 //	expect-error RE        asks for ERROR and CRITICAL lines, or for a Traceback, that
 //	                       would be failures
 //
@@ -1130,7 +1131,8 @@ func (s *script) shell(command string) {
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.WaitDelay = time.Second // what it leaves in the background writes elsewhere
 	cmd.Dir = s.dir
-	cmd.Env = slices.Concat(environment(s.t, s.dir), s.env)
+	lib, _ := filepath.Abs("testdata/lib")
+	cmd.Env = slices.Concat(environment(s.t, s.dir), []string{"PYTHONPATH=" + lib}, s.env)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		s.t.Fatalf("%s: %v\n%s", command, err, out)
 	}

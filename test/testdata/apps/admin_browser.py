@@ -30,12 +30,12 @@ def program(variable, *names):
     return path
 
 
-def start_browser(profile):
+def start_browser(profile, *more):
     options = webdriver.ChromeOptions()
     options.binary_location = program("CHROMIUM", "chromium", "chromium-browser", "google-chrome")
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                  "--disable-background-networking", "--disable-component-update", "--disable-sync",
-                 "--disable-dev-shm-usage", "--window-size=1200,1000", "--user-data-dir=" + profile):
+                 "--disable-dev-shm-usage", "--window-size=1200,1000", "--user-data-dir=" + profile, *more):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(program("CHROMEDRIVER", "chromedriver"))
