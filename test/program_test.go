@@ -32,7 +32,7 @@ func TestMLflow(t *testing.T) {
 	addr := free.Addr().(*net.TCPAddr)
 	free.Close()
 	dir := t.TempDir()
-	cmd := program(t, dir, []string{"MLFLOW_TRACKING_URI="}, filepath.Join(filepath.Dir(python), "mlflow"), "server", "--port", strconv.Itoa(addr.Port),
+	cmd := program(t, dir, []string{"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"}, filepath.Join(filepath.Dir(python), "mlflow"), "server", "--port", strconv.Itoa(addr.Port),
 		"--backend-store-uri", "sqlite:///"+dir+"/mlflow.db", "--workers", "2", "--gunicorn-opts", "--log-level debug --timeout 60")
 	cmd.Path, cmd.Args[0] = python, python
 	s := launchCommand(t, cmd, nil)
@@ -69,6 +69,9 @@ func TestMLflow(t *testing.T) {
 		}
 	}
 	unix.Kill(arbiter, unix.SIGTERM)
+	if !poll(siteLimit, s.hasEnded) {
+		t.Fatal("the server does not end")
+	}
 	if status := s.wait(); status != 0 {
 		t.Errorf("status %d", status)
 	}
