@@ -564,18 +564,7 @@ func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 	if (t.framing.chunked || t.conn.stream != nil && !t.framing.noBody) && !t.refused {
 		b := append(w.obuf, "0\r\n"...)
 		at := len(b)
-		if w.wrong {
-			w.log.errorf("Error in trailers of %s: %v", t.line(), errBadType)
-			w.resp.fields = nil
-		}
-		for _, f := range w.resp.fields {
-			value := trimBlanks(f.value)
-			if checkField(f.name, value) != nil || forbiddenTrailer(f.name) || kindOf(f.name) != plainField {
-				w.log.errorf("Error in trailers of %s: invalid header name: %q", t.line(), f.name)
-				break
-			}
-			b = appendField(b, f.name, value)
-		}
+		b = w.appendSection(b, t)
 		if s := t.conn.stream; s != nil {
 			s.tail, _ = appendBlock(nil, b[at:])
 		} else {
@@ -583,6 +572,32 @@ func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 		}
 	}
 	w.complete(t)
+	return nil
+}
+
+// appendSection appends the fields of a trailer section that have just been read.
+func (w *worker) appendSection(b []byte, t *turn) []byte {
+	if w.wrong {
+		w.log.errorf("Error in trailers of %s: %v", t.line(), errBadType)
+		return b
+	}
+	for _, f := range w.resp.fields {
+		value := trimBlanks(f.value)
+		if checkField(f.name, value) != nil || forbiddenTrailer(f.name) || kindOf(f.name) != plainField {
+			w.log.errorf("Error in trailers of %s: invalid header name: %q", t.line(), f.name)
+			break
+		}
+		b = appendField(b, f.name, value)
+	}
+	return b
+}
+
+// tail handles a TAIL frame: fields that an application of WSGI sends behind its response.
+func (w *worker) tail(t *turn, r *marshalReader) error {
+	w.readFields(r)
+	if s := t.conn.stream; s != nil && len(s.tail) < metaMax {
+		s.tail, _ = appendBlock(s.tail, w.appendSection(nil, t))
+	}
 	return nil
 }
 

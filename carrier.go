@@ -234,6 +234,9 @@ func (k *carrier) tick() {
 		k.ticks = 0
 		k.quieten()
 	}
+	if k.ending {
+		k.w.touch(k) // flushCarriers leaves it once the client has taken everything
+	}
 }
 
 // digest handles frames. What is left of them is the beginning of another.
@@ -756,7 +759,9 @@ func (w *worker) passOn(c *conn) bool {
 func (w *worker) endStream(c *conn) {
 	s, k := c.stream, c.stream.carrier
 	if !s.done {
-		k.arm()
+		if k.arm(); c.turn != nil && c.turn.framing.noBody {
+			s.tail = nil
+		}
 		if c.cut {
 			k.reset(s, cmp.Or(s.code, h2InternalError))
 		} else if k.end(s, s.tail); s.ended && s.code == 0 {
@@ -830,10 +835,6 @@ func (w *worker) stopCarrier(k *carrier) {
 // dismiss has a connection end once what its client has asked for is done.
 func (w *worker) dismiss(c *conn) {
 	k := c.carrier
-	if k == nil {
-		w.close(c)
-		return
-	}
 	if c.gone || c.state != open {
 		return
 	}
@@ -843,6 +844,15 @@ func (w *worker) dismiss(c *conn) {
 	w.touch(k)
 }
 
+// giveUpIdle closes an idle connection at once, because another client wants its place.
+func (w *worker) giveUpIdle(c *conn) {
+	if c.carrier != nil {
+		w.dismiss(c)
+		w.flushFrames(c.carrier)
+	}
+	w.close(c)
+}
+
 // maybeLeave leaves a connection that is to end, and has no stream and no frame left.
 func (w *worker) maybeLeave(k *carrier) {
 	c := k.conn
@@ -850,7 +860,15 @@ func (w *worker) maybeLeave(k *carrier) {
 		return
 	}
 	if c.pending() {
-		c.hasten(w.now + int64(lingerIdle))
+		if k.deaf { // after a mistake nobody waits for long
+			c.hasten(w.now + int64(lingerIdle))
+		}
+		return
+	}
+	if !k.deaf && unsent(c.fd) > 0 {
+		// The client still reads, and tells so by frames. A socket that is closed answers
+		// them with a reset, for which the client's kernel forgets the rest.
+		w.lookAtReply(c)
 		return
 	}
 	if !k.parted {
@@ -865,11 +883,13 @@ func (w *worker) maybeLeave(k *carrier) {
 // expireCarrier ends a connection that is idle, or whose client is slow with a field block.
 func (w *worker) expireCarrier(k *carrier) {
 	c := k.conn
-	if k.said {
-		w.close(c)
+	if c.expires = 0; k.said {
+		if k.deaf || !c.pending() && unsent(c.fd) == 0 {
+			w.close(c)
+		}
 		return
 	}
-	if c.expires = 0; k.opens.id != 0 {
+	if k.opens.id != 0 {
 		w.breakCarrier(k, &h2Error{h2EnhanceYourCalm, "a field block did not come in time"})
 		return
 	}

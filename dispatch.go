@@ -151,7 +151,7 @@ func (w *worker) makeWay() bool {
 		case c.gone:
 		case c.list == &w.resting:
 			w.crowded("idle ones are closed for new ones")
-			w.dismiss(c)
+			w.giveUpIdle(c)
 		default:
 			w.crowded("slow ones are closed for new ones")
 			c.unlist()

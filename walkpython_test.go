@@ -517,7 +517,7 @@ var hostileSteps = map[string]func(s *walk, a, b byte){
 			appendMarshalTuple(nil, 1<<30)}[b%8]
 		body := []string{"", fmt.Sprintf("<n%d>", n), "\x01\x00\x00\x00", strings.Repeat("\x00", 16), strings.Repeat("b", 70000)}[b>>3%5]
 		kinds := []byte{kindResponse, kindBlock, kindFile, kindFailed, kindRead, kindHints, kindLogged, kindSocket, kindAccept,
-			kindMessage, kindShut, kindTrailer, kindLeft, kindHere, kindRetire, kindPipe, kindReady, kindWatch, b}
+			kindMessage, kindShut, kindTrailer, kindLeft, kindTail, kindHere, kindRetire, kindPipe, kindReady, kindWatch, b}
 		s.say(s.threads[0], metaFrame(n, kinds[int(a&31)%len(kinds)], b>>4, meta, body), s.anyDescriptor(a^b))
 	},
 	// A header in which everything is anything.

@@ -55,6 +55,7 @@ const (
 	kindSocket              // asks for the client's socket
 	kindPipe                // Python's frames come through this pipe from now on; with the pipe's descriptor
 	kindLeft                // Python leaves this request, and those behind it in the same message, to the worker
+	kindTail                // fields to send behind the response's body, over HTTP/2
 )
 
 // Kinds of frames that only streams have.
@@ -132,6 +133,7 @@ func init() {
 		kindSocket:   {name: "SOCKET", only: &wsgi, when: (*turn).ownsSocket, said: (*worker).lendSocket},
 		kindPipe:     {name: "PIPE", descriptor: true, aside: (*worker).listenToPipe},
 		kindLeft:     {name: "LEFT", only: &wsgi, numbered: true, aside: (*worker).leftOf},
+		kindTail:     {name: "TAIL", only: &wsgi, said: (*worker).tail},
 
 		kindGone:    {name: "GONE", only: &asgi},
 		kindCredit:  {name: "CREDIT", only: &asgi},

@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, CLOSE, FAILED, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
-    RESPONSE, SOCKET, TAKEN, frame, meta_of)
+    RESPONSE, SOCKET, TAIL, TAKEN, frame, meta_of)
 
 
 first = itemgetter(0)
@@ -415,6 +415,12 @@ class Call:
         if not self.begun:
             meta = meta_of([(plain(name), plain(value)) for name, value in headers])
             self.wire.say(frame(self.number, HINTS, meta))
+
+    def send_trailers(self, trailers):
+        """gunicorn.http2.send_trailers: fields to send behind the body, over HTTP/2."""
+        if self.done:
+            raise AssertionError("the response is complete, and trailers come too late")
+        self.wire.say(frame(self.number, TAIL, meta_of([(plain(name), plain(value)) for name, value in trailers])))
 
 
 class Counted(Call):

@@ -214,6 +214,8 @@ class Lane:
                         environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
                     environ["wsgi.early_hints"] = call.early_hints
                     environ["gunicorn.socket"] = ClientSocket(call)
+                    if environ["SERVER_PROTOCOL"] == "HTTP/2.0":
+                        environ["gunicorn.http2.send_trailers"] = call.send_trailers
                     refs = me and sys.getrefcount(me)
                     last = number
                     wire.held, wire.caught = False, None
