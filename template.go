@@ -345,6 +345,9 @@ func (t *template) classify(c *config) error {
 	if c.classFamily() == familyOwn && len(c.static) > 0 {
 		return sentence("static: %s serves by itself, and this server sends no files for it", facts["name"])
 	}
+	if c.classFamily() == familyOwn && c.health != "" {
+		return sentence("health: %s serves by itself, and this server answers no requests for it", facts["name"])
+	}
 	return c.checkSupported(&start{dir: c.startDir, env: os.Environ(), app: c.positional})
 }
 
