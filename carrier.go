@@ -347,10 +347,11 @@ func (w *worker) openStream(k *carrier, s *stream) {
 			s.https = 1
 		}
 	}
-	c.in = w.pool.extend(nil, head)
-	if w.advance(c); w.stopping() {
-		w.dismiss(k.conn)
+	if w.stopping() || w.others.drains() {
+		w.dismiss(k.conn) // before the answer, after which the client would send the next request
 	}
+	c.in = w.pool.extend(nil, head)
+	w.advance(c)
 }
 
 // describe adds to a request what its head cannot say.
