@@ -182,8 +182,8 @@ func (s *streamLane) eldest() (eldest *turn) {
 	return eldest
 }
 
-// spare is 0, as any stream may wait for its next event.
-func (s *streamLane) spare(int64) time.Duration { return 0 }
+// slack is 0, as any stream may wait for its next event.
+func (s *streamLane) slack(int64) time.Duration { return 0 }
 
 func (s *streamLane) due() int64 {
 	if s.lane.stalled || len(s.unread) == 0 {

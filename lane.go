@@ -138,7 +138,7 @@ type laneKind interface {
 	inPython() []*turn                      // requests that Python has, oldest first
 	eldest() *turn                          // the request that has run for longest, nil for none
 
-	spare(now int64) time.Duration // how long the worker may sleep through events while this lane alone is busy, 0 for not at all
+	slack(now int64) time.Duration // how long the worker may sleep through events while this lane alone is busy, 0 for not at all
 	due() int64                    // when to call stall, 0 for never
 	stall(w *worker)               // acts on a lane that has not moved: requests that wait for it go elsewhere
 	hurry(w *worker, t *turn) bool // enforces a request's time limits, once a second; false if nothing was due
@@ -657,12 +657,12 @@ const (
 	smallMax = 16 << 10 // dozens of responses of this length find room in a pipe
 )
 
-// spare allows a nap where nobody loses by it: Python has work for several naps, and no
+// slack allows a nap where nobody loses by it: Python has work for several naps, and no
 // other thread could run a request that comes meanwhile; the oldest request needs nothing
 // more from the worker; and its answer would be late by a tenth of the time that it has
 // taken, at most. Python must not find its pipe full, so after a long response there is no
 // nap. Where calls are shorter than a quarter of a nap, answers gather anyway.
-func (q *queueLane) spare(now int64) time.Duration {
+func (q *queueLane) slack(now int64) time.Duration {
 	p := q.lane.python
 	if int64(q.load())*p.pace < int64(moment)/2 || q.long || p.pace < int64(napMax)/4 || p.most > 1 && !p.brief() {
 		return 0

@@ -143,7 +143,7 @@ func (w *worker) placeDue() (due int64) {
 // due. It returns the number of descriptors that had an event.
 func (w *worker) turn(wait time.Duration) int {
 	if p := w.python; wait > 0 && len(p.busy) == 1 {
-		nap(p.busy[0].spare(w.now))
+		nap(p.busy[0].slack(w.now))
 	}
 	n := epollWait(w.ep, w.events[:], wait)
 	w.now = w.loop.clock(w.now)

@@ -1364,8 +1364,8 @@ func TestScoreboardHostile(t *testing.T) {
 	}
 }
 
-// TestSpare asks when a worker sleeps through events: only while nobody loses by it.
-func TestSpare(t *testing.T) {
+// TestSlack asks when a worker sleeps through events: only while nobody loses by it.
+func TestSlack(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		want   time.Duration
@@ -1386,7 +1386,7 @@ func TestSpare(t *testing.T) {
 			q.flight = append(q.flight, &turn{since: 1_000_000, supply: supply{owed: owesNothing}})
 		}
 		test.change(p, q)
-		if got := q.spare(10_000_000); got != test.want {
+		if got := q.slack(10_000_000); got != test.want {
 			t.Errorf("%s: a nap of %v, want %v", test.name, got, test.want)
 		}
 	}
