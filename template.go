@@ -342,13 +342,35 @@ func (t *template) classify(c *config) error {
 	if err := c.set(changed); err != nil {
 		return sentence("worker_class: %s: CONFIG_KWARGS: %v", c.className(), err)
 	}
-	if c.classFamily() == familyOwn && len(c.static) > 0 {
-		return sentence("static: %s serves by itself, and this server sends no files for it", facts["name"])
-	}
-	if c.classFamily() == familyOwn && c.health != "" {
-		return sentence("health: %s serves by itself, and this server answers no requests for it", facts["name"])
+	if name := c.beyondClass(); c.classFamily() == familyOwn && name != "" {
+		return sentence("%s: %s serves by itself, and this server does not see its requests", name, facts["name"])
 	}
 	return c.checkSupported(&start{dir: c.startDir, env: os.Environ(), app: c.positional})
+}
+
+// beyondClass names a setting that acts on requests in the worker, where those to a class
+// that serves by itself do not come; "" if none is set.
+func (c *config) beyondClass() string {
+	for _, setting := range [...]struct {
+		name string
+		set  bool
+	}{
+		{"static", len(c.static) > 0},
+		{"health", c.health != ""},
+		{"request_id_header", c.requestIDHeader != ""},
+		{"queue_limit", c.queueLimit > 0},
+		{"queue_timeout", c.queueTimeout > 0},
+		{"limit_connections_per_client", c.limitConnectionsPerClient > 0},
+		{"spool_dir", c.spoolDir != ""},
+		{"proxy_protocol", c.proxyProtocol != "off"},
+		{"http2_cleartext", c.http2Cleartext != "off"},
+		{"http_protocols", slices.Contains(c.httpProtocols, "h2")},
+	} {
+		if setting.set {
+			return setting.name
+		}
+	}
+	return ""
 }
 
 // prepare makes g's template processes ready for hooks and forks. first is false for a reload.

@@ -339,8 +339,6 @@ class Request(Message):
     def __init__(self, cfg, unreader, peer_addr, req_number=1):
         self.method = self.uri = self.path = self.query = self.fragment = None
         self.req_number, self.proxy_protocol_info = req_number, None
-        if cfg.proxy_protocol != "off":
-            raise ConfigurationProblem("proxy_protocol has no effect in a worker class that parses in Python")
         super().__init__(cfg, unreader, peer_addr)
 
     def parse(self, unreader):
