@@ -78,6 +78,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,6 +100,10 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// Tests spend most of their time on waiting, so more run at once than there are processors.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0)))
+	}
 	os.Exit(runTests(m))
 }
 
