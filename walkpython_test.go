@@ -21,7 +21,7 @@ func (s *walk) say(th *walkThread, b []byte, fd int) {
 		th.out = append(th.out, walkPiece{b: []byte("-"), fd: fd})
 		fd = -1
 	}
-	if testing.Verbose() {
+	if testing.Verbose() && len(b) >= frameHeader {
 		s.t.Logf("Python says %+v", readFrame(b))
 	}
 	first := walkPiece{b: b, fd: fd, pipe: th.pipe >= 0}
