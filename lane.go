@@ -660,15 +660,15 @@ const (
 // slack allows a nap where nobody loses by it: Python has work for several naps, and no
 // other thread could run a request that comes meanwhile; the oldest request needs nothing
 // more from the worker; and its answer would be late by a tenth of the time that it has
-// taken, at most. Python must not find its pipe full, so after a long response there is no
-// nap. Where calls are shorter than a quarter of a nap, answers gather anyway.
+// taken, at most. Python must find neither its pipe full nor its queue empty, so after a long
+// response, or while a request has a long body, there is no nap. Where calls are shorter than a quarter of a nap, answers gather anyway.
 func (q *queueLane) slack(now int64) time.Duration {
 	p := q.lane.python
 	if int64(q.load())*p.pace < int64(moment)/2 || q.long || p.pace < int64(napMax)/4 || p.most > 1 && !p.brief() {
 		return 0
 	}
 	for _, t := range q.flight {
-		if t.started || t.owed != owesNothing {
+		if t.started || t.owed != owesNothing || len(t.body) > smallMax {
 			return 0
 		}
 	}
