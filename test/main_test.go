@@ -993,15 +993,21 @@ func (s *script) checkBody(words []scriptWord) {
 	}
 }
 
-func (s *script) start(words []scriptWord, bind bool) {
+// afresh finishes the server that runs, if any, and returns the arguments of the next.
+func (s *script) afresh(words []scriptWord) (args []string) {
 	s.t.Helper()
 	if s.srv != nil {
 		s.finish()
 	}
-	var args []string
 	for _, w := range words {
 		args = append(args, w.arg())
 	}
+	return args
+}
+
+func (s *script) start(words []scriptWord, bind bool) {
+	s.t.Helper()
+	args := s.afresh(words)
 	if bind && s.files == nil {
 		args = withBind(args)
 	}
@@ -1010,13 +1016,7 @@ func (s *script) start(words []scriptWord, bind bool) {
 
 func (s *script) program(words []scriptWord, wait bool) {
 	s.t.Helper()
-	if s.srv != nil {
-		s.finish()
-	}
-	var args []string
-	for _, w := range words {
-		args = append(args, w.arg())
-	}
+	args := s.afresh(words)
 	s.launched(launchCommand(s.t, program(s.t, s.dir, s.env, args...), s.files), wait)
 }
 
