@@ -45,7 +45,6 @@ type carrier struct {
 	blocked []*stream // streams whose responses wait for room of the connection, in turn
 	deaf    bool      // nothing is read any more
 	ending  bool      // the connection ends when its streams have ended
-	parted  bool      // close_notify has been sent
 	ticks   int       // seconds since noise was last forgotten
 }
 
@@ -157,7 +156,7 @@ func badPreface(b []byte) *badRequest {
 // prefaceStalls reports whether a client that has to speak HTTP/2 has sent a part of the
 // preface only.
 func (w *worker) prefaceStalls(c *conn) bool {
-	return w.prior && w.cfg.http2Cleartext == "prior-knowledge" && c.carrier == nil && c.stream == nil && c.trusted && c.served == 0 &&
+	return w.prior && w.cfg.http2Cleartext == "prior-knowledge" && c.carrier == nil && c.trusted && c.served == 0 &&
 		c.turn == nil && !c.opening && len(c.in) > 0
 }
 
@@ -288,7 +287,7 @@ func (w *worker) changeTo2(t *turn) {
 	s := k.begin(1)
 	sc := w.newStream(k, s)
 	sc.in, sc.turn, t.conn = in, t, sc
-	t.req.version, t.req.streamed = []byte("HTTP/2.0"), true
+	t.req.version, t.req.streamed, t.req.keepAlive = []byte("HTTP/2.0"), true, false
 	t.req.fields = slices.DeleteFunc(t.req.fields, func(f field) bool {
 		return foldEqual(f.name, "CONNECTION") || foldEqual(f.name, "UPGRADE") || foldEqual(f.name, "HTTP2-SETTINGS")
 	})
@@ -304,7 +303,7 @@ func (w *worker) changeTo2(t *turn) {
 
 // newStream makes the conn of a stream.
 func (w *worker) newStream(k *carrier, s *stream) *conn {
-	c := &conn{fd: noSocket, stream: s, peer: k.conn.peer, trusted: k.conn.trusted, lent: k.conn.lent, watched: true,
+	c := &conn{fd: noSocket, transport: s, peer: k.conn.peer, trusted: k.conn.trusted, lent: k.conn.lent, watched: true,
 		served: k.conn.served, output: output{file: -1}}
 	k.conn.served++
 	k.conn.expires = 0
@@ -392,8 +391,8 @@ func (w *worker) gain(s *stream, piece []byte) {
 	}
 }
 
-// read reads bytes of the request's body, as rawRead does from a socket.
-func (s *stream) read(b []byte) (int, syscall.Errno) {
+// read reads bytes of the request's body.
+func (s *stream) read(_ *conn, b []byte) (int, syscall.Errno) {
 	n := copy(b, s.in[s.inAt:])
 	if s.inAt += n; n > 0 {
 		if s.inAt == len(s.in) {
@@ -421,11 +420,14 @@ func (s *stream) drop() {
 	s.in, s.inAt, s.ownIn = nil, 0, false
 }
 
-// endBody notes that the request's body is complete. It returns false if its trailer section
-// is wrong.
-func (w *worker) endBody(t *turn) bool {
+// bodyEnds notes that the request's body is complete, or broken because the client has left or
+// has sent a wrong trailer section.
+func (s *stream) bodyEnds(w *worker, t *turn) bool {
+	if !s.ended {
+		return plain{}.bodyEnds(w, t)
+	}
 	var trailer request
-	if bad := trailer.parseFields(t.conn.stream.section, w.cfg, false, true); bad != nil {
+	if bad := trailer.parseFields(s.section, w.cfg, false, true); bad != nil {
 		w.breakBody(t, bad.logged())
 		return false
 	}
@@ -470,7 +472,7 @@ func (w *worker) carrierEnds(k *carrier) {
 			w.advance(s.conn)
 		}
 		s.conn.ending = true
-		s.meter(w.now, w.cfg.clientMinRate)
+		s.meter(w, s.conn)
 	}
 }
 
@@ -528,6 +530,13 @@ func (s *stream) head(b []byte, at int) []byte {
 	return append(b[:at], b[at+size:]...)
 }
 
+// trailer keeps the response's trailer section for the frame that ends the stream.
+func (s *stream) trailer(w *worker, t *turn) {
+	if !t.framing.noBody && len(s.tail) < metaMax {
+		s.tail, _ = appendBlock(s.tail, w.appendSection(nil, t))
+	}
+}
+
 // roomFor is how many of n bytes may be sent now. mine reports that the stream waits for its own
 // client's room, and not for other streams.
 func (s *stream) roomFor(n int) (most int, mine bool) {
@@ -547,8 +556,17 @@ func (s *stream) roomFor(n int) (most int, mine bool) {
 	return min(most, space), false
 }
 
-// write sends bytes of the response's body, as rawWritev does to a socket.
-func (s *stream) write(a, b []byte) (n int, errno syscall.Errno) {
+func (s *stream) write(c *conn, a, b []byte) (int, syscall.Errno) {
+	if c.pending() {
+		return 0, unix.EAGAIN
+	}
+	return s.body(a, b)
+}
+
+func (s *stream) push(_ *conn, b []byte) (int, syscall.Errno) { return s.body(b, nil) }
+
+// body sends bytes of the response's body, as rawWritev does to a socket.
+func (s *stream) body(a, b []byte) (n int, errno syscall.Errno) {
 	k := s.carrier
 	if s.done {
 		return 0, unix.EPIPE
@@ -588,8 +606,8 @@ func (s *stream) wait(mine bool) {
 
 // sendFile sends a piece of the response's file. Frames are copied: a frame has 16 KB, and
 // sendfile(2) with a head for each would take more system calls than read(2) and one write(2).
-func (s *stream) sendFile() (int, error) {
-	c, k := s.conn, s.carrier
+func (s *stream) sendFile(_ *worker, c *conn) (int, error) {
+	k := s.carrier
 	most, mine := s.roomFor(int(min(c.fileEnd-c.fileAt, filePiece)))
 	if most <= 0 {
 		s.wait(mine)
@@ -599,8 +617,9 @@ func (s *stream) sendFile() (int, error) {
 	defer k.w.pool.put(b)
 	n, err := unix.Pread(c.file, b[:most], c.fileAt)
 	if n > 0 {
-		m, errno := s.write(b[:n], nil)
-		if c.fileAt += int64(m); errno != 0 {
+		m, errno := s.body(b[:n], nil)
+		c.fileAt += int64(m)
+		if c.given += m; errno != 0 {
 			return m, errno
 		}
 		return m, nil
@@ -610,15 +629,14 @@ func (s *stream) sendFile() (int, error) {
 
 // meter meters how much of the response the client takes. A response that waits for others of
 // the same connection is not its client's fault.
-func (s *stream) meter(now int64, rate int) {
-	c := s.conn
-	c.reply.move(now, c.given, rate)
+func (s *stream) meter(w *worker, c *conn) {
+	c.reply.move(w.now, c.given, w.cfg.clientMinRate)
 	c.given = 0
 	if most, _ := s.carrier.allowed(s, h2FrameLeast); !c.pending() || most > 0 {
 		return
 	}
-	if c.reply.wait(now); s.carrier.deaf { // no more room will come
-		s.carrier.w.lost(c)
+	if c.reply.wait(w.now); s.carrier.deaf { // no more room will come
+		w.lost(c)
 	}
 }
 
@@ -662,10 +680,11 @@ func (w *worker) pour(k *carrier) {
 // end of a socket, and serves the request as the only stream of a carrier. The frames that it
 // sends are passed on to the client, in the stream that the client has opened.
 
-// lends reports whether a stream's request can be lent.
-func (w *worker) lends(c *conn) bool {
+func (s *stream) portable() bool { return false }
+
+func (s *stream) give(w *worker, c *conn) bool {
 	t := c.turn
-	return t != nil && t.state == waiting && !t.incomplete() && !c.stream.socket && w.slot.phase() != phaseQuitting
+	return t != nil && t.state == waiting && !t.incomplete() && !s.socket && w.slot.phase() != phaseQuitting && w.lend(c)
 }
 
 // takeStream serves the request of a stream that a sibling has lent.
@@ -685,10 +704,10 @@ func (w *worker) takeStream(c *conn, head, body, section []byte, https int8) {
 	w.advance(sc)
 }
 
-// passOn passes on the frames of a sibling that was lent a stream. It returns false if there
+// move passes on the frames of a sibling that was lent a stream. It returns false if there
 // are none.
-func (w *worker) passOn(c *conn) bool {
-	p, s := c.pump, c.stream
+func (s *stream) move(w *worker, c *conn) bool {
+	p := c.pump
 	if len(c.out)-c.outAt > pumpAhead {
 		return false
 	}
@@ -756,9 +775,8 @@ func (w *worker) passOn(c *conn) bool {
 
 // Ending --------------------------------------------------------------------
 
-// endStream ends a stream whose response is complete, or has broken off.
-func (w *worker) endStream(c *conn) {
-	s, k := c.stream, c.stream.carrier
+func (s *stream) end(w *worker, c *conn) {
+	k := s.carrier
 	if !s.done {
 		if k.arm(); c.turn != nil && c.turn.framing.noBody {
 			s.tail = nil
@@ -775,8 +793,12 @@ func (w *worker) endStream(c *conn) {
 	w.close(c)
 }
 
-// dropStream is called when the conn of a stream is buried.
-func (w *worker) dropStream(s *stream) {
+// forbidEnd does nothing: a frame tells where the body ends.
+func (s *stream) forbidEnd(*conn) {}
+
+func (s *stream) reset(*conn) { s.code = h2Cancel }
+
+func (s *stream) unplug(w *worker, c *conn) {
 	k := s.carrier
 	if !s.done {
 		k.arm()
@@ -784,8 +806,8 @@ func (w *worker) dropStream(s *stream) {
 		w.touch(k)
 	}
 	s.drop()
-	if w.carried--; s.conn.turn == nil || s.conn.turn.lane == nil {
-		s.leave()
+	if w.carried--; c.turn == nil || c.turn.lane == nil {
+		s.over()
 	}
 	if len(k.streams) == 0 && !k.conn.gone && k.conn.state == open {
 		if w.awaitHead(k.conn); w.cfg.keepalive == 0 {
@@ -795,13 +817,20 @@ func (w *worker) dropStream(s *stream) {
 	}
 }
 
-// leave counts a stream no longer against the limit of the connection, once no Python has its
+// over counts a stream no longer against the limit of the connection, once no Python has its
 // request: a client that resets its streams must not have more requests running.
-func (s *stream) leave() {
+func (s *stream) over() {
 	if !s.counted {
 		s.counted = true
 		s.carrier.busy--
 	}
+}
+
+func (s *stream) held() (pooled, beside int) {
+	if s.ownIn {
+		pooled = cap(s.in)
+	}
+	return pooled, 0
 }
 
 // dropCarrier is called when the socket of a carrier is closed.
@@ -869,16 +898,10 @@ func (w *worker) maybeLeave(k *carrier) {
 	if !k.deaf && unsent(c.fd) > 0 {
 		// The client still reads, and tells so by frames. A socket that is closed answers
 		// them with a reset, for which the client's kernel forgets the rest.
-		w.lookAtReply(c)
+		c.transport.meter(w, c)
 		return
 	}
-	if !k.parted {
-		if k.parted = true; c.secure.sayEnd() && c.pending() {
-			w.watch(c)
-			return
-		}
-	}
-	w.leave(c)
+	c.transport.end(w, c)
 }
 
 // expireCarrier ends a connection that is idle, or whose client is slow with a field block.

@@ -182,7 +182,7 @@ func (w *worker) slowest() *conn {
 		if c == nil || w.now-c.lagged < int64(placePatience) {
 			return nil
 		}
-		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.shakes() && !c.secure.waits.Load()) {
+		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.computes()) {
 			return c
 		}
 		c.unlist()
@@ -310,7 +310,7 @@ func (w *worker) add(fd int, peer endpoint, trusted bool) *conn {
 	for fd >= len(w.conns) {
 		w.conns = append(w.conns, make([]*conn, max(64, fd+1-len(w.conns)))...)
 	}
-	c := &conn{fd: fd, peer: peer, trusted: trusted, unread: true, output: output{file: -1}}
+	c := &conn{fd: fd, transport: plain{}, peer: peer, trusted: trusted, unread: true, output: output{file: -1}}
 	w.conns[fd] = c
 	w.open++
 	w.slot.connections.Store(uint64(w.open))
@@ -351,7 +351,7 @@ func (w *worker) enqueue(t *turn) {
 			w.oldest = w.now + int64(timeout)
 		}
 	}
-	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent && t.conn.stream == nil
+	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent
 	w.waiting = append(w.waiting, t)
 }
 
@@ -488,7 +488,7 @@ func (w *worker) next() int {
 // request is set aside. In both cases the request is not to run now. Where calls are brief
 // hasLeft does not look: the system call would cost about as much as running the request.
 func (w *worker) hasLeft(t *turn) bool {
-	if w.python.pace < int64(brief) || t.conn.stream != nil { // a stream's end is read at once
+	if w.python.pace < int64(brief) || t.conn.fd == noSocket { // a stream's end is read at once
 		return false
 	}
 	o := &w.overload

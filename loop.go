@@ -201,7 +201,7 @@ func (w *worker) goOn() {
 // is read from the connection or written to it.
 func (w *worker) lost(c *conn) {
 	if !c.gone {
-		c.forbidEnd()
+		c.transport.forbidEnd(c)
 		w.mark(c)
 	}
 }

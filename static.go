@@ -447,12 +447,12 @@ func (w *worker) beginOwn(t *turn, code int, logged bool) bool {
 	t.status = append(t.status, reasonPhrase(code)...)
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		streamed:  t.req.streamed,
-		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && c.stream == nil && w.promises(t), server: w.server}
+		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && w.promises(t), server: w.server}
 	w.outFor(c)
 	w.resp.status, w.resp.fields = t.status, t.mark(w.resp.fields)
 	at := len(w.obuf)
 	w.obuf, t.framing, _ = w.resp.appendHead(w.obuf, &x, w.clock.http) // no field of ours is invalid
-	w.headMade(c, at)
+	w.obuf = c.transport.head(w.obuf, at)
 	t.sent, c.keep = t.framing.length, t.framing.keepAlive
 	if logged {
 		w.record(t, t.status, true)

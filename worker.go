@@ -707,7 +707,7 @@ func (w *worker) handOver() {
 		case c.carrier != nil:
 			w.dismiss(c)
 		case c.state != handshaking && !c.between():
-		case c.secure != nil:
+		case !c.transport.portable():
 			w.stay(c)
 		default:
 			w.giveAway(c)
@@ -766,13 +766,13 @@ func (w *worker) end() {
 		if c.between() && len(c.in) == 0 {
 			c.unread = true
 			w.advance(c)
-		} else if c.state == handshaking && c.secure == nil {
+		} else if c.state == handshaking && !c.shakes() {
 			c.unread = true
 			w.readHello(c)
 		}
 		switch {
 		case c.gone || c.state != handshaking && !c.between():
-		case c.secure == nil && len(c.in) == 0, c.between() && len(c.in) == 0:
+		case len(c.in) == 0 && !c.shakes():
 			w.endIdle(c)
 		default:
 			c.hasten(w.now + int64(lingerIdle))
