@@ -176,17 +176,22 @@ type turn struct {
 	message    uint32       // number of the first request in this request's message
 	since      int64        // when the request began to wait for a lane
 	begun      int64        // when the request was written into its lane, 0 for in none
-	started    bool         // the response's head is made
-	refused    bool         // body bytes that the application still sends are ignored
-	dropped    bool         // body bytes were ignored because the response was already complete
-	framing    framing      // how the response's end is told
-	status     []byte       // the response's status line, without the version
-	logged     bool         // Python writes the access log's line
-	id, idName []byte       // the request's id, and the name of its field; nil without request_id_header
-	meta       []byte       // status and headers of a response in several frames, kept for the access log
-	sent       int64        // bytes of the response's body from the application
-	burst      int          // bytes written to the spool since other connections had their share
-	junk       int          // bytes of the request's body thrown away
+	result
+	id, idName []byte // the request's id, and the name of its field; nil without request_id_header
+	burst      int    // bytes written to the spool since other connections had their share
+	junk       int    // bytes of the request's body thrown away
+}
+
+// result is what is known of a turn's response.
+type result struct {
+	started bool    // the response's head is made
+	refused bool    // body bytes that the application still sends are ignored
+	dropped bool    // body bytes were ignored because the response was already complete
+	framing framing // how the response's end is told
+	status  []byte  // the response's status line, without the version
+	logged  bool    // Python writes the access log's line
+	meta    []byte  // status and headers of a response in several frames, kept for the access log
+	sent    int64   // bytes of the response's body from the application
 }
 
 // watch puts c under the loop's watch, once, for both directions and edge-triggered:
