@@ -34,9 +34,9 @@ const (
 	longestAlone = 5 * time.Second        // longest pause while no worker serves
 	soon         = time.Second            // a crash within this time of a worker's start may belong to a crash loop
 	quickLimit   = 2 * time.Second        // time from a second stop signal to KILL
-	silence      = 5 * time.Second        // silence beyond --timeout after which a worker counts as hung: within it, the worker has to end its own hanging requests
+	silence      = 5 * time.Second        // how much longer than --timeout a worker may be silent: long enough for the worker to end its own hanging requests first
 	lookPause    = 20 * time.Millisecond  // least time between two passes of the loop that workers ask for
-	leaversMax   = 32                     // workers that may leave of their own accord at a time, beyond the number wanted
+	leaversMax   = 32                     // workers that may be leaving of their own accord, beyond the number wanted: honest workers never leave in such numbers
 )
 
 type arbiter struct {
@@ -378,9 +378,10 @@ func (a *arbiter) manage() {
 	a.measure()
 }
 
-// limitLeavers bounds the number of workers that leave and do not end, and is called before
-// another worker is started. A compromised worker could report that it leaves and stay, and
-// so could each of its successors. At the bound, the oldest of them is killed.
+// limitLeavers bounds the number of workers that leave and do not end. It is called
+// before another worker is started. A compromised worker could report that it leaves and
+// stay, and so could each of its successors. At the bound, the oldest such worker is
+// killed.
 func (a *arbiter) limitLeavers() {
 	var oldest *child
 	n := 0

@@ -2,12 +2,12 @@ package main
 
 // Connections that speak HTTP/2 (http2.go). Such a connection is a carrier: its socket
 // carries streams. Each stream is a conn without a socket, and serves one request, by the
-// code that serves a request of HTTP/1.1: what such a conn reads and writes are the bytes of
-// bodies, which pass through frames and their windows here.
+// code that serves a request of HTTP/1.1. The conn reads and writes the bytes of bodies;
+// this room puts them into frames, within the windows of both sides.
 //
-// Frames are gathered in a carrier, and written at the end of each turn of the loop. What
-// waits in the carrier is bounded. A response that finds no room waits in its stream, as a
-// response waits for a slow client in HTTP/1.1.
+// Frames are gathered in a carrier, and written at the end of each turn of the loop. The
+// frames that wait in a carrier are bounded. A response that finds no room waits in its
+// stream, as a response waits for a slow client in HTTP/1.1.
 
 import (
 	"bytes"
@@ -39,26 +39,26 @@ type carrier struct {
 	h2
 	w       *worker
 	conn    *conn
-	part    [h2FrameHead + 8]byte // the beginning of a frame, of which more has to come
+	part    [h2FrameHead + 8]byte // the beginning of a frame whose rest has not come
 	parts   int
 	dirty   bool      // in worker.dirty
-	blocked []*stream // streams whose responses wait for room of the connection, in turn
+	blocked []*stream // streams whose responses wait for room on the connection, first come, first served
 	deaf    bool      // nothing is read any more
 	ending  bool      // the connection ends when its streams have ended
 	ticks   int       // seconds since noise was last forgotten
 }
 
-// feed is the part of a stream that belongs to its connection.
+// feed is what a carrier keeps of a stream, beside the state that http2.go keeps.
 type feed struct {
 	conn    *conn
 	carrier *carrier
 	in      []byte // bytes of the request's body that have come: in[inAt:] is not read yet
 	inAt    int
 	ownIn   bool   // in is a buffer of the pool
-	poured  bool   // it is the stream's turn in pour
-	share   int    // bytes that the stream may still send in its turn
+	poured  bool   // pour lets this stream send now
+	share   int    // bytes that the stream may still send before pour turns to the next
 	queued  bool   // in carrier.blocked
-	counted bool   // the request is over, so that the stream counts no longer against maxStreams
+	counted bool   // no Python has the request any more, so that the stream no longer counts against maxStreams
 	socket  bool   // the stream is to be a WebSocket
 	https   int8   // what a trusted client says of the scheme: 1 for https, -1 for http
 	code    h2Code // why the stream ends before its time
@@ -104,7 +104,7 @@ func (c *config) alpn() (list []string) {
 	return list
 }
 
-// warnOfH2 tells of HTTP/2 that no client will speak, in Gunicorn's words.
+// warnOfH2 warns, in Gunicorn's words, that no client will be able to speak HTTP/2.
 func (c *config) warnOfH2() {
 	if c.speaksH2() && !c.usesTLS() && c.http2Cleartext == "off" {
 		fmt.Fprintln(os.Stderr, "Warning: http_protocols includes h2 but there is no TLS and http2_cleartext is off, so HTTP/2 will never be negotiated.")
@@ -142,13 +142,13 @@ func (w *worker) awaitPreface(c *conn) bool {
 }
 
 // requestLike reports whether bytes may be the beginning of a request of HTTP/1, or of a
-// preface. What is neither is told so by a frame.
+// preface. A client that has sent anything else is told so by a frame of HTTP/2.
 func requestLike(b []byte) bool {
 	_, target, found := bytes.Cut(b, []byte(" "))
 	return !found || len(target) == 0 || bytes.IndexByte([]byte("/*hH"), target[0]) >= 0
 }
 
-// badPreface refuses a client that is expected to speak HTTP/2, and does not.
+// badPreface is the answer to a client that has to speak HTTP/2 and sends something else.
 func badPreface(b []byte) *badRequest {
 	return badText(400, "Expected HTTP/2 connection preface, got b"+repr(b[:min(len(b), len(h2Preface))]))
 }
@@ -172,7 +172,7 @@ func (w *worker) newCarrier(c *conn) *carrier {
 	return k
 }
 
-// becomeCarrier begins with HTTP/2 on a connection.
+// becomeCarrier starts HTTP/2 on a connection.
 func (w *worker) becomeCarrier(c *conn) {
 	k := w.newCarrier(c)
 	k.greet(w.python.gateway.greet != nil)
@@ -188,7 +188,7 @@ func (w *worker) becomeCarrier(c *conn) {
 
 // Reading -------------------------------------------------------------------
 
-// carry reads and handles what has come of frames.
+// carry reads the frames that have come, and handles them.
 func (w *worker) carry(c *conn) {
 	k := c.carrier
 	if w.pour(k); w.cbuf == nil {
@@ -234,11 +234,12 @@ func (k *carrier) tick() {
 		k.quieten()
 	}
 	if k.ending {
-		k.w.touch(k) // flushCarriers leaves it once the client has taken everything
+		k.w.touch(k) // so that flushCarriers ends the connection once the client has taken everything
 	}
 }
 
-// digest handles frames. What is left of them is the beginning of another.
+// digest handles the frames in bytes of the client. An incomplete frame at the end is
+// kept until more has come.
 func (w *worker) digest(k *carrier, in []byte) {
 	k.arm()
 	for !k.conn.gone && !k.deaf {
@@ -313,7 +314,7 @@ func (w *worker) newStream(k *carrier, s *stream) *conn {
 	return c
 }
 
-// openStream begins with a request.
+// openStream starts the request of a stream that the client has opened.
 func (w *worker) openStream(k *carrier, s *stream) {
 	c := w.newStream(k, s)
 	c.turn = w.newTurn(c)
@@ -436,8 +437,8 @@ func (s *stream) bodyEnds(w *worker, t *turn) bool {
 	return true
 }
 
-// breakStream ends a stream that its client has reset, or has to be reset because of a
-// mistake.
+// breakStream ends a stream that its client has reset, or, with a text for the log, a
+// stream whose client has made a mistake.
 func (w *worker) breakStream(s *stream, text string) {
 	c := s.conn
 	if text != "" {
@@ -456,8 +457,8 @@ func (s *stream) peer() string {
 	return s.conn.peer.remoteAddr
 }
 
-// carrierEnds is called when no more will come from the client. Responses to what it has sent
-// may still reach it.
+// carrierEnds is called when no more will come from the client. Responses to requests
+// that have come may still reach the client.
 func (w *worker) carrierEnds(k *carrier) {
 	c := k.conn
 	if k.deaf = true; len(k.streams) == 0 || hungUp(c.fd) {
@@ -493,7 +494,7 @@ func (w *worker) touch(k *carrier) {
 	}
 }
 
-// flushCarriers writes what has been gathered in this turn of the loop.
+// flushCarriers writes the frames that were gathered in this turn of the loop.
 func (w *worker) flushCarriers() {
 	for i := 0; i < len(w.dirty); i++ {
 		k := w.dirty[i]
@@ -537,8 +538,8 @@ func (s *stream) trailer(w *worker, t *turn) {
 	}
 }
 
-// roomFor is how many of n bytes may be sent now. mine reports that the stream waits for its own
-// client's room, and not for other streams.
+// roomFor is how many of n bytes may be sent now. mine reports that the stream's own
+// window is the limit, and not the connection or other streams.
 func (s *stream) roomFor(n int) (most int, mine bool) {
 	k := s.carrier
 	switch most, mine = k.allowed(s, n); {
@@ -596,7 +597,8 @@ func (s *stream) body(a, b []byte) (n int, errno syscall.Errno) {
 	return n, 0
 }
 
-// wait has a stream wait for its turn, unless only its own client's room is missing.
+// wait queues a stream for room on the connection, unless the limit is the stream's own
+// window (mine).
 func (s *stream) wait(mine bool) {
 	if !mine && !s.queued {
 		s.queued = true
@@ -604,8 +606,9 @@ func (s *stream) wait(mine bool) {
 	}
 }
 
-// sendFile sends a piece of the response's file. Frames are copied: a frame has 16 KB, and
-// sendfile(2) with a head for each would take more system calls than read(2) and one write(2).
+// sendFile sends a piece of the response's file. The bytes are copied: a frame has 16 KB,
+// and sendfile(2) with a head for each frame would take more system calls than read(2)
+// and one write(2).
 func (s *stream) sendFile(_ *worker, c *conn) (int, error) {
 	k := s.carrier
 	most, mine := s.roomFor(int(min(c.fileEnd-c.fileAt, filePiece)))
@@ -627,8 +630,8 @@ func (s *stream) sendFile(_ *worker, c *conn) (int, error) {
 	return n, err
 }
 
-// meter meters how much of the response the client takes. A response that waits for others of
-// the same connection is not its client's fault.
+// meter meters how much of the response the client takes. A response that waits for other
+// streams of its connection is not held against its client.
 func (s *stream) meter(w *worker, c *conn) {
 	c.reply.move(w.now, c.given, w.cfg.clientMinRate)
 	c.given = 0
@@ -640,7 +643,8 @@ func (s *stream) meter(w *worker, c *conn) {
 	}
 }
 
-// widen goes on with a response, or with all, after the client has given room.
+// widen goes on with the response of a stream, or with all responses if s is nil, after
+// the client has opened a window.
 func (w *worker) widen(k *carrier, s *stream) {
 	if s == nil {
 		w.pour(k)
@@ -649,7 +653,8 @@ func (w *worker) widen(k *carrier, s *stream) {
 	}
 }
 
-// pour has the responses that wait for room send some, in turn.
+// pour lets the responses that wait for room on the connection send a share each, in
+// turn.
 func (w *worker) pour(k *carrier) {
 	turn, stuck := 0, 0 // bytes sent, and streams in succession that could send nothing
 	for stuck < len(k.blocked) && !k.conn.gone && k.waits() <= carrierAhead-h2Sliver {
@@ -676,9 +681,9 @@ func (w *worker) pour(k *carrier) {
 
 // To a sibling ----------------------------------------------------------------
 //
-// A request that would wait here is lent to a sibling: the sibling gets the request and one
-// end of a socket, and serves the request as the only stream of a carrier. The frames that it
-// sends are passed on to the client, in the stream that the client has opened.
+// A request that would wait here is lent to a sibling: the sibling gets the request and
+// one end of a socket, and serves the request as the only stream of a carrier. The
+// sibling's frames are passed on to the client, in the stream that the client has opened.
 
 func (s *stream) portable() bool { return false }
 
@@ -817,8 +822,9 @@ func (s *stream) unplug(w *worker, c *conn) {
 	}
 }
 
-// over counts a stream no longer against the limit of the connection, once no Python has its
-// request: a client that resets its streams must not have more requests running.
+// over counts a stream no longer against the limit of the connection: no Python has its
+// request any more. Until then even a stream that its client has reset counts, so that a
+// client that resets its streams has no more requests running than others.
 func (s *stream) over() {
 	if !s.counted {
 		s.counted = true
@@ -851,7 +857,8 @@ func (w *worker) breakCarrier(k *carrier, bad *h2Error) {
 	w.stopCarrier(k)
 }
 
-// stopCarrier ends a connection with all its streams, after the frames that wait.
+// stopCarrier ends a connection with all its streams, once the frames that wait are
+// written.
 func (w *worker) stopCarrier(k *carrier) {
 	k.deaf, k.ending = true, true
 	for _, s := range k.streams {
@@ -862,7 +869,8 @@ func (w *worker) stopCarrier(k *carrier) {
 	w.touch(k)
 }
 
-// dismiss has a connection end once what its client has asked for is done.
+// dismiss announces the end of a connection: streams that the client has opened are still
+// served.
 func (w *worker) dismiss(c *conn) {
 	k := c.carrier
 	if c.gone || c.state != open {
@@ -883,7 +891,7 @@ func (w *worker) giveUpIdle(c *conn) {
 	w.close(c)
 }
 
-// maybeLeave leaves a connection that is to end, and has no stream and no frame left.
+// maybeLeave ends a connection that is about to end, once no stream and no frame is left.
 func (w *worker) maybeLeave(k *carrier) {
 	c := k.conn
 	if !k.ending || len(k.streams) > 0 || c.gone || c.state != open || len(k.out) > 0 {
@@ -896,8 +904,9 @@ func (w *worker) maybeLeave(k *carrier) {
 		return
 	}
 	if !k.deaf && unsent(c.fd) > 0 {
-		// The client still reads, and tells so by frames. A socket that is closed answers
-		// them with a reset, for which the client's kernel forgets the rest.
+		// The client still reads, and sends frames that give room as it does. A closed
+		// socket would answer these with a reset, upon which the client's kernel throws
+		// away what the client has not read.
 		c.transport.meter(w, c)
 		return
 	}

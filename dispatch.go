@@ -24,7 +24,7 @@ import (
 // listener is a socket on which clients connect.
 type listener struct {
 	fd   int
-	peer endpoint // what all its connections share: the local address
+	peer endpoint // the part that all its connections share: the local address
 	tcp  bool     // a TCP socket, not a unix socket
 }
 
@@ -165,11 +165,11 @@ func (w *worker) makeWay() bool {
 	return false
 }
 
-// slowest is the connection to close for a new client, nil for none: the longest idle,
-// or else the first of those whose clients may have left, or else the one that has sent a part of something and has been slow with the rest for
-// longest, if longer than placePatience. Two kinds of slow connection are spared: a
-// body that keeps to client_min_rate, and a handshake in which the server's part is
-// due.
+// slowest is the connection to close for a new client, nil for none: the connection that
+// has been idle for longest; without an idle one, the first whose client may have left;
+// failing that, the one that has been slow for longest with the rest of a request or
+// handshake, if for longer than placePatience. Two kinds of slow connection are spared: a
+// body that keeps to client_min_rate, and a handshake in which the server's part is due.
 func (w *worker) slowest() *conn {
 	if w.resting.first != nil {
 		return w.resting.first
@@ -362,7 +362,7 @@ func (t *turn) waits() bool { return t.stays() && t.aside != isAside }
 // stays reports whether t still waits for a lane, perhaps set aside.
 func (t *turn) stays() bool { return t.state == waiting && t.conn.turn == t && !t.conn.gone }
 
-// keepWaiting removes the requests that wait no longer from the waiting list.
+// keepWaiting removes from the waiting list the requests that no longer wait.
 func (w *worker) keepWaiting() {
 	kept := w.waiting[:0]
 	for _, t := range w.waiting {
@@ -434,11 +434,12 @@ type overload struct {
 	leftAt int64        // when the client of a waiting request was last found to have left, or to have ended its side; 0 for never
 	turns  int          // messages written into lanes since the worker started
 	aside  []*turn      // waiting requests that have been set aside, the first ones in front
-	quiet  int64        // since when no other request has waited, 0 for one waits
+	quiet  int64        // since when only requests that were set aside have waited, 0 while others wait
 	info   unix.TCPInfo // memory for hasLeft
 }
 
-// aside says whether a request has been set aside as its client may have left: once at most.
+// aside says whether a request has been set aside because its client may have left. A
+// request is set aside at most once.
 type aside uint8
 
 const (
@@ -460,8 +461,8 @@ const (
 
 	// halfClosedFor is how long after its last byte a client that has closed its sending
 	// half is set aside. Until the server sends something, a client that has left looks
-	// the same as one that waits for its response. Of the latter there are few, and most
-	// are served within half a second.
+	// the same as a client that waits for its response. Few clients wait with a closed
+	// half, and most of them are served within half a second.
 	halfClosedFor = 500 * time.Millisecond
 
 	// quietFor is for how long no other request waits before one that was set aside may
@@ -469,8 +470,8 @@ const (
 	quietFor = 20 * time.Millisecond
 
 	// asideMax is how many requests are set aside: half as many as the default of
-	// worker_connections, so that living clients find room. When another comes, the
-	// first is taken for one whose client has left.
+	// worker_connections, so that living clients find room. For a further one, the client
+	// of the first counts as gone.
 	asideMax = 500
 )
 

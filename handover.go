@@ -158,11 +158,11 @@ type pump struct {
 	fd    int    // our end of the plain socket
 	out   []byte // bytes of the client that the plain socket has not taken
 	outAt int    // bytes of out already written
-	ended bool   // the client has shut down sending, and our end has been shut down too; of a stream: the sibling has ended its answer
+	ended bool   // the client has shut down sending, and so has our end; for a stream, the sibling has ended its answer
 
-	// Of a stream that was lent, out has the beginning of a frame of the sibling.
-	block []byte // field block that is incomplete
-	tail  bool   // the block is that of a trailer section
+	// For a stream that was lent, out has the beginning of a frame of the sibling.
+	block []byte // field block of the sibling's that is incomplete
+	tail  bool   // the incomplete field block is that of a trailer section
 	begun bool   // the response's head has come
 }
 
@@ -317,7 +317,7 @@ func (r *request) upgrade() bool {
 	return r.minor > 0 && r.upgrades && r.has("UPGRADE")
 }
 
-// lendSocket answers an application's demand for the client's socket.
+// lendSocket answers an application that asks for the client's socket.
 func (w *worker) lendSocket(t *turn, _ *marshalReader) error {
 	f := frame{number: t.number, kind: kindLent}
 	if w.flushOut(); t.conn.gone || t.conn.fd == noSocket { // a stream has no socket

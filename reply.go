@@ -324,8 +324,8 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 }
 
 // promises reports whether another request may follow on the connection: not while all
-// workers stop or are about to, and not in a retiring worker if the connection uses TLS, as TLS connections
-// cannot be handed to other workers.
+// workers stop or are about to, and not in a retiring worker if no other worker can go on
+// with the connection, as with TLS.
 func (w *worker) promises(t *turn) bool {
 	p := w.slot.phase()
 	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.transport.portable()) && !w.others.drains() && !w.leavesRest(t)

@@ -92,9 +92,9 @@ func (plain) sendFile(_ *worker, c *conn) (int, error) {
 	return n, nil
 }
 
-// meter looks at the number of bytes in the kernel's send buffer, which shows that a slow client
-// takes some earlier than an event does: the kernel announces room only when a large part of
-// the buffer is free.
+// meter looks at the number of bytes in the kernel's send buffer, which shows that a slow
+// client takes some earlier than an event does: the kernel announces room only when a
+// large part of the buffer is free.
 func (plain) meter(w *worker, c *conn) {
 	left := unsent(c.fd)
 	c.reply.move(w.now, c.unsent+c.given-left, w.cfg.clientMinRate)

@@ -114,7 +114,7 @@ type worker struct {
 	access     *accessLog // nil without an access log
 	slot       *slot      // this worker's page of the scoreboard
 	scriptName string     // SCRIPT_NAME of the server's environment, unless the gateway ignores it
-	server     ownFields  // what is added to responses
+	server     ownFields  // the fields that the server adds to responses
 	pid        int
 	arbiter    int  // pid of the arbiter
 	wake       int  // the arbiter's wake pipe
@@ -154,11 +154,12 @@ type life struct {
 	deadline   int64          // when to quit at the latest, 0 for never
 	quitAt     int64          // when a worker that quits ends its Python, 0 for not quitting or done
 	exit       int            // the exit status
-	told       syscall.Signal // stop signal of which Python has been told, 0 for none yet
-	leaving    bool           // this worker quits, and siblings get what Python has not begun once its lanes have settled
+	told       syscall.Signal // stop signal that Python has been told of, 0 for none yet
+	leaving    bool           // this worker quits; once its lanes have settled, siblings get the requests that Python has not begun
 }
 
-// acceptor is what a worker needs to take connections, and to decide whether to.
+// acceptor is the state of accepting: what the worker listens to, and whether it takes
+// connections now.
 type acceptor struct {
 	listeners   []listener
 	accepting   bool  // the loop watches the listeners
@@ -628,13 +629,14 @@ func (w *worker) obey() {
 	w.announce(unix.SIGTERM)
 }
 
-// announced minus the number of a stop signal is the number of the real-time signal that
-// tells Python of the former.
+// A stop signal is announced to Python by the real-time signal whose number is announced
+// minus that of the stop signal.
 const announced = syscall.Signal(64)
 
-// announce has Python run the handler that the application may have for a stop signal. Without
-// one, Python has none for the announcement either, which would end it. A class that serves by
-// itself gets the signal as such, and none again but a harsher one.
+// announce has Python run the handler that the application may have for a stop signal.
+// Without such a handler nothing is sent: Python has none for the announcement either,
+// and would die of it. A class that serves by itself gets the stop signal as it is, and
+// after it only a harsher one.
 func (w *worker) announce(s syscall.Signal) {
 	stops := s == unix.SIGTERM || s == unix.SIGQUIT || s == unix.SIGINT
 	switch {
