@@ -451,8 +451,8 @@ func (w *worker) readProxy(c *conn) bool {
 	return true
 }
 
-// parse looks for a complete head, and begins with the body behind it. It returns false
-// if the request is refused.
+// parse looks for a complete head in the bytes that have come. It returns false if the request
+// is refused.
 func (w *worker) parse(c *conn) bool {
 	if c.opening {
 		if !w.readProxy(c) || !w.countClient(c, false) {
@@ -487,48 +487,55 @@ func (w *worker) parse(c *conn) bool {
 		w.lag(c)
 		return true
 	}
+	return w.headComplete(c.turn, n)
+}
+
+// headComplete begins with the body of a request whose head has n bytes. It returns false if the
+// request is refused.
+func (w *worker) headComplete(t *turn, n int) bool {
+	c := t.conn
 	c.unlist()
-	c.turn.head, c.turn.next = n, n
+	t.head, t.next = n, n
 	c.expires = 0
-	c.turn.enter(readingBody)
+	t.enter(readingBody)
 	w.weigh(c)
-	c.transport.describe(&c.turn.req)
-	if limit := w.cfg.limitRequestBody; limit > 0 && c.turn.req.contentLength > limit {
+	c.transport.describe(&t.req)
+	if limit := w.cfg.limitRequestBody; limit > 0 && t.req.contentLength > limit {
 		w.refuse(c, badBodyLimit(limit))
 		return false
 	}
-	if w.upgrade && c.trusted && c.turn.req.upgrades {
-		c.turn.settings = h2UpgradeSettings(&c.turn.req)
+	if w.upgrade && c.trusted && t.req.upgrades {
+		t.settings = h2UpgradeSettings(&t.req)
 	}
 	if w.ids != nil {
-		w.identify(c.turn)
+		w.identify(t)
 	}
-	if c.turn.own = w.ownAnswer(&c.turn.req); c.turn.own == nil && !w.greets(c.turn) {
+	if t.own = w.ownAnswer(&t.req); t.own == nil && !w.greets(t) {
 		return false
 	}
 	rest := c.in[n:]
-	c.turn.req.expect = c.turn.req.expect && len(rest) == 0 && (c.turn.req.chunked || c.turn.req.contentLength > 0)
+	t.req.expect = t.req.expect && len(rest) == 0 && (t.req.chunked || t.req.contentLength > 0)
 	switch {
-	case c.turn.req.streamed:
-		if c.turn.req.chunked {
-			c.turn.bodyLeft = h2Unknown
+	case t.req.streamed:
+		if t.req.chunked {
+			t.bodyLeft = h2Unknown
 		}
-	case c.turn.req.chunked:
-		c.turn.decoder = &chunkedDecoder{}
-		if len(rest) > 0 && !w.decode(c.turn, rest) {
+	case t.req.chunked:
+		t.decoder = &chunkedDecoder{}
+		if len(rest) > 0 && !w.decode(t, rest) {
 			return false
 		}
-	case c.turn.req.contentLength > 0:
-		take := int(min(c.turn.req.contentLength, int64(len(rest))))
-		c.turn.body = rest[:take:take]
-		c.turn.next = n + take
-		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
+	case t.req.contentLength > 0:
+		take := int(min(t.req.contentLength, int64(len(rest))))
+		t.body = rest[:take:take]
+		t.next = n + take
+		t.bodyLeft = t.req.contentLength - int64(take)
 	}
-	if w.limited && c.turn.own == nil && c.turn.incomplete() && w.tooMany(c.turn) {
+	if w.limited && t.own == nil && t.incomplete() && w.tooMany(t) {
 		return false // before its body is read
 	}
-	if c.turn.own == nil && !w.python.gateway.early {
-		w.invite(c.turn)
+	if t.own == nil && !w.python.gateway.early {
+		w.invite(t)
 	}
 	return !c.gone
 }

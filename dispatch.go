@@ -2,7 +2,7 @@ package main
 
 // Which work a worker takes, and in which order. The worker accepts connections while
 // it can serve them soon, lines up requests that wait for a lane, and writes requests
-// into lanes. A request that would wait here while a sibling is free goes to that
+// into lanes, and takes them back from there. A request that would wait here while a sibling is free goes to that
 // sibling (handover.go).
 
 import (
@@ -845,4 +845,58 @@ func (w *worker) environ(t *turn, b []byte) []byte {
 		b = appendMarshalInt(appendMarshalText(b, "gunicorn.req_number"), int64(t.conn.served)+1)
 	}
 	return append(b, marshalDictEnd)
+}
+
+// Taking back -------------------------------------------------------------------
+
+// giveBack takes the requests that Python has not begun out of a lane, and puts them
+// back among the waiting requests.
+func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
+
+// giveBackAll does the same for all lanes.
+func (w *worker) giveBackAll() {
+	for _, l := range slices.Clone(w.python.busy) {
+		w.giveBack(l)
+	}
+}
+
+// leftOf handles Python's word that it has stopped within a message, as this worker
+// asked, or (flagBroken) because an exception came before it began: the requests that
+// Python has not begun wait again. Requests that were taken back before are not put
+// back twice.
+func (w *worker) leftOf(l *lane, _ *marshalReader) error {
+	q := l.laneKind.(*queueLane)
+	t := q.eldest()
+	if t == nil || t.number != l.frame.number {
+		return nil
+	}
+	halt := l.python.halts[l.index].Load()
+	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
+	if t.started || t.taken || t.want > 0 || l.frame.flags&flagBroken == 0 && !slices.ContainsFunc(q.flight, asked) {
+		return l.frame.unexpected()
+	}
+	l.halted = 0
+	w.putBack(q.retrieve(func(other *turn) bool { return other.message == t.message }))
+	return nil
+}
+
+// putBack puts requests that were in a lane in front of all waiting requests.
+func (w *worker) putBack(back []*turn) {
+	w.dispatched -= len(back)
+	back = slices.DeleteFunc(back, func(t *turn) bool {
+		gone := t.conn.gone // the client has left in the meantime
+		if t.enter(waiting); gone {
+			w.record(t, []byte("499"), true)
+			w.release(t.conn)
+		}
+		t.fed, t.begun = 0, 0
+		return gone
+	})
+	if len(back) > 0 {
+		w.waiting = append(back, w.waiting...)
+		w.keepWaiting()
+		if w.cfg.queueTimeout > 0 {
+			w.oldest = w.now // they have waited longer than expireWaiting knows
+		}
+	}
 }

@@ -219,7 +219,7 @@ func runCommand(args []string, program *template) int {
 		}
 		return 0
 	}
-	a := &arbiter{generation: g, load: load, passed: passed}
+	a := &arbiter{generation: g, load: load, heritage: heritage{passed: passed}}
 	return a.run()
 }
 

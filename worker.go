@@ -11,8 +11,8 @@ package main
 // soon, or will not serve any more, goes to its siblings through the hand-over
 // socket.
 //
-// This room has the worker's start, its phases and signals, and the traffic with its
-// lanes: when their sockets are watched, and requests taken back from a lane.
+// This room has the worker's start, its phases and signals, and when the sockets of its
+// lanes are watched.
 
 import (
 	"fmt"
@@ -339,20 +339,8 @@ func newWorker() (*worker, error) {
 			return w, err
 		}
 	}
-	at, err := unix.Seek(fdSlot, 0, unix.SEEK_CUR)
-	if err != nil {
-		return w, os.NewSyscallError("lseek", err)
-	}
-	if w.slot, err = mapSlot(fdSlot); err != nil {
+	if err := w.openBoard(); err != nil {
 		return w, err
-	}
-	if w.others, err = openNeighbours(cfg, fdScores, fdPages); err != nil {
-		return w, err
-	}
-	if cfg.limitConnectionsPerClient > 0 {
-		if w.census, err = joinCensus(fdClients, int(at)/boardStride, w.others); err != nil {
-			return w, err
-		}
 	}
 	w.limited = cfg.limitsQueue()
 	if cfg.requestIDHeader != "" {
@@ -380,6 +368,21 @@ func newWorker() (*worker, error) {
 		w.listeners = append(w.listeners, newListener(fd, sa))
 	}
 	return w, w.openTLS()
+}
+
+// openBoard maps the worker's own page of the scoreboard, and what it may see of the others.
+func (w *worker) openBoard() error {
+	at, err := unix.Seek(fdSlot, 0, unix.SEEK_CUR)
+	if err != nil {
+		return os.NewSyscallError("lseek", err)
+	}
+	if w.slot, err = mapSlot(fdSlot); err != nil {
+		return err
+	}
+	if w.others, err = openNeighbours(w.cfg, fdScores, fdPages); err == nil && w.cfg.limitConnectionsPerClient > 0 {
+		w.census, err = joinCensus(fdClients, int(at)/boardStride, w.others)
+	}
+	return err
 }
 
 // boot starts the Python and puts the worker's own descriptors under the loop's watch.
@@ -926,58 +929,6 @@ func (w *worker) lookAtLanes() {
 		}
 		if i < len(p.busy) && p.busy[i] == l {
 			i++
-		}
-	}
-}
-
-// giveBack takes the requests that Python has not begun out of a lane, and puts them
-// back among the waiting requests.
-func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
-
-// giveBackAll does the same for all lanes.
-func (w *worker) giveBackAll() {
-	for _, l := range slices.Clone(w.python.busy) {
-		w.giveBack(l)
-	}
-}
-
-// leftOf handles Python's word that it has stopped within a message, as this worker
-// asked, or (flagBroken) because an exception came before it began: the requests that
-// Python has not begun wait again. Requests that were taken back before are not put
-// back twice.
-func (w *worker) leftOf(l *lane, _ *marshalReader) error {
-	q := l.laneKind.(*queueLane)
-	t := q.eldest()
-	if t == nil || t.number != l.frame.number {
-		return nil
-	}
-	halt := l.python.halts[l.index].Load()
-	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
-	if t.started || t.taken || t.want > 0 || l.frame.flags&flagBroken == 0 && !slices.ContainsFunc(q.flight, asked) {
-		return l.frame.unexpected()
-	}
-	l.halted = 0
-	w.putBack(q.retrieve(func(other *turn) bool { return other.message == t.message }))
-	return nil
-}
-
-// putBack puts requests that were in a lane in front of all waiting requests.
-func (w *worker) putBack(back []*turn) {
-	w.dispatched -= len(back)
-	back = slices.DeleteFunc(back, func(t *turn) bool {
-		gone := t.conn.gone // the client has left in the meantime
-		if t.enter(waiting); gone {
-			w.record(t, []byte("499"), true)
-			w.release(t.conn)
-		}
-		t.fed, t.begun = 0, 0
-		return gone
-	})
-	if len(back) > 0 {
-		w.waiting = append(back, w.waiting...)
-		w.keepWaiting()
-		if w.cfg.queueTimeout > 0 {
-			w.oldest = w.now // they have waited longer than expireWaiting knows
 		}
 	}
 }
