@@ -717,9 +717,8 @@ func (w *worker) hear(t *turn) {
 
 // hearMore reads from a WebSocket's client: false if nothing has come.
 func (w *worker) hearMore(t *turn) bool {
-	if t.fed == len(t.body) && t.ownBody {
-		w.pool.put(t.body) // an idle client needs no buffer
-		t.body, t.ownBody, t.fed = nil, false, 0
+	if t.fed == len(t.body) {
+		w.freeBody(t) // an idle client needs no buffer
 	}
 	n, end := w.receive(t.conn, w.rbuf)
 	if end {

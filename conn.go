@@ -157,7 +157,7 @@ type turn struct {
 	req      request
 	body     []byte          // bytes of the request's body, of which Python does not have body[fed:] yet
 	fed      int             // bytes of body given to Python
-	ownBody  bool            // body has its own buffer, rather than being a part of conn.in
+	store    bodyStore       // whose memory body is
 	bodyLeft int64           // bytes of a body with Content-Length that have not been received
 	spooled  *spooled        // the part of the body in the spool, which precedes body; nil for none
 	upload   passage         // how long the client has stalled the body
@@ -897,16 +897,14 @@ func (w *worker) recycle(c *conn) {
 	t := c.turn
 	c.turn, c.tried, c.reply, c.unsent, c.given = nil, 0, passage{}, 0, 0
 	if t != nil {
-		if t.ownBody {
-			w.pool.put(t.body)
-		}
+		w.freeBody(t)
 		w.dropSpooled(t)
 		w.pool.put(t.shed)
 		if t.talk != nil {
 			t.talk.decoder.release()
 			w.talks--
 		}
-		t.body, t.fed, t.ownBody, t.shed, t.talk, t.lane = nil, 0, false, nil, nil, nil
+		t.shed, t.talk, t.lane = nil, nil, nil
 		w.spent = append(w.spent, t)
 		c.transport.over()
 	}

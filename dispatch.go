@@ -775,6 +775,13 @@ func (w *worker) message(l *lane, b []byte, t *turn) (longer, body []byte) {
 		if !complete || len(rest) > 0 {
 			f.flags = flagMore
 		}
+	case complete && t.store == inShared && t.fed == 0 && n <= queueMax-placeSize:
+		t.owed = owesNothing
+		t.fed = len(t.body)
+		f.flags = flagShared
+		b = binary.LittleEndian.AppendUint32(b, uint32(p.offset(t.body)))
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.body)))
+		f.length = f.meta + placeSize
 	case complete && n+len(rest) <= queueMax:
 		t.owed = owesNothing
 		body = rest

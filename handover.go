@@ -35,7 +35,7 @@ func (c *conn) decodes() bool {
 // sendAway sends the descriptor fd and the state of connection c to a sibling.
 func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	in, body := c.in, []byte(nil)
-	if c.turn != nil && c.turn.ownBody {
+	if c.turn != nil && c.turn.store != inHead {
 		in, body = c.in[:c.turn.head], c.turn.body
 	}
 	var section []byte

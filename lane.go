@@ -32,7 +32,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -69,13 +68,7 @@ type python struct {
 	fate  int // socket on which the template process reports the pid and later the exit status; -1 without a template
 	trace int // memfd into which faulthandler writes stacks
 
-	// Words in memory shared with Python, one of each sort for each lane. giveUp is the
-	// number of the request whose client has left; Python reads it after each block.
-	// begun and halts serve messages of several requests: before each request Python
-	// writes its number to begun, and then reads from halts the number of the first
-	// request that Python must leave to the worker.
-	giveUp, begun, halts []atomic.Uint32
-
+	shared
 	gateway *gateway
 	lanes   []*lane // the first lane is the main thread's
 	own     bool    // a class of the user's serves clients, and this worker only looks after the process
@@ -250,11 +243,9 @@ func startPython(python string, bridge *os.File, role string, env []string, file
 	return pid, nil
 }
 
-// lanesMax bounds the lanes of one Python: each lane has three shared words and takes five
+// lanesMax bounds the lanes of one Python: each lane has four shared words and takes five
 // descriptors, counted in both processes.
 const lanesMax = 4096
-
-const wordsSize = 3 * 4 * lanesMax
 
 // openPython starts the Python of a worker's application. The template process forks it if
 // fork is the socket of a template; if fork is -1, the Python is started afresh.
@@ -268,6 +259,11 @@ func openPython(c *config, bridge *os.File, env []string, fork int, listeners []
 	if family == familyASGI {
 		p.gateway = &asgi
 	}
+	var page int
+	if p.shared, page, err = openShared(); err != nil {
+		return nil, err
+	}
+	defer unix.Close(page)
 	first, far, err := p.newLane()
 	if err != nil {
 		return nil, err
@@ -276,17 +272,6 @@ func openPython(c *config, bridge *os.File, env []string, fork int, listeners []
 	if p.trace, err = memfd("trace", nil); err != nil {
 		return nil, err
 	}
-	page, err := memfd("words", make([]byte, wordsSize))
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(page)
-	b, err := unix.Mmap(page, 0, wordsSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, os.NewSyscallError("mmap", err)
-	}
-	words := unsafe.Slice((*atomic.Uint32)(unsafe.Pointer(&b[0])), 3*lanesMax)
-	p.giveUp, p.begun, p.halts = words[:lanesMax], words[lanesMax:2*lanesMax], words[2*lanesMax:]
 	if fork >= 0 {
 		p.fate = fork
 		files := []int{first.back, far, p.trace, page}
@@ -315,7 +300,7 @@ func openPython(c *config, bridge *os.File, env []string, fork int, listeners []
 // Python, and to close far then.
 func (p *python) newLane() (l *lane, far int, err error) {
 	l = &lane{python: p, index: len(p.lanes), wire: wire{pipe: -1, passed: -1, file: -1}}
-	l.laneKind = p.gateway.kind(l)
+	l.laneKind, l.ring = p.gateway.kind(l), p.shared.ring(l.index)
 	if l.queue, l.back, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return nil, -1, err
 	}
@@ -661,15 +646,15 @@ const (
 // other thread could run a request that comes meanwhile; the oldest request needs nothing
 // more from the worker; and its answer would be late by at most a tenth of the time that
 // it has taken. Python must find neither its pipe full nor its queue empty, so there is
-// no nap after a long response, or while a request has a long body. Where calls are
-// shorter than a quarter of a nap, answers gather anyway.
+// no nap after a long response, or while a request has a long body outside of shared
+// memory. Where calls are shorter than a quarter of a nap, answers gather anyway.
 func (q *queueLane) slack(now int64) time.Duration {
 	p := q.lane.python
 	if int64(q.load())*p.pace < int64(moment)/2 || q.long || p.pace < int64(napMax)/4 || p.most > 1 && !p.brief() {
 		return 0
 	}
 	for _, t := range q.flight {
-		if t.started || t.owed != owesNothing || len(t.body) > smallMax {
+		if t.started || t.owed != owesNothing || len(t.body) > smallMax && t.store != inShared {
 			return 0
 		}
 	}

@@ -36,6 +36,7 @@
 //	lane.go       requests on their way to Python, one after another (WSGI)
 //	asgi.go       requests that share a lane, and WebSockets (ASGI)
 //	wire.go       frames: their table, and how they are sent and received; marshal
+//	shared.go     memory shared with Python, through which long bodies go
 //	reply.go      frames from Python, and what becomes of them for the client
 //	reload.go     files that --reload watches
 //

@@ -88,7 +88,7 @@ func (c *conn) held() int {
 	n := c.weight + cap(c.in) + cap(c.out)
 	if t := c.turn; t != nil {
 		n += cap(t.shed)
-		if t.ownBody {
+		if t.store == pooled {
 			n += cap(t.body)
 		}
 	}
@@ -305,6 +305,26 @@ func (p *pool) trim() {
 	}
 }
 
+// bodyStore says whose memory the received part of a request's body is in.
+type bodyStore uint8
+
+const (
+	inHead   bodyStore = iota // a part of conn.in, behind the head
+	pooled                    // a buffer of the pool
+	inShared                  // a place in the memory shared with Python (shared.go)
+)
+
+// freeBody forgets the received part of a request's body.
+func (w *worker) freeBody(t *turn) {
+	switch t.store {
+	case pooled:
+		w.pool.put(t.body)
+	case inShared:
+		w.python.giveBack(t.body)
+	}
+	t.body, t.store, t.fed = nil, inHead, 0
+}
+
 // Spool ---------------------------------------------------------------------
 //
 // The spool keeps bodies in files while a client is slow and its body exceeds its share
@@ -459,11 +479,10 @@ func (w *worker) spill(t *turn) bool {
 	}
 	n := w.writeSpool(t, t.spooled.file, &t.spooled.end, t.body)
 	switch {
-	case !t.ownBody:
-		t.body = t.body[n:]
 	case n == len(t.body):
-		w.pool.put(t.body)
-		t.body, t.ownBody = nil, false
+		w.freeBody(t)
+	case t.store == inHead:
+		t.body = t.body[n:]
 	default:
 		t.body = t.body[:copy(t.body, t.body[n:])]
 	}

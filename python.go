@@ -59,6 +59,9 @@ func (w *worker) tick() {
 	w.renewStatic()
 	w.outgrow()
 	w.pool.trim()
+	if len(w.python.busy) == 0 {
+		w.python.trim()
+	}
 	if w.tls != nil {
 		w.tls.forgetLeft()
 		w.renewTLS()

@@ -80,6 +80,10 @@ func (w *worker) frames(l *lane) error {
 					w.block(t, b)
 				}
 			}
+			if l.inRing {
+				l.ring.took(len(b))
+				w.python.active = true
+			}
 			if l.bodyLeft > 0 {
 				continue
 			}
