@@ -83,7 +83,7 @@ func (w *worker) invite(t *turn) {
 		w.outFor(t.conn)
 		at := len(w.obuf)
 		w.obuf = append(w.obuf, "HTTP/1.1 100 Continue\r\n\r\n"...)
-		w.headMade(t.conn, at)
+		w.obuf = t.conn.transport.head(w.obuf, at)
 		w.flushOut()
 	}
 }
@@ -103,12 +103,8 @@ func (w *worker) readBody(t *turn) bool {
 		room = room[:min(int64(len(room)), t.bodyLeft)]
 	}
 	n, end := w.receive(t.conn, room)
-	if end && t.conn.stream != nil && t.conn.stream.ended {
-		return w.endBody(t)
-	}
 	if end {
-		w.breakBody(t, leftEarly(400, "the client left before its request was complete"))
-		return false
+		return t.conn.transport.bodyEnds(w, t)
 	}
 	if n == 0 {
 		t.upload.wait(w.now)

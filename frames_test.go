@@ -715,7 +715,7 @@ func TestLeft(t *testing.T) {
 func TestReversed(t *testing.T) {
 	p := newPlainWorker(t)
 	waits := func() *turn {
-		c := &conn{}
+		c := &conn{transport: plain{}}
 		c.turn = &turn{conn: c, state: waiting}
 		return c.turn
 	}

@@ -77,11 +77,11 @@ type python struct {
 	most    int     // requests that may run at once
 	busy    []*lane // lanes with requests in flight
 
-	starting bool // the application is imported, and starts up or has done so
+	starting bool // the application is imported, and its start-up has begun
 	ready    bool
 	eof      bool     // Python has closed the wire of a lane
 	closed   bool     // the worker has given this Python up: nothing more is sent to it or believed
-	failure  *failure // why this Python is being given up; nil if it is not, or no longer
+	failure  *failure // why this Python is to be given up, nil for no reason
 	ended    bool     // Python has been told that no further request will come
 	traced   int      // bytes of trace that have been logged
 
@@ -89,11 +89,11 @@ type python struct {
 	orphaned bool   // the template process has ended: nobody will report how this process ends
 	killAt   int64  // when to kill the process, 0 for never
 	hung     string // the requests that ran when this Python was given up
-	ran      string // the same for the log line with its stacks, if requests have ids
+	ran      string // the requests that ran, for the log line with the stacks; only if requests have ids
 	askedAt  int64  // when the main thread was asked whether it is alive, 0 once it has answered
 
 	beat    uint32 // with own: the last word that the class has written by notify()
-	heardAt int64  // with own: when that word came
+	heardAt int64  // with own: when the last word from notify() came
 
 	number uint32 // number of the newest request
 	pace   int64  // how long recent calls took: nanoseconds, smoothed
@@ -634,9 +634,9 @@ func (q *queueLane) due() int64 {
 }
 
 // napMax is how long the worker sleeps through events at a time. Python's answers and the
-// clients' next requests gather meanwhile; singly they would wake the worker for each, and
-// the one who wakes a process pays as well. With Flask and 32 connections this saves a
-// quarter of the processor time of a request.
+// clients' next requests gather meanwhile. Without the nap each of them would wake the
+// worker, and waking costs the worker as well as the process that wakes it. With Flask
+// and 32 connections naps save a quarter of the processor time of a request.
 const (
 	napMax   = 150 * time.Microsecond
 	smallMax = 16 << 10 // dozens of responses of this length find room in a pipe
@@ -644,10 +644,10 @@ const (
 
 // slack allows a nap where nobody loses by it: Python has work for several naps, and no
 // other thread could run a request that comes meanwhile; the oldest request needs nothing
-// more from the worker; and its answer would be late by a tenth of the time that it has
-// taken, at most. Python must find neither its pipe full nor its queue empty, so there is
-// no nap after a long response, or while a request has a long body outside of shared memory.
-// Where calls are shorter than a quarter of a nap, answers gather anyway.
+// more from the worker; and its answer would be late by at most a tenth of the time that
+// it has taken. Python must find neither its pipe full nor its queue empty, so there is
+// no nap after a long response, or while a request has a long body outside of shared
+// memory. Where calls are shorter than a quarter of a nap, answers gather anyway.
 func (q *queueLane) slack(now int64) time.Duration {
 	p := q.lane.python
 	if int64(q.load())*p.pace < int64(moment)/2 || q.long || p.pace < int64(napMax)/4 || p.most > 1 && !p.brief() {

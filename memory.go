@@ -60,11 +60,9 @@ func (w *worker) weigh(c *conn) {
 	c.weight = n
 }
 
-// beside estimates the memory that c's parsers and TLS use outside the pool.
-func (c *conn) beside() (n int) {
-	if c.secure != nil {
-		n += c.secure.held()
-	}
+// beside estimates the memory that c's parsers and transport use outside the pool.
+func (c *conn) beside() int {
+	_, n := c.transport.held()
 	if c.carrier != nil {
 		n += c.carrier.held()
 	}
@@ -97,10 +95,8 @@ func (c *conn) held() int {
 	if c.pump != nil {
 		n += cap(c.pump.out)
 	}
-	if c.stream != nil && c.stream.ownIn {
-		n += cap(c.stream.in)
-	}
-	return n
+	pooled, _ := c.transport.held()
+	return n + pooled
 }
 
 // modest is 1 for a connection that holds no more than an ordinary request, else
@@ -184,11 +180,11 @@ func (w *worker) yield(c *conn) {
 	t, bad := c.turn, newBadRequest(503, "", "")
 	switch {
 	case c.shakes():
-		c.secure.abort()
+		c.tls().abort()
 		w.weigh(c)
 		return
 	case c.carrier != nil:
-		c.reset()
+		c.transport.reset(c)
 		w.lost(c)
 	case c.state == handshaking, c.between() && len(c.in) == 0:
 		w.close(c)
@@ -203,11 +199,11 @@ func (w *worker) yield(c *conn) {
 	case c.state == open && t.state == inLane && w.python.gateway.cancels && !t.started && !t.taken && t.owed != owesEnviron:
 		w.cancel(t, 0, bad)
 	default:
-		c.reset()
+		c.transport.reset(c)
 		w.lost(c)
 	}
 	if t := c.turn; t != nil && t.state == draining {
-		c.reset()
+		c.transport.reset(c)
 		w.lost(c) // the client does not even receive the response
 	}
 }
