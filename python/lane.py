@@ -15,7 +15,7 @@ from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_S
 from _gunicorn import logs, wsgi
 from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
 from _gunicorn.wsgi import (
-    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, Guarded,
+    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, QUEUE_MAX, QUIET, RECORD, REQUEST, REQUEST_HEADER, Guarded,
     Wire, allocate_lock, announced, end_of, failed, frame, leave_children_out, report, say_here, say_ready, start_thread)
 
 KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
@@ -121,6 +121,8 @@ class Lane:
     def serve(self):
         """Serves until the worker closes the queue."""
         say_ready(self.wire.say, self.files)
+        if self.access:
+            self.access.open(self.wire.say)
         if self.threads:
             self.open_lanes()
         else:
@@ -132,18 +134,20 @@ class Lane:
         patched = not self.green and _thread.start_new_thread is not start_thread
         self.Thread = RealThread if patched else threading.Thread
         while True:
-            data, control, _, _ = self.queue.recvmsg(HEADER.size, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
+            data, control, _, _ = self.queue.recvmsg(QUEUE_MAX, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
             if not data:
                 break
-            _, number, _, kind, flags = HEADER.unpack(data)
+            _, number, _, kind, flags = HEADER.unpack_from(data)
             if kind == OPEN:
                 lane = object.__new__(type(self))
                 lane.__dict__.update(self.__dict__)
                 lane.attach(number, *struct.unpack("2i", control[0][2]))
                 self.all.append(lane)
                 lane.start()
-                continue
-            say_here(self.wire.say, flags)
+            elif kind == RECORD:
+                self.access.answered(memoryview(data)[HEADER.size:])
+            else:
+                say_here(self.wire.say, flags)
         for lane in self.all[1:]:
             thread = None
             while thread is not lane.thread:  # a greenlet may start its successor
@@ -199,6 +203,9 @@ class Lane:
                     elif kind == REQUEST:
                         environ = marshal.loads(view[start:end])
                         environ.update(self.base)
+                    elif kind == RECORD:
+                        access.answered(view[start:end])
+                        break
                     else:
                         # The environ is too long for a message, and comes over the wire.
                         environ = marshal.loads(ask(wire, number, REQUEST, bytearray(length))[2])
@@ -244,13 +251,13 @@ class Lane:
                 n = receive_into(buffer)
                 if not n:
                     return
-                if access is not None and access.active():
+                if access is not None and access.active(wire.say):
                     run = self.run
             except BaseException as e:
                 wire.held, wire.caught = IDLE, None
                 if not n and not me:
                     number = unpack(buffer)[1]  # a message may have come with the exception
-                if 0 < number - last & 0xffffffff < 1 << 31:
+                if number and 0 < number - last & 0xffffffff < 1 << 31:
                     # The application has not seen this request, so the worker can have it run again.
                     wire.say(frame(number, LEFT, flags=BROKEN))
                     last, at, n = number, 0, 0
@@ -258,7 +265,7 @@ class Lane:
 
     def run(self, call, environ):
         access = self.access
-        if access is not None and (call.changed or access.active()):
+        if access is not None and (call.changed or access.active(call.wire.say)):
             access.run(self.respond, call, environ)
         else:
             self.respond(call, environ)

@@ -49,7 +49,7 @@ REQUEST_HEADER = struct.Struct("<IIIBBH")  # as HEADER, and the length of the ma
 QUEUE_MAX = 1 << 17  # bytes of the longest message in the queue, as in lane.go
 META_MAX = (4 << 20) - 16  # bytes of marshal in a frame, as in lane.go
 
-REQUEST, INDIRECT, BODY, OPEN, ASK, LENT = 1, 2, 3, 4, 5, 6  # from the worker
+REQUEST, INDIRECT, BODY, OPEN, ASK, LENT, RECORD = 1, 2, 3, 4, 5, 6, 7  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
 RETIRE, LOGGED, HERE, SOCKET, PIPE, LEFT, TAIL = 16, 17, 18, 19, 20, 21, 22
 LAST, MORE, BROKEN, QUIET, CLOSE, STACKS, TAKEN, PUMPED = 1, 2, 4, 8, 16, 32, 64, 128  # flags
