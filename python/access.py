@@ -45,6 +45,8 @@ class Access:
             any(logs.facts_of(handler) != facts for handler, facts in logs.handlers)
             or logging.root.manager.disable >= logging.INFO)
         self.enabled, self.said = enabled, False
+        if self.always:
+            self.prepare()
 
     def active(self, say):
         """Whether the lines of requests are made here."""
@@ -56,8 +58,14 @@ class Access:
     def tell(self, say):
         """Tells the worker that the application has changed the loggers."""
         if not self.said:
+            self.prepare()
             self.said = True
             say(frame(0, LOGGED))
+
+    def prepare(self):
+        if self.log is None:
+            from _gunicorn.glogging import logger_over
+            self.log = logger_over(self.cfg)
 
     def open(self, say):
         self.active(say)
@@ -107,9 +115,7 @@ class Access:
             logging.getLogger("gunicorn.error").exception("Error in the access log")
 
     def write(self, resp, req, environ, took):
-        if self.log is None:
-            from _gunicorn.glogging import logger_over
-            self.log = logger_over(self.cfg)
+        self.prepare()
         try:
             if self.cfg.access_log_json and logs.logger is None:
                 self.log.access_log.info(self.object(resp, environ, took).replace("%", "%%"),
@@ -117,6 +123,7 @@ class Access:
             else:
                 self.log.access(resp, req, environ, took)
         except Exception:
+            logs.free()
             logging.getLogger("gunicorn.error").exception("Error in the access log")
 
     def object(self, resp, environ, took):

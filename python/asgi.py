@@ -296,6 +296,7 @@ class Stream:
         except BaseException as e:
             # SystemExit and KeyboardInterrupt are caught too, as no request may end
             # the server.
+            logs.free()
             cancelled = isinstance(e, asyncio.CancelledError)
             try:
                 if cancelled and (self.halted or self.gone):

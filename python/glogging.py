@@ -238,6 +238,7 @@ class Logger:
         try:
             self.access_log.info(self.cfg.access_log_format, atoms)
         except Exception:
+            logs.free()
             self.exception("access log")
 
     def reopen_files(self):

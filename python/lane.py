@@ -126,7 +126,7 @@ class Lane:
         if self.threads:
             self.open_lanes()
         else:
-            self.work()
+            self.live()
 
     def open_lanes(self):
         """Opens a lane and its thread whenever the worker asks for one."""
@@ -134,9 +134,21 @@ class Lane:
         patched = not self.green and _thread.start_new_thread is not start_thread
         self.Thread = RealThread if patched else threading.Thread
         while True:
-            data, control, _, _ = self.queue.recvmsg(QUEUE_MAX, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
-            if not data:
-                break
+            try:
+                if not self.hear():
+                    break
+            except BaseException as e:
+                self.complain(e)
+        for lane in self.all[1:]:
+            thread = None
+            while thread is not lane.thread:  # a greenlet may start its successor
+                thread = lane.thread
+                thread.join()
+
+    def hear(self):
+        """Heeds a message to the main thread: false if there will be no more."""
+        data, control, _, _ = self.queue.recvmsg(QUEUE_MAX, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
+        if data:
             _, number, _, kind, flags = HEADER.unpack_from(data)
             if kind == OPEN:
                 lane = object.__new__(type(self))
@@ -148,16 +160,31 @@ class Lane:
                 self.access.answered(memoryview(data)[HEADER.size:])
             else:
                 say_here(self.wire.say, flags)
-        for lane in self.all[1:]:
-            thread = None
-            while thread is not lane.thread:  # a greenlet may start its successor
-                thread = lane.thread
-                thread.join()
+        return data
 
     def start(self):
         # Threads have this name under Gunicorn, and logs show it.
-        self.thread = self.Thread(target=self.work, name="ThreadPoolExecutor-0_%d" % (self.index - 1))
+        self.thread = self.Thread(target=self.live, name="ThreadPoolExecutor-0_%d" % (self.index - 1))
         self.thread.start()
+
+    def live(self):
+        while True:
+            try:
+                return self.work()
+            except BaseException:
+                pass  # a second exception, while work handled the first
+
+    def complain(self, error):
+        """Logs an exception that came between requests. It, or another that comes now, may
+        have come amidst a record."""
+        while True:
+            try:
+                logs.free()
+                if error:
+                    self.log.error("%r was raised between requests; it is ignored", error)
+                return
+            except BaseException:
+                error = None
 
     def work(self):
         """Runs requests until the worker closes the queue. No exception ends the loop: those
@@ -171,6 +198,7 @@ class Lane:
         run = self.respond if type(self) is Lane else self.run
         begun, halt, wire = self.begun, self.halt, self.wire
         at = n = number = last = 0  # last is the number of the last request that was run
+        call = None
         while True:
             try:
                 while at < n:
@@ -231,9 +259,10 @@ class Lane:
                     except BaseException:
                         wire.held = IDLE
                         call.fail(0)
+                        logs.free()
                         sys.excepthook(*sys.exc_info())
                     wire.held = IDLE
-                    del environ, call, body
+                    environ = call = body = None
                     if self.files is not None:
                         report(wire.say, self.files)
                     if me:
@@ -254,14 +283,23 @@ class Lane:
                 if access is not None and access.active(wire.say):
                     run = self.run
             except BaseException as e:
-                wire.held, wire.caught = IDLE, None
-                if not n and not me:
-                    number = unpack(buffer)[1]  # a message may have come with the exception
-                if number and 0 < number - last & 0xffffffff < 1 << 31:
-                    # The application has not seen this request, so the worker can have it run again.
-                    wire.say(frame(number, LEFT, flags=BROKEN))
-                    last, at, n = number, 0, 0
-                self.log.error("%r was raised between requests; it is ignored", e)
+                error = e
+                while error:
+                    try:
+                        wire.held, wire.caught = IDLE, None
+                        if not n and not me:
+                            number = unpack(buffer)[1]  # a message may have come with the exception
+                        if number and 0 < number - last & 0xffffffff < 1 << 31:
+                            # The application has not seen this request, so the worker can have it run again.
+                            wire.say(frame(number, LEFT, flags=BROKEN))
+                            last, at, n = number, 0, 0
+                        elif call:
+                            call.fail(0)
+                        environ = call = body = None
+                        self.complain(error)
+                        error = None
+                    except BaseException:
+                        pass  # once more
 
     def run(self, call, environ):
         access = self.access
@@ -304,6 +342,7 @@ class Lane:
                 if e.errno == errno.EBADF:  # the application's mistake: it read too late
                     self.log.warning("%s: %s", logs.asked(environ), e.strerror)
                 return call.fail(0)
+            logs.free()
             self.log.exception("Error handling request %s", logs.asked(environ))
             call.fail(0)
 
