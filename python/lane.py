@@ -400,6 +400,7 @@ class Green:
     buffer = None  # shared by all lanes, as no other greenlet runs between receiving a message and reading it
 
     caught = None  # exception raised while a frame was under way
+    meta = b""  # as in Wire
     held = False  # as in Wire; not used with greenlets
 
     def let_go(self, held):

@@ -226,6 +226,7 @@ class Wire:
 
     held = IDLE  # false while the application runs, where signal handlers may raise exceptions
     caught = None  # exception that a signal handler has raised while a frame was under way
+    meta = b""  # the last head of a response that was checked (Call.start_response)
 
     def let_go(self, held):
         """Ends a section that signal handlers must not interrupt; held is the value from
