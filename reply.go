@@ -505,6 +505,13 @@ func (w *worker) loggedInPython(t *turn, _ *marshalReader) error {
 	return nil
 }
 
+// loggersChanged notes that the application has changed the loggers of the access log. From
+// now on Python makes the lines of requests that it has not answered, too.
+func (w *worker) loggersChanged(*lane, *marshalReader) error {
+	w.python.records = true
+	return nil
+}
+
 // failed handles a FAILED frame: the application did not finish its response.
 func (w *worker) failed(t *turn, _ *marshalReader) error {
 	quiet := t.lane.frame.flags&flagQuiet != 0
@@ -579,7 +586,7 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	took := time.Duration(w.now - began)
 	w.log.statsd.request(status, took)
 	w.slot.counters.count(status, took, t.sent)
-	if w.access == nil || t.logged {
+	if w.access == nil && !w.python.records || t.logged {
 		return
 	}
 	if t.meta != nil {
@@ -587,8 +594,11 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	} else if !parsed || t.refused || t.talk != nil {
 		w.resp.fields = w.resp.fields[:0]
 	}
-	w.access.record(&accessEntry{
+	e := &accessEntry{
 		now: &w.clock, req: &t.req, endpoint: &t.conn.peer, scriptName: w.scriptName, parsed: parsed,
 		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid, id: t.id,
-	})
+	}
+	if !w.python.records || !w.python.record(w.access, e) {
+		w.access.record(e)
+	}
 }

@@ -898,6 +898,9 @@ func (w *worker) holdable() int {
 
 // lanesDue is when lookAtLanes is needed next, 0 for never.
 func (w *worker) lanesDue() (due int64) {
+	if len(w.python.lanes[0].lines) > 0 {
+		due = w.now + int64(moment)
+	}
 	limit := w.requestLimit()
 	for _, l := range w.python.busy {
 		due = sooner(due, l.due())
@@ -917,8 +920,9 @@ func sooner(a, b int64) int64 {
 }
 
 // lookAtLanes finds requests that have run for more than a moment, and requests that
-// have used up their time.
+// have used up their time. Lines of the access log that wait for room are sent.
 func (w *worker) lookAtLanes() {
+	w.sendLines()
 	p, limit := w.python, w.requestLimit()
 	for i := 0; i < len(p.busy) && !p.closed && !w.leaving; {
 		l := p.busy[i]
