@@ -186,6 +186,7 @@ func (w *worker) pythonServes() {
 		w.reopen()
 	}
 	w.bootTook = w.now - w.born
+	forgetStart()
 	if w.slot.phase() == phaseBooting {
 		w.enter(phaseServing)
 	}
