@@ -21,10 +21,7 @@ func (w *worker) replies(l *lane) {
 	p := w.python
 	l.heard(w.now)
 	if l.in == nil {
-		l.in, w.wbuf = w.wbuf, nil
-		if l.in == nil {
-			l.in = make([]byte, 0, wireRoom)
-		}
+		l.in = w.takeWbuf()
 	}
 	var err error
 	for more := true; err == nil && !p.closed && !l.lost; {
@@ -49,6 +46,16 @@ func (w *worker) replies(l *lane) {
 	}
 	w.watchWire(l)
 	w.flushOut()
+}
+
+// takeWbuf returns an empty buffer of wireRoom bytes, which the caller should put into
+// w.wbuf once it is no longer needed.
+func (w *worker) takeWbuf() []byte {
+	b := w.wbuf
+	if w.wbuf = nil; b == nil {
+		b = make([]byte, 0, wireRoom)
+	}
+	return b
 }
 
 // frames handles the frames that are in memory.
@@ -183,6 +190,7 @@ func (w *worker) pythonServes() {
 		w.reopen()
 	}
 	w.bootTook = w.now - w.born
+	forgetStart()
 	if w.slot.phase() == phaseBooting {
 		w.enter(phaseServing)
 	}
