@@ -261,8 +261,15 @@ func openPython(c *config, bridge *os.File, env []string, fork int, listeners []
 	if family == familyASGI {
 		p.gateway = &asgi
 	}
+	rings := 0
+	switch {
+	case p.batches && p.threads:
+		rings = min(1+p.most, ringsMax)
+	case p.batches:
+		rings = 1
+	}
 	var page int
-	if p.shared, page, err = openShared(); err != nil {
+	if p.shared, page, err = openShared(p.gateway == &wsgi && !p.own, rings); err != nil {
 		return nil, err
 	}
 	defer unix.Close(page)
