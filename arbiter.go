@@ -174,6 +174,7 @@ func (a *arbiter) run() (status int) {
 		if a.untidy && len(signals) == 0 {
 			a.untidy = false
 			debug.FreeOSMemory() // signals, reloads above all, take memory that is not needed again
+			forgetStart()
 		}
 		a.publish()
 		a.startHelpers()

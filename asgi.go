@@ -120,7 +120,7 @@ func (s *streamLane) sent(batch []*turn, now int64) {
 func (s *streamLane) takeBack() (back []*turn) {
 	message := make([]byte, queueMax)
 	for {
-		n := recv(s.lane.back, message, 0)
+		n := s.lane.retake(message)
 		if n == 0 {
 			s.unread = s.unread[:0]
 			return back

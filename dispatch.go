@@ -858,7 +858,10 @@ func (w *worker) environ(t *turn, b []byte) []byte {
 
 // giveBack takes the requests that Python has not begun out of a lane, and puts them
 // back among the waiting requests.
-func (w *worker) giveBack(l *lane) { w.putBack(l.takeBack()) }
+func (w *worker) giveBack(l *lane) {
+	w.putBack(l.takeBack())
+	w.sendLines()
+}
 
 // giveBackAll does the same for all lanes.
 func (w *worker) giveBackAll() {

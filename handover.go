@@ -77,8 +77,8 @@ func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 // takeOver receives a connection that a sibling has sent, and serves it as if it were
 // newly accepted. It returns false if there is none.
 func (w *worker) takeOver() bool {
-	b := w.pool.get(2 * queueMax)
-	defer w.pool.put(b)
+	b := w.takeWbuf()
+	defer func() { w.wbuf = b[:0] }()
 	n, fd, errno := rawRecvmsg(w.takeFD, b[:cap(b)])
 	if errno != 0 || fd < 0 {
 		return false

@@ -84,6 +84,7 @@ type python struct {
 	failure  *failure // why this Python is to be given up, nil for no reason
 	ended    bool     // Python has been told that no further request will come
 	traced   int      // bytes of trace that have been logged
+	records  bool     // the application has changed the access log's loggers, so that Python makes all its lines
 
 	gone     bool   // the process has ended
 	orphaned bool   // the template process has ended: nobody will report how this process ends
@@ -109,13 +110,14 @@ type lane struct {
 	back   int  // a copy of Python's end of the queue, from which requests that Python has not begun are taken back
 	lost   bool // the lane's thread has run into a limit and serves nobody any more
 
-	begun    int64   // start of the oldest request
-	patience int64   // start of the oldest request, or the last time when Python was seen not to have begun the request
-	stalled  bool    // the oldest request has run for more than a moment
-	halted   int64   // when Python was told to leave the rest of its message (halt); 0 if no such word is under way
-	client   passage // how long the running request has waited for its client
-	choked   *turn   // the turn whose client is slow: the wire is not read until that client has taken enough
-	owner    *turn   // the turn that the frame at hand is about, nil for none
+	begun    int64    // start of the oldest request
+	patience int64    // start of the oldest request, or the last time when Python was seen not to have begun the request
+	stalled  bool     // the oldest request has run for more than a moment
+	halted   int64    // when Python was told to leave the rest of its message (halt); 0 if no such word is under way
+	lines    [][]byte // of the first lane: RECORD frames that wait for room in the queue, or were taken back together with requests
+	client   passage  // how long the running request has waited for its client
+	choked   *turn    // the turn whose client is slow: the wire is not read until that client has taken enough
+	owner    *turn    // the turn that the frame at hand is about, nil for none
 }
 
 // laneKind has the functions in which the two kinds of lane differ.
@@ -259,8 +261,15 @@ func openPython(c *config, bridge *os.File, env []string, fork int, listeners []
 	if family == familyASGI {
 		p.gateway = &asgi
 	}
+	rings := 0
+	switch {
+	case p.batches && p.threads:
+		rings = min(1+p.most, ringsMax)
+	case p.batches:
+		rings = 1
+	}
 	var page int
-	if p.shared, page, err = openShared(); err != nil {
+	if p.shared, page, err = openShared(p.gateway == &wsgi && !p.own, rings); err != nil {
 		return nil, err
 	}
 	defer unix.Close(page)
@@ -466,6 +475,18 @@ func recv(fd int, b []byte, flags uintptr) int {
 	}
 }
 
+// retake receives a message that Python has not received, cut to the length of b: 0 if there
+// is none. RECORD frames are put aside in lines.
+func (l *lane) retake(b []byte) int {
+	for {
+		n := recv(l.back, b, 0)
+		if n < frameHeader || readFrame(b).kind != kindRecord {
+			return n
+		}
+		l.lines = append(l.lines, slices.Clone(b[:n]))
+	}
+}
+
 // rest takes a lane off the list of busy lanes if no request is in flight there.
 func (l *lane) rest() {
 	p := l.python
@@ -559,11 +580,15 @@ func (q *queueLane) headBegun() bool {
 }
 
 // takeBack reads only the head of each message and discards the rest: the turns still have
-// everything that the message was made of.
+// everything that the message was made of. Only RECORD frames are read whole.
 func (q *queueLane) takeBack() []*turn {
 	back := q.leftOver()
-	for head := make([]byte, frameHeader); recv(q.lane.back, head, 0) > 0; {
-		message := readFrame(head).number
+	size := frameHeader
+	if q.lane.python.records {
+		size = queueMax
+	}
+	for b := make([]byte, size); q.lane.retake(b) > 0; {
+		message := readFrame(b).number
 		back = append(back, q.retrieve(func(t *turn) bool { return t.message == message })...)
 	}
 	return back
@@ -810,6 +835,46 @@ func (p *python) relayed(b []byte) (n int) {
 func (p *python) ask(flags byte) bool {
 	f := frame{kind: kindAsk, flags: flags}
 	return unix.Sendto(p.lanes[0].queue, f.append(nil), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) == nil
+}
+
+// recordsMax is how many bytes may wait in the first queue when a RECORD frame is added: a
+// message of any length then finds room, too. linesMax is how many further frames wait here.
+const (
+	recordsMax = queueMax
+	linesMax   = 1000
+)
+
+// record has Python make a line of the access log. The result is false if Python is not there
+// to do so, or has too much to do: then the worker writes the line.
+func (p *python) record(a *accessLog, e *accessEntry) bool {
+	l := p.lanes[0]
+	if !p.takes() || len(l.lines) >= linesMax {
+		return false
+	}
+	b := appendEntry(make([]byte, frameHeader, 1<<10), e)
+	f := frame{kind: kindRecord, meta: uint32(len(b) - frameHeader)}
+	b = append(b, a.text(e)...)
+	f.length = uint32(len(b) - frameHeader)
+	f.append(b[:0])
+	if len(b) > queueMax {
+		return false
+	}
+	l.lines = append(l.lines, b)
+	return true
+}
+
+// sendLines sends the RECORD frames that wait, or writes the lines if Python is dying.
+func (w *worker) sendLines() {
+	l, n := w.python.lanes[0], 0
+	for _, b := range l.lines {
+		if !w.python.takes() {
+			w.access.line(b[frameHeader+readFrame(b).meta:], w.pid)
+		} else if waiting, err := unix.IoctlGetInt(l.queue, unix.SIOCOUTQ); err != nil || waiting > recordsMax || rawSend(l.queue, b, nil) != 0 {
+			break
+		}
+		n++
+	}
+	l.lines = slices.Delete(l.lines, 0, n)
 }
 
 // end tells Python that no further request will come, upon which Python runs its exit

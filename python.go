@@ -463,6 +463,9 @@ func (w *worker) died(status unix.WaitStatus) {
 	}
 	w.python.gone = true
 	w.python.killAt = 0
+	if first := p.lanes[0]; first.load() == 0 {
+		w.giveBack(first) // lines of the access log that Python has not made
+	}
 	if !p.ready { // a worker that answers some requests itself has clients by now
 		w.handOver()
 		w.refuseWaiting()

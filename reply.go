@@ -21,10 +21,7 @@ func (w *worker) replies(l *lane) {
 	p := w.python
 	l.heard(w.now)
 	if l.in == nil {
-		l.in, w.wbuf = w.wbuf, nil
-		if l.in == nil {
-			l.in = make([]byte, 0, wireRoom)
-		}
+		l.in = w.takeWbuf()
 	}
 	var err error
 	for more := true; err == nil && !p.closed && !l.lost; {
@@ -49,6 +46,16 @@ func (w *worker) replies(l *lane) {
 	}
 	w.watchWire(l)
 	w.flushOut()
+}
+
+// takeWbuf returns an empty buffer of wireRoom bytes, which the caller should put into
+// w.wbuf once it is no longer needed.
+func (w *worker) takeWbuf() []byte {
+	b := w.wbuf
+	if w.wbuf = nil; b == nil {
+		b = make([]byte, 0, wireRoom)
+	}
+	return b
 }
 
 // frames handles the frames that are in memory.
@@ -183,6 +190,7 @@ func (w *worker) pythonServes() {
 		w.reopen()
 	}
 	w.bootTook = w.now - w.born
+	forgetStart()
 	if w.slot.phase() == phaseBooting {
 		w.enter(phaseServing)
 	}
@@ -505,6 +513,13 @@ func (w *worker) loggedInPython(t *turn, _ *marshalReader) error {
 	return nil
 }
 
+// loggersChanged notes that the application has changed the loggers of the access log. From
+// now on Python makes the lines of requests that it has not answered, too.
+func (w *worker) loggersChanged(*lane, *marshalReader) error {
+	w.python.records = true
+	return nil
+}
+
 // failed handles a FAILED frame: the application did not finish its response.
 func (w *worker) failed(t *turn, _ *marshalReader) error {
 	quiet := t.lane.frame.flags&flagQuiet != 0
@@ -579,7 +594,7 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	took := time.Duration(w.now - began)
 	w.log.statsd.request(status, took)
 	w.slot.counters.count(status, took, t.sent)
-	if w.access == nil || t.logged {
+	if w.access == nil && !w.python.records || t.logged {
 		return
 	}
 	if t.meta != nil {
@@ -587,8 +602,11 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	} else if !parsed || t.refused || t.talk != nil {
 		w.resp.fields = w.resp.fields[:0]
 	}
-	w.access.record(&accessEntry{
+	e := &accessEntry{
 		now: &w.clock, req: &t.req, endpoint: &t.conn.peer, scriptName: w.scriptName, parsed: parsed,
 		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid, id: t.id,
-	})
+	}
+	if !w.python.records || !w.python.record(w.access, e) {
+		w.access.record(e)
+	}
 }

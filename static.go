@@ -7,13 +7,15 @@ package main
 // Nothing outside of the directory of a mount can be opened. A name is decoded once, and
 // refused if any of its segments is empty or begins with a dot. The kernel resolves the
 // rest below the directory's descriptor (openat2(2), RESOLVE_BENEATH); where it has no
-// openat2, walkBeneath follows the segments and links one by one.
+// openat2, or stops at an absolute link, walkBeneath follows the segments and links one by
+// one.
 
 import (
 	"bytes"
 	"cmp"
 	"fmt"
 	"math"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -283,10 +285,12 @@ func plainName(name []byte) bool {
 // openFile opens the regular file that w.name names. The error is EISDIR for a directory.
 func (m *mount) openFile(w *worker) (f file, errno syscall.Errno) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
-	if w.walks {
-		f.fd, errno = walkBeneath(m.fd, string(w.name[:len(w.name)-1]), flags)
-	} else {
+	f.fd, errno = -1, unix.EXDEV
+	if !w.walks {
 		f.fd, errno = rawOpenat2(m.fd, w.name, flags)
+	}
+	if errno == unix.EXDEV { // a link leads out, or is absolute
+		f.fd, errno = m.walkBeneath(string(w.name[:len(w.name)-1]), flags)
 	}
 	if errno != 0 {
 		return f, errno
@@ -703,14 +707,18 @@ func (w *worker) typeOf(name []byte) string {
 
 // walkBeneath opens a name as openat2(2) does with RESOLVE_BENEATH: link by link, segment by
 // segment, each by the descriptor of the directory before it. A way up leads back to the
-// descriptor by which the walk came down, so that no directory moved meanwhile leads out.
-func walkBeneath(root int, name string, flags int) (fd int, errno syscall.Errno) {
-	dirs := []int{root}
-	defer func() {
-		for _, dir := range dirs[1:] {
+// descriptor by which the walk came down, so that no directory moved meanwhile leads out. An
+// absolute link into the directory, by the name that the setting has for it or by its real
+// one, starts the walk again with the rest of the link.
+func (m *mount) walkBeneath(name string, flags int) (fd int, errno syscall.Errno) {
+	dirs := []int{m.fd}
+	up := func(n int) {
+		for _, dir := range dirs[n:] {
 			unix.Close(dir)
 		}
-	}()
+		dirs = dirs[:n]
+	}
+	defer func() { up(1) }()
 	left, links := strings.Split(name, "/"), 0
 	for {
 		segment, last := left[0], len(left) == 1
@@ -721,8 +729,7 @@ func walkBeneath(root int, name string, flags int) (fd int, errno syscall.Errno)
 			if len(dirs) == 1 {
 				return -1, unix.EXDEV
 			}
-			unix.Close(dir)
-			dirs = dirs[:len(dirs)-1]
+			up(len(dirs) - 1)
 			dir = dirs[len(dirs)-1]
 			fallthrough
 		case segment == "" || segment == ".":
@@ -744,10 +751,17 @@ func walkBeneath(root int, name string, flags int) (fd int, errno syscall.Errno)
 				return -1, errno
 			case links > linksMax:
 				return -1, unix.ELOOP
-			case n == 0 || n == len(target) || target[0] == '/':
+			case n == 0 || n == len(target):
 				return -1, unix.EXDEV
 			}
-			left = append(strings.Split(string(target[:n]), "/"), left...)
+			text := string(target[:n])
+			if text[0] == '/' {
+				if text = m.rest(text); text == "" {
+					return -1, unix.EXDEV
+				}
+				up(1)
+			}
+			left = append(strings.Split(text, "/"), left...)
 			continue
 		}
 		if errno != 0 || last {
@@ -755,6 +769,18 @@ func walkBeneath(root int, name string, flags int) (fd int, errno syscall.Errno)
 		}
 		dirs = append(dirs, fd)
 	}
+}
+
+// rest returns what an absolute path has behind the name of the directory, "" if it does not
+// begin with that.
+func (m *mount) rest(target string) string {
+	real, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", m.fd))
+	for _, dir := range []string{path.Clean(m.dir), real} {
+		if behind, ok := strings.CutPrefix(target+"/", dir+"/"); ok && dir != "" {
+			return cmp.Or(strings.TrimSuffix(behind, "/"), ".")
+		}
+	}
+	return ""
 }
 
 func openOrErrno(dir int, name string, flags int) (int, syscall.Errno) {

@@ -37,6 +37,7 @@ const (
 	kindOpen                // opens a lane: its number, with its descriptors
 	kindAsk                 // asks the main thread whether it is alive
 	kindLent                // answers kindSocket, with a descriptor
+	kindRecord              // an access log's line that Python makes of a request that it has not answered: its parts, and the finished line as the worker would write it
 )
 
 // Kinds of frames that only Python sends.
@@ -50,7 +51,7 @@ const (
 	kindHints               // headers of an interim response 103
 	kindWatch               // files that the application consists of, to be watched by --reload
 	kindRetire              // a worker hook wants this worker to leave
-	kindLogged              // Python writes this request's line of the access log, or its loggers want none
+	kindLogged              // Python writes this request's line of the access log, or its loggers want none; number 0: the application has changed the loggers
 	kindHere                // answers kindAsk
 	kindSocket              // asks for the client's socket
 	kindPipe                // Python's frames come through this pipe from now on; with the pipe's descriptor
@@ -119,6 +120,7 @@ func init() {
 		kindOpen:     {name: "OPEN", descriptor: true},
 		kindAsk:      {name: "ASK"},
 		kindLent:     {name: "LENT", descriptor: true},
+		kindRecord:   {name: "RECORD", tail: anyLength},
 
 		kindReady:    {name: "READY", aside: (*worker).pythonReady},
 		kindResponse: {name: "RESPONSE", tail: anyLength, when: (*turn).unanswered, said: (*worker).response, end: (*worker).endPart},
@@ -129,7 +131,7 @@ func init() {
 		kindHints:    {name: "HINTS", said: (*worker).hints},
 		kindWatch:    {name: "WATCH", aside: (*worker).watchFiles},
 		kindRetire:   {name: "RETIRE", aside: (*worker).askedToRetire},
-		kindLogged:   {name: "LOGGED", said: (*worker).loggedInPython},
+		kindLogged:   {name: "LOGGED", said: (*worker).loggedInPython, aside: (*worker).loggersChanged},
 		kindHere:     {name: "HERE", aside: (*worker).pythonHere},
 		kindSocket:   {name: "SOCKET", only: &wsgi, when: (*turn).ownsSocket, said: (*worker).lendSocket},
 		kindPipe:     {name: "PIPE", descriptor: true, aside: (*worker).listenToPipe},

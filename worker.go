@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -201,7 +202,7 @@ type scratch struct {
 	wrong   bool       // a value of the frame at hand has a wrong type
 	fbuf    []byte     // the frame being made
 	batch   []*turn    // the requests of the message being made
-	wbuf    []byte     // a spare buffer for a wire, nil while a lane uses it
+	wbuf    []byte     // a spare buffer for a wire or the hand-over socket, nil while in use
 	cbuf    []byte     // bytes just read from a carrier, nil before the first
 	hbuf    []byte     // the head of a stream, as HTTP/1.1 has it
 	dirty   []*carrier // carriers with frames to write
@@ -284,9 +285,7 @@ func runWorker() int {
 // newWorker makes a worker of the descriptors and the settings that the arbiter has
 // passed on. It may return a worker beside an error, for the worker's error log.
 func newWorker() (*worker, error) {
-	// Serving requests allocates next to nothing, so frequent collections are cheap,
-	// while Go's usual 100 % would let garbage double the size of a worker.
-	debug.SetGCPercent(25)
+	debug.SetGCPercent(-1) // until collectLate
 	for fd := fdLifeline; fd < fdListeners; fd++ {
 		unix.CloseOnExec(fd)
 	}
@@ -333,7 +332,7 @@ func newWorker() (*worker, error) {
 	w.pool.limit = heldLimit("", cfg.workers)
 	// Near this limit the collector works harder. Beyond the memory of clients it
 	// leaves a quarter for garbage, and 24 MB for the worker itself.
-	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
+	collectLate(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
 			return w, err
@@ -383,6 +382,23 @@ func (w *worker) openBoard() error {
 		w.census, err = joinCensus(fdClients, int(at)/boardStride, w.others)
 	}
 	return err
+}
+
+// unusedHeap is the memory of Go's runtime up to which a worker does without a collector:
+// what a worker has mapped once it serves, and 2 MB.
+const unusedHeap = 8 << 20
+
+// collectLate puts off the first collection, which takes half a megabyte for the collector
+// itself: a worker whose clients keep their connections allocates next to nothing, and may
+// never need one. From then on collections are frequent: they are cheap, while Go's usual
+// 100 % would let garbage double the size of a worker. limit is the memory near which the
+// collector works harder.
+func collectLate(limit int64) {
+	runtime.AddCleanup(new([64]byte), func(limit int64) {
+		debug.SetGCPercent(25)
+		debug.SetMemoryLimit(limit)
+	}, limit)
+	debug.SetMemoryLimit(min(limit, unusedHeap))
 }
 
 // boot starts the Python and puts the worker's own descriptors under the loop's watch.
@@ -898,6 +914,9 @@ func (w *worker) holdable() int {
 
 // lanesDue is when lookAtLanes is needed next, 0 for never.
 func (w *worker) lanesDue() (due int64) {
+	if len(w.python.lanes[0].lines) > 0 {
+		due = w.now + int64(moment)
+	}
 	limit := w.requestLimit()
 	for _, l := range w.python.busy {
 		due = sooner(due, l.due())
@@ -917,8 +936,9 @@ func sooner(a, b int64) int64 {
 }
 
 // lookAtLanes finds requests that have run for more than a moment, and requests that
-// have used up their time.
+// have used up their time. Lines of the access log that wait for room are sent.
 func (w *worker) lookAtLanes() {
+	w.sendLines()
 	p, limit := w.python, w.requestLimit()
 	for i := 0; i < len(p.busy) && !p.closed && !w.leaving; {
 		l := p.busy[i]

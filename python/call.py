@@ -256,7 +256,7 @@ class Call:
     """One request's start_response and the response that follows."""
 
     # Defaults stand in the class, which saves time, as most never change.
-    status = left = socket = req = record = None
+    status = meta = left = socket = req = record = None
     headers = ()
     broken = None  # the error that reading the body has raised
     begun = done = taken = False
@@ -275,24 +275,37 @@ class Call:
                 exc_info = None
         elif self.status is not None:
             raise AssertionError("Response headers already set!")
-        self.headers = list(headers)
-        self.status = status
-        return self.write
-
-    def head(self):
-        """Status and headers as marshal. Subclasses of str become str."""
-        status, headers = self.status, self.headers
-        if type(status) is not str:
-            if status is None:
-                raise AssertionError("start_response() was not called before the response body")
-            status = plain(status)
+        headers = list(headers)
+        # Most responses have the same head as the last, whose types are known.
         try:
             meta = marshal.dumps((status, headers), 2)
-            if len(meta) <= META_MAX:
-                return meta
         except ValueError:
-            pass
-        return meta_of((status, [(plain(name), plain(value)) for name, value in headers]))
+            meta = None
+        if meta != self.wire.meta:
+            meta = self.checked(status, headers, meta)
+        self.status, self.headers, self.meta = status, headers, meta
+        return self.write
+
+    def checked(self, status, headers, meta):
+        """Status and headers as marshal, after a look at all types. Subclasses of str become
+        str."""
+        if meta and len(meta) <= META_MAX and type(status) is str:
+            for pair in headers:
+                if type(pair) is not tuple:
+                    break
+                name, value = pair
+                if type(name) is not str or type(value) is not str:
+                    break
+            else:
+                if len(meta) <= SHARED_LONG:
+                    self.wire.meta = meta
+                return meta
+        return meta_of((plain(status), [(plain(name), plain(value)) for name, value in map(pair_of, headers)]))
+
+    def head(self):
+        if self.meta is None:
+            raise AssertionError("start_response() was not called before the response body")
+        return self.meta
 
     def write(self, data):
         """Sends a block of the body, which is on the wire when this returns."""
@@ -328,7 +341,7 @@ class Call:
         fewer checks."""
         if self.begun or self.taken or len(data) > LONG:
             return self.finish(data)
-        meta = self.head()
+        meta = self.meta or self.head()
         n = len(meta)
         self.wire.say(HEADER.pack(n + len(data), self.number, n, RESPONSE, LAST) + meta + data)
         self.begun = self.done = True
@@ -592,10 +605,13 @@ def plain(text):
     return text if type(text) is str else "".join((text,))
 
 
+def pair_of(header):
+    if not isinstance(header, (tuple, list)) or len(header) != 2:
+        raise TypeError("%r is not a pair of name and value" % (header,))
+    return header
+
+
 def content_length(headers):
-    for name, value in headers:
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError("a header must be two strings: %r: %r" % (name, value))
     for name, value in headers:
         if len(name) == 14 and name.lower() == "content-length":
             return int(value)
