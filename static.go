@@ -1,8 +1,8 @@
 package main
 
 // Files that the worker sends by itself, without its Python (the setting static): which
-// requests are about files, how a file is found and opened, what is sent of it, and which
-// fields describe it (RFC 9110, RFC 9111).
+// requests are about files, how a file is found and opened, which part of it is sent, and
+// which fields describe it (RFC 9110, RFC 9111).
 //
 // Nothing outside of the directory of a mount can be opened. A name is decoded once, and
 // refused if any of its segments is empty or begins with a dot. The kernel resolves the
@@ -28,12 +28,12 @@ import (
 )
 
 const (
-	// ownCost is what an answer without Python takes of fileShare beside its bytes: to open
-	// a file takes about as long as to send so many bytes.
+	// ownCost is what an answer without Python counts against fileShare, beside its
+	// bytes: opening a file takes about as long as sending that many bytes.
 	ownCost = 16 << 10
 
-	// smallFile is the longest file that is read into memory and sent with its head. A longer
-	// one goes by sendfile(2), which is worth two more system calls then.
+	// smallFile is the longest file that is read into memory and sent with its head. For
+	// a longer file, sendfile(2) is worth its two further system calls.
 	smallFile = 32 << 10
 
 	// linksMax is how many symbolic links walkBeneath follows for one name, as the kernel does.
@@ -122,7 +122,8 @@ func (m *mount) open() error {
 	return nil
 }
 
-// openStatic opens the directories of static, which may be exchanged later.
+// openStatic opens the directories of static. renewStatic opens them again when others
+// take their place.
 func (w *worker) openStatic() (err error) {
 	if w.mounts, err = mountsOf(w.cfg); len(w.mounts) == 0 {
 		return err
@@ -151,7 +152,8 @@ func (w *worker) renewStatic() {
 // answersItself reports whether the worker answers some requests without Python.
 func (w *worker) answersItself() bool { return len(w.mounts) > 0 }
 
-// ownAnswer returns what may answer a request without Python, nil for nothing.
+// ownAnswer returns the part of the worker that may answer a request without Python, nil
+// for none.
 func (w *worker) ownAnswer(r *request) answerer {
 	if w.health.asked(r) {
 		return w.health
@@ -324,7 +326,7 @@ func (m *mount) choose(w *worker, r *request, f *file) {
 		if weight <= best && f.varies {
 			continue
 		}
-		if weight <= best { // only whether caches have to know
+		if weight <= best { // the client gets the plain file; caches have to know of this coding
 			var st unix.Stat_t
 			err := unix.Fstatat(m.fd, unix.ByteSliceToString(w.name), &st, unix.AT_SYMLINK_NOFOLLOW)
 			f.varies = err == nil && st.Mtim.Nano()/int64(time.Second) >= plain.mtime/int64(time.Second)
@@ -347,7 +349,7 @@ func (m *mount) choose(w *worker, r *request, f *file) {
 
 // tell adds a field to the answer being made. Its value is the end of w.text, from at on.
 func (w *worker) tell(name string, at int) {
-	only := unsafe.Slice(unsafe.StringData(name), len(name)) // to be read
+	only := unsafe.Slice(unsafe.StringData(name), len(name)) // nobody writes to it
 	w.resp.fields = append(w.resp.fields, field{name: only, value: w.text[at:]})
 }
 
@@ -451,12 +453,12 @@ func (w *worker) beginOwn(t *turn, code int, logged bool) bool {
 	t.status = append(t.status, reasonPhrase(code)...)
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		streamed:  t.req.streamed,
-		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && c.stream == nil && w.promises(t), server: w.server}
+		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && w.promises(t), server: w.server}
 	w.outFor(c)
 	w.resp.status, w.resp.fields = t.status, t.mark(w.resp.fields)
 	at := len(w.obuf)
 	w.obuf, t.framing, _ = w.resp.appendHead(w.obuf, &x, w.clock.http) // no field of ours is invalid
-	w.headMade(c, at)
+	w.obuf = c.transport.head(w.obuf, at)
 	t.sent, c.keep = t.framing.length, t.framing.keepAlive
 	if logged {
 		w.record(t, t.status, true)

@@ -78,9 +78,8 @@ class Heartbeat:
 
     def begin(self, files):
         """The class is about to run: says so, and begins to count."""
-        words = memoryview(mmap.mmap(wsgi.PAGE, 0)).cast("I")
-        lanes = len(words) // 3
-        self.word, self.count = words[lanes:lanes + 1], words[2 * lanes:2 * lanes + 1]
+        words = memoryview(mmap.mmap(wsgi.PAGE, wsgi.WORDS_SIZE)).cast("I")
+        self.word, self.count = (words[n * wsgi.LANES:n * wsgi.LANES + 1] for n in (1, 2))
         self.wire, self.files = wsgi.end_of(SOCK_STREAM, wsgi.WIRE), files
         self.wire.sendall(frame(0, READY, flags=MORE))
 
