@@ -508,13 +508,23 @@ func (a *accessLog) record(e *accessEntry) {
 			return
 		}
 	}
-	if a.json {
+	a.format(e, a.json)
+	a.put(from, full)
+}
+
+// format appends the text of e to the buffer.
+func (a *accessLog) format(e *accessEntry, json bool) {
+	if json {
 		a.object(e)
-	} else {
-		for i := range a.pieces {
-			a.piece(&a.pieces[i], e)
-		}
+		return
 	}
+	for i := range a.pieces {
+		a.piece(&a.pieces[i], e)
+	}
+}
+
+// put ends a record that has been appended to the buffer at from.
+func (a *accessLog) put(from int, full bool) {
 	a.syslog.record(levelInfo, "access", a.buf[from:])
 	if full || a.out.fd < 0 {
 		a.buf = a.buf[:from]
@@ -524,6 +534,32 @@ func (a *accessLog) record(e *accessEntry) {
 	if len(a.buf) >= accessFlush {
 		a.flush()
 	}
+}
+
+// text returns the text of e, valid until the next record.
+func (a *accessLog) text(e *accessEntry) []byte {
+	if a == nil {
+		return nil
+	}
+	from := len(a.buf)
+	a.format(e, a.json && a.python == nil)
+	text := a.buf[from:]
+	a.buf = a.buf[:from]
+	return text
+}
+
+// line records a text that has been made before.
+func (a *accessLog) line(text []byte, pid int) {
+	if a == nil {
+		return
+	}
+	if a.python != nil && !a.python.line(text, pid) || len(a.buf) >= accessPending {
+		a.dropped++
+		return
+	}
+	from := len(a.buf)
+	a.buf = append(a.buf, text...)
+	a.put(from, false)
 }
 
 // flush writes as much of the buffer as the descriptor takes without waiting.

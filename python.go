@@ -59,6 +59,9 @@ func (w *worker) tick() {
 	w.renewStatic()
 	w.outgrow()
 	w.pool.trim()
+	if len(w.python.busy) == 0 {
+		w.python.trim()
+	}
 	if w.tls != nil {
 		w.tls.forgetLeft()
 		w.renewTLS()
@@ -73,7 +76,7 @@ func (w *worker) hurry(c *conn) {
 		w.expire(c)
 	case w.refuses(c):
 		w.log.infof("%s: ip=%s does not take its response; closing the connection", t.line(), c.peer.remoteAddr)
-		c.reset() // without a reset the kernel would hold the unsent bytes, for hours at worst
+		c.transport.reset(c) // without a reset the kernel would hold the unsent bytes, for hours at worst
 		w.lost(c)
 	case t == nil:
 	case t.lane != nil && t.lane.hurry(w, t):
@@ -88,7 +91,7 @@ func (w *worker) hurry(c *conn) {
 func (w *worker) expire(c *conn) {
 	switch {
 	case c.shakes():
-		c.secure.abort()
+		c.tls().abort()
 		c.expires = 0
 	case c.carrier != nil && c.state == open:
 		w.expireCarrier(c.carrier)
@@ -133,7 +136,7 @@ func (w *worker) tooSlow(t *turn) {
 	}
 	w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
 		t.line(), t.conn.peer.remoteAddr)
-	t.conn.reset() // without a reset the kernel would hold the unsent bytes, for hours at worst
+	t.conn.transport.reset(t.conn) // without a reset the kernel would hold the unsent bytes, for hours at worst
 	w.lost(t.conn)
 }
 
@@ -258,7 +261,7 @@ func (w *worker) answerFor(t *turn, bad *badRequest) {
 			w.drained(t.conn)
 			return
 		}
-		t.conn.forbidEnd()
+		t.conn.transport.forbidEnd(t.conn)
 		w.close(t.conn)
 		return
 	}
@@ -460,6 +463,9 @@ func (w *worker) died(status unix.WaitStatus) {
 	}
 	w.python.gone = true
 	w.python.killAt = 0
+	if first := p.lanes[0]; first.load() == 0 {
+		w.giveBack(first) // lines of the access log that Python has not made
+	}
 	if !p.ready { // a worker that answers some requests itself has clients by now
 		w.handOver()
 		w.refuseWaiting()

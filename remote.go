@@ -696,8 +696,22 @@ func (l *logger) reopen() {
 // access sends a record of the access log: all parts of which a format may make a
 // line, or the finished line if the parts are too long for one message.
 func (r *recorder) access(a *accessLog, e *accessEntry) bool {
-	b := appendRecord(a.scratch[:0], 7, 0, e.pid)
-	b = append(b, marshalDict)
+	b := appendEntry(appendRecord(a.scratch[:0], 3, 0, e.pid), e)
+	a.scratch = b[:0]
+	if err := r.send(b); err != unix.EMSGSIZE {
+		return err == nil
+	}
+	return r.line(a.text(e), e.pid)
+}
+
+// line sends a finished line of the access log.
+func (r *recorder) line(text []byte, pid int) bool {
+	return r.send(appendMarshalText(appendRecord(nil, 3, 0, pid), strings.ToValidUTF8(string(text), "\ufffd"))) == nil
+}
+
+// appendEntry appends the parts of an entry of the access log, for Python.
+func appendEntry(b []byte, e *accessEntry) []byte {
+	b = append(appendMarshalTuple(b, 5), marshalDict)
 	if e.parsed {
 		b = e.req.appendEnviron(b, e.endpoint, e.scriptName)
 	} else {
@@ -713,17 +727,7 @@ func (r *recorder) access(a *accessLog, e *accessEntry) bool {
 	for _, f := range e.fields {
 		b = appendMarshalLatin(appendMarshalLatin(appendMarshalTuple(b, 2), f.name), f.value)
 	}
-	b = appendMarshalInt(appendMarshalInt(b, e.bytes), e.duration.Microseconds())
-	a.scratch = b[:0]
-	if err := r.send(b); err != unix.EMSGSIZE {
-		return err == nil
-	}
-	for i := range a.pieces {
-		a.piece(&a.pieces[i], e)
-	}
-	b = appendMarshalText(appendRecord(nil, 3, 0, e.pid), strings.ToValidUTF8(string(a.buf), "\ufffd"))
-	a.buf = a.buf[:0]
-	return r.send(b) == nil
+	return appendMarshalInt(appendMarshalInt(b, e.bytes), e.duration.Microseconds())
 }
 
 // inPython makes both logs send their records to the logger. access is nil if

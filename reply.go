@@ -87,6 +87,10 @@ func (w *worker) frames(l *lane) error {
 					w.block(t, b)
 				}
 			}
+			if l.inRing {
+				l.ring.took(len(b))
+				w.python.active = true
+			}
 			if l.bodyLeft > 0 {
 				continue
 			}
@@ -320,7 +324,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 		w.serverError(t)
 		return
 	}
-	w.headMade(t.conn, at)
+	w.obuf = t.conn.transport.head(w.obuf, at)
 	t.conn.keep = t.framing.keepAlive
 	if w.python.gateway.watches && t.lane.frame.flags&flagLast == 0 {
 		w.watch(t.conn)
@@ -332,11 +336,11 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 }
 
 // promises reports whether another request may follow on the connection: not while all
-// workers stop or are about to, and not in a retiring worker if the connection uses TLS, as TLS connections
-// cannot be handed to other workers.
+// workers stop or are about to, and not in a retiring worker if no other worker can go on
+// with the connection, as with TLS.
 func (w *worker) promises(t *turn) bool {
 	p := w.slot.phase()
-	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.others.drains() && !w.leavesRest(t)
+	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.transport.portable()) && !w.others.drains() && !w.leavesRest(t)
 }
 
 // leavesRest reports whether the rest of the request's body may never be read, or come. The
@@ -354,18 +358,7 @@ func (w *worker) serverError(t *turn) {
 	bad := cmp.Or(t.broken, newBadRequest(500, "", ""))
 	t.status = fmt.Appendf(t.status[:0], "%d %s", bad.status, bad.reason)
 	t.framing = framing{code: bad.status, noBody: true}
-	w.outFor(t.conn)
-	at := len(w.obuf)
-	w.obuf = t.appendPage(w.obuf, bad)
-	w.headMade(t.conn, at)
-}
-
-// headMade is called when a head has been made for HTTP/1.1, in w.obuf[at:]. For a stream of
-// HTTP/2 it becomes a frame.
-func (w *worker) headMade(c *conn, at int) {
-	if c.stream != nil {
-		w.obuf = c.stream.head(w.obuf, at)
-	}
+	w.makePage(t, bad)
 }
 
 // outFor makes c the connection whose output is collected in w.obuf.
@@ -505,7 +498,7 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 		w.outFor(t.conn)
 		at := len(w.obuf)
 		if w.obuf, err = appendEarlyHints(w.obuf, w.resp.fields); err == nil {
-			w.headMade(t.conn, at)
+			w.obuf = t.conn.transport.head(w.obuf, at)
 		}
 	}
 	if err != nil {
@@ -517,6 +510,13 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 // loggedInPython notes that the access log's line is Python's.
 func (w *worker) loggedInPython(t *turn, _ *marshalReader) error {
 	t.logged = true
+	return nil
+}
+
+// loggersChanged notes that the application has changed the loggers of the access log. From
+// now on Python makes the lines of requests that it has not answered, too.
+func (w *worker) loggersChanged(*lane, *marshalReader) error {
+	w.python.records = true
 	return nil
 }
 
@@ -545,7 +545,7 @@ func (w *worker) failed(t *turn, _ *marshalReader) error {
 // complete.
 func (w *worker) cut(t *turn) {
 	t.conn.keep, t.refused, t.conn.cut = false, true, true
-	t.conn.forbidEnd()
+	t.conn.transport.forbidEnd(t.conn)
 	w.complete(t)
 }
 
@@ -594,7 +594,7 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	took := time.Duration(w.now - began)
 	w.log.statsd.request(status, took)
 	w.slot.counters.count(status, took, t.sent)
-	if w.access == nil || t.logged {
+	if w.access == nil && !w.python.records || t.logged {
 		return
 	}
 	if t.meta != nil {
@@ -602,8 +602,11 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	} else if !parsed || t.refused || t.talk != nil {
 		w.resp.fields = w.resp.fields[:0]
 	}
-	w.access.record(&accessEntry{
+	e := &accessEntry{
 		now: &w.clock, req: &t.req, endpoint: &t.conn.peer, scriptName: w.scriptName, parsed: parsed,
 		status: status, fields: w.resp.fields, bytes: t.sent, duration: took, pid: w.pid, id: t.id,
-	})
+	}
+	if !w.python.records || !w.python.record(w.access, e) {
+		w.access.record(e)
+	}
 }

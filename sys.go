@@ -209,9 +209,11 @@ func memfd(name string, b []byte) (int, error) {
 }
 
 // seal makes a memfd read-only for every process and for good.
-func seal(fd int) error {
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS,
-		unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+func seal(fd int) error { return addSeals(fd, unix.F_SEAL_WRITE) }
+
+// addSeals fixes the size of a memfd, and forbids what further seals say, for good.
+func addSeals(fd, further int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL|further)
 	return os.NewSyscallError("fcntl", err)
 }
 

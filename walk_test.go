@@ -88,6 +88,7 @@ type walkThread struct {
 	heard           []byte         // off the wire
 	lent            int            // a descriptor that came along, -1 for none
 	out             []walkPiece
+	ringAt          uint32 // bytes written to the ring
 }
 
 // walkPiece waits to be written by Python.
@@ -649,14 +650,17 @@ var honestTable = slices.Concat(
 	weigh(honestSteps, "take", 10, "hear", 4, "speak", 20, "read late", 1))
 
 var hostileTable = slices.Concat(
-	weigh(worldSteps, "ask", 8, "ask in part", 3, "go on", 3, "frames", 4, "garbage", 1, "shut", 1, "leave", 1, "connect", 2,
+	weigh(worldSteps, "ask", 6, "ask in part", 3, "go on", 3, "frames", 4, "garbage", 1, "shut", 1, "leave", 1, "connect", 2,
 		"deaf", 1, "tick", 1, "moment", 1, "retire", 1, "part", 1, "hand over", 1),
-	weigh(honestSteps, "take", 8, "hear", 2, "speak", 12),
-	weigh(hostileSteps, "frame", 6, "header", 1, "bytes", 1, "stray", 1, "flood", 1, "ask on", 1, "pipe", 1, "shut wire", 1,
+	weigh(honestSteps, "take", 8, "hear", 2, "speak", 10),
+	weigh(hostileSteps, "frame", 6, "ring", 2, "header", 1, "bytes", 1, "stray", 1, "flood", 1, "ask on", 1, "pipe", 1, "shut wire", 1,
 		"close pipe", 1, "words", 1))
 
 // steps takes every three bytes of a walk for a step. With -v it tells them.
 func (s *walk) steps(script []byte, table []walkStep, check func()) {
+	if len(table) > walkSplit {
+		s.t.Fatal("the table has steps that no byte stands for")
+	}
 	for n := 0; len(script) >= 3 && n < walkSteps; script, n = script[3:], n+1 {
 		step := table[int(script[0]&(walkSplit-1))%len(table)]
 		s.split = script[0]&walkSplit != 0

@@ -1,11 +1,14 @@
 """The access log as far as the application's process makes it. Mostly the worker makes the
 whole log. A request's line is made here if logger_class has a class of the user's, if the
 format shows what only the application knows, if a hook has changed the request, or if the
-application has changed the loggers: filters, handlers, level.
+application has changed the loggers: filters, handlers, level. In the last case the lines of requests that
+the worker has answered are made here, too.
 
-A LOGGED frame tells the worker that it need not log a request."""
+A LOGGED frame tells the worker that it need not log a request or, with the number 0, that
+the loggers have been changed, upon which its own lines come here as RECORD frames."""
 
 import logging
+import marshal
 import os
 import re
 from time import monotonic
@@ -37,13 +40,40 @@ class Access:
         self.uvicorn = logs.untouched[1:]
         self.always = bool(enabled) and (
             type(self.log).__module__ not in OURS
-            or any(not KNOWN(name.upper()) for name in re.findall(r"%\(\{([^{}]*)\}e\)", settings["access_log_format"] or ""))
-            or any(logs.facts_of(handler) != facts for handler, facts in logs.handlers)
+            or any(not KNOWN(name.upper()) for name in re.findall(r"%\(\{([^{}]*)\}e\)", settings["access_log_format"] or "")))
+        self.touched = bool(enabled) and (
+            any(logs.facts_of(handler) != facts for handler, facts in logs.handlers)
             or logging.root.manager.disable >= logging.INFO)
-        self.enabled = enabled
+        self.enabled, self.said = enabled, False
+        if self.always:
+            self.prepare()
 
-    def active(self):
-        return self.always or self.now != self.then
+    def active(self, say):
+        """Whether the lines of requests are made here."""
+        if self.now == self.then and not self.touched:
+            return self.always
+        self.tell(say)
+        return True
+
+    def tell(self, say):
+        """Tells the worker that the application has changed the loggers."""
+        if not self.said:
+            self.prepare()
+            self.said = True
+            say(frame(0, LOGGED))
+
+    def prepare(self):
+        if self.log is None:
+            from _gunicorn.glogging import logger_over
+            self.log = logger_over(self.cfg)
+
+    def open(self, say):
+        self.active(say)
+        if self.uvicorn_changed():
+            self.tell(say)
+
+    def uvicorn_changed(self):
+        return any(log != state for log, state in self.uvicorn)
 
     def run(self, respond, call, environ):
         """Runs a request, and logs it."""
@@ -70,11 +100,22 @@ class Access:
         resp = Response(req, call.fate or call.status, headers, call.sent)
         if req.method == "HEAD" or resp.status_code in (204, 304):
             resp.sent = 0
-        if self.log is None:
-            from _gunicorn.glogging import logger_over
-            self.log = logger_over(self.cfg)
         from datetime import timedelta
-        took = timedelta(seconds=monotonic() - start)
+        self.write(resp, req, environ, timedelta(seconds=monotonic() - start))
+
+    def answered(self, payload):
+        """Makes the line of a request that the worker has answered."""
+        from datetime import timedelta
+        try:
+            environ, status, headers, sent, micros = marshal.loads(payload)
+            if not self.uvicorn_took(environ, int(status[:3])) and self.enabled:
+                req = Request(environ)
+                self.write(Response(req, status, headers, sent), req, environ, timedelta(microseconds=micros))
+        except BaseException:  # as the main thread calls this between requests
+            logging.getLogger("gunicorn.error").exception("Error in the access log")
+
+    def write(self, resp, req, environ, took):
+        self.prepare()
         try:
             if self.cfg.access_log_json and logs.logger is None:
                 self.log.access_log.info(self.object(resp, environ, took).replace("%", "%%"),
@@ -82,6 +123,7 @@ class Access:
             else:
                 self.log.access(resp, req, environ, took)
         except Exception:
+            logs.free()
             logging.getLogger("gunicorn.error").exception("Error in the access log")
 
     def object(self, resp, environ, took):
@@ -105,8 +147,10 @@ class Access:
     def asgi(self, stream):
         """The application of a server, for one request that is logged here."""
         app = stream.server.app
-        own = self.enabled and self.active()
-        if not own and all(log == state for log, state in self.uvicorn):
+        own, changed = self.enabled and self.active(stream.server.push), self.uvicorn_changed()
+        if changed:
+            self.tell(stream.server.push)
+        elif not own:
             return app
         from _gunicorn.hooks import Heard, environ_of
 
@@ -118,7 +162,7 @@ class Access:
 
             async def heard(event):
                 call.note(event)
-                if event["type"] == "http.response.start" and (self.uvicorn_took(scope, event["status"]) or own):
+                if event["type"] == "http.response.start" and (self.uvicorn_took(environ, event["status"]) or own):
                     stream.server.push(frame(stream.number, LOGGED))
                 await send(event)
             try:
@@ -128,16 +172,15 @@ class Access:
                     self.record(call, req, environ, start)
         return logged
 
-    def uvicorn_took(self, scope, status):
+    def uvicorn_took(self, environ, status):
         """Whether the logger uvicorn.access has taken or refused the record of a request.
         Filters look at the arguments that uvicorn gives its records."""
-        (now, then), log = self.uvicorn[0], logging.getLogger("uvicorn.access")
-        if now == then:
+        if not self.uvicorn_changed():
             return False
-        query = scope["query_string"].decode("latin-1")
+        (now, then), log = self.uvicorn[0], logging.getLogger("uvicorn.access")
         record = log.makeRecord(log.name, logging.INFO, "(access log)", 0, '%s - "%s %s HTTP/%s" %d', (
-            "%s:%d" % tuple(scope["client"] or ("", 0)), scope["method"],
-            scope["raw_path"].decode("latin-1") + ("?" + query if query else ""), scope["http_version"], status), None)
+            "%s:%s" % (environ.get("REMOTE_ADDR", ""), environ.get("REMOTE_PORT", 0)), environ["REQUEST_METHOD"],
+            environ["RAW_URI"], environ["SERVER_PROTOCOL"][5:], status), None)
         if not log.isEnabledFor(logging.INFO) or not log.filter(record):
             return True
         if now["handlers"] == then["handlers"]:

@@ -28,7 +28,7 @@ from _gunicorn import logs, wsgi
 from _gunicorn.lifespan import Lifespan
 from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE,
-    QUEUE_MAX, QUIET, READ, READY, REQUEST, RESPONSE, RETIRE, frame, meta_of)
+    QUEUE_MAX, QUIET, READ, READY, RECORD, REQUEST, RESPONSE, RETIRE, frame, meta_of)
 
 # Kinds of frames that only streams have (wire.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
@@ -296,6 +296,7 @@ class Stream:
         except BaseException as e:
             # SystemExit and KeyboardInterrupt are caught too, as no request may end
             # the server.
+            logs.free()
             cancelled = isinstance(e, asyncio.CancelledError)
             try:
                 if cancelled and (self.halted or self.gone):
@@ -732,6 +733,8 @@ class Server:
             self.log.error("ASGI lifespan startup failed: %s", reason)
             sys.exit(3)
         wsgi.say_ready(self.push, self.files)
+        if self.access:
+            self.access.open(self.push)
         await self.ended
         tasks = [stream.task for stream in self.streams.values()]
         await asyncio.wait([asyncio.gather(*tasks, return_exceptions=True), self.late], return_when=asyncio.FIRST_COMPLETED)
@@ -795,6 +798,9 @@ class Server:
             elif kind == INDIRECT:
                 self.newest, self.asked[number] = number, flags
                 self.push(pack(4, number, 0, READ, 0) + struct.pack("<I", length))
+            elif kind == RECORD:
+                self.access.answered(view[at:at + meta])
+                break
             else:
                 wsgi.say_here(self.push, flags)
         return True

@@ -238,6 +238,7 @@ class Logger:
         try:
             self.access_log.info(self.cfg.access_log_format, atoms)
         except Exception:
+            logs.free()
             self.exception("access log")
 
     def reopen_files(self):
@@ -427,10 +428,10 @@ def keep_log(settings, records, answer, parent):
                 log.reopen_files()
             elif level:
                 methods[level](rest[0])
-            elif len(rest) == 1:
+            elif type(rest[0]) is str:
                 log.access_log.info("%s", rest[0])
             else:
-                environ, status, headers, sent, micros = rest
+                environ, status, headers, sent, micros = rest[0]
                 req = facade.Request(environ)
                 log.access(facade.Response(req, status, headers, sent), req, environ, timedelta(microseconds=micros))
         except Exception:

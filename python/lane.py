@@ -13,10 +13,12 @@ import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_SEQPACKET, SOCK_STREAM
 
 from _gunicorn import logs, wsgi
-from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
+from _gunicorn.call import (
+    PLACE, SHARED_LONG, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, Ring, ask)
 from _gunicorn.wsgi import (
-    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, QUEUE_MAX, QUIET, REQUEST, REQUEST_HEADER, Guarded,
-    Wire, allocate_lock, announced, end_of, failed, frame, leave_children_out, report, say_here, say_ready, start_thread)
+    ANNOUNCED, BROKEN, HEADER, IDLE, LANES, LEFT, MORE, OPEN, PLACES_SIZE, QUEUE_MAX, QUIET, RECORD, REQUEST,
+    REQUEST_HEADER, RING_SIZE, RINGS, SHARED, WORDS_SIZE, Guarded, Wire, allocate_lock, announced, end_of, failed, frame,
+    leave_children_out, report, say_here, say_ready, start_thread)
 
 KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
 SKIP = 4096  # requests that are not looked up after most of the last ones were not known
@@ -85,7 +87,8 @@ class Lane:
     def __init__(self, settings, app, log, files=None):
         self.green = Green if settings["family"] in PATCHES else None
         self.threads = settings["family"] != "sync"
-        self.words = memoryview(mmap.mmap(wsgi.PAGE, 0)).cast("I")
+        self.shared = memoryview(mmap.mmap(wsgi.PAGE, 0))
+        self.words = self.shared[:WORDS_SIZE].cast("I")
         self.app, self.log, self.files = app, logs.logger or log, files
         self.attach(0, wsgi.QUEUE, wsgi.WIRE)
         logs.open_outbox(settings)
@@ -101,19 +104,21 @@ class Lane:
             "wsgi.input_terminated": True,
             "SERVER_SOFTWARE": settings["said"].get("software", os.environ["SERVER_SOFTWARE"]),
         }
-        self.environs = Environs(self.base, self.words[len(self.words) // 3:][:len(self.words) // 3])
+        self.environs = Environs(self.base, self.words[LANES:2 * LANES])
         self.all = [self]
         leave_children_out(self.all)
 
     def attach(self, index, queue, wire):
-        lanes = len(self.words) // 3
         self.index = index
-        self.cancelled, self.begun, self.halt = (self.words[at:at + 1] for at in range(index, 3 * lanes, lanes))
+        self.cancelled, self.begun, self.halt, taken = (self.words[at:at + 1] for at in range(index, 4 * LANES, LANES))
         self.queue, self.wire = end_of(SOCK_SEQPACKET, queue), end_of(SOCK_STREAM, wire)
         if self.green:
             self.queue, self.wire = self.green(self.queue), self.green(self.wire)
         else:
             self.wire = Wire(self.wire)
+            if index < RINGS:
+                at = WORDS_SIZE + PLACES_SIZE + index * RING_SIZE
+                self.wire.ring = Ring(self.shared[at:at + RING_SIZE], taken)
             if not index:
                 Guarded.wire, Guarded.log = self.wire, self.log
         self.wire.asking, self.wire.asked = _thread.allocate_lock() if self.green else allocate_lock(), 0
@@ -121,10 +126,12 @@ class Lane:
     def serve(self):
         """Serves until the worker closes the queue."""
         say_ready(self.wire.say, self.files)
+        if self.access:
+            self.access.open(self.wire.say)
         if self.threads:
             self.open_lanes()
         else:
-            self.work()
+            self.live()
 
     def open_lanes(self):
         """Opens a lane and its thread whenever the worker asks for one."""
@@ -132,28 +139,57 @@ class Lane:
         patched = not self.green and _thread.start_new_thread is not start_thread
         self.Thread = RealThread if patched else threading.Thread
         while True:
-            data, control, _, _ = self.queue.recvmsg(HEADER.size, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
-            if not data:
-                break
-            _, number, _, kind, flags = HEADER.unpack(data)
-            if kind == OPEN:
-                lane = object.__new__(type(self))
-                lane.__dict__.update(self.__dict__)
-                lane.attach(number, *struct.unpack("2i", control[0][2]))
-                self.all.append(lane)
-                lane.start()
-                continue
-            say_here(self.wire.say, flags)
+            try:
+                if not self.hear():
+                    break
+            except BaseException as e:
+                self.complain(e)
         for lane in self.all[1:]:
             thread = None
             while thread is not lane.thread:  # a greenlet may start its successor
                 thread = lane.thread
                 thread.join()
 
+    def hear(self):
+        """Heeds a message to the main thread: false if there will be no more."""
+        data, control, _, _ = self.queue.recvmsg(QUEUE_MAX, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
+        if data:
+            _, number, _, kind, flags = HEADER.unpack_from(data)
+            if kind == OPEN:
+                lane = object.__new__(type(self))
+                lane.__dict__.update(self.__dict__)
+                lane.attach(number, *struct.unpack("2i", control[0][2]))
+                self.all.append(lane)
+                lane.start()
+            elif kind == RECORD:
+                self.access.answered(memoryview(data)[HEADER.size:])
+            else:
+                say_here(self.wire.say, flags)
+        return data
+
     def start(self):
         # Threads have this name under Gunicorn, and logs show it.
-        self.thread = self.Thread(target=self.work, name="ThreadPoolExecutor-0_%d" % (self.index - 1))
+        self.thread = self.Thread(target=self.live, name="ThreadPoolExecutor-0_%d" % (self.index - 1))
         self.thread.start()
+
+    def live(self):
+        while True:
+            try:
+                return self.work()
+            except BaseException:
+                pass  # a second exception, while work handled the first
+
+    def complain(self, error):
+        """Logs an exception that came between requests. It, or another that comes now, may
+        have come amidst a record."""
+        while True:
+            try:
+                logs.free()
+                if error:
+                    self.log.error("%r was raised between requests; it is ignored", error)
+                return
+            except BaseException:
+                error = None
 
     def work(self):
         """Runs requests until the worker closes the queue. No exception ends the loop: those
@@ -165,8 +201,9 @@ class Lane:
         me = green and green.current()
         environs, access, id_key = self.environs, self.access, logs.id_key()
         run = self.respond if type(self) is Lane else self.run
-        begun, halt, wire = self.begun, self.halt, self.wire
+        begun, halt, wire, places = self.begun, self.halt, self.wire, self.shared[WORDS_SIZE:]
         at = n = number = last = 0  # last is the number of the last request that was run
+        call = None
         while True:
             try:
                 while at < n:
@@ -199,6 +236,9 @@ class Lane:
                     elif kind == REQUEST:
                         environ = marshal.loads(view[start:end])
                         environ.update(self.base)
+                    elif kind == RECORD:
+                        access.answered(view[start:end])
+                        break
                     else:
                         # The environ is too long for a message, and comes over the wire.
                         environ = marshal.loads(ask(wire, number, REQUEST, bytearray(length))[2])
@@ -208,10 +248,14 @@ class Lane:
                     if flags & MORE:
                         body = Body(wire, number, call, environ.get("gunicorn.trailers"))
                         environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
-                        call.apart_min = SHARED_MIN  # one thread may read the body while another sends the response
+                        call.long = SHARED_LONG  # one thread may read the body while another sends the response
                     else:
                         body = None
-                        environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
+                        if flags & SHARED:
+                            place, long = PLACE.unpack_from(buffer, end)
+                            environ["wsgi.input"] = io.BytesIO(places[place:place + long])
+                        else:
+                            environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
                     environ["wsgi.early_hints"] = call.early_hints
                     environ["gunicorn.socket"] = ClientSocket(call)
                     if environ["SERVER_PROTOCOL"] == "HTTP/2.0":
@@ -224,9 +268,10 @@ class Lane:
                     except BaseException:
                         wire.held = IDLE
                         call.fail(0)
+                        logs.free()
                         sys.excepthook(*sys.exc_info())
                     wire.held = IDLE
-                    del environ, call, body
+                    environ = call = body = None
                     if self.files is not None:
                         report(wire.say, self.files)
                     if me:
@@ -244,21 +289,30 @@ class Lane:
                 n = receive_into(buffer)
                 if not n:
                     return
-                if access is not None and access.active():
+                if access is not None and access.active(wire.say):
                     run = self.run
             except BaseException as e:
-                wire.held, wire.caught = IDLE, None
-                if not n and not me:
-                    number = unpack(buffer)[1]  # a message may have come with the exception
-                if 0 < number - last & 0xffffffff < 1 << 31:
-                    # The application has not seen this request, so the worker can have it run again.
-                    wire.say(frame(number, LEFT, flags=BROKEN))
-                    last, at, n = number, 0, 0
-                self.log.error("%r was raised between requests; it is ignored", e)
+                error = e
+                while error:
+                    try:
+                        wire.held, wire.caught = IDLE, None
+                        if not n and not me:
+                            number = unpack(buffer)[1]  # a message may have come with the exception
+                        if number and 0 < number - last & 0xffffffff < 1 << 31:
+                            # The application has not seen this request, so the worker can have it run again.
+                            wire.say(frame(number, LEFT, flags=BROKEN))
+                            last, at, n = number, 0, 0
+                        elif call:
+                            call.fail(0)
+                        environ = call = body = None
+                        self.complain(error)
+                        error = None
+                    except BaseException:
+                        pass  # once more
 
     def run(self, call, environ):
         access = self.access
-        if access is not None and (call.changed or access.active()):
+        if access is not None and (call.changed or access.active(call.wire.say)):
             access.run(self.respond, call, environ)
         else:
             self.respond(call, environ)
@@ -297,6 +351,7 @@ class Lane:
                 if e.errno == errno.EBADF:  # the application's mistake: it read too late
                     self.log.warning("%s: %s", logs.asked(environ), e.strerror)
                 return call.fail(0)
+            logs.free()
             self.log.exception("Error handling request %s", logs.asked(environ))
             call.fail(0)
 
@@ -349,11 +404,12 @@ class Green:
     """A greenlet's end of a queue or wire: while it waits, other greenlets run."""
 
     events = sleep = current = None  # functions of the package in use
-    apart = None  # as in Wire; greenlets have no pipe
+    apart = ring = None  # as in Wire; greenlets have no pipe
     runs = 0  # number of requests run, by which other greenlets get their turn
     buffer = None  # shared by all lanes, as no other greenlet runs between receiving a message and reading it
 
     caught = None  # exception raised while a frame was under way
+    meta = b""  # as in Wire
     held = False  # as in Wire; not used with greenlets
 
     def let_go(self, held):

@@ -240,6 +240,15 @@ def reopen_logs(number, frame):
     capture()
 
 
+def free():
+    """Releases the locks of logging that this thread holds. It holds one when an exception
+    of a signal handler or of another thread has come as the lock was taken or let go; other
+    threads would wait for it for ever. Only a thread that logs nothing may call this."""
+    for lock in [logging._lock, *(getattr(ref(), "lock", None) for ref in logging._handlerList)]:
+        while lock and lock._is_owned():
+            lock.release()
+
+
 def file_handlers():
     """The file handlers of all loggers."""
     loggers = [logging.getLogger()] + list(logging.root.manager.loggerDict.values())

@@ -74,9 +74,8 @@ class Heartbeat:
 
     def begin(self, files):
         """The class is about to run: says so, and begins to count."""
-        words = memoryview(mmap.mmap(wsgi.PAGE, 0)).cast("I")
-        lanes = len(words) // 3
-        self.word, self.wire, self.files = words[lanes:lanes + 1], wsgi.end_of(SOCK_STREAM, wsgi.WIRE), files
+        words = memoryview(mmap.mmap(wsgi.PAGE, wsgi.WORDS_SIZE)).cast("I")
+        self.word, self.wire, self.files = words[wsgi.LANES:wsgi.LANES + 1], wsgi.end_of(SOCK_STREAM, wsgi.WIRE), files
         self.wire.sendall(frame(0, READY, flags=MORE))
 
     def notify(self):
