@@ -767,7 +767,11 @@ func (a *arbiter) helpers() []helperRow {
 	}
 	for _, g := range a.generations() {
 		for _, t := range g.templates() {
-			list = append(list, helperRow{helper: &t.helper, name: "Python of the configuration file", after: "A reload starts another.",
+			name := "Python of the configuration file"
+			if t.plain {
+				name = "Python that forks those of the workers"
+			}
+			list = append(list, helperRow{helper: &t.helper, name: name, after: "A reload starts another.",
 				died: func(status unix.WaitStatus) *halt { return a.templateDied(t, status) }})
 		}
 		if g.logger != nil {

@@ -339,11 +339,12 @@ func (w *worker) openStream(k *carrier, s *stream) {
 		s.length = k.list.contentLength()
 	}
 	if s.ended && s.length > 0 {
+		s.code = h2ProtocolError
 		w.breakStream(s, "the body is not as long as its Content-Length")
 		return
 	}
 	if c.trusted && len(q.scheme) > 0 {
-		if s.https = -1; string(q.scheme) == "https" {
+		if s.https = -1; foldEqual(q.scheme, "HTTPS") {
 			s.https = 1
 		}
 	}

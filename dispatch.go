@@ -581,6 +581,8 @@ func (w *worker) dispatch() {
 		l, err := w.pick()
 		if l == nil {
 			if err == nil && w.impatient(t, patience) && w.giveAway(t.conn) {
+				w.waiting = slices.Delete(w.waiting, i, i+1)
+				t.since = 0 // no list holds t, so that reuse may keep it
 				continue
 			}
 			break

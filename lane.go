@@ -94,6 +94,7 @@ type python struct {
 	askedAt  int64  // when the main thread was asked whether it is alive, 0 once it has answered
 
 	beat    uint32 // with own: the last word that the class has written by notify()
+	counted uint32 // with own: the requests that are in the scoreboard
 	heardAt int64  // with own: when the last word from notify() came
 
 	number uint32 // number of the newest request
