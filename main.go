@@ -10,8 +10,8 @@
 //
 //	main.go       parts of the binary, exit statuses, the search for a Python
 //	arbiter.go    the arbiter's loop: signals, workers' lives, helper processes, stop
-//	generation.go one reading of the settings and what lives as long; reload
-//	template.go   the Python that has run the configuration file, and its hooks
+//	generation.go one reading of the settings and what lives as long; reload; the Python that has
+//	              run the configuration file, and its hooks
 //	listen.go     listeners; USR2, another binary beside this one; the service manager
 //
 // A worker and its clients:
