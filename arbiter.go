@@ -14,7 +14,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -34,9 +33,9 @@ const (
 	longestAlone = 5 * time.Second        // longest pause while no worker serves
 	soon         = time.Second            // a crash within this time of a worker's start may belong to a crash loop
 	quickLimit   = 2 * time.Second        // time from a second stop signal to KILL
-	silence      = 5 * time.Second        // silence beyond --timeout after which a worker counts as hung: within it, the worker has to end its own hanging requests
+	silence      = 5 * time.Second        // how much longer than --timeout a worker may be silent: long enough for the worker to end its own hanging requests first
 	lookPause    = 20 * time.Millisecond  // least time between two passes of the loop that workers ask for
-	leaversMax   = 32                     // workers that may leave of their own accord at a time, beyond the number wanted
+	leaversMax   = 32                     // workers that may be leaving of their own accord, beyond the number wanted: honest workers never leave in such numbers
 )
 
 type arbiter struct {
@@ -77,9 +76,14 @@ type arbiter struct {
 	untidy   bool   // the loop has used memory (reading settings, starting workers) that can be returned
 	master   string // how log lines name this process
 	ownPid   string // the pidfile that this process has written
+	heritage
+}
 
+// heritage is what an arbiter gets from a service manager, or from the old arbiter that USR2
+// has told to start it.
+type heritage struct {
 	systemd     bool     // the listeners come from a service manager
-	passed      passedOn // things inherited from the old arbiter, if USR2 has started this one
+	passed      passedOn // things inherited from the old arbiter
 	parentBoard *board   // the old arbiter's page of its scoreboard; nil without one, or if it has another version
 	orphans     []*bound // listeners of the old arbiter that the settings do not name
 }
@@ -170,6 +174,7 @@ func (a *arbiter) run() (status int) {
 		if a.untidy && len(signals) == 0 {
 			a.untidy = false
 			debug.FreeOSMemory() // signals, reloads above all, take memory that is not needed again
+			forgetStart()
 		}
 		a.publish()
 		a.startHelpers()
@@ -378,9 +383,10 @@ func (a *arbiter) manage() {
 	a.measure()
 }
 
-// limitLeavers bounds the number of workers that leave and do not end, and is called before
-// another worker is started. A compromised worker could report that it leaves and stay, and
-// so could each of its successors. At the bound, the oldest of them is killed.
+// limitLeavers bounds the number of workers that leave and do not end. It is called
+// before another worker is started. A compromised worker could report that it leaves and
+// stay, and so could each of its successors. At the bound, the oldest such worker is
+// killed.
 func (a *arbiter) limitLeavers() {
 	var oldest *child
 	n := 0
@@ -761,7 +767,11 @@ func (a *arbiter) helpers() []helperRow {
 	}
 	for _, g := range a.generations() {
 		for _, t := range g.templates() {
-			list = append(list, helperRow{helper: &t.helper, name: "Python of the configuration file", after: "A reload starts another.",
+			name := "Python of the configuration file"
+			if t.plain {
+				name = "Python that forks those of the workers"
+			}
+			list = append(list, helperRow{helper: &t.helper, name: name, after: "A reload starts another.",
 				died: func(status unix.WaitStatus) *halt { return a.templateDied(t, status) }})
 		}
 		if g.logger != nil {
@@ -952,58 +962,4 @@ func (a *arbiter) unlinkSockets() {
 			_ = unix.Unlink(l.addr.path)
 		}
 	}
-}
-
-// Pidfile -------------------------------------------------------------------
-
-// writePidfile claims the pidfile; a living owner is an error. A rename makes the file
-// appear with its contents.
-func (a *arbiter) writePidfile() error {
-	path := a.cfg.pidfile
-	if path == "" {
-		return nil
-	}
-	path += a.suffix()
-	dir := filepath.Dir(path)
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-		return pyErrorf("%s doesn't exist. Can't create pidfile.", dir)
-	}
-	if owner := pidfileOwner(path); owner > 0 && owner != os.Getpid() {
-		if err := unix.Kill(owner, 0); err == nil || err == unix.EPERM {
-			return pyErrorf("Already running on PID %d (or pid file '%s' is stale)", owner, path)
-		}
-	}
-	temporary, err := os.CreateTemp(dir, ".gunicorn-pid-*")
-	if err != nil {
-		return fmt.Errorf("pidfile: %w", err)
-	}
-	_, err = fmt.Fprintf(temporary, "%d\n", os.Getpid())
-	err = errors.Join(err, temporary.Chmod(0o644), temporary.Close())
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(temporary.Name())
-		return fmt.Errorf("pidfile: %w", err)
-	}
-	a.ownPid = path
-	return nil
-}
-
-// pidfileOwner is the pid in a pidfile, 0 if there is none.
-func pidfileOwner(path string) int {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0
-	}
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
-	return pid
-}
-
-// removePidfile removes the pidfile, if it still has this process's pid.
-func (a *arbiter) removePidfile() {
-	if a.ownPid != "" && pidfileOwner(a.ownPid) == os.Getpid() {
-		_ = os.Remove(a.ownPid)
-	}
-	a.ownPid = ""
 }

@@ -561,15 +561,8 @@ func (w *worker) greetSocket(t *turn) bool {
 func (w *worker) trailerSection(t *turn, r *marshalReader) error {
 	w.readFields(r)
 	w.outFor(t.conn)
-	if (t.framing.chunked || t.conn.stream != nil && !t.framing.noBody) && !t.refused {
-		b := append(w.obuf, "0\r\n"...)
-		at := len(b)
-		b = w.appendSection(b, t)
-		if s := t.conn.stream; s != nil {
-			s.tail, _ = appendBlock(nil, b[at:])
-		} else {
-			w.obuf = append(b, "\r\n"...)
-		}
+	if !t.refused {
+		t.conn.transport.trailer(w, t)
 	}
 	w.complete(t)
 	return nil
@@ -595,8 +588,8 @@ func (w *worker) appendSection(b []byte, t *turn) []byte {
 // tail handles a TAIL frame: fields that an application of WSGI sends behind its response.
 func (w *worker) tail(t *turn, r *marshalReader) error {
 	w.readFields(r)
-	if s := t.conn.stream; s != nil && len(s.tail) < metaMax {
-		s.tail, _ = appendBlock(s.tail, w.appendSection(nil, t))
+	if t.req.streamed {
+		t.conn.transport.trailer(w, t)
 	}
 	return nil
 }
@@ -633,7 +626,7 @@ func (w *worker) agree(t *turn, r *marshalReader) error {
 		return wrongFrame(err.Error())
 	}
 	w.obuf = append(b, "\r\n"...)
-	w.headMade(t.conn, at)
+	w.obuf = t.conn.transport.head(w.obuf, at)
 	t.started, t.conn.keep = true, false
 	t.status = strconv.AppendInt(t.status[:0], int64(code), 10)
 	t.framing = framing{code: code, length: -1}
@@ -724,9 +717,8 @@ func (w *worker) hear(t *turn) {
 
 // hearMore reads from a WebSocket's client: false if nothing has come.
 func (w *worker) hearMore(t *turn) bool {
-	if t.fed == len(t.body) && t.ownBody {
-		w.pool.put(t.body) // an idle client needs no buffer
-		t.body, t.ownBody, t.fed = nil, false, 0
+	if t.fed == len(t.body) {
+		w.freeBody(t) // an idle client needs no buffer
 	}
 	n, end := w.receive(t.conn, w.rbuf)
 	if end {

@@ -83,7 +83,7 @@ func (w *worker) invite(t *turn) {
 		w.outFor(t.conn)
 		at := len(w.obuf)
 		w.obuf = append(w.obuf, "HTTP/1.1 100 Continue\r\n\r\n"...)
-		w.headMade(t.conn, at)
+		w.obuf = t.conn.transport.head(w.obuf, at)
 		w.flushOut()
 	}
 }
@@ -93,19 +93,18 @@ func (w *worker) invite(t *turn) {
 func (w *worker) readBody(t *turn) bool {
 	room, direct := w.rbuf, false
 	if t.decoder == nil {
-		if free := cap(t.body) - len(t.body); t.ownBody && (free >= len(w.rbuf) || int64(free) >= t.bodyLeft) {
+		if t.store == inHead {
+			w.placeBody(t)
+		}
+		if free := cap(t.body) - len(t.body); t.store != inHead && (free >= len(w.rbuf) || int64(free) >= t.bodyLeft) {
 			direct = true
 			room = t.body[len(t.body):cap(t.body)]
 		}
 		room = room[:min(int64(len(room)), t.bodyLeft)]
 	}
 	n, end := w.receive(t.conn, room)
-	if end && t.conn.stream != nil && t.conn.stream.ended {
-		return w.endBody(t)
-	}
 	if end {
-		w.breakBody(t, leftEarly(400, "the client left before its request was complete"))
-		return false
+		return t.conn.transport.bodyEnds(w, t)
 	}
 	if n == 0 {
 		t.upload.wait(w.now)
@@ -129,6 +128,18 @@ func (w *worker) readBody(t *turn) bool {
 	return true
 }
 
+// placeBody has the rest of a body received where Python can read it, if the request is to wait
+// until its body is complete.
+func (w *worker) placeBody(t *turn) {
+	size := int64(len(t.body)) + t.bodyLeft
+	if t.state != readingBody || size < placeLeast || size > held || t.own != nil || t.spooled != nil || w.python.gateway.early {
+		return
+	}
+	if b := w.python.place(int(size)); b != nil {
+		t.body, t.store = append(b, t.body...), inShared
+	}
+}
+
 // readAhead reads a body up to holdable bytes before the application asks, so that the
 // application finds them here. It begins once half of this room is free: making room
 // copies the bytes that are still unread, which is not worth doing for a few more.
@@ -144,18 +155,16 @@ func (w *worker) readAhead(t *turn) {
 
 // makeRoom makes t.body a buffer of its own with room for n more bytes.
 func (w *worker) makeRoom(t *turn, n int) {
-	if t.ownBody && len(t.body)+n <= cap(t.body) {
+	if t.store != inHead && len(t.body)+n <= cap(t.body) {
 		return
 	}
 	rest := t.body[t.fed:]
-	if t.ownBody && len(rest)+n <= cap(t.body) {
+	if t.store != inHead && len(rest)+n <= cap(t.body) {
 		t.body = t.body[:copy(t.body, rest)]
 	} else {
 		b := append(w.pool.get(len(rest)+n), rest...)
-		if t.ownBody {
-			w.pool.put(t.body)
-		}
-		t.body, t.ownBody = b, true
+		w.freeBody(t)
+		t.body, t.store = b, pooled
 	}
 	t.fed = 0
 }
@@ -219,7 +228,7 @@ func (w *worker) discard(t *turn) {
 			w.leave(t.conn)
 			return
 		}
-		if t.ownBody {
+		if t.store != inHead {
 			t.body, t.fed = t.body[:0], 0
 		}
 		if !w.readBody(t) {

@@ -2,12 +2,12 @@ package main
 
 // Connections that speak HTTP/2 (http2.go). Such a connection is a carrier: its socket
 // carries streams. Each stream is a conn without a socket, and serves one request, by the
-// code that serves a request of HTTP/1.1: what such a conn reads and writes are the bytes of
-// bodies, which pass through frames and their windows here.
+// code that serves a request of HTTP/1.1. The conn reads and writes the bytes of bodies;
+// this room puts them into frames, within the windows of both sides.
 //
-// Frames are gathered in a carrier, and written at the end of each turn of the loop. What
-// waits in the carrier is bounded. A response that finds no room waits in its stream, as a
-// response waits for a slow client in HTTP/1.1.
+// Frames are gathered in a carrier, and written at the end of each turn of the loop. The
+// frames that wait in a carrier are bounded. A response that finds no room waits in its
+// stream, as a response waits for a slow client in HTTP/1.1.
 
 import (
 	"bytes"
@@ -39,27 +39,26 @@ type carrier struct {
 	h2
 	w       *worker
 	conn    *conn
-	part    [h2FrameHead + 8]byte // the beginning of a frame, of which more has to come
+	part    [h2FrameHead + 8]byte // the beginning of a frame whose rest has not come
 	parts   int
 	dirty   bool      // in worker.dirty
-	blocked []*stream // streams whose responses wait for room of the connection, in turn
+	blocked []*stream // streams whose responses wait for room on the connection, first come, first served
 	deaf    bool      // nothing is read any more
 	ending  bool      // the connection ends when its streams have ended
-	parted  bool      // close_notify has been sent
 	ticks   int       // seconds since noise was last forgotten
 }
 
-// feed is the part of a stream that belongs to its connection.
+// feed is what a carrier keeps of a stream, beside the state that http2.go keeps.
 type feed struct {
 	conn    *conn
 	carrier *carrier
 	in      []byte // bytes of the request's body that have come: in[inAt:] is not read yet
 	inAt    int
 	ownIn   bool   // in is a buffer of the pool
-	poured  bool   // it is the stream's turn in pour
-	share   int    // bytes that the stream may still send in its turn
+	poured  bool   // pour lets this stream send now
+	share   int    // bytes that the stream may still send before pour turns to the next
 	queued  bool   // in carrier.blocked
-	counted bool   // the request is over, so that the stream counts no longer against maxStreams
+	counted bool   // no Python has the request any more, so that the stream no longer counts against maxStreams
 	socket  bool   // the stream is to be a WebSocket
 	https   int8   // what a trusted client says of the scheme: 1 for https, -1 for http
 	code    h2Code // why the stream ends before its time
@@ -105,7 +104,7 @@ func (c *config) alpn() (list []string) {
 	return list
 }
 
-// warnOfH2 tells of HTTP/2 that no client will speak, in Gunicorn's words.
+// warnOfH2 warns, in Gunicorn's words, that no client will be able to speak HTTP/2.
 func (c *config) warnOfH2() {
 	if c.speaksH2() && !c.usesTLS() && c.http2Cleartext == "off" {
 		fmt.Fprintln(os.Stderr, "Warning: http_protocols includes h2 but there is no TLS and http2_cleartext is off, so HTTP/2 will never be negotiated.")
@@ -143,13 +142,13 @@ func (w *worker) awaitPreface(c *conn) bool {
 }
 
 // requestLike reports whether bytes may be the beginning of a request of HTTP/1, or of a
-// preface. What is neither is told so by a frame.
+// preface. A client that has sent anything else is told so by a frame of HTTP/2.
 func requestLike(b []byte) bool {
 	_, target, found := bytes.Cut(b, []byte(" "))
 	return !found || len(target) == 0 || bytes.IndexByte([]byte("/*hH"), target[0]) >= 0
 }
 
-// badPreface refuses a client that is expected to speak HTTP/2, and does not.
+// badPreface is the answer to a client that has to speak HTTP/2 and sends something else.
 func badPreface(b []byte) *badRequest {
 	return badText(400, "Expected HTTP/2 connection preface, got b"+repr(b[:min(len(b), len(h2Preface))]))
 }
@@ -157,7 +156,7 @@ func badPreface(b []byte) *badRequest {
 // prefaceStalls reports whether a client that has to speak HTTP/2 has sent a part of the
 // preface only.
 func (w *worker) prefaceStalls(c *conn) bool {
-	return w.prior && w.cfg.http2Cleartext == "prior-knowledge" && c.carrier == nil && c.stream == nil && c.trusted && c.served == 0 &&
+	return w.prior && w.cfg.http2Cleartext == "prior-knowledge" && c.carrier == nil && c.trusted && c.served == 0 &&
 		c.turn == nil && !c.opening && len(c.in) > 0
 }
 
@@ -173,7 +172,7 @@ func (w *worker) newCarrier(c *conn) *carrier {
 	return k
 }
 
-// becomeCarrier begins with HTTP/2 on a connection.
+// becomeCarrier starts HTTP/2 on a connection.
 func (w *worker) becomeCarrier(c *conn) {
 	k := w.newCarrier(c)
 	k.greet(w.python.gateway.greet != nil)
@@ -189,7 +188,7 @@ func (w *worker) becomeCarrier(c *conn) {
 
 // Reading -------------------------------------------------------------------
 
-// carry reads and handles what has come of frames.
+// carry reads the frames that have come, and handles them.
 func (w *worker) carry(c *conn) {
 	k := c.carrier
 	if w.pour(k); w.cbuf == nil {
@@ -235,11 +234,12 @@ func (k *carrier) tick() {
 		k.quieten()
 	}
 	if k.ending {
-		k.w.touch(k) // flushCarriers leaves it once the client has taken everything
+		k.w.touch(k) // so that flushCarriers ends the connection once the client has taken everything
 	}
 }
 
-// digest handles frames. What is left of them is the beginning of another.
+// digest handles the frames in bytes of the client. An incomplete frame at the end is
+// kept until more has come.
 func (w *worker) digest(k *carrier, in []byte) {
 	k.arm()
 	for !k.conn.gone && !k.deaf {
@@ -288,7 +288,7 @@ func (w *worker) changeTo2(t *turn) {
 	s := k.begin(1)
 	sc := w.newStream(k, s)
 	sc.in, sc.turn, t.conn = in, t, sc
-	t.req.version, t.req.streamed = []byte("HTTP/2.0"), true
+	t.req.version, t.req.streamed, t.req.keepAlive = []byte("HTTP/2.0"), true, false
 	t.req.fields = slices.DeleteFunc(t.req.fields, func(f field) bool {
 		return foldEqual(f.name, "CONNECTION") || foldEqual(f.name, "UPGRADE") || foldEqual(f.name, "HTTP2-SETTINGS")
 	})
@@ -304,7 +304,7 @@ func (w *worker) changeTo2(t *turn) {
 
 // newStream makes the conn of a stream.
 func (w *worker) newStream(k *carrier, s *stream) *conn {
-	c := &conn{fd: noSocket, stream: s, peer: k.conn.peer, trusted: k.conn.trusted, lent: k.conn.lent, watched: true,
+	c := &conn{fd: noSocket, transport: s, peer: k.conn.peer, trusted: k.conn.trusted, lent: k.conn.lent, watched: true,
 		served: k.conn.served, output: output{file: -1}}
 	k.conn.served++
 	k.conn.expires = 0
@@ -314,7 +314,7 @@ func (w *worker) newStream(k *carrier, s *stream) *conn {
 	return c
 }
 
-// openStream begins with a request.
+// openStream starts the request of a stream that the client has opened.
 func (w *worker) openStream(k *carrier, s *stream) {
 	c := w.newStream(k, s)
 	c.turn = w.newTurn(c)
@@ -339,11 +339,12 @@ func (w *worker) openStream(k *carrier, s *stream) {
 		s.length = k.list.contentLength()
 	}
 	if s.ended && s.length > 0 {
+		s.code = h2ProtocolError
 		w.breakStream(s, "the body is not as long as its Content-Length")
 		return
 	}
 	if c.trusted && len(q.scheme) > 0 {
-		if s.https = -1; string(q.scheme) == "https" {
+		if s.https = -1; foldEqual(q.scheme, "HTTPS") {
 			s.https = 1
 		}
 	}
@@ -392,8 +393,8 @@ func (w *worker) gain(s *stream, piece []byte) {
 	}
 }
 
-// read reads bytes of the request's body, as rawRead does from a socket.
-func (s *stream) read(b []byte) (int, syscall.Errno) {
+// read reads bytes of the request's body.
+func (s *stream) read(_ *conn, b []byte) (int, syscall.Errno) {
 	n := copy(b, s.in[s.inAt:])
 	if s.inAt += n; n > 0 {
 		if s.inAt == len(s.in) {
@@ -421,11 +422,14 @@ func (s *stream) drop() {
 	s.in, s.inAt, s.ownIn = nil, 0, false
 }
 
-// endBody notes that the request's body is complete. It returns false if its trailer section
-// is wrong.
-func (w *worker) endBody(t *turn) bool {
+// bodyEnds notes that the request's body is complete, or broken because the client has left or
+// has sent a wrong trailer section.
+func (s *stream) bodyEnds(w *worker, t *turn) bool {
+	if !s.ended {
+		return plain{}.bodyEnds(w, t)
+	}
 	var trailer request
-	if bad := trailer.parseFields(t.conn.stream.section, w.cfg, false, true); bad != nil {
+	if bad := trailer.parseFields(s.section, w.cfg, false, true); bad != nil {
 		w.breakBody(t, bad.logged())
 		return false
 	}
@@ -434,8 +438,8 @@ func (w *worker) endBody(t *turn) bool {
 	return true
 }
 
-// breakStream ends a stream that its client has reset, or has to be reset because of a
-// mistake.
+// breakStream ends a stream that its client has reset, or, with a text for the log, a
+// stream whose client has made a mistake.
 func (w *worker) breakStream(s *stream, text string) {
 	c := s.conn
 	if text != "" {
@@ -454,8 +458,8 @@ func (s *stream) peer() string {
 	return s.conn.peer.remoteAddr
 }
 
-// carrierEnds is called when no more will come from the client. Responses to what it has sent
-// may still reach it.
+// carrierEnds is called when no more will come from the client. Responses to requests
+// that have come may still reach the client.
 func (w *worker) carrierEnds(k *carrier) {
 	c := k.conn
 	if k.deaf = true; len(k.streams) == 0 || hungUp(c.fd) {
@@ -470,7 +474,7 @@ func (w *worker) carrierEnds(k *carrier) {
 			w.advance(s.conn)
 		}
 		s.conn.ending = true
-		s.meter(w.now, w.cfg.clientMinRate)
+		s.meter(w, s.conn)
 	}
 }
 
@@ -491,7 +495,7 @@ func (w *worker) touch(k *carrier) {
 	}
 }
 
-// flushCarriers writes what has been gathered in this turn of the loop.
+// flushCarriers writes the frames that were gathered in this turn of the loop.
 func (w *worker) flushCarriers() {
 	for i := 0; i < len(w.dirty); i++ {
 		k := w.dirty[i]
@@ -528,8 +532,15 @@ func (s *stream) head(b []byte, at int) []byte {
 	return append(b[:at], b[at+size:]...)
 }
 
-// roomFor is how many of n bytes may be sent now. mine reports that the stream waits for its own
-// client's room, and not for other streams.
+// trailer keeps the response's trailer section for the frame that ends the stream.
+func (s *stream) trailer(w *worker, t *turn) {
+	if !t.framing.noBody && len(s.tail) < metaMax {
+		s.tail, _ = appendBlock(s.tail, w.appendSection(nil, t))
+	}
+}
+
+// roomFor is how many of n bytes may be sent now. mine reports that the stream's own
+// window is the limit, and not the connection or other streams.
 func (s *stream) roomFor(n int) (most int, mine bool) {
 	k := s.carrier
 	switch most, mine = k.allowed(s, n); {
@@ -547,8 +558,17 @@ func (s *stream) roomFor(n int) (most int, mine bool) {
 	return min(most, space), false
 }
 
-// write sends bytes of the response's body, as rawWritev does to a socket.
-func (s *stream) write(a, b []byte) (n int, errno syscall.Errno) {
+func (s *stream) write(c *conn, a, b []byte) (int, syscall.Errno) {
+	if c.pending() {
+		return 0, unix.EAGAIN
+	}
+	return s.body(a, b)
+}
+
+func (s *stream) push(_ *conn, b []byte) (int, syscall.Errno) { return s.body(b, nil) }
+
+// body sends bytes of the response's body, as rawWritev does to a socket.
+func (s *stream) body(a, b []byte) (n int, errno syscall.Errno) {
 	k := s.carrier
 	if s.done {
 		return 0, unix.EPIPE
@@ -578,7 +598,8 @@ func (s *stream) write(a, b []byte) (n int, errno syscall.Errno) {
 	return n, 0
 }
 
-// wait has a stream wait for its turn, unless only its own client's room is missing.
+// wait queues a stream for room on the connection, unless the limit is the stream's own
+// window (mine).
 func (s *stream) wait(mine bool) {
 	if !mine && !s.queued {
 		s.queued = true
@@ -586,10 +607,11 @@ func (s *stream) wait(mine bool) {
 	}
 }
 
-// sendFile sends a piece of the response's file. Frames are copied: a frame has 16 KB, and
-// sendfile(2) with a head for each would take more system calls than read(2) and one write(2).
-func (s *stream) sendFile() (int, error) {
-	c, k := s.conn, s.carrier
+// sendFile sends a piece of the response's file. The bytes are copied: a frame has 16 KB,
+// and sendfile(2) with a head for each frame would take more system calls than read(2)
+// and one write(2).
+func (s *stream) sendFile(_ *worker, c *conn) (int, error) {
+	k := s.carrier
 	most, mine := s.roomFor(int(min(c.fileEnd-c.fileAt, filePiece)))
 	if most <= 0 {
 		s.wait(mine)
@@ -599,8 +621,9 @@ func (s *stream) sendFile() (int, error) {
 	defer k.w.pool.put(b)
 	n, err := unix.Pread(c.file, b[:most], c.fileAt)
 	if n > 0 {
-		m, errno := s.write(b[:n], nil)
-		if c.fileAt += int64(m); errno != 0 {
+		m, errno := s.body(b[:n], nil)
+		c.fileAt += int64(m)
+		if c.given += m; errno != 0 {
 			return m, errno
 		}
 		return m, nil
@@ -608,21 +631,21 @@ func (s *stream) sendFile() (int, error) {
 	return n, err
 }
 
-// meter meters how much of the response the client takes. A response that waits for others of
-// the same connection is not its client's fault.
-func (s *stream) meter(now int64, rate int) {
-	c := s.conn
-	c.reply.move(now, c.given, rate)
+// meter meters how much of the response the client takes. A response that waits for other
+// streams of its connection is not held against its client.
+func (s *stream) meter(w *worker, c *conn) {
+	c.reply.move(w.now, c.given, w.cfg.clientMinRate)
 	c.given = 0
 	if most, _ := s.carrier.allowed(s, h2FrameLeast); !c.pending() || most > 0 {
 		return
 	}
-	if c.reply.wait(now); s.carrier.deaf { // no more room will come
-		s.carrier.w.lost(c)
+	if c.reply.wait(w.now); s.carrier.deaf { // no more room will come
+		w.lost(c)
 	}
 }
 
-// widen goes on with a response, or with all, after the client has given room.
+// widen goes on with the response of a stream, or with all responses if s is nil, after
+// the client has opened a window.
 func (w *worker) widen(k *carrier, s *stream) {
 	if s == nil {
 		w.pour(k)
@@ -631,7 +654,8 @@ func (w *worker) widen(k *carrier, s *stream) {
 	}
 }
 
-// pour has the responses that wait for room send some, in turn.
+// pour lets the responses that wait for room on the connection send a share each, in
+// turn.
 func (w *worker) pour(k *carrier) {
 	turn, stuck := 0, 0 // bytes sent, and streams in succession that could send nothing
 	for stuck < len(k.blocked) && !k.conn.gone && k.waits() <= carrierAhead-h2Sliver {
@@ -658,14 +682,15 @@ func (w *worker) pour(k *carrier) {
 
 // To a sibling ----------------------------------------------------------------
 //
-// A request that would wait here is lent to a sibling: the sibling gets the request and one
-// end of a socket, and serves the request as the only stream of a carrier. The frames that it
-// sends are passed on to the client, in the stream that the client has opened.
+// A request that would wait here is lent to a sibling: the sibling gets the request and
+// one end of a socket, and serves the request as the only stream of a carrier. The
+// sibling's frames are passed on to the client, in the stream that the client has opened.
 
-// lends reports whether a stream's request can be lent.
-func (w *worker) lends(c *conn) bool {
+func (s *stream) portable() bool { return false }
+
+func (s *stream) give(w *worker, c *conn) bool {
 	t := c.turn
-	return t != nil && t.state == waiting && !t.incomplete() && !c.stream.socket && w.slot.phase() != phaseQuitting
+	return t != nil && t.state == waiting && !t.incomplete() && !s.socket && w.slot.phase() != phaseQuitting && w.lend(c)
 }
 
 // takeStream serves the request of a stream that a sibling has lent.
@@ -685,10 +710,10 @@ func (w *worker) takeStream(c *conn, head, body, section []byte, https int8) {
 	w.advance(sc)
 }
 
-// passOn passes on the frames of a sibling that was lent a stream. It returns false if there
+// move passes on the frames of a sibling that was lent a stream. It returns false if there
 // are none.
-func (w *worker) passOn(c *conn) bool {
-	p, s := c.pump, c.stream
+func (s *stream) move(w *worker, c *conn) bool {
+	p := c.pump
 	if len(c.out)-c.outAt > pumpAhead {
 		return false
 	}
@@ -710,30 +735,7 @@ func (w *worker) passOn(c *conn) bool {
 		}
 		payload := rest[h2FrameHead : h2FrameHead+length]
 		rest = rest[h2FrameHead+length:]
-		switch kind {
-		case h2Data:
-			w.send(c, payload, nil)
-		case h2Headers, h2Continuation:
-			p.block = append(p.block, payload...)
-			if kind == h2Headers {
-				p.tail = p.begun && flags&h2EndStream != 0
-			}
-			switch interim := len(p.block) > 2 && p.block[0] == 0x08 && p.block[2] == '1'; {
-			case flags&h2EndHeaders == 0:
-			case p.tail:
-				s.tail, p.block = p.block, nil
-			default:
-				s.carrier.arm()
-				s.carrier.h2.head(s, p.block)
-				w.touch(s.carrier)
-				p.begun, p.block = !interim, p.block[:0]
-			}
-		case h2RstStream:
-			if s.code = h2Code(binary.BigEndian.Uint32(payload)); !p.ended {
-				w.lost(c)
-			}
-		}
-		p.ended = p.ended || flags&h2EndStream != 0 && kind <= h2Headers
+		s.pass(w, c, kind, flags, payload)
 	}
 	if len(rest) > 0 && !c.gone {
 		p.out = append(w.pool.get(len(rest)), rest...)
@@ -744,21 +746,46 @@ func (w *worker) passOn(c *conn) bool {
 			w.lost(c)
 			return false
 		}
-		w.part(c)
-		c.enter(open)
-		c.turn = w.newTurn(c)
-		c.turn.enter(draining)
-		w.drained(c)
+		w.pumpEnds(c)
 		return false
 	}
 	return true
 }
 
+// pass passes on a frame of a sibling. Heads and trailer sections are passed on when they are
+// complete, as one frame each.
+func (s *stream) pass(w *worker, c *conn, kind, flags byte, payload []byte) {
+	p := c.pump
+	switch kind {
+	case h2Data:
+		w.send(c, payload, nil)
+	case h2Headers, h2Continuation:
+		p.block = append(p.block, payload...)
+		if kind == h2Headers {
+			p.tail = p.begun && flags&h2EndStream != 0
+		}
+		switch interim := len(p.block) > 2 && p.block[0] == 0x08 && p.block[2] == '1'; {
+		case flags&h2EndHeaders == 0:
+		case p.tail:
+			s.tail, p.block = p.block, nil
+		default:
+			s.carrier.arm()
+			s.carrier.h2.head(s, p.block)
+			w.touch(s.carrier)
+			p.begun, p.block = !interim, p.block[:0]
+		}
+	case h2RstStream:
+		if s.code = h2Code(binary.BigEndian.Uint32(payload)); !p.ended {
+			w.lost(c)
+		}
+	}
+	p.ended = p.ended || flags&h2EndStream != 0 && kind <= h2Headers
+}
+
 // Ending --------------------------------------------------------------------
 
-// endStream ends a stream whose response is complete, or has broken off.
-func (w *worker) endStream(c *conn) {
-	s, k := c.stream, c.stream.carrier
+func (s *stream) end(w *worker, c *conn) {
+	k := s.carrier
 	if !s.done {
 		if k.arm(); c.turn != nil && c.turn.framing.noBody {
 			s.tail = nil
@@ -775,8 +802,12 @@ func (w *worker) endStream(c *conn) {
 	w.close(c)
 }
 
-// dropStream is called when the conn of a stream is buried.
-func (w *worker) dropStream(s *stream) {
+// forbidEnd does nothing: a frame tells where the body ends.
+func (s *stream) forbidEnd(*conn) {}
+
+func (s *stream) reset(*conn) { s.code = h2Cancel }
+
+func (s *stream) unplug(w *worker, c *conn) {
 	k := s.carrier
 	if !s.done {
 		k.arm()
@@ -784,8 +815,8 @@ func (w *worker) dropStream(s *stream) {
 		w.touch(k)
 	}
 	s.drop()
-	if w.carried--; s.conn.turn == nil || s.conn.turn.lane == nil {
-		s.leave()
+	if w.carried--; c.turn == nil || c.turn.lane == nil {
+		s.over()
 	}
 	if len(k.streams) == 0 && !k.conn.gone && k.conn.state == open {
 		if w.awaitHead(k.conn); w.cfg.keepalive == 0 {
@@ -795,13 +826,21 @@ func (w *worker) dropStream(s *stream) {
 	}
 }
 
-// leave counts a stream no longer against the limit of the connection, once no Python has its
-// request: a client that resets its streams must not have more requests running.
-func (s *stream) leave() {
+// over counts a stream no longer against the limit of the connection: no Python has its
+// request any more. Until then even a stream that its client has reset counts, so that a
+// client that resets its streams has no more requests running than others.
+func (s *stream) over() {
 	if !s.counted {
 		s.counted = true
 		s.carrier.busy--
 	}
+}
+
+func (s *stream) held() (pooled, beside int) {
+	if s.ownIn {
+		pooled = cap(s.in)
+	}
+	return pooled, 0
 }
 
 // dropCarrier is called when the socket of a carrier is closed.
@@ -822,7 +861,8 @@ func (w *worker) breakCarrier(k *carrier, bad *h2Error) {
 	w.stopCarrier(k)
 }
 
-// stopCarrier ends a connection with all its streams, after the frames that wait.
+// stopCarrier ends a connection with all its streams, once the frames that wait are
+// written.
 func (w *worker) stopCarrier(k *carrier) {
 	k.deaf, k.ending = true, true
 	for _, s := range k.streams {
@@ -833,7 +873,8 @@ func (w *worker) stopCarrier(k *carrier) {
 	w.touch(k)
 }
 
-// dismiss has a connection end once what its client has asked for is done.
+// dismiss announces the end of a connection: streams that the client has opened are still
+// served.
 func (w *worker) dismiss(c *conn) {
 	k := c.carrier
 	if c.gone || c.state != open {
@@ -854,7 +895,7 @@ func (w *worker) giveUpIdle(c *conn) {
 	w.close(c)
 }
 
-// maybeLeave leaves a connection that is to end, and has no stream and no frame left.
+// maybeLeave ends a connection that is about to end, once no stream and no frame is left.
 func (w *worker) maybeLeave(k *carrier) {
 	c := k.conn
 	if !k.ending || len(k.streams) > 0 || c.gone || c.state != open || len(k.out) > 0 {
@@ -867,18 +908,13 @@ func (w *worker) maybeLeave(k *carrier) {
 		return
 	}
 	if !k.deaf && unsent(c.fd) > 0 {
-		// The client still reads, and tells so by frames. A socket that is closed answers
-		// them with a reset, for which the client's kernel forgets the rest.
-		w.lookAtReply(c)
+		// The client still reads, and sends frames that give room as it does. A closed
+		// socket would answer these with a reset, upon which the client's kernel throws
+		// away what the client has not read.
+		c.transport.meter(w, c)
 		return
 	}
-	if !k.parted {
-		if k.parted = true; c.secure.sayEnd() && c.pending() {
-			w.watch(c)
-			return
-		}
-	}
-	w.leave(c)
+	c.transport.end(w, c)
 }
 
 // expireCarrier ends a connection that is idle, or whose client is slow with a field block.

@@ -621,7 +621,7 @@ var additions = []string{
 
 // other has a value for each unsupported row that is not its default.
 var other = map[string]any{
-	"worker_class": "tornado",
+	"worker_class": "gunicorn.workers.gtornado.Any",
 	"protocol":     "uwsgi", "uwsgi_allow_ips": "*",
 	"control_socket": "x", "control_socket_mode": "0o644", "dirty_apps": "a:B", "dirty_workers": "1",
 	"dirty_timeout": "1", "dirty_threads": "2", "dirty_graceful_timeout": "1",
@@ -634,7 +634,7 @@ func TestUnsupported(t *testing.T) {
 		}
 		why := r.unsupported
 		if r.name == "worker_class" {
-			why = "tornado is a class of workers for Tornado; " + why
+			why = "gunicorn.workers.gtornado.Any is a class of workers for Tornado; " + why
 		}
 		want := "gunicorn: " + r.name + ": not supported by this server: " + why + "\n"
 		refused := func(name string, from source) {
@@ -691,13 +691,13 @@ func TestUnsupported(t *testing.T) {
 		refused("file", source{file: file})
 	}
 	t.Run("overridden", func(t *testing.T) {
-		mustLoad(t, source{args: []string{"-k", "sync", "app:app"}, file: map[string]any{"worker_class": "tornado"}})
+		mustLoad(t, source{args: []string{"-k", "sync", "app:app"}, file: map[string]any{"worker_class": "gunicorn.workers.gtornado.Any"}})
 	})
 }
 
 // A worker class that is misspelled is told from one that somebody has written.
 func TestWorkerClassNames(t *testing.T) {
-	const classes = "the classes are sync, gthread, gevent, eventlet and asgi"
+	const classes = "the classes are sync, gthread, gevent, eventlet, asgi and tornado"
 	for class, want := range map[string]string{
 		"gthred":                        "'gthred' is not a worker class; did you mean gthread?",
 		"thread":                        "'thread' is not a worker class; did you mean gthread?",
@@ -712,7 +712,6 @@ func TestWorkerClassNames(t *testing.T) {
 		"wsgi":                          "'wsgi' is not a worker class; " + classes,
 		"":                              "not supported by this server: " + classes,
 		"mine":                          "'mine' is not a worker class; " + classes,
-		"tornado":                       "not supported by this server: tornado is a class of workers for Tornado; " + classes,
 		"gunicorn.workers.gtornado.Any": "not supported by this server: gunicorn.workers.gtornado.Any is a class of workers for Tornado; " + classes,
 	} {
 		_, err := load(t, source{args: []string{"-k", class, "app:app"}})

@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,30 +94,30 @@ func (t *turn) enter(s turnState) {
 
 // conn is the connection of one client. Times are those of the loop's clock.
 type conn struct {
-	fd      int // the client's socket, noSocket for a stream of HTTP/2, -1 once buried
-	state   connState
-	gone    bool   // marked: the loop closes this connection at the end of its turn
-	watched bool   // epoll watches the socket, edge-triggered
-	unread  bool   // the socket may hold bytes or an end that have not been read
-	ending  bool   // epoll has announced the client's end: read until the end is seen
-	later   bool   // put off to the next turn of the loop, so that others get their share
-	trusted bool   // the socket's peer is in forwarded_allow_ips, whatever a PROXY header says
-	opening bool   // a PROXY header may still come first
-	lent    bool   // the socket leads to the pump of a sibling, which has the client's TLS
-	shared  bool   // the application has the socket too, perhaps for longer than its request
-	keep    bool   // another request may follow the current one
-	cut     bool   // the response broke off before its end
-	served  int    // requests served before the current one
-	client  uint64 // key under which the census counts the connection, 0 if it does not
-	expires int64  // when the wait for a head or a handshake, the idle time or lingering ends; 0 for never
-	closeAt int64  // when lingering ends, even if the client still sends
-	shaken  int64  // when the handshake began, or began to wait for its turn
-	lagged  int64  // since when the rest of a request or handshake has been missing
-	peer    endpoint
-	carrier *carrier // the HTTP/2 on this socket, nil for HTTP/1.1
-	stream  *stream  // the stream of a carrier that this connection stands for, nil for a socket
-	secure  *secure  // the TLS, nil without
-	pump    *pump    // joins the client to a sibling or to the application, nil for none
+	fd        int // the client's socket, noSocket for a stream of HTTP/2, -1 once buried
+	state     connState
+	gone      bool   // marked: the loop closes this connection at the end of its turn
+	watched   bool   // epoll watches the socket, edge-triggered
+	unread    bool   // the socket may hold bytes or an end that have not been read
+	ending    bool   // epoll has announced the client's end: read until the end is seen
+	dry       bool   // with TLS: the socket has no bytes until the next event, but crypto/tls may have some
+	later     bool   // put off to the next turn of the loop, so that others get their share
+	trusted   bool   // the socket's peer is in forwarded_allow_ips, whatever a PROXY header says
+	opening   bool   // a PROXY header may still come first
+	lent      bool   // the socket leads to the pump of a sibling, which has the client's TLS
+	shared    bool   // the application has the socket too, perhaps for longer than its request
+	keep      bool   // another request may follow the current one
+	cut       bool   // the response broke off before its end
+	served    int    // requests served before the current one
+	client    uint64 // key under which the census counts the connection, 0 if it does not
+	expires   int64  // when the wait for a head or a handshake, the idle time or lingering ends; 0 for never
+	closeAt   int64  // when lingering ends, even if the client still sends
+	shaken    int64  // when the handshake began, or began to wait for its turn
+	lagged    int64  // since when the rest of a request or handshake has been missing
+	peer      endpoint
+	carrier   *carrier  // the HTTP/2 on this socket, nil for HTTP/1.1
+	pump      *pump     // joins the client to a sibling or to the application, nil for none
+	transport transport // what the bytes travel over
 
 	list          *idlers // the worker's list that this connection is in
 	before, after *conn   // neighbours in that list
@@ -138,8 +137,8 @@ type conn struct {
 type output struct {
 	out     []byte  // bytes for the client, of which out[outAt:] are not written yet
 	outAt   int     // bytes of out already written
-	unsent  int     // bytes in the kernel's send buffer, as lookAtReply last found them
-	given   int     // bytes written to the kernel since lookAtReply last looked
+	unsent  int     // bytes in the kernel's send buffer, as meter last found them
+	given   int     // bytes written to the kernel since meter last looked
 	reply   passage // how long the client has stalled the response
 	file    int     // descriptor of the file that follows out, -1 for none
 	fileAt  int64   // offset of the file's next byte
@@ -158,7 +157,7 @@ type turn struct {
 	req      request
 	body     []byte          // bytes of the request's body, of which Python does not have body[fed:] yet
 	fed      int             // bytes of body given to Python
-	ownBody  bool            // body has its own buffer, rather than being a part of conn.in
+	store    bodyStore       // whose memory body is
 	bodyLeft int64           // bytes of a body with Content-Length that have not been received
 	spooled  *spooled        // the part of the body in the spool, which precedes body; nil for none
 	upload   passage         // how long the client has stalled the body
@@ -177,17 +176,22 @@ type turn struct {
 	message    uint32       // number of the first request in this request's message
 	since      int64        // when the request began to wait for a lane
 	begun      int64        // when the request was written into its lane, 0 for in none
-	started    bool         // the response's head is made
-	refused    bool         // body bytes that the application still sends are ignored
-	dropped    bool         // body bytes were ignored because the response was already complete
-	framing    framing      // how the response's end is told
-	status     []byte       // the response's status line, without the version
-	logged     bool         // Python writes the access log's line
-	id, idName []byte       // the request's id, and the name of its field; nil without request_id_header
-	meta       []byte       // status and headers of a response in several frames, kept for the access log
-	sent       int64        // bytes of the response's body from the application
-	burst      int          // bytes written to the spool since other connections had their share
-	junk       int          // bytes of the request's body thrown away
+	result
+	id, idName []byte // the request's id, and the name of its field; nil without request_id_header
+	burst      int    // bytes written to the spool since other connections had their share
+	junk       int    // bytes of the request's body thrown away
+}
+
+// result is what is known of a turn's response.
+type result struct {
+	started bool    // the response's head is made
+	refused bool    // body bytes that the application still sends are ignored
+	dropped bool    // body bytes were ignored because the response was already complete
+	framing framing // how the response's end is told
+	status  []byte  // the response's status line, without the version
+	logged  bool    // Python writes the access log's line
+	meta    []byte  // status and headers of a response in several frames, kept for the access log
+	sent    int64   // bytes of the response's body from the application
 }
 
 // watch puts c under the loop's watch, once, for both directions and edge-triggered:
@@ -209,9 +213,7 @@ func (c *conn) ready(w *worker, _ int, events uint32) {
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.unread = true
 		c.ending = c.ending || events&^(unix.EPOLLIN|unix.EPOLLOUT) != 0
-		if c.secure != nil {
-			c.secure.dry = false
-		}
+		c.dry = false
 	}
 	switch {
 	case c.gone:
@@ -252,25 +254,13 @@ func (c *conn) probe() {
 
 // Reading -------------------------------------------------------------------
 
-// read reads from the client, decrypting if the connection is secure. Results
-// are those of rawRead.
-func (c *conn) read(b []byte) (int, syscall.Errno) {
-	switch {
-	case c.secure != nil:
-		return c.secure.open(b)
-	case c.stream != nil:
-		return c.stream.read(b)
-	}
-	return rawRead(c.fd, b)
-}
-
 // advance takes c through its states as far as the received bytes allow.
 func (w *worker) advance(c *conn) {
 	for more := true; more && !c.gone; {
 		switch {
 		case c.state == handshaking:
 			w.watch(c) // greet handles the event of the first byte
-			if c.secure == nil {
+			if !c.shakes() {
 				w.readHello(c)
 			}
 			return
@@ -330,7 +320,7 @@ func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
 	if !c.unread || c.gone {
 		return 0, false
 	}
-	n, errno := c.read(b)
+	n, errno := c.transport.read(c, b)
 	switch {
 	case errno == unix.EAGAIN:
 		c.unread = false
@@ -338,10 +328,6 @@ func (w *worker) receive(c *conn, b []byte) (n int, end bool) {
 		return 0, false
 	case errno != 0 || n == 0:
 		return 0, true
-	case n < len(b) && c.watched && !c.ending && c.secure == nil && c.stream == nil:
-		// A short read has emptied the socket. Reading on until EAGAIN would cost
-		// each request a system call.
-		c.unread = false
 	}
 	return n, false
 }
@@ -385,7 +371,7 @@ func (w *worker) awaitHead(c *conn) {
 // lag lists c as lagging: its client has sent only a part of a PROXY header, of a TLS
 // handshake, of a head, or of a body that Python has not begun.
 func (w *worker) lag(c *conn) {
-	if c.list != &w.lagging && c.stream == nil {
+	if c.list != &w.lagging && c.fd != noSocket { // a stream takes no place that another client might have
 		c.lagged = w.now
 		w.lagging.add(c)
 	}
@@ -465,8 +451,8 @@ func (w *worker) readProxy(c *conn) bool {
 	return true
 }
 
-// parse looks for a complete head, and begins with the body behind it. It returns false
-// if the request is refused.
+// parse looks for a complete head in the bytes that have come. It returns false if the request
+// is refused.
 func (w *worker) parse(c *conn) bool {
 	if c.opening {
 		if !w.readProxy(c) || !w.countClient(c, false) {
@@ -501,50 +487,55 @@ func (w *worker) parse(c *conn) bool {
 		w.lag(c)
 		return true
 	}
+	return w.headComplete(c.turn, n)
+}
+
+// headComplete begins with the body of a request whose head has n bytes. It returns false if the
+// request is refused.
+func (w *worker) headComplete(t *turn, n int) bool {
+	c := t.conn
 	c.unlist()
-	c.turn.head, c.turn.next = n, n
+	t.head, t.next = n, n
 	c.expires = 0
-	c.turn.enter(readingBody)
+	t.enter(readingBody)
 	w.weigh(c)
-	if c.stream != nil {
-		c.stream.describe(&c.turn.req)
-	}
-	if limit := w.cfg.limitRequestBody; limit > 0 && c.turn.req.contentLength > limit {
+	c.transport.describe(&t.req)
+	if limit := w.cfg.limitRequestBody; limit > 0 && t.req.contentLength > limit {
 		w.refuse(c, badBodyLimit(limit))
 		return false
 	}
-	if w.upgrade && c.trusted && c.turn.req.upgrades {
-		c.turn.settings = h2UpgradeSettings(&c.turn.req)
+	if w.upgrade && c.trusted && t.req.upgrades {
+		t.settings = h2UpgradeSettings(&t.req)
 	}
 	if w.ids != nil {
-		w.identify(c.turn)
+		w.identify(t)
 	}
-	if c.turn.own = w.ownAnswer(&c.turn.req); c.turn.own == nil && !w.greets(c.turn) {
+	if t.own = w.ownAnswer(&t.req); t.own == nil && !w.greets(t) {
 		return false
 	}
 	rest := c.in[n:]
-	c.turn.req.expect = c.turn.req.expect && len(rest) == 0 && (c.turn.req.chunked || c.turn.req.contentLength > 0)
+	t.req.expect = t.req.expect && len(rest) == 0 && (t.req.chunked || t.req.contentLength > 0)
 	switch {
-	case c.stream != nil:
-		if c.turn.req.chunked {
-			c.turn.bodyLeft = h2Unknown
+	case t.req.streamed:
+		if t.req.chunked {
+			t.bodyLeft = h2Unknown
 		}
-	case c.turn.req.chunked:
-		c.turn.decoder = &chunkedDecoder{}
-		if len(rest) > 0 && !w.decode(c.turn, rest) {
+	case t.req.chunked:
+		t.decoder = &chunkedDecoder{}
+		if len(rest) > 0 && !w.decode(t, rest) {
 			return false
 		}
-	case c.turn.req.contentLength > 0:
-		take := int(min(c.turn.req.contentLength, int64(len(rest))))
-		c.turn.body = rest[:take:take]
-		c.turn.next = n + take
-		c.turn.bodyLeft = c.turn.req.contentLength - int64(take)
+	case t.req.contentLength > 0:
+		take := int(min(t.req.contentLength, int64(len(rest))))
+		t.body = rest[:take:take]
+		t.next = n + take
+		t.bodyLeft = t.req.contentLength - int64(take)
 	}
-	if w.limited && c.turn.own == nil && c.turn.incomplete() && w.tooMany(c.turn) {
+	if w.limited && t.own == nil && t.incomplete() && w.tooMany(t) {
 		return false // before its body is read
 	}
-	if c.turn.own == nil && !w.python.gateway.early {
-		w.invite(c.turn)
+	if t.own == nil && !w.python.gateway.early {
+		w.invite(t)
 	}
 	return !c.gone
 }
@@ -582,14 +573,16 @@ func (w *worker) page(c *conn, bad *badRequest) {
 	}
 	c.keep = false
 	c.turn.enter(draining)
-	if c.stream != nil {
-		w.outFor(c)
-		w.obuf = c.stream.head(c.turn.appendPage(w.obuf, bad), len(w.obuf))
-		w.flushOut()
-	} else {
-		w.send(c, c.turn.appendPage(nil, bad), nil)
-	}
+	w.makePage(c.turn, bad)
+	w.flushOut()
 	w.drained(c)
+}
+
+// makePage makes an error page, in w.obuf.
+func (w *worker) makePage(t *turn, bad *badRequest) {
+	w.outFor(t.conn)
+	at := len(w.obuf)
+	w.obuf = t.conn.transport.head(t.appendPage(w.obuf, bad), at)
 }
 
 // appendPage appends an error page; in answer to HEAD, only the page's head.
@@ -612,8 +605,8 @@ func (t *turn) appendPage(b []byte, bad *badRequest) []byte {
 // pending reports whether bytes or a file wait for the client.
 func (c *conn) pending() bool { return len(c.out) > c.outAt || c.file >= 0 }
 
-// send writes a and b to the client. Bytes that the kernel does not take are kept until
-// the client has made room.
+// send writes a and b to the client. Bytes for which there is no room now are kept until the
+// client has made room.
 func (w *worker) send(c *conn, a, b []byte) {
 	if c.gone || len(a)+len(b) == 0 {
 		return
@@ -622,55 +615,28 @@ func (w *worker) send(c *conn, a, b []byte) {
 		w.sendBehind(c, a, b)
 		return
 	}
-	if c.secure != nil {
-		w.seal(c, a, b)
+	n, errno := c.transport.write(c, a, b)
+	if errno != 0 && errno != unix.EAGAIN {
+		w.lost(c)
 		return
 	}
-	n := 0
-	if !c.pending() {
-		var errno syscall.Errno
-		if c.stream != nil {
-			n, errno = c.stream.write(a, b)
-		} else if len(b) == 0 {
-			n, errno = rawWrite(c.fd, a)
-		} else {
-			n, errno = rawWritev(c.fd, a, b)
-		}
-		if errno != 0 && errno != unix.EAGAIN {
-			w.lost(c)
-			return
-		}
-		if n == len(a)+len(b) {
-			return
-		}
+	if n < len(a)+len(b) {
 		c.given += n
+		if n < len(a) {
+			w.put(c, a[n:])
+			n = len(a)
+		}
+		w.put(c, b[n-len(a):])
 	}
-	if n < len(a) {
-		w.put(c, a[n:])
-		n = len(a)
+	if c.pending() {
+		w.awaitTaking(c)
 	}
-	w.put(c, b[n-len(a):])
-	w.awaitTaking(c)
 }
 
-// awaitTaking waits for room: the kernel has none for more of the response.
+// awaitTaking waits until the client has made room for more of the response.
 func (w *worker) awaitTaking(c *conn) {
-	w.lookAtReply(c)
+	c.transport.meter(w, c)
 	w.watch(c)
-}
-
-// lookAtReply meters how much of the response the client has taken. The kernel
-// announces room only when a large part of its buffer is free; the number of bytes
-// still in the buffer shows earlier that a slow client is taking some.
-func (w *worker) lookAtReply(c *conn) {
-	if c.stream != nil {
-		c.stream.meter(w.now, w.cfg.clientMinRate)
-		return
-	}
-	left := unsent(c.fd)
-	c.reply.move(w.now, c.unsent+c.given-left, w.cfg.clientMinRate)
-	c.unsent, c.given = left, 0
-	c.reply.wait(w.now)
 }
 
 // refuses reports whether the client takes its response too slowly.
@@ -678,7 +644,7 @@ func (w *worker) refuses(c *conn) bool {
 	if c.lent || !c.reply.late(w.now, w.cfg.clientSendTimeout) {
 		return false // the sibling with the client's TLS enforces the limit
 	}
-	w.lookAtReply(c)
+	c.transport.meter(w, c)
 	return c.reply.late(w.now, w.cfg.clientSendTimeout)
 }
 
@@ -694,18 +660,10 @@ func (w *worker) put(c *conn, b []byte) {
 	c.out = append(c.out, b...)
 }
 
-// write writes to the client's socket, or frames of its stream.
-func (c *conn) write(b []byte) (int, syscall.Errno) {
-	if c.stream != nil {
-		return c.stream.write(b, nil)
-	}
-	return rawWrite(c.fd, b)
-}
-
 // drain writes bytes that wait for the client, and then goes on with c.
 func (w *worker) drain(c *conn) {
 	for len(c.out) > c.outAt && !c.gone {
-		n, errno := c.write(c.out[c.outAt:])
+		n, errno := c.transport.push(c, c.out[c.outAt:])
 		if errno == unix.EAGAIN {
 			w.awaitTaking(c)
 			break
@@ -720,7 +678,6 @@ func (w *worker) drain(c *conn) {
 	if len(c.out) == c.outAt {
 		w.pool.put(c.out)
 		c.out, c.outAt = nil, 0
-		c.unread = c.unread || c.secure != nil // TLS may have put off reading until there was room
 		if c.file >= 0 && !w.drainFile(c) {
 			w.resume(c)
 			return
@@ -761,7 +718,7 @@ func (w *worker) drainFile(c *conn) bool {
 			w.goOnLater(c)
 			return false
 		}
-		n, err := w.sendFile(c)
+		n, err := c.transport.sendFile(w, c)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -781,9 +738,6 @@ func (w *worker) drainFile(c *conn) bool {
 			return false
 		}
 		w.share -= n
-		if c.secure == nil { // with TLS, seal counts the encrypted bytes
-			c.given += n
-		}
 	}
 	rest := c.rest
 	c.rest = nil
@@ -793,29 +747,10 @@ func (w *worker) drainFile(c *conn) bool {
 	return !c.gone
 }
 
-// sendFile sends the next piece of the file.
-func (w *worker) sendFile(c *conn) (int, error) {
-	switch {
-	case c.secure != nil:
-		return w.sealFile(c)
-	case c.stream != nil:
-		return c.stream.sendFile()
-	}
-	n, errno := rawSendfile(c.fd, c.file, &c.fileAt, int(min(c.fileEnd-c.fileAt, feedMax)))
-	if errno != 0 {
-		return 0, errno
-	}
-	return n, nil
-}
-
 // drained goes on after a complete response, if all of it has been written: with the
 // next request, or by closing the connection.
 func (w *worker) drained(c *conn) {
 	if c.gone || c.file >= 0 && len(c.out) == c.outAt && !w.drainFile(c) || c.pending() {
-		return
-	}
-	if c.stream != nil {
-		w.endStream(c)
 		return
 	}
 	if c.keep {
@@ -823,15 +758,7 @@ func (w *worker) drained(c *conn) {
 		w.discard(c.turn)
 		return
 	}
-	if c.cut && (c.lent || c.turn != nil && c.turn.endless()) {
-		w.close(c) // by a reset, or by a closed socket that the sibling's pump takes for one
-		return
-	}
-	if !c.cut && c.secure.sayEnd() && c.pending() {
-		w.watch(c)
-		return
-	}
-	w.leave(c)
+	c.transport.end(w, c)
 }
 
 // nextRequest makes c ready for the next request after a complete exchange.
@@ -850,7 +777,7 @@ func (w *worker) nextRequest(c *conn) {
 		if !w.draining() && w.giveAway(c) {
 			return
 		}
-		if c.secure != nil {
+		if !c.transport.portable() {
 			w.stay(c)
 		}
 	}
@@ -861,7 +788,7 @@ func (w *worker) nextRequest(c *conn) {
 // sends would reset the connection, and the client could lose the response (RFC 9112
 // 9.6). So the bytes that still come are first read and thrown away, within limits.
 func (w *worker) leave(c *conn) {
-	c.secure = nil // bytes that still come are thrown away, encrypted or not
+	c.transport = plain{} // bytes that still come are thrown away, encrypted or not
 	_ = unix.Shutdown(c.fd, unix.SHUT_WR)
 	w.release(c)
 	c.enter(lingering)
@@ -921,24 +848,6 @@ func (w *worker) orphan(t *turn) {
 	}
 }
 
-// forbidEnd makes close reset the connection if the client would take an orderly end
-// for the end of the response's body.
-func (c *conn) forbidEnd() {
-	if !c.gone && c.stream == nil && (c.turn != nil && c.turn.endless() || c.state == pumping) {
-		c.reset()
-	}
-}
-
-// reset makes close reset the connection, and the kernel forget bytes that the client
-// has not taken.
-func (c *conn) reset() {
-	if c.stream != nil {
-		c.stream.code = h2Cancel
-		return
-	}
-	_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-}
-
 // endless reports whether only the connection's end tells the client where the
 // response ends.
 func (t *turn) endless() bool {
@@ -948,32 +857,8 @@ func (t *turn) endless() bool {
 // unplug closes the client's socket, but keeps the turn for Python.
 func (w *worker) unplug(c *conn) {
 	c.unlist()
-	if c.between() && !c.cut && !c.pending() { // cut: close has forgotten the turn of a response that broke off
-		c.secure.sayEnd()
-	}
-	c.secure = nil
 	w.part(c)
-	if c.shared {
-		// The application may have the socket open. A thread of it that reads the
-		// socket must not block for ever, and epoll would go on watching the socket
-		// under this descriptor's number, which another socket will get.
-		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
-		if c.watched {
-			w.forget(c.fd)
-		}
-	}
-	switch {
-	case c.stream != nil:
-		w.dropStream(c.stream)
-	default:
-		if c.carrier != nil {
-			w.dropCarrier(c.carrier)
-		}
-		w.conns[c.fd] = nil
-		unix.Close(c.fd)
-		w.open--
-		w.slot.connections.Store(uint64(w.open))
-	}
+	c.transport.unplug(w, c)
 	c.fd = -1
 	if c.client != 0 {
 		w.census.add(c.client, -1)
@@ -1012,20 +897,16 @@ func (w *worker) recycle(c *conn) {
 	t := c.turn
 	c.turn, c.tried, c.reply, c.unsent, c.given = nil, 0, passage{}, 0, 0
 	if t != nil {
-		if t.ownBody {
-			w.pool.put(t.body)
-		}
+		w.freeBody(t)
 		w.dropSpooled(t)
 		w.pool.put(t.shed)
 		if t.talk != nil {
 			t.talk.decoder.release()
 			w.talks--
 		}
-		t.body, t.fed, t.ownBody, t.shed, t.talk, t.lane = nil, 0, false, nil, nil, nil
+		t.shed, t.talk, t.lane = nil, nil, nil
 		w.spent = append(w.spent, t)
-		if c.stream != nil {
-			c.stream.leave()
-		}
+		c.transport.over()
 	}
 	w.weigh(c)
 }

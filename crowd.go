@@ -45,11 +45,11 @@ const (
 // crowd is what a worker needs to limit its queue and its clients.
 type crowd struct {
 	limited bool       // the queue has a limit
-	oldest  int64      // when the first request will have waited for queue_timeout, 0 for none waits
+	oldest  int64      // when the first waiting request will have waited for queue_timeout, 0 while none waits
 	spareAt int64      // when spare was counted
 	spare   int        // requests that siblings can take before spare is counted again
 	astray  bool       // requests were in the hand-over socket at the last tick
-	shed    [sheds]int // turned away since the last log line about it
+	shed    [sheds]int // requests and connections turned away since the last log line, by limit
 	census  *census    // nil without limit_connections_per_client
 }
 
@@ -57,8 +57,8 @@ type crowd struct {
 
 func (c *config) limitsQueue() bool { return c.queueLimit > 0 || c.queueTimeout > 0 }
 
-// spareElsewhere is how many further requests the siblings could run at once. What is given
-// away counts before the siblings do so themselves.
+// spareElsewhere is how many further requests the siblings could run at once. Requests
+// given away are subtracted at once, before the siblings publish their new figures.
 func (w *worker) spareElsewhere() int {
 	if w.spareAt == 0 || w.now-w.spareAt >= int64(crowdPause) {
 		w.spareAt, w.spare = w.now, 0
@@ -80,7 +80,8 @@ func (w *worker) giveToSpare() bool {
 	return true
 }
 
-// behind is how many requests wait in this worker, also in lanes behind others.
+// behind is how many requests wait in this worker, including those that wait in lanes
+// behind others.
 func (w *worker) behind() int {
 	n := len(w.waiting)
 	if !w.python.gateway.cancels { // an ASGI lane runs all that it has
@@ -127,8 +128,8 @@ func (w *worker) tooMany(t *turn) bool {
 	return true
 }
 
-// takeAstray takes over the requests that have been in the hand-over socket for a second:
-// several workers have seen the same sibling free. Here the limits hold for them.
+// takeAstray takes over the requests that have been in the hand-over socket for a second,
+// because several workers have seen the same sibling free. Here the limits apply to them.
 func (w *worker) takeAstray() {
 	there := w.limited && !w.stopping() && w.python.takes() && readable(w.takeFD)
 	for there && w.astray && !w.full() && w.takeOver() {
@@ -263,8 +264,9 @@ func (c *census) part(page, rights int) (*censusCounts, error) {
 	return (*censusCounts)(unsafe.Pointer(&b[0])), nil
 }
 
-// key is what a client's connections are counted under: its address, or its network for
-// IPv6, where a client has as many addresses as it likes. It is 0 for no address.
+// key is the number under which a client's connections are counted: made of its address,
+// or for IPv6 of its network, in which a client has as many addresses as it likes. The
+// key is 0 for no address.
 func (c *census) key(text string) uint64 {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {
@@ -318,9 +320,9 @@ func (c *census) add(key uint64, n int32) {
 	}
 }
 
-// countClient counts a connection of a client, and turns it away if the client has too many
-// already and may is false. Connections of trusted proxies are not counted, unless a PROXY
-// header names the client. It returns false for a connection that was turned away.
+// countClient counts a connection of a client. If the client has too many already, and
+// may is false, the connection is turned away and the result is false. Connections of
+// trusted proxies are not counted, unless a PROXY header names the client.
 func (w *worker) countClient(c *conn, may bool) bool {
 	if w.census == nil || c.opening || c.client != 0 || !c.peer.proxied() && (c.trusted || w.maySendProxy(c)) {
 		return true

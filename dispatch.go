@@ -2,7 +2,7 @@ package main
 
 // Which work a worker takes, and in which order. The worker accepts connections while
 // it can serve them soon, lines up requests that wait for a lane, and writes requests
-// into lanes. A request that would wait here while a sibling is free goes to that
+// into lanes, and takes them back from there. A request that would wait here while a sibling is free goes to that
 // sibling (handover.go).
 
 import (
@@ -24,7 +24,7 @@ import (
 // listener is a socket on which clients connect.
 type listener struct {
 	fd   int
-	peer endpoint // what all its connections share: the local address
+	peer endpoint // the part that all its connections share: the local address
 	tcp  bool     // a TCP socket, not a unix socket
 }
 
@@ -165,11 +165,11 @@ func (w *worker) makeWay() bool {
 	return false
 }
 
-// slowest is the connection to close for a new client, nil for none: the longest idle,
-// or else the first of those whose clients may have left, or else the one that has sent a part of something and has been slow with the rest for
-// longest, if longer than placePatience. Two kinds of slow connection are spared: a
-// body that keeps to client_min_rate, and a handshake in which the server's part is
-// due.
+// slowest is the connection to close for a new client, nil for none: the connection that
+// has been idle for longest; without an idle one, the first whose client may have left;
+// failing that, the one that has been slow for longest with the rest of a request or
+// handshake, if for longer than placePatience. Two kinds of slow connection are spared: a
+// body that keeps to client_min_rate, and a handshake in which the server's part is due.
 func (w *worker) slowest() *conn {
 	if w.resting.first != nil {
 		return w.resting.first
@@ -182,7 +182,7 @@ func (w *worker) slowest() *conn {
 		if c == nil || w.now-c.lagged < int64(placePatience) {
 			return nil
 		}
-		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.shakes() && !c.secure.waits.Load()) {
+		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.computes()) {
 			return c
 		}
 		c.unlist()
@@ -310,7 +310,7 @@ func (w *worker) add(fd int, peer endpoint, trusted bool) *conn {
 	for fd >= len(w.conns) {
 		w.conns = append(w.conns, make([]*conn, max(64, fd+1-len(w.conns)))...)
 	}
-	c := &conn{fd: fd, peer: peer, trusted: trusted, unread: true, output: output{file: -1}}
+	c := &conn{fd: fd, transport: plain{}, peer: peer, trusted: trusted, unread: true, output: output{file: -1}}
 	w.conns[fd] = c
 	w.open++
 	w.slot.connections.Store(uint64(w.open))
@@ -351,7 +351,7 @@ func (w *worker) enqueue(t *turn) {
 			w.oldest = w.now + int64(timeout)
 		}
 	}
-	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent && t.conn.stream == nil
+	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent
 	w.waiting = append(w.waiting, t)
 }
 
@@ -362,7 +362,7 @@ func (t *turn) waits() bool { return t.stays() && t.aside != isAside }
 // stays reports whether t still waits for a lane, perhaps set aside.
 func (t *turn) stays() bool { return t.state == waiting && t.conn.turn == t && !t.conn.gone }
 
-// keepWaiting removes the requests that wait no longer from the waiting list.
+// keepWaiting removes from the waiting list the requests that no longer wait.
 func (w *worker) keepWaiting() {
 	kept := w.waiting[:0]
 	for _, t := range w.waiting {
@@ -434,11 +434,12 @@ type overload struct {
 	leftAt int64        // when the client of a waiting request was last found to have left, or to have ended its side; 0 for never
 	turns  int          // messages written into lanes since the worker started
 	aside  []*turn      // waiting requests that have been set aside, the first ones in front
-	quiet  int64        // since when no other request has waited, 0 for one waits
+	quiet  int64        // since when only requests that were set aside have waited, 0 while others wait
 	info   unix.TCPInfo // memory for hasLeft
 }
 
-// aside says whether a request has been set aside as its client may have left: once at most.
+// aside says whether a request has been set aside because its client may have left. A
+// request is set aside at most once.
 type aside uint8
 
 const (
@@ -460,8 +461,8 @@ const (
 
 	// halfClosedFor is how long after its last byte a client that has closed its sending
 	// half is set aside. Until the server sends something, a client that has left looks
-	// the same as one that waits for its response. Of the latter there are few, and most
-	// are served within half a second.
+	// the same as a client that waits for its response. Few clients wait with a closed
+	// half, and most of them are served within half a second.
 	halfClosedFor = 500 * time.Millisecond
 
 	// quietFor is for how long no other request waits before one that was set aside may
@@ -469,8 +470,8 @@ const (
 	quietFor = 20 * time.Millisecond
 
 	// asideMax is how many requests are set aside: half as many as the default of
-	// worker_connections, so that living clients find room. When another comes, the
-	// first is taken for one whose client has left.
+	// worker_connections, so that living clients find room. For a further one, the client
+	// of the first counts as gone.
 	asideMax = 500
 )
 
@@ -488,7 +489,7 @@ func (w *worker) next() int {
 // request is set aside. In both cases the request is not to run now. Where calls are brief
 // hasLeft does not look: the system call would cost about as much as running the request.
 func (w *worker) hasLeft(t *turn) bool {
-	if w.python.pace < int64(brief) || t.conn.stream != nil { // a stream's end is read at once
+	if w.python.pace < int64(brief) || t.conn.fd == noSocket { // a stream's end is read at once
 		return false
 	}
 	o := &w.overload
@@ -580,6 +581,8 @@ func (w *worker) dispatch() {
 		l, err := w.pick()
 		if l == nil {
 			if err == nil && w.impatient(t, patience) && w.giveAway(t.conn) {
+				w.waiting = slices.Delete(w.waiting, i, i+1)
+				t.since = 0 // no list holds t, so that reuse may keep it
 				continue
 			}
 			break
@@ -774,6 +777,13 @@ func (w *worker) message(l *lane, b []byte, t *turn) (longer, body []byte) {
 		if !complete || len(rest) > 0 {
 			f.flags = flagMore
 		}
+	case complete && t.store == inShared && t.fed == 0 && n <= queueMax-placeSize:
+		t.owed = owesNothing
+		t.fed = len(t.body)
+		f.flags = flagShared
+		b = binary.LittleEndian.AppendUint32(b, uint32(p.offset(t.body)))
+		b = binary.LittleEndian.AppendUint32(b, uint32(len(t.body)))
+		f.length = f.meta + placeSize
 	case complete && n+len(rest) <= queueMax:
 		t.owed = owesNothing
 		body = rest
@@ -844,4 +854,61 @@ func (w *worker) environ(t *turn, b []byte) []byte {
 		b = appendMarshalInt(appendMarshalText(b, "gunicorn.req_number"), int64(t.conn.served)+1)
 	}
 	return append(b, marshalDictEnd)
+}
+
+// Taking back -------------------------------------------------------------------
+
+// giveBack takes the requests that Python has not begun out of a lane, and puts them
+// back among the waiting requests.
+func (w *worker) giveBack(l *lane) {
+	w.putBack(l.takeBack())
+	w.sendLines()
+}
+
+// giveBackAll does the same for all lanes.
+func (w *worker) giveBackAll() {
+	for _, l := range slices.Clone(w.python.busy) {
+		w.giveBack(l)
+	}
+}
+
+// leftOf handles Python's word that it has stopped within a message, as this worker
+// asked, or (flagBroken) because an exception came before it began: the requests that
+// Python has not begun wait again. Requests that were taken back before are not put
+// back twice.
+func (w *worker) leftOf(l *lane, _ *marshalReader) error {
+	q := l.laneKind.(*queueLane)
+	t := q.eldest()
+	if t == nil || t.number != l.frame.number {
+		return nil
+	}
+	halt := l.python.halts[l.index].Load()
+	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
+	if t.started || t.taken || t.want > 0 || l.frame.flags&flagBroken == 0 && !slices.ContainsFunc(q.flight, asked) {
+		return l.frame.unexpected()
+	}
+	l.halted = 0
+	w.putBack(q.retrieve(func(other *turn) bool { return other.message == t.message }))
+	return nil
+}
+
+// putBack puts requests that were in a lane in front of all waiting requests.
+func (w *worker) putBack(back []*turn) {
+	w.dispatched -= len(back)
+	back = slices.DeleteFunc(back, func(t *turn) bool {
+		gone := t.conn.gone // the client has left in the meantime
+		if t.enter(waiting); gone {
+			w.record(t, []byte("499"), true)
+			w.release(t.conn)
+		}
+		t.fed, t.begun = 0, 0
+		return gone
+	})
+	if len(back) > 0 {
+		w.waiting = append(back, w.waiting...)
+		w.keepWaiting()
+		if w.cfg.queueTimeout > 0 {
+			w.oldest = w.now // they have waited longer than expireWaiting knows
+		}
+	}
 }

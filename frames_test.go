@@ -77,6 +77,46 @@ var nothing = sync.OnceValue(func() int {
 	return near
 })
 
+// memoryForAll is shared by the workers of all tests, one after the other: making it takes
+// longer than most of what the fuzz targets try.
+var memoryForAll = sync.OnceValue(func() shared {
+	s, fd, err := openShared(true, ringsMax)
+	if err != nil {
+		panic(err)
+	}
+	unix.Close(fd)
+	return s
+})
+
+// sharedMemory is memory in which nothing has happened.
+func sharedMemory() shared {
+	s := memoryForAll()
+	for _, words := range [][]atomic.Uint32{s.giveUp, s.begun, s.halts, s.taken} {
+		clear(words[:64])
+	}
+	return s
+}
+
+// shout writes a piece of a response's body to the ring of a lane, as Python does, and
+// returns where; nil if there is no room.
+func shout(l *lane, at *uint32, body string) []byte {
+	if len(body) > len(l.ring.memory) || *at-l.ring.taken.Load() > uint32(len(l.ring.memory)-len(body)) {
+		return nil
+	}
+	place := binary.LittleEndian.AppendUint32(nil, *at)
+	for i := range len(body) {
+		l.ring.memory[(*at+uint32(i))%ringSize] = body[i]
+	}
+	*at += uint32(len(body))
+	return binary.LittleEndian.AppendUint32(place, uint32(len(body)))
+}
+
+// sharedBody is the body of a request that is in the shared memory.
+func (s *shared) sharedBody(place []byte) []byte {
+	at, n := binary.LittleEndian.Uint32(place), binary.LittleEndian.Uint32(place[4:])
+	return bytes.Clone(s.places[at : at+n])
+}
+
 func newPlainWorker(t testing.TB) *plainWorker {
 	t.Helper()
 	var err error
@@ -85,8 +125,7 @@ func newPlainWorker(t testing.TB) *plainWorker {
 		wake: -1, acceptor: acceptor{giveFD: -1, takeFD: nothing(), descriptors: 1000}, scratch: scratch{rbuf: readBuf[:], wbuf: wireBuf},
 		python: &python{gateway: &wsgi, fate: -1, trace: -1, most: 1, ready: true},
 	}
-	words := make([]atomic.Uint32, 3)
-	w.python.giveUp, w.python.begun, w.python.halts = words[:1], words[1:2], words[2:]
+	w.python.shared = sharedMemory()
 	w.pool.limit = heldTotal
 	w.clock.set(time.Date(2026, 11, 22, 20, 15, 26, 0, time.UTC))
 	p := &plainWorker{worker: w, t: t}
@@ -265,6 +304,9 @@ func (p *plainWorker) serve() {
 			}
 		}
 		body := payload[f.meta:]
+		if f.flags&flagShared != 0 {
+			body = p.python.sharedBody(body)
+		}
 		for more := f.flags&flagMore != 0; more; {
 			answer, piece := p.ask(f.number)
 			if answer.flags&flagBroken != 0 {
@@ -673,7 +715,7 @@ func TestLeft(t *testing.T) {
 func TestReversed(t *testing.T) {
 	p := newPlainWorker(t)
 	waits := func() *turn {
-		c := &conn{}
+		c := &conn{transport: plain{}}
 		c.turn = &turn{conn: c, state: waiting}
 		return c.turn
 	}
@@ -878,7 +920,7 @@ func TestFrameConstants(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range regexp.MustCompile(`(?m)^([A-Z]+(?:, [A-Z]+)*) = (\w+(?:, \w+)*)(?: *#.*)?$`).FindAllStringSubmatch(string(source), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^([A-Z_]+(?:, [A-Z_]+)*) = (\w+(?:, \w+)*)(?: *#.*)?$`).FindAllStringSubmatch(string(source), -1) {
 			names, values := strings.Split(m[1], ", "), strings.Split(m[2], ", ")
 			for i := range min(len(names), len(values)) {
 				if n, err := strconv.Atoi(values[i]); err == nil {
@@ -892,7 +934,8 @@ func TestFrameConstants(t *testing.T) {
 	want := map[string]int{
 		"LAST": flagLast, "MORE": flagMore, "BROKEN": flagBroken, "QUIET": flagQuiet, "CLOSE": flagClose,
 		"STACKS": flagStacks, "TAKEN": flagTaken, "PUMPED": flagPumped, "TEXT": flagText, "CROWD": flagCrowd,
-		"EXPECT": flagExpect,
+		"EXPECT": flagExpect, "SHARED": flagShared, "LANES": lanesMax,
+		"WORDS_SIZE": wordsSize, "PLACES_SIZE": placesSize, "RING_SIZE": ringSize,
 	}
 	for kind, k := range frameKinds {
 		if k.name != "" {

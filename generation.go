@@ -18,7 +18,7 @@ import (
 type generation struct {
 	cfg       *config
 	bridge    *os.File  // the Python half in the form that bootstrap reads, shared by every Python
-	template  *template // the process that forks Pythons; nil with neither a configuration file nor --preload
+	template  *template // the process that forks Pythons; nil if each worker starts its Python afresh
 	host      *template // the process in which the arbiter's hooks run, mostly the same
 	log       *errorLog
 	access    *accessLog // the access log, which workers inherit; nil for none
@@ -107,10 +107,12 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 		}
 	}
 	fresh := kept != nil && (kept.loaded || c.reload || kept.python != c.python)
-	if serve && c.program() == nil && (c.preloadApp && g.template == nil || fresh) || c.classInPython() && g.template == nil && kept == nil {
+	plain := c.sharesLibrary() && !c.preloadApp && g.template == nil && kept == nil
+	if serve && c.program() == nil && (plain || c.preloadApp && g.template == nil || fresh) || c.classInPython() && g.template == nil && kept == nil {
 		if _, g.template, err = evalConfig(c, file); err != nil {
 			return nil, err
 		}
+		g.template.plain = plain
 	}
 	if c.classInPython() {
 		if err = cmp.Or(g.template, kept).classify(c); err != nil {

@@ -24,39 +24,24 @@ import (
 // the request is too long for a message, if bytes still wait for the client, or if a
 // chunked body is partly decoded. A TLS connection is lent instead (lend).
 func (w *worker) giveAway(c *conn) bool {
-	if w.draining() || c.gone || c.carrier != nil || c.pending() {
-		return false
-	}
-	if c.stream != nil {
-		return w.lends(c) && w.lend(c)
-	}
-	if c.turn != nil && (c.turn.decoder != nil || c.turn.req.chunked && !c.between()) {
-		return false
-	}
-	if c.secure != nil {
-		return c.turn != nil && c.turn.state == waiting && w.slot.phase() != phaseQuitting && (w.stopping() || w.now-c.turn.since >= int64(lendAfter)) && w.lend(c)
-	}
-	if err := w.sendAway(c, c.fd, c.lent); err != nil {
-		w.watch(c) // edge-triggered, so that bytes already there do not make us try again at once
-		return false
-	}
-	if c.watched {
-		w.forget(c.fd) // epoll would go on watching: the socket stays open in the sibling
-		c.watched = false
-	}
-	w.close(c)
-	return true
+	return !w.draining() && !c.gone && c.carrier == nil && !c.pending() && c.transport.give(w, c)
+}
+
+// decodes reports whether a chunked body is decoded, perhaps in part.
+func (c *conn) decodes() bool {
+	return c.turn != nil && (c.turn.decoder != nil || c.turn.req.chunked && !c.between())
 }
 
 // sendAway sends the descriptor fd and the state of connection c to a sibling.
 func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	in, body := c.in, []byte(nil)
-	if c.turn != nil && c.turn.ownBody {
+	if c.turn != nil && c.turn.store != inHead {
 		in, body = c.in[:c.turn.head], c.turn.body
 	}
 	var section []byte
 	https := int8(0)
-	if s := c.stream; s != nil {
+	s, streamed := c.transport.(*stream)
+	if streamed {
 		section, https = s.section, s.https
 	}
 	if len(in)+len(body)+len(section)+len(c.peer.facts) > queueMax-1024 || c.turn != nil && c.turn.spooled != nil {
@@ -82,7 +67,7 @@ func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 	b = appendMarshalBool(b, lent)
 	b = appendMarshalBool(b, c.trusted)
 	b = appendMarshalBytes(b, c.peer.facts)
-	b = appendMarshalBool(b, c.stream != nil)
+	b = appendMarshalBool(b, streamed)
 	b = appendMarshalBytes(b, section)
 	b = appendMarshalInt(b, int64(https))
 	w.fbuf = b[:0]
@@ -92,8 +77,8 @@ func (w *worker) sendAway(c *conn, fd int, lent bool) error {
 // takeOver receives a connection that a sibling has sent, and serves it as if it were
 // newly accepted. It returns false if there is none.
 func (w *worker) takeOver() bool {
-	b := w.pool.get(2 * queueMax)
-	defer w.pool.put(b)
+	b := w.takeWbuf()
+	defer func() { w.wbuf = b[:0] }()
 	n, fd, errno := rawRecvmsg(w.takeFD, b[:cap(b)])
 	if errno != 0 || fd < 0 {
 		return false
@@ -173,11 +158,11 @@ type pump struct {
 	fd    int    // our end of the plain socket
 	out   []byte // bytes of the client that the plain socket has not taken
 	outAt int    // bytes of out already written
-	ended bool   // the client has shut down sending, and our end has been shut down too; of a stream: the sibling has ended its answer
+	ended bool   // the client has shut down sending, and so has our end; for a stream, the sibling has ended its answer
 
-	// Of a stream that was lent, out has the beginning of a frame of the sibling.
-	block []byte // field block that is incomplete
-	tail  bool   // the block is that of a trailer section
+	// For a stream that was lent, out has the beginning of a frame of the sibling.
+	block []byte // field block of the sibling's that is incomplete
+	tail  bool   // the incomplete field block is that of a trailer section
 	begun bool   // the response's head has come
 }
 
@@ -229,16 +214,7 @@ func (p *pump) ready(w *worker, _ int, _ uint32) {
 
 // move copies in both directions until neither makes progress.
 func (w *worker) move(c *conn) {
-	if c.stream != nil {
-		for !c.gone && c.state == pumping && w.passOn(c) {
-		}
-		return
-	}
-	for !c.gone && c.state == pumping {
-		in := w.moveIn(c)
-		if c.gone || c.state != pumping || !w.moveOut(c) && !in {
-			return
-		}
+	for !c.gone && c.state == pumping && c.transport.move(w, c) {
 	}
 }
 
@@ -292,18 +268,24 @@ func (w *worker) moveOut(c *conn) bool {
 		c.enter(open)
 	case !taken && (errno != 0 || n == 0 && hungUp(c.pump.fd)):
 		w.lost(c)
-	case n == 0: // an orderly end: the client gets the bytes that wait, and close_notify
-		w.part(c)
-		c.enter(open)
-		if c.keep = false; c.turn == nil {
-			c.turn = w.newTurn(c)
-		}
-		c.turn.enter(draining)
-		w.drained(c)
+	case n == 0:
+		w.pumpEnds(c)
 	default:
 		w.send(c, b[:n], nil)
 	}
 	return n > 0
+}
+
+// pumpEnds ends c's pump in good order: the client gets the bytes that wait, and then learns
+// that nothing was cut off.
+func (w *worker) pumpEnds(c *conn) {
+	w.part(c)
+	c.enter(open)
+	if c.keep = false; c.turn == nil {
+		c.turn = w.newTurn(c)
+	}
+	c.turn.enter(draining)
+	w.drained(c)
 }
 
 // part ends c's pump, if any. The client's connection stays.
@@ -341,10 +323,10 @@ func (r *request) upgrade() bool {
 	return r.minor > 0 && r.upgrades && r.has("UPGRADE")
 }
 
-// lendSocket answers an application's demand for the client's socket.
+// lendSocket answers an application that asks for the client's socket.
 func (w *worker) lendSocket(t *turn, _ *marshalReader) error {
 	f := frame{number: t.number, kind: kindLent}
-	if w.flushOut(); t.conn.gone || t.conn.stream != nil { // a stream has no socket
+	if w.flushOut(); t.conn.gone || t.conn.fd == noSocket { // a stream has no socket
 		f.flags = flagBroken
 		return w.lendTo(t, f, -1)
 	}
@@ -354,7 +336,7 @@ func (w *worker) lendSocket(t *turn, _ *marshalReader) error {
 	}
 	ahead := t.conn.in[t.next:]
 	fd := t.conn.fd
-	if f.flags = flagTaken; t.conn.secure != nil || len(ahead) > 0 || t.conn.pending() {
+	if f.flags = flagTaken; !t.conn.transport.portable() || len(ahead) > 0 || t.conn.pending() {
 		near, far, err := socketpair(unix.SOCK_STREAM | unix.SOCK_NONBLOCK)
 		if err != nil {
 			w.log.errorf("gunicorn.socket: %v", err)

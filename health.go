@@ -1,8 +1,9 @@
 package main
 
-// What a load balancer asks of a server: whether it lives, and whether it is ready. Workers
-// answer without their Python, from the scoreboard, also while it boots, hangs or is busy;
-// the metrics process answers the same from its own reading of the scoreboard.
+// What a load balancer asks of a server: whether it lives, and whether it is ready.
+// Workers answer without their Python, from the scoreboard, even while the Python boots,
+// hangs or is busy; the metrics process answers the same from its own reading of the
+// scoreboard.
 //
 // A server is ready if one of its workers can run a request now or soon, whichever worker
 // was asked: a client cannot choose its worker.
@@ -17,20 +18,21 @@ import (
 )
 
 const (
-	// stuckLimit is how long all lanes of a worker may have run the same requests, or a
-	// worker may have been silent, until it does not count as ready any more: longer than
-	// nearly all requests, and so short that a check every few seconds tells in time.
+	// stuckLimit is how long all lanes of a worker may run the same requests, or a worker
+	// may be silent, before the worker no longer counts as ready: longer than nearly all
+	// requests take, and so short that a check every few seconds tells in time.
 	stuckLimit = 5 * time.Second
 
-	// guardPause is how long a new client waits for a worker that is free, before one that
-	// is busy looks at what the client wants.
+	// guardPause is how long a new client waits for a free worker before a busy worker
+	// looks at the client's request.
 	guardPause = 20 * time.Millisecond
 
-	// guardAtOnce bounds the clients that guard takes in one turn of the loop.
+	// guardAtOnce bounds the clients that guard takes in one turn of the loop, which goes
+	// on with the others' work in between.
 	guardAtOnce = 64
 )
 
-// neighbours is a worker's view of the whole scoreboard, which it cannot write.
+// neighbours is a worker's read-only view of the whole scoreboard.
 type neighbours struct {
 	board *board
 	pages int     // descriptor of the file of workers' pages
@@ -97,7 +99,7 @@ func unready(b *board, slots []*slot) string {
 	return "no worker serves"
 }
 
-// unready and alive are for the metrics process.
+// unready says the same to the metrics process, as alive does whether any worker lives.
 func (r *reading) unready() string { return unready(r.board, r.workers) }
 func (r *reading) alive() bool {
 	return slices.ContainsFunc(r.workers, func(s *slot) bool { return s.lives(r.now) })
@@ -177,7 +179,7 @@ func healthOf(live, ready, path, method string, alive bool, why func() string) (
 	return "200 OK", "ready\n", true
 }
 
-// retryAfter is the least that a client waits that was told to try again.
+// retryAfter is the shortest Retry-After, in seconds.
 const retryAfter = "1"
 
 // healthField is the further field that a status of healthOf needs, "" for none.
@@ -225,15 +227,16 @@ const healthType = "text/plain; charset=utf-8"
 // Guard -----------------------------------------------------------------------
 
 // guards reports whether this worker looks at new clients although it cannot serve them
-// soon: they may ask what it can answer itself, or be too many. While its own application is loaded it does
-// so only if no other worker serves.
+// soon: some may ask something that it can answer itself, or be too many. While its own
+// application is loaded, the worker does so only if no other worker serves.
 func (w *worker) guards() bool {
 	p := w.python
 	return (w.health != nil || w.limited) && !w.accepting && !w.stopping() && len(w.listeners) > 0 && w.paused <= w.now &&
 		(w.health != nil && !p.ready && !p.gone && !anyAble(w.others.all()) || p.takes()) && (!w.full() || w.slowest() != nil)
 }
 
-// guardDue is when guard looks next, 0 for never. Only a worker that does not watch the listeners looks.
+// guardDue is when guard looks next, 0 for never. Only a worker that does not watch the
+// listeners has to look.
 func (w *worker) guardDue() int64 {
 	if w.health == nil && !w.limited || w.accepting || w.stopping() || len(w.listeners) == 0 {
 		return 0
@@ -241,8 +244,9 @@ func (w *worker) guardDue() int64 {
 	return max(w.guardAt, 1)
 }
 
-// guard takes clients whom no free worker has taken in time. Requests for the application
-// wait here, as they would have waited in the kernel, or go to a worker that is free first.
+// guard takes clients whom no free worker has taken in time. Their requests for the
+// application wait here, as they would have waited in the kernel, or go to whichever
+// worker is free first.
 func (w *worker) guard() {
 	w.guardAt = w.now + int64(guardPause)
 	if !w.guards() {
@@ -251,7 +255,7 @@ func (w *worker) guard() {
 	for i := range w.listeners {
 		for n := 0; i < len(w.listeners) && readable(w.listeners[i].fd); n += acceptAtOnce {
 			if n >= guardAtOnce {
-				w.guardAt = w.now // more in the next turn
+				w.guardAt = w.now // the next clients come in the next turn
 				break
 			}
 			w.accept(w.listeners[i].fd, 0)

@@ -672,7 +672,7 @@ func (r *request) frame() *badRequest {
 	// After a 200 to CONNECT, a proxy treats the connection as a tunnel and
 	// passes on whatever a client sends. Those bytes must not become a request.
 	tunnel := string(r.method) == "CONNECT"
-	r.keepAlive = !r.closes && !tunnel && (r.minor > 0 || r.persists)
+	r.keepAlive = !r.closes && !tunnel && !r.streamed && (r.minor > 0 || r.persists)
 	if r.host == nil && r.minor > 0 {
 		// RFC 9112 3.2 wants a Host field, which may be empty.
 		return badText(400, "No Host header in an HTTP/1.1 request").logged()

@@ -83,11 +83,11 @@ const (
 	h2PiecesMost  = 1<<24 - 1 // largest value of SETTINGS_MAX_FRAME_SIZE
 	h2TableSize   = 4096      // size of HPACK's dynamic table
 	h2Unknown     = 1 << 62   // stands for the length of a body that only its end will tell
-	h2ClosedKept  = 64        // streams whose end is remembered
-	h2NoiseMost   = 1000      // frames without use that a client may send in noiseSpan
-	h2ResetsMost  = 200       // streams that a client may open and reset in noiseSpan
-	h2Sliver      = 1024      // a shorter part of a longer body waits for more room
-	h2SmallCredit = 256       // a smaller WINDOW_UPDATE is of no use
+	h2ClosedKept  = 64        // ended streams that are remembered: their frames may still be under way
+	h2NoiseMost   = 1000      // frames without use that a client may send in noiseSpan: honest clients send a few
+	h2ResetsMost  = 200       // streams that a client may open and reset in noiseSpan: browsers reset those of a page that is left
+	h2Sliver      = 1024      // a piece of a longer body is not sent while the client gives room for fewer bytes
+	h2SmallCredit = 256       // a WINDOW_UPDATE for fewer bytes counts as noise
 	h2BlockSlack  = 64 << 10  // bytes by which a field block may be longer than the list of its fields
 )
 
@@ -137,7 +137,7 @@ type stream struct {
 type h2 struct {
 	out    []byte // frames for the client
 	lastAt int    // where the last HEADERS or DATA frame in out begins
-	lastID uint32 // the stream of that frame, 0 for no such frame
+	lastID uint32 // stream of the HEADERS or DATA frame at lastAt, 0 for no such frame
 
 	// What this side has announced.
 	maxStreams int
@@ -152,14 +152,14 @@ type h2 struct {
 
 	window  int64 // bytes of all responses' bodies that the client takes
 	room    int64 // bytes of all requests' bodies that the client may send
-	taken   int64 // bytes since the client was last given room
+	taken   int64 // bytes of bodies that have come since the client was last given room for all streams
 	streams map[uint32]*stream
-	busy    int    // streams that count against maxStreams, among them such as Python has not left yet
+	busy    int    // streams that count against maxStreams, also those that were reset while Python still has their requests
 	newest  uint32 // the last stream that the client has opened
 	said    bool   // GOAWAY has been sent
 	final   uint32 // the last stream that will be served, once GOAWAY has been sent
-	noise   int    // frames without use, of late
-	resets  int    // streams opened and reset, of late
+	noise   int    // frames without use in the present noiseSpan
+	resets  int    // streams opened and reset in the present noiseSpan
 
 	closed [h2ClosedKept]uint32 // streams that have ended, shifted by one bit; the lowest bit is set if this side reset the stream
 	ends   int                  // number of streams that have ended
@@ -168,12 +168,12 @@ type h2 struct {
 	settled  bool     // the client's first SETTINGS frame has come
 	f        h2Frame  // the frame at hand
 	within   bool     // a part of the frame at hand is still to come
-	left     int      // bytes of its payload, without padding
-	padding  int      // bytes of its padding
-	cold     bool     // its payload is thrown away
+	left     int      // bytes to come of the payload at hand, without padding
+	padding  int      // bytes of padding behind the payload at hand
+	cold     bool     // the payload at hand is thrown away
 	opens    h2Frame  // the HEADERS frame whose field block is incomplete; id 0 for none
-	block    []byte   // that field block so far
-	wrong    string   // a mistake in that HEADERS frame
+	block    []byte   // the bytes of the incomplete field block that have come
+	wrong    string   // a mistake in the HEADERS frame whose field block is incomplete
 	settings [2]int64 // of the SETTINGS frame at hand: window and frame size, -1 for not given
 	table    hpackTable
 	list     fieldList // fields of the latest block
@@ -201,9 +201,9 @@ func newH2(maxStreams, initial, frameMost, listMost, headBound int) h2 {
 
 // Reading -------------------------------------------------------------------
 
-// next consumes n bytes at the front of in, and reports at most one event. The caller passes
-// the rest until next consumes nothing and reports nothing; the next call then begins with
-// what is left. An event is valid until the next call.
+// next consumes n bytes at the front of in, and reports at most one event. The caller
+// passes the rest until next consumes nothing and reports nothing; that rest, with
+// further bytes behind it, is for a later call. An event is valid until the next call.
 func (h *h2) next(in []byte) (n int, e h2Event, bad *h2Error) {
 	if h.preface < len(h2Preface) {
 		n = min(len(in), len(h2Preface)-h.preface)
@@ -323,9 +323,8 @@ func (h *h2) open() (e h2Event, bad *h2Error) {
 		h.block, h.opens = h.block[:0], f
 	case h2Settings:
 		h.settled = true
-		if h.settings = [2]int64{-1, -1}; f.flags&h2Ack == 0 {
-			bad = h.loud()
-		}
+		h.settings = [2]int64{-1, -1}
+		bad = h.loud()
 	case h2Continuation:
 		if f.length == 0 {
 			bad = h.loud()
@@ -334,15 +333,14 @@ func (h *h2) open() (e h2Event, bad *h2Error) {
 		if f.id > h.newest || f.id != 0 && f.id&1 == 0 {
 			bad = h2Mistake("a frame is on a stream that is not open")
 		}
-	case h2Goaway: // the client opens no more streams, and will leave
-	default:
+	default: // among them GOAWAY: the client opens no more streams, and will leave
 		h.cold = f.kind > h2Continuation
 		bad = h.loud()
 	}
 	return e, bad
 }
 
-// loud counts a frame that is of no use. A client that sends many of them is up to no good.
+// loud counts a frame without use. A client that sends very many of them is an attacker.
 func (h *h2) loud() *h2Error {
 	if h.noise++; h.noise > h2NoiseMost {
 		return &h2Error{h2EnhanceYourCalm, "too many frames without use"}
@@ -350,7 +348,8 @@ func (h *h2) loud() *h2Error {
 	return nil
 }
 
-// quieten is called in intervals, and forgets what the client has done before.
+// quieten forgets the noise that the client has made. It is called every noiseSpan
+// seconds.
 func (h *h2) quieten() { h.noise, h.resets = 0, 0 }
 
 // openData counts the bytes of a DATA frame against the windows.
@@ -398,9 +397,9 @@ func (h *h2) fail(s *stream, code h2Code, text string) h2Event {
 	return h2Event{kind: h2Broken, stream: s, bad: text}
 }
 
-// payload handles what has come of a frame's payload.
+// payload handles the bytes of a frame's payload that have come.
 func (h *h2) payload(in []byte) (n int, e h2Event, bad *h2Error) {
-	fixed := 0 // bytes that have to be there
+	fixed := 0 // bytes of the payload that can only be read together
 	switch {
 	case h.cold:
 		h.left, h.padding = h.left+h.padding, 0
@@ -441,7 +440,7 @@ func (h *h2) payload(in []byte) (n int, e h2Event, bad *h2Error) {
 			if s := h.streams[h.f.id]; s != nil {
 				e = h.fail(s, h2ProtocolError, "a stream depends on itself")
 			} else {
-				h.out = appendH2Number(h.out, h2RstStream, h.f.id, uint32(h2ProtocolError))
+				bad = h2Mistake("a stream depends on itself")
 			}
 		}
 	case h.f.kind == h2RstStream:
@@ -545,8 +544,8 @@ func (h *h2) setting(piece []byte, last bool) *h2Error {
 	return nil
 }
 
-// fragment collects a field block, and decodes it when it is complete. Every block is
-// decoded, also one that nobody wants: later blocks refer to its fields.
+// fragment collects a field block, and decodes the block when it is complete. Every block
+// is decoded, even if nobody wants its fields: later blocks refer to them.
 func (h *h2) fragment(piece []byte, last bool) (e h2Event, bad *h2Error) {
 	whole := last && h.f.flags&h2EndHeaders != 0
 	if !whole || len(h.block) > 0 {
@@ -598,7 +597,7 @@ func (h *h2) headers(f h2Frame) (e h2Event, bad *h2Error) {
 	}
 	switch {
 	case f.id <= h.newest && h.ours(f.id):
-		return e, nil
+		return e, h.loud()
 	case f.id <= h.newest && h.ended(f.id):
 		return e, &h2Error{h2StreamClosed, "HEADERS are on a stream that has ended"}
 	case f.id <= h.newest:
@@ -621,7 +620,8 @@ func (h *h2) headers(f h2Frame) (e h2Event, bad *h2Error) {
 	return h2Event{kind: h2Opened, stream: s}, nil
 }
 
-// ended reports whether a stream has ended of late; ours, whether this side has reset it.
+// ended reports whether a stream is among those that have ended last; ours reports
+// whether this side has reset the stream.
 func (h *h2) ended(id uint32) bool {
 	for _, e := range h.closed {
 		if e>>1 == id>>1 && e != 0 {
@@ -799,7 +799,7 @@ func (l *fieldList) head(b []byte, q *h2Request) (head []byte, bad *badRequest) 
 		default:
 			if string(f.name) == "host" {
 				hosts++
-				if q.authority != nil && !sameAuthority(f.value, q.authority, string(q.scheme) == "https") {
+				if len(f.value) == 0 || q.authority != nil && !sameAuthority(f.value, q.authority, foldEqual(q.scheme, "HTTPS")) {
 					return b, badField([]byte("HOST"), true)
 				}
 			}
@@ -867,7 +867,9 @@ func (q *h2Request) read(l *fieldList) *badRequest {
 		missing = ":protocol"
 	case !plain && q.protocol == nil && (q.scheme != nil || q.path != nil || q.authority == nil):
 		missing = ":authority"
-	case (plain || q.protocol != nil) && len(q.scheme) == 0:
+	case q.authority != nil && len(q.authority) == 0:
+		missing = ":authority"
+	case (plain || q.protocol != nil) && !foldEqual(q.scheme, "HTTP") && !foldEqual(q.scheme, "HTTPS"):
 		missing = ":scheme"
 	case (plain || q.protocol != nil) && (len(q.path) == 0 || q.path[0] != '/' && string(q.path) != "*"):
 		missing = ":path"
@@ -1142,9 +1144,9 @@ func (l *fieldList) decodeText(b []byte) (text, rest []byte, ok bool) {
 	return l.text[at:len(l.text):len(l.text)], b[n:], true
 }
 
-// The code of RFC 7541 B is canonical: the codes of one length are consecutive numbers in the
-// order of the symbols, and codes grow with their length. So the lengths say everything.
-// huffmanLengths has a letter for each symbol, 'A' for 5 bits.
+// The code of RFC 7541 B is canonical: the codes of one length are consecutive numbers in
+// the order of the symbols, and codes grow with their length. So the lengths of the codes
+// define the code. huffmanLengths has a letter for each symbol, 'A' for 5 bits.
 const huffmanLengths = "ISXXXXXXXTZXXZXXXXXXXXZXXXXXXXXXBFFHIBDGFFDGDBBBAAABBBBBBBCDKBHF" +
 	"IBCCCCCCCCCCCCCCCCCCCCCCDCDIOIJBKABABABBBACCBBBABCBAABCCCCCKGJIX" +
 	"PRPPRRRSRSSSSSTSTTRSTSSSSQRSRSSTRQPRRSSQSRRTQRSSQQRQSRSSPRRRSRRS" +
@@ -1290,9 +1292,9 @@ www-authenticate`
 // h2UpgradeMost is the longest body of a request that may ask for HTTP/2, as in Gunicorn.
 const h2UpgradeMost = 65536
 
-// h2UpgradeSettings reads the settings with which a request asks for HTTP/2 (RFC 7540 3.2).
-// It returns nil if the request does not ask, or not as it should: such a request is served
-// as one of HTTP/1.1.
+// h2UpgradeSettings reads the settings with which a request asks for HTTP/2 (RFC 7540
+// 3.2). It returns nil for a request that does not ask, or asks in a wrong way: such a
+// request is served over HTTP/1.1.
 func h2UpgradeSettings(r *request) []byte {
 	var value []byte
 	asked, count, named := false, 0, false
@@ -1340,8 +1342,8 @@ func (h *h2) begin(id uint32) *stream {
 	return s
 }
 
-// contentLength is the value of Content-Length in a list of fields, -1 for none or a wrong
-// one, which the parser of HTTP/1.1 refuses.
+// contentLength is the value of Content-Length in a list of fields, -1 if there is none
+// or a wrong value, which the parser of HTTP/1.1 refuses.
 func (l *fieldList) contentLength() int64 {
 	for _, f := range l.fields {
 		if string(f.name) == "content-length" {

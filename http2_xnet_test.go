@@ -10,6 +10,7 @@ package main
 import (
 	"bytes"
 	"io"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -42,6 +43,9 @@ func FuzzHpack(f *testing.F) {
 			bad := table.decode(block, &list)
 			if bad == errHpackLate || bad != nil && longNumber(block) {
 				return // they are more lenient
+			}
+			if bad == nil && err != nil && strings.Contains(err.Error(), "table size update") {
+				return // they know one update of a table that is in use, where RFC 7541 4.2 has two
 			}
 			if (bad == nil) != (err == nil) {
 				t.Fatalf("%x: ours %v, theirs %v", block, bad, err)
@@ -91,20 +95,25 @@ func FuzzBlock(f *testing.F) {
 	})
 }
 
-// FuzzFramer has their framer read the same frames: their bodies are the same.
+// FuzzFramer has their framer read the same frames: the bodies of requests are the same. A
+// client may have sent DATA on a stream that it has not opened, which their framer, unlike
+// their server, does not know.
 func FuzzFramer(f *testing.F) {
 	settings := h2Bytes(h2Frame{kind: h2Settings}, "")
 	f.Add([]byte(settings + h2Bytes(h2Frame{kind: h2Headers, flags: 4, id: 1}, h2Get) + h2Bytes(h2Frame{kind: h2Data, flags: 9, id: 1}, "\x01abc")))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		h := newTestH2()
 		var ours, theirs []byte
-		ok := true
+		ok, opened := true, map[uint32]bool{}
 		for in := append([]byte(h2Preface), raw...); ok; {
 			n, e, bad := h.next(in)
 			if in = in[n:]; bad != nil || e.kind == h2Broken {
 				return
 			}
-			if e.kind == h2Piece {
+			switch e.kind {
+			case h2Opened:
+				opened[e.stream.id] = true
+			case h2Piece:
 				ours = append(ours, e.piece...)
 			}
 			ok = n > 0 || e.kind != h2Nothing
@@ -115,7 +124,7 @@ func FuzzFramer(f *testing.F) {
 			if err != nil {
 				break
 			}
-			if d, ok := frame.(*http2.DataFrame); ok {
+			if d, ok := frame.(*http2.DataFrame); ok && opened[d.StreamID] {
 				theirs = append(theirs, d.Data()...)
 			}
 		}

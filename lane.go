@@ -32,7 +32,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -69,13 +68,7 @@ type python struct {
 	fate  int // socket on which the template process reports the pid and later the exit status; -1 without a template
 	trace int // memfd into which faulthandler writes stacks
 
-	// Words in memory shared with Python, one of each sort for each lane. giveUp is the
-	// number of the request whose client has left; Python reads it after each block.
-	// begun and halts serve messages of several requests: before each request Python
-	// writes its number to begun, and then reads from halts the number of the first
-	// request that Python must leave to the worker.
-	giveUp, begun, halts []atomic.Uint32
-
+	shared
 	gateway *gateway
 	lanes   []*lane // the first lane is the main thread's
 	own     bool    // a class of the user's serves clients, and this worker only looks after the process
@@ -84,11 +77,11 @@ type python struct {
 	most    int     // requests that may run at once
 	busy    []*lane // lanes with requests in flight
 
-	starting bool // the application is imported, and starts up or has done so
+	starting bool // the application is imported, and its start-up has begun
 	ready    bool
 	eof      bool     // Python has closed the wire of a lane
 	closed   bool     // the worker has given this Python up: nothing more is sent to it or believed
-	failure  *failure // why this Python is being given up; nil if it is not, or no longer
+	failure  *failure // why this Python is to be given up, nil for no reason
 	ended    bool     // Python has been told that no further request will come
 	traced   int      // bytes of trace that have been logged
 	records  bool     // the application has changed the access log's loggers, so that Python makes all its lines
@@ -97,11 +90,12 @@ type python struct {
 	orphaned bool   // the template process has ended: nobody will report how this process ends
 	killAt   int64  // when to kill the process, 0 for never
 	hung     string // the requests that ran when this Python was given up
-	ran      string // the same for the log line with its stacks, if requests have ids
+	ran      string // the requests that ran, for the log line with the stacks; only if requests have ids
 	askedAt  int64  // when the main thread was asked whether it is alive, 0 once it has answered
 
 	beat    uint32 // with own: the last word that the class has written by notify()
-	heardAt int64  // with own: when that word came
+	counted uint32 // with own: the requests that are in the scoreboard
+	heardAt int64  // with own: when the last word from notify() came
 
 	number uint32 // number of the newest request
 	pace   int64  // how long recent calls took: nanoseconds, smoothed
@@ -252,11 +246,9 @@ func startPython(python string, bridge *os.File, role string, env []string, file
 	return pid, nil
 }
 
-// lanesMax bounds the lanes of one Python: each lane has three shared words and takes five
+// lanesMax bounds the lanes of one Python: each lane has four shared words and takes five
 // descriptors, counted in both processes.
 const lanesMax = 4096
-
-const wordsSize = 3 * 4 * lanesMax
 
 // openPython starts the Python of a worker's application. The template process forks it if
 // fork is the socket of a template; if fork is -1, the Python is started afresh.
@@ -270,6 +262,18 @@ func openPython(c *config, bridge *os.File, env []string, fork int, listeners []
 	if family == familyASGI {
 		p.gateway = &asgi
 	}
+	rings := 0
+	switch {
+	case p.batches && p.threads:
+		rings = min(1+p.most, ringsMax)
+	case p.batches:
+		rings = 1
+	}
+	var page int
+	if p.shared, page, err = openShared(p.gateway == &wsgi && !p.own, rings); err != nil {
+		return nil, err
+	}
+	defer unix.Close(page)
 	first, far, err := p.newLane()
 	if err != nil {
 		return nil, err
@@ -278,17 +282,6 @@ func openPython(c *config, bridge *os.File, env []string, fork int, listeners []
 	if p.trace, err = memfd("trace", nil); err != nil {
 		return nil, err
 	}
-	page, err := memfd("words", make([]byte, wordsSize))
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(page)
-	b, err := unix.Mmap(page, 0, wordsSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return nil, os.NewSyscallError("mmap", err)
-	}
-	words := unsafe.Slice((*atomic.Uint32)(unsafe.Pointer(&b[0])), 3*lanesMax)
-	p.giveUp, p.begun, p.halts = words[:lanesMax], words[lanesMax:2*lanesMax], words[2*lanesMax:]
 	if fork >= 0 {
 		p.fate = fork
 		files := []int{first.back, far, p.trace, page}
@@ -317,7 +310,7 @@ func openPython(c *config, bridge *os.File, env []string, fork int, listeners []
 // Python, and to close far then.
 func (p *python) newLane() (l *lane, far int, err error) {
 	l = &lane{python: p, index: len(p.lanes), wire: wire{pipe: -1, passed: -1, file: -1}}
-	l.laneKind = p.gateway.kind(l)
+	l.laneKind, l.ring = p.gateway.kind(l), p.shared.ring(l.index)
 	if l.queue, l.back, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
 		return nil, -1, err
 	}
@@ -667,9 +660,9 @@ func (q *queueLane) due() int64 {
 }
 
 // napMax is how long the worker sleeps through events at a time. Python's answers and the
-// clients' next requests gather meanwhile; singly they would wake the worker for each, and
-// the one who wakes a process pays as well. With Flask and 32 connections this saves a
-// quarter of the processor time of a request.
+// clients' next requests gather meanwhile. Without the nap each of them would wake the
+// worker, and waking costs the worker as well as the process that wakes it. With Flask
+// and 32 connections naps save a quarter of the processor time of a request.
 const (
 	napMax   = 150 * time.Microsecond
 	smallMax = 16 << 10 // dozens of responses of this length find room in a pipe
@@ -677,16 +670,17 @@ const (
 
 // slack allows a nap where nobody loses by it: Python has work for several naps, and no
 // other thread could run a request that comes meanwhile; the oldest request needs nothing
-// more from the worker; and its answer would be late by a tenth of the time that it has
-// taken, at most. Python must find neither its pipe full nor its queue empty, so after a long
-// response, or while a request has a long body, there is no nap. Where calls are shorter than a quarter of a nap, answers gather anyway.
+// more from the worker; and its answer would be late by at most a tenth of the time that
+// it has taken. Python must find neither its pipe full nor its queue empty, so there is
+// no nap after a long response, or while a request has a long body outside of shared
+// memory. Where calls are shorter than a quarter of a nap, answers gather anyway.
 func (q *queueLane) slack(now int64) time.Duration {
 	p := q.lane.python
 	if int64(q.load())*p.pace < int64(moment)/2 || q.long || p.pace < int64(napMax)/4 || p.most > 1 && !p.brief() {
 		return 0
 	}
 	for _, t := range q.flight {
-		if t.started || t.owed != owesNothing || len(t.body) > smallMax {
+		if t.started || t.owed != owesNothing || len(t.body) > smallMax && t.store != inShared {
 			return 0
 		}
 	}

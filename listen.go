@@ -2,7 +2,8 @@ package main
 
 // Listeners, the sockets from which workers accept connections, and who owns them: the
 // arbiter binds them, gets them from a service manager, or passes them on by USR2 to
-// another arbiter. Also the notation of addresses, and messages to the service manager.
+// another arbiter. Also the notation of addresses, messages to the service manager, and the
+// pidfile.
 
 import (
 	"context"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -749,4 +751,58 @@ func (m *serviceManager) barrier() {
 	m.sendWith(unix.UnixRights(p[1]), "BARRIER=1")
 	unix.Close(p[1])
 	poll(p[0], 0, barrierWait)
+}
+
+// Pidfile -------------------------------------------------------------------
+
+// writePidfile claims the pidfile; a living owner is an error. A rename makes the file
+// appear with its contents.
+func (a *arbiter) writePidfile() error {
+	path := a.cfg.pidfile
+	if path == "" {
+		return nil
+	}
+	path += a.suffix()
+	dir := filepath.Dir(path)
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		return pyErrorf("%s doesn't exist. Can't create pidfile.", dir)
+	}
+	if owner := pidfileOwner(path); owner > 0 && owner != os.Getpid() {
+		if err := unix.Kill(owner, 0); err == nil || err == unix.EPERM {
+			return pyErrorf("Already running on PID %d (or pid file '%s' is stale)", owner, path)
+		}
+	}
+	temporary, err := os.CreateTemp(dir, ".gunicorn-pid-*")
+	if err != nil {
+		return fmt.Errorf("pidfile: %w", err)
+	}
+	_, err = fmt.Fprintf(temporary, "%d\n", os.Getpid())
+	err = errors.Join(err, temporary.Chmod(0o644), temporary.Close())
+	if err == nil {
+		err = os.Rename(temporary.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(temporary.Name())
+		return fmt.Errorf("pidfile: %w", err)
+	}
+	a.ownPid = path
+	return nil
+}
+
+// pidfileOwner is the pid in a pidfile, 0 if there is none.
+func pidfileOwner(path string) int {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(b)))
+	return pid
+}
+
+// removePidfile removes the pidfile, if it still has this process's pid.
+func (a *arbiter) removePidfile() {
+	if a.ownPid != "" && pidfileOwner(a.ownPid) == os.Getpid() {
+		_ = os.Remove(a.ownPid)
+	}
+	a.ownPid = ""
 }

@@ -1,8 +1,8 @@
 package main
 
-// A worker's event loop: one epoll instance, in which each descriptor has an owner,
-// and the tasks that have a time of their own. Whatever breaks a connection during a turn of the loop only
-// marks the connection; marked connections are buried when the turn ends.
+// A worker's event loop: one epoll instance, in which each descriptor has an owner, and
+// the tasks that have a time of their own. Whatever breaks a connection during a turn of
+// the loop only marks the connection; marked connections are buried when the turn ends.
 
 import (
 	"os"
@@ -72,7 +72,8 @@ func (l *loop) change(fd int, events uint32) {
 // forget ends the watch on a descriptor.
 func (l *loop) forget(fd int) { _ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, fd, nil) }
 
-// event is what epoll_ctl(2) is told of a descriptor, whose events carry its seat's serial.
+// event describes a descriptor to epoll_ctl(2). Events of the descriptor will carry the
+// serial number of its seat.
 func (l *loop) event(fd int, events uint32) *unix.EpollEvent {
 	return &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.seats[fd].serial}
 }
@@ -176,8 +177,8 @@ func (w *worker) handle(e *unix.EpollEvent) {
 	}
 }
 
-// goOn resumes the connections that goOnLater put off in the turn before, those first that
-// have waited longest for their share of the files.
+// goOn resumes the connections that goOnLater put off in the turn before. Those that have
+// waited longest for their share of the files come first.
 func (w *worker) goOn() {
 	list := w.again
 	w.again, w.share = nil, fileShare
@@ -201,7 +202,7 @@ func (w *worker) goOn() {
 // is read from the connection or written to it.
 func (w *worker) lost(c *conn) {
 	if !c.gone {
-		c.forbidEnd()
+		c.transport.forbidEnd(c)
 		w.mark(c)
 	}
 }

@@ -20,6 +20,7 @@
 //	loop.go       the event loop: descriptors, timers, burial
 //	dispatch.go   the choice of connections and requests to take, and their order
 //	conn.go       one client's connection and its turns; body.go request bodies
+//	transport.go  what a connection's bytes travel over: socket, TLS or stream
 //	carrier.go    connections that speak HTTP/2, and their streams
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
@@ -35,6 +36,7 @@
 //	lane.go       requests on their way to Python, one after another (WSGI)
 //	asgi.go       requests that share a lane, and WebSockets (ASGI)
 //	wire.go       frames: their table, and how they are sent and received; marshal
+//	shared.go     memory shared with Python, through which long bodies go
 //	reply.go      frames from Python, and what becomes of them for the client
 //	reload.go     files that --reload watches
 //
@@ -218,7 +220,7 @@ func runCommand(args []string, program *template) int {
 		}
 		return 0
 	}
-	a := &arbiter{generation: g, load: load, passed: passed}
+	a := &arbiter{generation: g, load: load, heritage: heritage{passed: passed}}
 	return a.run()
 }
 

@@ -60,11 +60,9 @@ func (w *worker) weigh(c *conn) {
 	c.weight = n
 }
 
-// beside estimates the memory that c's parsers and TLS use outside the pool.
-func (c *conn) beside() (n int) {
-	if c.secure != nil {
-		n += c.secure.held()
-	}
+// beside estimates the memory that c's parsers and transport use outside the pool.
+func (c *conn) beside() int {
+	_, n := c.transport.held()
 	if c.carrier != nil {
 		n += c.carrier.held()
 	}
@@ -90,17 +88,15 @@ func (c *conn) held() int {
 	n := c.weight + cap(c.in) + cap(c.out)
 	if t := c.turn; t != nil {
 		n += cap(t.shed)
-		if t.ownBody {
+		if t.store == pooled {
 			n += cap(t.body)
 		}
 	}
 	if c.pump != nil {
 		n += cap(c.pump.out)
 	}
-	if c.stream != nil && c.stream.ownIn {
-		n += cap(c.stream.in)
-	}
-	return n
+	pooled, _ := c.transport.held()
+	return n + pooled
 }
 
 // modest is 1 for a connection that holds no more than an ordinary request, else
@@ -184,11 +180,11 @@ func (w *worker) yield(c *conn) {
 	t, bad := c.turn, newBadRequest(503, "", "")
 	switch {
 	case c.shakes():
-		c.secure.abort()
+		c.tls().abort()
 		w.weigh(c)
 		return
 	case c.carrier != nil:
-		c.reset()
+		c.transport.reset(c)
 		w.lost(c)
 	case c.state == handshaking, c.between() && len(c.in) == 0:
 		w.close(c)
@@ -203,11 +199,11 @@ func (w *worker) yield(c *conn) {
 	case c.state == open && t.state == inLane && w.python.gateway.cancels && !t.started && !t.taken && t.owed != owesEnviron:
 		w.cancel(t, 0, bad)
 	default:
-		c.reset()
+		c.transport.reset(c)
 		w.lost(c)
 	}
 	if t := c.turn; t != nil && t.state == draining {
-		c.reset()
+		c.transport.reset(c)
 		w.lost(c) // the client does not even receive the response
 	}
 }
@@ -307,6 +303,26 @@ func (p *pool) trim() {
 			p.free[class] = p.free[class][:n-1]
 		}
 	}
+}
+
+// bodyStore says whose memory the received part of a request's body is in.
+type bodyStore uint8
+
+const (
+	inHead   bodyStore = iota // a part of conn.in, behind the head
+	pooled                    // a buffer of the pool
+	inShared                  // a place in the memory shared with Python (shared.go)
+)
+
+// freeBody forgets the received part of a request's body.
+func (w *worker) freeBody(t *turn) {
+	switch t.store {
+	case pooled:
+		w.pool.put(t.body)
+	case inShared:
+		w.python.giveBack(t.body)
+	}
+	t.body, t.store, t.fed = nil, inHead, 0
 }
 
 // Spool ---------------------------------------------------------------------
@@ -465,11 +481,10 @@ func (w *worker) spill(t *turn) bool {
 	}
 	n := w.writeSpool(t, t.spooled.file, &t.spooled.end, t.body)
 	switch {
-	case !t.ownBody:
-		t.body = t.body[n:]
 	case n == len(t.body):
-		w.pool.put(t.body)
-		t.body, t.ownBody = nil, false
+		w.freeBody(t)
+	case t.store == inHead:
+		t.body = t.body[n:]
 	default:
 		t.body = t.body[:copy(t.body, t.body[n:])]
 	}

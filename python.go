@@ -59,6 +59,9 @@ func (w *worker) tick() {
 	w.renewStatic()
 	w.outgrow()
 	w.pool.trim()
+	if len(w.python.busy) == 0 {
+		w.python.trim()
+	}
 	if w.tls != nil {
 		w.tls.forgetLeft()
 		w.renewTLS()
@@ -73,7 +76,7 @@ func (w *worker) hurry(c *conn) {
 		w.expire(c)
 	case w.refuses(c):
 		w.log.infof("%s: ip=%s does not take its response; closing the connection", t.line(), c.peer.remoteAddr)
-		c.reset() // without a reset the kernel would hold the unsent bytes, for hours at worst
+		c.transport.reset(c) // without a reset the kernel would hold the unsent bytes, for hours at worst
 		w.lost(c)
 	case t == nil:
 	case t.lane != nil && t.lane.hurry(w, t):
@@ -88,7 +91,7 @@ func (w *worker) hurry(c *conn) {
 func (w *worker) expire(c *conn) {
 	switch {
 	case c.shakes():
-		c.secure.abort()
+		c.tls().abort()
 		c.expires = 0
 	case c.carrier != nil && c.state == open:
 		w.expireCarrier(c.carrier)
@@ -133,7 +136,7 @@ func (w *worker) tooSlow(t *turn) {
 	}
 	w.log.infof("%s: ip=%s takes its response too slowly for an application that has a limit in time; closing the connection",
 		t.line(), t.conn.peer.remoteAddr)
-	t.conn.reset() // without a reset the kernel would hold the unsent bytes, for hours at worst
+	t.conn.transport.reset(t.conn) // without a reset the kernel would hold the unsent bytes, for hours at worst
 	w.lost(t.conn)
 }
 
@@ -198,9 +201,20 @@ func (w *worker) askPython() {
 // has to call that at all, until it is believed to serve.
 const ownStart = 2 * time.Second
 
+// countClass counts the requests of a class that serves by itself, as of its last notify().
+func (w *worker) countClass() {
+	p := w.python
+	n := p.halts[0].Load()
+	increase(&w.slot.counters.answers[0], uint64(n-p.counted))
+	p.counted = n
+}
+
 // hearClass checks that a class that serves by itself calls notify() in time.
 func (w *worker) hearClass() {
 	p := w.python
+	if p.own {
+		w.countClass()
+	}
 	if !p.own || !p.starting || p.closed || p.gone || w.stopping() {
 		return
 	}
@@ -258,7 +272,7 @@ func (w *worker) answerFor(t *turn, bad *badRequest) {
 			w.drained(t.conn)
 			return
 		}
-		t.conn.forbidEnd()
+		t.conn.transport.forbidEnd(t.conn)
 		w.close(t.conn)
 		return
 	}
@@ -479,6 +493,7 @@ func (w *worker) died(status unix.WaitStatus) {
 	case w.python.hung != "":
 		w.logStacks()
 	case p.own && status.Exited():
+		w.countClass()
 		if w.exit = exitStatus(status); w.exit == 0 {
 			w.because(causeMaxRequests)
 		}

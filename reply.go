@@ -21,10 +21,7 @@ func (w *worker) replies(l *lane) {
 	p := w.python
 	l.heard(w.now)
 	if l.in == nil {
-		l.in, w.wbuf = w.wbuf, nil
-		if l.in == nil {
-			l.in = make([]byte, 0, wireRoom)
-		}
+		l.in = w.takeWbuf()
 	}
 	var err error
 	for more := true; err == nil && !p.closed && !l.lost; {
@@ -49,6 +46,16 @@ func (w *worker) replies(l *lane) {
 	}
 	w.watchWire(l)
 	w.flushOut()
+}
+
+// takeWbuf returns an empty buffer of wireRoom bytes, which the caller should put into
+// w.wbuf once it is no longer needed.
+func (w *worker) takeWbuf() []byte {
+	b := w.wbuf
+	if w.wbuf = nil; b == nil {
+		b = make([]byte, 0, wireRoom)
+	}
+	return b
 }
 
 // frames handles the frames that are in memory.
@@ -79,6 +86,10 @@ func (w *worker) frames(l *lane) error {
 				} else {
 					w.block(t, b)
 				}
+			}
+			if l.inRing {
+				l.ring.took(len(b))
+				w.python.active = true
 			}
 			if l.bodyLeft > 0 {
 				continue
@@ -179,6 +190,7 @@ func (w *worker) pythonServes() {
 		w.reopen()
 	}
 	w.bootTook = w.now - w.born
+	forgetStart()
 	if w.slot.phase() == phaseBooting {
 		w.enter(phaseServing)
 	}
@@ -312,7 +324,7 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 		w.serverError(t)
 		return
 	}
-	w.headMade(t.conn, at)
+	w.obuf = t.conn.transport.head(w.obuf, at)
 	t.conn.keep = t.framing.keepAlive
 	if w.python.gateway.watches && t.lane.frame.flags&flagLast == 0 {
 		w.watch(t.conn)
@@ -324,11 +336,11 @@ func (w *worker) begin(t *turn, r *marshalReader) {
 }
 
 // promises reports whether another request may follow on the connection: not while all
-// workers stop or are about to, and not in a retiring worker if the connection uses TLS, as TLS connections
-// cannot be handed to other workers.
+// workers stop or are about to, and not in a retiring worker if no other worker can go on
+// with the connection, as with TLS.
 func (w *worker) promises(t *turn) bool {
 	p := w.slot.phase()
-	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.secure == nil) && !w.others.drains() && !w.leavesRest(t)
+	return p != phaseDraining && p != phaseQuitting && (p != phaseRetiring || t.conn.transport.portable()) && !w.others.drains() && !w.leavesRest(t)
 }
 
 // leavesRest reports whether the rest of the request's body may never be read, or come. The
@@ -346,18 +358,7 @@ func (w *worker) serverError(t *turn) {
 	bad := cmp.Or(t.broken, newBadRequest(500, "", ""))
 	t.status = fmt.Appendf(t.status[:0], "%d %s", bad.status, bad.reason)
 	t.framing = framing{code: bad.status, noBody: true}
-	w.outFor(t.conn)
-	at := len(w.obuf)
-	w.obuf = t.appendPage(w.obuf, bad)
-	w.headMade(t.conn, at)
-}
-
-// headMade is called when a head has been made for HTTP/1.1, in w.obuf[at:]. For a stream of
-// HTTP/2 it becomes a frame.
-func (w *worker) headMade(c *conn, at int) {
-	if c.stream != nil {
-		w.obuf = c.stream.head(w.obuf, at)
-	}
+	w.makePage(t, bad)
 }
 
 // outFor makes c the connection whose output is collected in w.obuf.
@@ -497,7 +498,7 @@ func (w *worker) hints(t *turn, r *marshalReader) error {
 		w.outFor(t.conn)
 		at := len(w.obuf)
 		if w.obuf, err = appendEarlyHints(w.obuf, w.resp.fields); err == nil {
-			w.headMade(t.conn, at)
+			w.obuf = t.conn.transport.head(w.obuf, at)
 		}
 	}
 	if err != nil {
@@ -544,7 +545,7 @@ func (w *worker) failed(t *turn, _ *marshalReader) error {
 // complete.
 func (w *worker) cut(t *turn) {
 	t.conn.keep, t.refused, t.conn.cut = false, true, true
-	t.conn.forbidEnd()
+	t.conn.transport.forbidEnd(t.conn)
 	w.complete(t)
 }
 

@@ -141,8 +141,8 @@ var sections = []section{
 		{name: "workers", form: "-w, --workers INT", kind: workerCount, def: "1", env: "WEB_CONCURRENCY",
 			usage: "number of worker processes, or auto"},
 		{name: "worker_class", form: "-k, --worker-class STRING", kind: class, def: "sync",
-			accepts: ownClasses, unsupported: "the classes are sync, gthread, gevent, eventlet and asgi",
-			usage: "worker class: sync, gthread, gevent, eventlet, asgi or MODULE.CLASS"},
+			accepts: ownClasses, unsupported: "the classes are sync, gthread, gevent, eventlet, asgi and tornado",
+			usage: "worker class: sync, gthread, gevent, eventlet, asgi, tornado or MODULE.CLASS"},
 		{name: "threads", form: "--threads INT", kind: posInt, def: "1",
 			usage: "number of threads in each gthread worker"},
 		{name: "worker_connections", form: "--worker-connections INT", kind: posInt, def: "1000",
@@ -497,7 +497,7 @@ var families = [...]family{
 	{familyThread, "gunicorn.workers.gthread.", "threads"},
 	{familyGevent, "gevent_wsgi gevent_pywsgi gunicorn.workers.ggevent.", "gevent"},
 	{familyEventlet, "gunicorn.workers.geventlet.", "eventlet"},
-	{"tornado", "gunicorn.workers.gtornado.", "Tornado"},
+	{familyOwn, "tornado gunicorn.workers.gtornado.", "Tornado"},
 	{familyASGI, "gunicorn.workers.gasgi. uvicorn.workers. uvicorn_worker.", "ASGI applications"},
 }
 
@@ -508,7 +508,7 @@ const (
 	familyGevent   = "gevent"
 	familyEventlet = "eventlet"
 	familyASGI     = "asgi"
-	familyOwn      = "own" // a class of the user's that has a server of its own, in Python
+	familyOwn      = "own" // a class that has a server of its own, in Python: the user's, or Tornado's
 )
 
 // ownClasses are the names of all worker classes that this server accepts.
@@ -520,6 +520,7 @@ var ownClasses = []string{
 	"gunicorn.workers.ggevent.GeventPyWSGIWorker",
 	familyEventlet, "egg:gunicorn#eventlet", "gunicorn.workers.geventlet.EventletWorker",
 	familyASGI, "egg:gunicorn#asgi", "gunicorn.workers.gasgi.ASGIWorker",
+	"tornado", "egg:gunicorn#tornado", "gunicorn.workers.gtornado.TornadoWorker",
 	"uvicorn.workers.UvicornWorker", "uvicorn.workers.UvicornH11Worker",
 	"uvicorn_worker.UvicornWorker", "uvicorn_worker.UvicornH11Worker",
 }
@@ -545,10 +546,10 @@ func (c *config) foreignClass(r *setting) error {
 	return nil
 }
 
-// classInPython reports whether only Python knows what the worker class is: it is one of the
-// user's, or the configuration file has imported uvicorn's, and may have changed it.
+// classInPython reports whether Python has to find the worker class: it is one of the user's,
+// it serves in Python, or the configuration file has imported uvicorn's, and may have changed it.
 func (c *config) classInPython() bool {
-	return !slices.Contains(ownClasses, c.workerClass) || c.said["uvicorn"] == true && strings.HasPrefix(c.workerClass, "uvicorn")
+	return !slices.Contains(ownClasses, c.workerClass) || familyOf(c.workerClass).name == familyOwn || c.said["uvicorn"] == true && strings.HasPrefix(c.workerClass, "uvicorn")
 }
 
 // class has the facts that Python has found out about the worker class (classes.py).

@@ -1,19 +1,21 @@
 package main
 
 // Files that the worker sends by itself, without its Python (the setting static): which
-// requests are about files, how a file is found and opened, what is sent of it, and which
-// fields describe it (RFC 9110, RFC 9111).
+// requests are about files, how a file is found and opened, which part of it is sent, and
+// which fields describe it (RFC 9110, RFC 9111).
 //
 // Nothing outside of the directory of a mount can be opened. A name is decoded once, and
 // refused if any of its segments is empty or begins with a dot. The kernel resolves the
 // rest below the directory's descriptor (openat2(2), RESOLVE_BENEATH); where it has no
-// openat2, walkBeneath follows the segments and links one by one.
+// openat2, or stops at an absolute link, walkBeneath follows the segments and links one by
+// one.
 
 import (
 	"bytes"
 	"cmp"
 	"fmt"
 	"math"
+	"os"
 	"path"
 	"slices"
 	"strconv"
@@ -26,12 +28,12 @@ import (
 )
 
 const (
-	// ownCost is what an answer without Python takes of fileShare beside its bytes: to open
-	// a file takes about as long as to send so many bytes.
+	// ownCost is what an answer without Python counts against fileShare, beside its
+	// bytes: opening a file takes about as long as sending that many bytes.
 	ownCost = 16 << 10
 
-	// smallFile is the longest file that is read into memory and sent with its head. A longer
-	// one goes by sendfile(2), which is worth two more system calls then.
+	// smallFile is the longest file that is read into memory and sent with its head. For
+	// a longer file, sendfile(2) is worth its two further system calls.
 	smallFile = 32 << 10
 
 	// linksMax is how many symbolic links walkBeneath follows for one name, as the kernel does.
@@ -120,7 +122,8 @@ func (m *mount) open() error {
 	return nil
 }
 
-// openStatic opens the directories of static, which may be exchanged later.
+// openStatic opens the directories of static. renewStatic opens them again when others
+// take their place.
 func (w *worker) openStatic() (err error) {
 	if w.mounts, err = mountsOf(w.cfg); len(w.mounts) == 0 {
 		return err
@@ -149,7 +152,8 @@ func (w *worker) renewStatic() {
 // answersItself reports whether the worker answers some requests without Python.
 func (w *worker) answersItself() bool { return len(w.mounts) > 0 }
 
-// ownAnswer returns what may answer a request without Python, nil for nothing.
+// ownAnswer returns the part of the worker that may answer a request without Python, nil
+// for none.
 func (w *worker) ownAnswer(r *request) answerer {
 	if w.health.asked(r) {
 		return w.health
@@ -281,10 +285,12 @@ func plainName(name []byte) bool {
 // openFile opens the regular file that w.name names. The error is EISDIR for a directory.
 func (m *mount) openFile(w *worker) (f file, errno syscall.Errno) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
-	if w.walks {
-		f.fd, errno = walkBeneath(m.fd, string(w.name[:len(w.name)-1]), flags)
-	} else {
+	f.fd, errno = -1, unix.EXDEV
+	if !w.walks {
 		f.fd, errno = rawOpenat2(m.fd, w.name, flags)
+	}
+	if errno == unix.EXDEV { // a link leads out, or is absolute
+		f.fd, errno = m.walkBeneath(string(w.name[:len(w.name)-1]), flags)
 	}
 	if errno != 0 {
 		return f, errno
@@ -320,7 +326,7 @@ func (m *mount) choose(w *worker, r *request, f *file) {
 		if weight <= best && f.varies {
 			continue
 		}
-		if weight <= best { // only whether caches have to know
+		if weight <= best { // the client gets the plain file; caches have to know of this coding
 			var st unix.Stat_t
 			err := unix.Fstatat(m.fd, unix.ByteSliceToString(w.name), &st, unix.AT_SYMLINK_NOFOLLOW)
 			f.varies = err == nil && st.Mtim.Nano()/int64(time.Second) >= plain.mtime/int64(time.Second)
@@ -343,7 +349,7 @@ func (m *mount) choose(w *worker, r *request, f *file) {
 
 // tell adds a field to the answer being made. Its value is the end of w.text, from at on.
 func (w *worker) tell(name string, at int) {
-	only := unsafe.Slice(unsafe.StringData(name), len(name)) // to be read
+	only := unsafe.Slice(unsafe.StringData(name), len(name)) // nobody writes to it
 	w.resp.fields = append(w.resp.fields, field{name: only, value: w.text[at:]})
 }
 
@@ -447,12 +453,12 @@ func (w *worker) beginOwn(t *turn, code int, logged bool) bool {
 	t.status = append(t.status, reasonPhrase(code)...)
 	x := exchange{version: t.req.version, minor: t.req.minor, head: string(t.req.method) == "HEAD",
 		streamed:  t.req.streamed,
-		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && c.stream == nil && w.promises(t), server: w.server}
+		keepAlive: t.req.keepAlive && w.cfg.keepalive > 0 && !c.lent && w.promises(t), server: w.server}
 	w.outFor(c)
 	w.resp.status, w.resp.fields = t.status, t.mark(w.resp.fields)
 	at := len(w.obuf)
 	w.obuf, t.framing, _ = w.resp.appendHead(w.obuf, &x, w.clock.http) // no field of ours is invalid
-	w.headMade(c, at)
+	w.obuf = c.transport.head(w.obuf, at)
 	t.sent, c.keep = t.framing.length, t.framing.keepAlive
 	if logged {
 		w.record(t, t.status, true)
@@ -701,14 +707,18 @@ func (w *worker) typeOf(name []byte) string {
 
 // walkBeneath opens a name as openat2(2) does with RESOLVE_BENEATH: link by link, segment by
 // segment, each by the descriptor of the directory before it. A way up leads back to the
-// descriptor by which the walk came down, so that no directory moved meanwhile leads out.
-func walkBeneath(root int, name string, flags int) (fd int, errno syscall.Errno) {
-	dirs := []int{root}
-	defer func() {
-		for _, dir := range dirs[1:] {
+// descriptor by which the walk came down, so that no directory moved meanwhile leads out. An
+// absolute link into the directory, by the name that the setting has for it or by its real
+// one, starts the walk again with the rest of the link.
+func (m *mount) walkBeneath(name string, flags int) (fd int, errno syscall.Errno) {
+	dirs := []int{m.fd}
+	up := func(n int) {
+		for _, dir := range dirs[n:] {
 			unix.Close(dir)
 		}
-	}()
+		dirs = dirs[:n]
+	}
+	defer func() { up(1) }()
 	left, links := strings.Split(name, "/"), 0
 	for {
 		segment, last := left[0], len(left) == 1
@@ -719,8 +729,7 @@ func walkBeneath(root int, name string, flags int) (fd int, errno syscall.Errno)
 			if len(dirs) == 1 {
 				return -1, unix.EXDEV
 			}
-			unix.Close(dir)
-			dirs = dirs[:len(dirs)-1]
+			up(len(dirs) - 1)
 			dir = dirs[len(dirs)-1]
 			fallthrough
 		case segment == "" || segment == ".":
@@ -742,10 +751,17 @@ func walkBeneath(root int, name string, flags int) (fd int, errno syscall.Errno)
 				return -1, errno
 			case links > linksMax:
 				return -1, unix.ELOOP
-			case n == 0 || n == len(target) || target[0] == '/':
+			case n == 0 || n == len(target):
 				return -1, unix.EXDEV
 			}
-			left = append(strings.Split(string(target[:n]), "/"), left...)
+			text := string(target[:n])
+			if text[0] == '/' {
+				if text = m.rest(text); text == "" {
+					return -1, unix.EXDEV
+				}
+				up(1)
+			}
+			left = append(strings.Split(text, "/"), left...)
 			continue
 		}
 		if errno != 0 || last {
@@ -753,6 +769,18 @@ func walkBeneath(root int, name string, flags int) (fd int, errno syscall.Errno)
 		}
 		dirs = append(dirs, fd)
 	}
+}
+
+// rest returns what an absolute path has behind the name of the directory, "" if it does not
+// begin with that.
+func (m *mount) rest(target string) string {
+	real, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", m.fd))
+	for _, dir := range []string{path.Clean(m.dir), real} {
+		if behind, ok := strings.CutPrefix(target+"/", dir+"/"); ok && dir != "" {
+			return cmp.Or(strings.TrimSuffix(behind, "/"), ".")
+		}
+	}
+	return ""
 }
 
 func openOrErrno(dir int, name string, flags int) (int, syscall.Errno) {

@@ -75,13 +75,15 @@ func newStaticWorker(t testing.TB) (*worker, *mount, string) {
 		"in/up": "..", "in/out": "../out", "in/absolute": dir + "/out", "in/own": dir + "/in/file", "in/secret": "../secret", "in/loop": "loop",
 		"in/a/up": "../..", "in/a/back": "../file", "in/a/b/back": "../../a/b/file", "in/a/b/around": "../../../in/file", "in/deep": "a/b",
 		"in/a/root": "/", "in/proc": "/proc/self/root", "in/dots": "a/.././a/b/../file", "in/chain": "deep/back", "in/a/b/long": "../../../../../../secret",
+		"in/a/whole": dir + "/in", "in/a/b/inside": dir + "/in/a/../deep", "in/sly": dir + "/in/../secret", "in/near": dir + "/in/../in/secret",
+		"in/alias": dir + "/named/a", "named": "in",
 	} {
 		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	w := &worker{cfg: &config{staticIndex: true}}
-	m := &mount{prefix: "/s/", dir: filepath.Join(dir, "in"), fd: -1}
+	m := &mount{prefix: "/s/", dir: filepath.Join(dir, "named") + "/", fd: -1}
 	if err := m.open(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +118,8 @@ func TestBeneath(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/s/file": true, "/s/a/file": true, "/s/a/b/file": true, "/s/a/back": true, "/s/a/b/back": true, "/s/deep/file": true, "/s/dots": true,
 		"/s/chain": true, "/s/f%69le": true, "/%73/file": true,
-		"/s/up/secret": false, "/s/out/a/file": false, "/s/absolute/a/file": false, "/s/own": false, "/s/secret": false, "/s/loop": false,
+		"/s/own": true, "/s/a/whole/file": true, "/s/a/b/inside/file": true, "/s/a/whole/a/b/inside/back": true, "/s/alias/file": true,
+		"/s/up/secret": false, "/s/out/a/file": false, "/s/absolute/a/file": false, "/s/sly": false, "/s/near": false, "/s/a/whole/.secret": false, "/s/a/whole/up/secret": false, "/s/secret": false, "/s/loop": false,
 		"/s/a/up/secret": false, "/s/a/b/around": false, "/s/a/root/etc/passwd": false, "/s/proc/etc/passwd": false, "/s/.secret": false,
 		"/s/a/.secret": false, "/s/../secret": false, "/s/a/b/long": false, "/s//file": false, "/s/./file": false, "/s/a%2ffile": false, "/s/a%2Ffile": false,
 		"/s/file%00": false, "/s/file/": false, "/s/" + strings.Repeat("a", 5000): false, "/s/" + strings.Repeat("a/", 3000): false, "/s": false,
@@ -135,6 +138,7 @@ func FuzzStaticPath(f *testing.F) {
 	for _, path := range []string{
 		"file", "a/b/file", "up/secret", "a/up/out/secret", "%2e%2e/secret", "..%2fsecret", "a/b/back", "dots", "chain", "deep/../../secret", "out/secret",
 		".secret", "%2esecret", "a//file", "loop", "absolute/secret", "a/b/around", "a/root/etc/passwd", "a%00/file", "a/b/", "proc/etc/passwd", "a/b/long",
+		"own", "a/whole/file", "a/b/inside/file", "sly", "near", "alias/file",
 	} {
 		f.Add([]byte(path))
 	}

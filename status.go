@@ -849,6 +849,9 @@ func (r *reading) prometheus(b []byte) []byte {
 	one("connections", "gauge", "Open connections.", open)
 	one("connections_accepted_total", "counter", "Connections accepted.", r.total.connections.Load())
 	family("requests_total", "counter", "Responses, by class of status.")
+	if n := r.total.answers[0].Load(); n > 0 { // worker classes that serve by themselves count no more than requests
+		b = fmt.Appendf(b, "gunicorn_requests_total{status=\"unknown\"} %d\n", n)
+	}
 	for class := 1; class < len(r.total.answers); class++ {
 		b = fmt.Appendf(b, "gunicorn_requests_total{status=\"%dxx\"} %d\n", class, r.total.answers[class].Load())
 	}

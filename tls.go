@@ -66,6 +66,7 @@ type terminator struct {
 // secure is the TLS state of one connection, and the net.Conn that crypto/tls
 // uses.
 type secure struct {
+	plain
 	net.Conn // nil: crypto/tls calls no methods but those of secure
 
 	w     *worker
@@ -74,7 +75,6 @@ type secure struct {
 	tls   *tls.Conn
 	early []byte // bytes read before the handshake started
 	eof   bool   // the socket has ended, perhaps without a close_notify
-	dry   bool   // the socket has no input until the next event
 	took  int    // bytes read by the handshake
 	room  int    // size of crypto/tls's record buffer, as seen from its reads
 
@@ -84,7 +84,7 @@ type secure struct {
 	heard   bool          // the client has sent at least one byte
 	ready   chan struct{} // signalled when the socket may be readable
 	waits   atomic.Bool   // the goroutine is blocked on ready
-	over    atomic.Bool   // the handshake must end: its time is up
+	ends    atomic.Bool   // the handshake must end: its time is up
 	out     []byte        // handshake bytes that the socket has not taken
 	err     error         // result of the handshake
 }
@@ -145,8 +145,8 @@ func (w *worker) stay(c *conn) {
 
 // greet handles an event on a connection that is not yet secure.
 func (w *worker) greet(c *conn, events uint32) {
-	if c.secure != nil {
-		nudge(c.secure.ready) // the goroutine looks at its socket
+	if s := c.tls(); s != nil {
+		nudge(s.ready) // the goroutine looks at its socket
 		return
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -197,7 +197,7 @@ func (w *worker) shake(c *conn) {
 	w.pool.put(c.in)
 	c.in = nil
 	s.tls = tls.Server(s, t.config)
-	c.secure = s
+	c.transport = s
 	c.shaken = w.now
 	w.weigh(c)
 	t.running = append(t.running, c)
@@ -217,7 +217,7 @@ func (t *terminator) evict(now int64, n int) {
 		if n == 0 || now-c.shaken < int64(placePatience) {
 			return
 		}
-		if s := c.secure; s.waits.Load() && !s.over.Load() {
+		if s := c.tls(); s.waits.Load() && !s.ends.Load() {
 			s.abort()
 			n--
 		}
@@ -232,7 +232,7 @@ func (w *worker) startQueued() {
 		last := len(t.queue) - 1
 		c := t.queue[last]
 		t.queue = t.queue[:last]
-		if !c.gone && c.state == handshaking && c.secure == nil {
+		if !c.gone && c.state == handshaking && !c.shakes() {
 			w.shake(c)
 		}
 	}
@@ -254,23 +254,32 @@ func (s *secure) run(t *terminator) {
 // abort makes a handshake fail at its next step. The goroutine owns the
 // descriptor until the loop has collected the result.
 func (s *secure) abort() {
-	s.over.Store(true)
+	s.ends.Store(true)
 	nudge(s.ready)
 }
 
-// shakes reports whether a handshake's goroutine owns the connection.
-func (c *conn) shakes() bool { return c.state == handshaking && c.secure != nil }
+// tls is the connection's TLS, nil for none or before the handshake.
+func (c *conn) tls() *secure {
+	s, _ := c.transport.(*secure)
+	return s
+}
 
-// held estimates the memory of the connection's TLS. A handshake that has been
-// given up counts as zero, because its memory is about to be freed.
-func (s *secure) held() int {
+// shakes reports whether a handshake's goroutine owns the connection.
+func (c *conn) shakes() bool { return c.state == handshaking && c.tls() != nil }
+
+// computes reports whether the server's part of a handshake is due.
+func (c *conn) computes() bool { return c.shakes() && !c.tls().waits.Load() }
+
+// held counts a handshake that has been given up as zero, because its memory is about to be
+// freed.
+func (s *secure) held() (pooled, beside int) {
 	switch {
 	case !s.shaking:
-		return secureCost + s.room
-	case s.over.Load():
-		return 0
+		return 0, secureCost + s.room
+	case s.ends.Load():
+		return 0, 0
 	}
-	return handshakeCost
+	return 0, handshakeCost
 }
 
 func (w *worker) handshakesEnded(int, uint32) {
@@ -338,7 +347,7 @@ func (w *worker) refuseTLS(c *conn, s *secure) {
 	} else {
 		w.log.warningf("Invalid request from ip=%s: %s", c.peer.remoteAddr, printable(text))
 	}
-	c.secure = nil
+	c.transport = plain{}
 	c.enter(open)
 	c.keep, c.turn = false, w.newTurn(c)
 	c.turn.enter(draining)
@@ -381,11 +390,11 @@ const certTime = "Jan _2 15:04:05 2006 GMT"
 
 // Records -------------------------------------------------------------------
 
-// open reads plaintext. Records may be buffered in memory, for which no event
+// read reads plaintext. Records may be buffered in memory, for which no event
 // will come, so the caller must go on until EAGAIN.
-func (s *secure) open(b []byte) (int, syscall.Errno) {
-	if len(s.c.out)-s.c.outAt > sealedMax {
-		return 0, unix.EAGAIN // drain asks again
+func (s *secure) read(c *conn, b []byte) (int, syscall.Errno) {
+	if len(c.out)-c.outAt > sealedMax {
+		return 0, unix.EAGAIN // until push has written c.out
 	}
 	n, err := s.tls.Read(b)
 	switch {
@@ -394,10 +403,10 @@ func (s *secure) open(b []byte) (int, syscall.Errno) {
 	case errors.Is(err, errWouldBlock):
 		return 0, unix.EAGAIN
 	case !errors.Is(err, io.EOF):
-		s.w.log.debugf("ssl connection closed: ip=%s: %s", s.c.peer.remoteAddr, printable(err.Error()))
+		s.w.log.debugf("ssl connection closed: ip=%s: %s", c.peer.remoteAddr, printable(err.Error()))
 		return 0, unix.EPROTO
 	case s.eof && !s.w.cfg.suppressRaggedEOFs:
-		s.w.log.warningf("ip=%s cut its TLS connection", s.c.peer.remoteAddr)
+		s.w.log.warningf("ip=%s cut its TLS connection", c.peer.remoteAddr)
 	}
 	return 0, 0
 }
@@ -411,23 +420,29 @@ func (e *endpoint) certificate() []byte {
 	return nil
 }
 
-func (w *worker) seal(c *conn, pieces ...[]byte) {
-	for _, b := range pieces {
-		if len(b) == 0 {
+// write encrypts everything: what the socket does not take, Write keeps.
+func (s *secure) write(_ *conn, a, b []byte) (int, syscall.Errno) {
+	for _, piece := range [...][]byte{a, b} {
+		if len(piece) == 0 {
 			continue
 		}
-		if _, err := c.secure.tls.Write(b); err != nil {
-			w.lost(c)
-			return
+		if _, err := s.tls.Write(piece); err != nil {
+			return 0, unix.EPIPE
 		}
 	}
-	if c.pending() {
-		w.awaitTaking(c)
-	}
+	return len(a) + len(b), 0
 }
 
-// sealFile encrypts and writes the next piece of c.file, in place of sendfile(2).
-func (w *worker) sealFile(c *conn) (int, error) {
+// push writes what is encrypted already. After the last byte, there is room for the replies
+// that records may need, so that read can go on.
+func (s *secure) push(c *conn, b []byte) (int, syscall.Errno) {
+	n, errno := s.plain.push(c, b)
+	c.unread = c.unread || n == len(b)
+	return n, errno
+}
+
+// sendFile encrypts a piece of the file, in place of sendfile(2).
+func (s *secure) sendFile(w *worker, c *conn) (int, error) {
 	if len(c.out) > c.outAt {
 		return 0, unix.EAGAIN
 	}
@@ -436,18 +451,39 @@ func (w *worker) sealFile(c *conn) (int, error) {
 	n, err := unix.Pread(c.file, b[:min(c.fileEnd-c.fileAt, filePiece)], c.fileAt)
 	if n > 0 {
 		c.fileAt += int64(n)
-		_, err = c.secure.tls.Write(b[:n])
+		_, err = s.tls.Write(b[:n])
 	}
 	return n, err
 }
 
-// sayEnd sends close_notify, which tells the client that nothing was cut off. It
-// returns false for a connection without TLS.
-func (s *secure) sayEnd() bool {
-	if s != nil {
+// portable: the keys stay with this worker.
+func (s *secure) portable() bool { return false }
+
+// give lends a request that waits: in a worker that stops at once, and otherwise after
+// lendAfter.
+func (s *secure) give(w *worker, c *conn) bool {
+	t := c.turn
+	return t != nil && t.state == waiting && !c.decodes() && w.slot.phase() != phaseQuitting &&
+		(w.stopping() || w.now-t.since >= int64(lendAfter)) && w.lend(c)
+}
+
+// end first sends close_notify, which tells the client that nothing was cut off.
+func (s *secure) end(w *worker, c *conn) {
+	if !c.cut {
+		if _ = s.tls.CloseWrite(); c.pending() {
+			w.watch(c)
+			return
+		}
+	}
+	s.plain.end(w, c)
+}
+
+func (s *secure) unplug(w *worker, c *conn) {
+	if c.between() && !c.cut && !c.pending() { // cut: close has forgotten the turn of a response that broke off
 		_ = s.tls.CloseWrite()
 	}
-	return s != nil
+	c.transport = plain{}
+	s.plain.unplug(w, c)
 }
 
 // The connection beneath ----------------------------------------------------
@@ -474,7 +510,7 @@ func (s *secure) Read(b []byte) (int, error) {
 				return 0, err
 			}
 		}
-		if s.dry {
+		if !s.shaking && s.c.dry {
 			return 0, errWouldBlock
 		}
 		n, errno := rawRead(s.fd, b)
@@ -500,7 +536,9 @@ func (s *secure) Read(b []byte) (int, error) {
 				s.room = len(b)
 				s.w.weigh(s.c)
 			}
-			s.dry = n < len(b) && !s.shaking && s.c.watched && !s.c.ending // the rule of receive
+			if !s.shaking {
+				s.c.dry = n < len(b) && s.c.watched && !s.c.ending // as in plain.read
+			}
 			return n, nil
 		}
 	}
@@ -515,7 +553,7 @@ func (s *secure) await() error {
 	<-s.ready
 	t.turns <- struct{}{}
 	s.waits.Store(false)
-	if s.over.Load() {
+	if s.ends.Load() {
 		return errHandshakeTime
 	}
 	return nil

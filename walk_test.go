@@ -89,6 +89,7 @@ type walkThread struct {
 	lent            int            // a descriptor that came along, -1 for none
 	moved           int64          // when it last ended something, or had nothing to do (FuzzLate)
 	out             []walkPiece
+	ringAt          uint32 // bytes written to the ring
 }
 
 // walkPiece waits to be written by Python.
@@ -655,14 +656,17 @@ var lateTable = slices.Concat(
 	weigh(honestSteps, "take", 10, "hear", 4, "speak", 16, "read late", 1))
 
 var hostileTable = slices.Concat(
-	weigh(worldSteps, "ask", 8, "ask in part", 3, "go on", 3, "frames", 4, "garbage", 1, "shut", 1, "leave", 1, "connect", 2,
+	weigh(worldSteps, "ask", 6, "ask in part", 3, "go on", 3, "frames", 4, "garbage", 1, "shut", 1, "leave", 1, "connect", 2,
 		"deaf", 1, "tick", 1, "moment", 1, "retire", 1, "part", 1, "hand over", 1),
-	weigh(honestSteps, "take", 8, "hear", 2, "speak", 12),
-	weigh(hostileSteps, "frame", 6, "header", 1, "bytes", 1, "stray", 1, "flood", 1, "ask on", 1, "pipe", 1, "shut wire", 1,
+	weigh(honestSteps, "take", 8, "hear", 2, "speak", 10),
+	weigh(hostileSteps, "frame", 6, "ring", 2, "header", 1, "bytes", 1, "stray", 1, "flood", 1, "ask on", 1, "pipe", 1, "shut wire", 1,
 		"close pipe", 1, "words", 1))
 
 // steps takes every three bytes of a walk for a step. With -v it tells them.
 func (s *walk) steps(script []byte, table []walkStep, check func()) {
+	if len(table) > walkSplit {
+		s.t.Fatal("the table has steps that no byte stands for")
+	}
 	for n := 0; len(script) >= 3 && n < walkSteps; script, n = script[3:], n+1 {
 		step := table[int(script[0]&(walkSplit-1))%len(table)]
 		s.split = script[0]&walkSplit != 0
@@ -817,9 +821,10 @@ func FuzzLate(f *testing.F) {
 // gets nothing, and when Python is given up the others get an answer.
 func FuzzHostilePython(f *testing.F) {
 	walkSeeds(f, hostileTable)
-	f.Add([]byte("+@Uj\x7f\x94\xa8\x13(="))  // a wire that Python has shut for reading
-	f.Add([]byte("2000000000A02\x7f01a000")) // the wire of one lane has ended, and another speaks
-	f.Add([]byte("0A02a00\x14000$0"))        // an answer that has begun when the client and the Python have left
+	f.Add([]byte("+@Uj}\x94\xa8\x11(="))  // a wire that Python has shut for reading
+	f.Add([]byte("2%00%00%00@02}01[00%")) // the wire of one lane has ended, and another speaks
+	f.Add([]byte("0@02[00\x1200%$0"))     // an answer that has begun when the client and the Python have left
+	f.Add([]byte("4oA0>00"))              // a pipe ends before the body that comes over the wire
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 {
 			return

@@ -379,12 +379,18 @@ func (s *walk) respond(r *walkRequest, flags byte, status, body string, fields .
 	s.sayBody(r, kindResponse, flags, head, body)
 }
 
-// sayBody says a frame with a piece of the body: a long one goes over the wire
-// beside a pipe.
+// sayBody says a frame with a piece of the body: a long one goes through the ring, or over
+// the wire beside a pipe.
 func (s *walk) sayBody(r *walkRequest, kind, flags byte, head []byte, body string) {
 	r.sent += len(body)
 	th := r.thread
-	if th.pipe >= 0 && len(body) > 32768 {
+	var place []byte
+	if len(body) > smallMax && r.number%2 == 0 {
+		place = shout(th.lane, &th.ringAt, body)
+	}
+	if place != nil {
+		s.say(th, metaFrame(r.number, kind, flags|flagShared, head, string(place)), -1)
+	} else if th.pipe >= 0 && len(body) > 32768 {
 		b := metaFrame(r.number, kind, flags|flagApart, head, body)
 		s.say(th, b[:len(b)-len(body)], -1)
 		th.out = append(th.out, walkPiece{b: []byte(body), fd: -1})
@@ -522,6 +528,13 @@ var hostileSteps = map[string]func(s *walk, a, b byte){
 			kindMessage, kindShut, kindTrailer, kindLeft, kindTail, kindHere, kindRetire, kindPipe, kindReady, kindWatch, b}
 		s.say(s.threads[0], metaFrame(n, kinds[int(a&31)%len(kinds)], b>>4, meta, body), s.anyDescriptor(a^b))
 	},
+	// A body in shared memory, which may be anywhere, and longer than all.
+	"ring": func(s *walk, a, b byte) {
+		place := binary.LittleEndian.AppendUint32(nil, uint32(a)<<(b%32))
+		place = binary.LittleEndian.AppendUint32(place, []uint32{uint32(a) << (b % 32), 1 << 20, ringSize, ringSize + 1, 0}[b%5])
+		kind := []byte{kindResponse, kindBlock, kindMessage, kindFile}[b>>3%4]
+		s.say(s.threads[0], metaFrame(s.anyNumber(a>>5), kind, flagShared|b&flagLast, nil, string(place[:8-b>>5%2])), -1)
+	},
 	// A header in which everything is anything.
 	"header": func(s *walk, a, b byte) {
 		n := s.anyNumber(a >> 5)
@@ -562,7 +575,7 @@ var hostileSteps = map[string]func(s *walk, a, b byte){
 	},
 	// What a request is in the shared memory.
 	"words": func(s *walk, a, b byte) {
-		[]*atomic.Uint32{&s.python.begun[0], &s.python.halts[0], &s.python.giveUp[0]}[a%3].Store(s.anyNumber(b))
+		[]*atomic.Uint32{&s.python.begun[0], &s.python.halts[0], &s.python.giveUp[0], &s.python.taken[0]}[a%4].Store(s.anyNumber(b))
 	},
 }
 

@@ -5,8 +5,8 @@ package main
 //
 // A wire joins a lane to one thread of Python and carries frames both ways over a socket.
 // Python may make a pipe and pass the end for reading to the worker. From then on Python's
-// frames come through the pipe, which takes less time than the socket, and only long bodies
-// and descriptors come over the socket.
+// frames come through the pipe, which takes less time than the socket. Descriptors come over
+// the socket, and long bodies too, if they find no room in shared memory (shared.go).
 
 import (
 	"encoding/binary"
@@ -84,10 +84,11 @@ const (
 
 // Flags whose bit has another meaning on other frames.
 const (
-	flagApart  = flagMore  // of RESPONSE and BLOCK: the head came through the pipe, the body follows on the socket, which is faster for large bodies
-	flagText   = flagQuiet // of MESSAGE: the message is text, not binary
-	flagCrowd  = flagQuiet // of a stream's REQUEST: Python runs at least gateway.crowd other requests
-	flagExpect = flagLast  // of a stream's REQUEST: the client sends the body once READ has asked for it
+	flagApart  = flagMore   // of RESPONSE and BLOCK: the head came through the pipe, the body follows on the socket, which is faster for large bodies
+	flagShared = flagStacks // of REQUEST, RESPONSE and BLOCK: the body is in the memory of shared.go, at the place that follows the marshal
+	flagText   = flagQuiet  // of MESSAGE: the message is text, not binary
+	flagCrowd  = flagQuiet  // of a stream's REQUEST: Python runs at least gateway.crowd other requests
+	flagExpect = flagLast   // of a stream's REQUEST: the client sends the body once READ has asked for it
 )
 
 // anyLength marks frames whose marshal is followed by a body of any length.
@@ -216,6 +217,8 @@ type wire struct {
 	pipe   int    // the pipe for Python's frames; -1 if they come over the socket
 	events uint32 // events of epoll that the loop watches the socket for
 
+	ring     ring   // where Python puts long bodies
+	inRing   bool   // the body of the frame at hand is in the ring
 	in       []byte // in[at:] is received and not yet handled
 	at       int
 	frame    frame         // header of the frame at hand
@@ -336,7 +339,11 @@ func (s *wire) next() (ok bool, err error) {
 	if s.skip = 0; meta > metaMax-frameHeader {
 		meta, s.skip = 0, meta
 	}
-	if tail == anyLength || int(f.length-f.meta) != tail || s.skip > 0 {
+	s.inRing = tail == anyLength && f.flags&flagShared != 0 && s.skip == 0
+	switch {
+	case s.inRing:
+		tail = placeSize
+	case tail == anyLength, int(f.length-f.meta) != tail, s.skip > 0:
 		tail = 0
 	}
 	n := frameHeader + meta + tail
@@ -347,17 +354,27 @@ func (s *wire) next() (ok bool, err error) {
 	s.marshal = marshalReader{b: b[frameHeader : frameHeader+meta]}
 	s.tail = b[frameHeader+meta : n]
 	s.at += n
+	if s.inRing {
+		s.ring.at, s.bodyLeft = binary.LittleEndian.Uint32(s.tail), int(binary.LittleEndian.Uint32(s.tail[4:]))
+		if f.length != f.meta+placeSize || s.bodyLeft < 0 || s.bodyLeft > len(s.ring.memory) {
+			return false, protocolError("impossible place of a " + f.String())
+		}
+	}
 	return true, nil
 }
 
 // body takes as much of the body of the frame at hand as has come.
 func (s *wire) body() (b []byte, err error) {
-	if s.apart() {
+	switch {
+	case s.apart():
 		return s.bodyApart()
+	case s.inRing:
+		b = s.ring.next(s.bodyLeft)
+	default:
+		b = s.in[s.at:]
+		b = b[:min(len(b), s.bodyLeft)]
+		s.at += len(b)
 	}
-	b = s.in[s.at:]
-	b = b[:min(len(b), s.bodyLeft)]
-	s.at += len(b)
 	s.bodyLeft -= len(b)
 	return b, nil
 }

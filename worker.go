@@ -11,13 +11,14 @@ package main
 // soon, or will not serve any more, goes to its siblings through the hand-over
 // socket.
 //
-// This room has the worker's start, its phases and signals, and the traffic with its
-// lanes: when their sockets are watched, and requests taken back from a lane.
+// This room has the worker's start, its phases and signals, and when the sockets of its
+// lanes are watched.
 
 import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -114,7 +115,7 @@ type worker struct {
 	access     *accessLog // nil without an access log
 	slot       *slot      // this worker's page of the scoreboard
 	scriptName string     // SCRIPT_NAME of the server's environment, unless the gateway ignores it
-	server     ownFields  // what is added to responses
+	server     ownFields  // the fields that the server adds to responses
 	pid        int
 	arbiter    int  // pid of the arbiter
 	wake       int  // the arbiter's wake pipe
@@ -154,11 +155,12 @@ type life struct {
 	deadline   int64          // when to quit at the latest, 0 for never
 	quitAt     int64          // when a worker that quits ends its Python, 0 for not quitting or done
 	exit       int            // the exit status
-	told       syscall.Signal // stop signal of which Python has been told, 0 for none yet
-	leaving    bool           // this worker quits, and siblings get what Python has not begun once its lanes have settled
+	told       syscall.Signal // stop signal that Python has been told of, 0 for none yet
+	leaving    bool           // this worker quits; once its lanes have settled, siblings get the requests that Python has not begun
 }
 
-// acceptor is what a worker needs to take connections, and to decide whether to.
+// acceptor is the state of accepting: what the worker listens to, and whether it takes
+// connections now.
 type acceptor struct {
 	listeners   []listener
 	accepting   bool  // the loop watches the listeners
@@ -200,7 +202,7 @@ type scratch struct {
 	wrong   bool       // a value of the frame at hand has a wrong type
 	fbuf    []byte     // the frame being made
 	batch   []*turn    // the requests of the message being made
-	wbuf    []byte     // a spare buffer for a wire, nil while a lane uses it
+	wbuf    []byte     // a spare buffer for a wire or the hand-over socket, nil while in use
 	cbuf    []byte     // bytes just read from a carrier, nil before the first
 	hbuf    []byte     // the head of a stream, as HTTP/1.1 has it
 	dirty   []*carrier // carriers with frames to write
@@ -283,9 +285,7 @@ func runWorker() int {
 // newWorker makes a worker of the descriptors and the settings that the arbiter has
 // passed on. It may return a worker beside an error, for the worker's error log.
 func newWorker() (*worker, error) {
-	// Serving requests allocates next to nothing, so frequent collections are cheap,
-	// while Go's usual 100 % would let garbage double the size of a worker.
-	debug.SetGCPercent(25)
+	debug.SetGCPercent(-1) // until collectLate
 	for fd := fdLifeline; fd < fdListeners; fd++ {
 		unix.CloseOnExec(fd)
 	}
@@ -332,26 +332,14 @@ func newWorker() (*worker, error) {
 	w.pool.limit = heldLimit("", cfg.workers)
 	// Near this limit the collector works harder. Beyond the memory of clients it
 	// leaves a quarter for garbage, and 24 MB for the worker itself.
-	debug.SetMemoryLimit(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
+	collectLate(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
 			return w, err
 		}
 	}
-	at, err := unix.Seek(fdSlot, 0, unix.SEEK_CUR)
-	if err != nil {
-		return w, os.NewSyscallError("lseek", err)
-	}
-	if w.slot, err = mapSlot(fdSlot); err != nil {
+	if err := w.openBoard(); err != nil {
 		return w, err
-	}
-	if w.others, err = openNeighbours(cfg, fdScores, fdPages); err != nil {
-		return w, err
-	}
-	if cfg.limitConnectionsPerClient > 0 {
-		if w.census, err = joinCensus(fdClients, int(at)/boardStride, w.others); err != nil {
-			return w, err
-		}
 	}
 	w.limited = cfg.limitsQueue()
 	if cfg.requestIDHeader != "" {
@@ -379,6 +367,38 @@ func newWorker() (*worker, error) {
 		w.listeners = append(w.listeners, newListener(fd, sa))
 	}
 	return w, w.openTLS()
+}
+
+// openBoard maps the worker's own page of the scoreboard, and what it may see of the others.
+func (w *worker) openBoard() error {
+	at, err := unix.Seek(fdSlot, 0, unix.SEEK_CUR)
+	if err != nil {
+		return os.NewSyscallError("lseek", err)
+	}
+	if w.slot, err = mapSlot(fdSlot); err != nil {
+		return err
+	}
+	if w.others, err = openNeighbours(w.cfg, fdScores, fdPages); err == nil && w.cfg.limitConnectionsPerClient > 0 {
+		w.census, err = joinCensus(fdClients, int(at)/boardStride, w.others)
+	}
+	return err
+}
+
+// unusedHeap is the memory of Go's runtime up to which a worker does without a collector:
+// what a worker has mapped once it serves, and 2 MB.
+const unusedHeap = 8 << 20
+
+// collectLate puts off the first collection, which takes half a megabyte for the collector
+// itself: a worker whose clients keep their connections allocates next to nothing, and may
+// never need one. From then on collections are frequent: they are cheap, while Go's usual
+// 100 % would let garbage double the size of a worker. limit is the memory near which the
+// collector works harder.
+func collectLate(limit int64) {
+	runtime.AddCleanup(new([64]byte), func(limit int64) {
+		debug.SetGCPercent(25)
+		debug.SetMemoryLimit(limit)
+	}, limit)
+	debug.SetMemoryLimit(min(limit, unusedHeap))
 }
 
 // boot starts the Python and puts the worker's own descriptors under the loop's watch.
@@ -628,13 +648,14 @@ func (w *worker) obey() {
 	w.announce(unix.SIGTERM)
 }
 
-// announced minus the number of a stop signal is the number of the real-time signal that
-// tells Python of the former.
+// A stop signal is announced to Python by the real-time signal whose number is announced
+// minus that of the stop signal.
 const announced = syscall.Signal(64)
 
-// announce has Python run the handler that the application may have for a stop signal. Without
-// one, Python has none for the announcement either, which would end it. A class that serves by
-// itself gets the signal as such, and none again but a harsher one.
+// announce has Python run the handler that the application may have for a stop signal.
+// Without such a handler nothing is sent: Python has none for the announcement either,
+// and would die of it. A class that serves by itself gets the stop signal as it is, and
+// after it only a harsher one.
 func (w *worker) announce(s syscall.Signal) {
 	stops := s == unix.SIGTERM || s == unix.SIGQUIT || s == unix.SIGINT
 	switch {
@@ -707,7 +728,7 @@ func (w *worker) handOver() {
 		case c.carrier != nil:
 			w.dismiss(c)
 		case c.state != handshaking && !c.between():
-		case c.secure != nil:
+		case !c.transport.portable():
 			w.stay(c)
 		default:
 			w.giveAway(c)
@@ -766,13 +787,13 @@ func (w *worker) end() {
 		if c.between() && len(c.in) == 0 {
 			c.unread = true
 			w.advance(c)
-		} else if c.state == handshaking && c.secure == nil {
+		} else if c.state == handshaking && !c.shakes() {
 			c.unread = true
 			w.readHello(c)
 		}
 		switch {
 		case c.gone || c.state != handshaking && !c.between():
-		case c.secure == nil && len(c.in) == 0, c.between() && len(c.in) == 0:
+		case len(c.in) == 0 && !c.shakes():
 			w.endIdle(c)
 		default:
 			c.hasten(w.now + int64(lingerIdle))
@@ -870,12 +891,16 @@ func (w *worker) watchWire(l *lane) {
 		return
 	}
 	l.events = events
+	reads := events & unix.EPOLLIN
+	if reads == 0 {
+		reads = unix.EPOLLET // its end is reported in any case, and would be in each turn
+	}
 	if l.pipe < 0 {
-		w.change(l.fd, events)
+		w.change(l.fd, reads|events)
 		return
 	}
 	if changed&unix.EPOLLIN != 0 {
-		w.change(l.pipe, events&unix.EPOLLIN)
+		w.change(l.pipe, reads)
 	}
 	if changed&unix.EPOLLOUT != 0 {
 		w.change(l.fd, events|unix.EPOLLIN|unix.EPOLLET)
@@ -928,61 +953,6 @@ func (w *worker) lookAtLanes() {
 		}
 		if i < len(p.busy) && p.busy[i] == l {
 			i++
-		}
-	}
-}
-
-// giveBack takes the requests that Python has not begun out of a lane, and puts them
-// back among the waiting requests.
-func (w *worker) giveBack(l *lane) {
-	w.putBack(l.takeBack())
-	w.sendLines()
-}
-
-// giveBackAll does the same for all lanes.
-func (w *worker) giveBackAll() {
-	for _, l := range slices.Clone(w.python.busy) {
-		w.giveBack(l)
-	}
-}
-
-// leftOf handles Python's word that it has stopped within a message, as this worker
-// asked, or (flagBroken) because an exception came before it began: the requests that
-// Python has not begun wait again. Requests that were taken back before are not put
-// back twice.
-func (w *worker) leftOf(l *lane, _ *marshalReader) error {
-	q := l.laneKind.(*queueLane)
-	t := q.eldest()
-	if t == nil || t.number != l.frame.number {
-		return nil
-	}
-	halt := l.python.halts[l.index].Load()
-	asked := func(other *turn) bool { return other.message == t.message && other.number == halt }
-	if t.started || t.taken || t.want > 0 || l.frame.flags&flagBroken == 0 && !slices.ContainsFunc(q.flight, asked) {
-		return l.frame.unexpected()
-	}
-	l.halted = 0
-	w.putBack(q.retrieve(func(other *turn) bool { return other.message == t.message }))
-	return nil
-}
-
-// putBack puts requests that were in a lane in front of all waiting requests.
-func (w *worker) putBack(back []*turn) {
-	w.dispatched -= len(back)
-	back = slices.DeleteFunc(back, func(t *turn) bool {
-		gone := t.conn.gone // the client has left in the meantime
-		if t.enter(waiting); gone {
-			w.record(t, []byte("499"), true)
-			w.release(t.conn)
-		}
-		t.fed, t.begun = 0, 0
-		return gone
-	})
-	if len(back) > 0 {
-		w.waiting = append(back, w.waiting...)
-		w.keepWaiting()
-		if w.cfg.queueTimeout > 0 {
-			w.oldest = w.now // they have waited longer than expireWaiting knows
 		}
 	}
 }

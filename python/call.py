@@ -15,7 +15,7 @@ from operator import itemgetter
 
 from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, CLOSE, FAILED, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
-    RESPONSE, SOCKET, TAIL, TAKEN, frame, meta_of)
+    RESPONSE, RING_SIZE, SHARED, SOCKET, TAIL, TAKEN, allocate_lock, frame, meta_of)
 
 
 first = itemgetter(0)
@@ -216,9 +216,40 @@ def receive(wire, into):
 
 
 APART = MORE  # flag of RESPONSE and BLOCK: the head goes through the pipe, the body over the socket
-APART_MIN = 32768  # bytes from which on a body is faster over the socket
-SHARED_MIN = 2048  # the same where several threads may send at once: a pipe keeps only short writes in one piece
+LONG = 16384  # bytes above which a body goes through the ring or over the socket
+SHARED_LONG = 2048  # the same where several threads may send at once: a pipe keeps only short writes in one piece
 BLOCK_MAX = 1 << 30  # bytes of a body in one frame
+RING_BLOCK = 1 << 20  # the same where there is a ring, which holds several
+PLACE = struct.Struct("<II")  # where a body is in shared memory, and its length
+
+
+class Ring:
+    """Memory that the worker sends long bodies from. What finds no room goes over the
+    socket, where it waits for the worker, and with it for the client."""
+
+    def __init__(self, memory, taken):
+        self.memory, self.taken = memory, taken
+        self.at = self.base = 0  # count of the bytes written, and its value when the ring was last empty
+        self.lock = allocate_lock()
+
+    def put(self, data):
+        """Where data is in the ring now, None without room."""
+        n = len(data)
+        with self.lock:
+            at = self.at
+            used = at - self.taken[0] & 0xffffffff
+            if not used:
+                at = self.base = at + RING_SIZE - 1 & -RING_SIZE  # the front is in the processor's cache
+            if n > RING_SIZE - min(used, at - self.base):
+                return None
+            start = at % RING_SIZE
+            rest = start + n - RING_SIZE
+            if rest > 0:
+                self.memory[start:], self.memory[:rest] = data[:-rest], data[-rest:]
+            else:
+                self.memory[start:start + n] = data
+            self.at = at + n
+        return PLACE.pack(at & 0xffffffff, n)
 
 
 class Call:
@@ -230,7 +261,7 @@ class Call:
     broken = None  # the error that reading the body has raised
     begun = done = taken = False
     changed = False  # a hook has changed the request, so that the worker cannot log it
-    apart_min = APART_MIN
+    long = LONG  # bytes above which a body does not go through the pipe
 
     def __init__(self, wire, number, cancelled):
         self.wire, self.number, self.cancelled = wire, number, cancelled
@@ -266,7 +297,7 @@ class Call:
                 if type(name) is not str or type(value) is not str:
                     break
             else:
-                if len(meta) <= SHARED_MIN:
+                if len(meta) <= SHARED_LONG:
                     self.wire.meta = meta
                 return meta
         return meta_of((plain(status), [(plain(name), plain(value)) for name, value in map(pair_of, headers)]))
@@ -308,7 +339,7 @@ class Call:
     def whole(self, data):
         """Sends the response in one frame, as most responses are. This is send with
         fewer checks."""
-        if self.begun or self.taken or len(data) > 16384:
+        if self.begun or self.taken or len(data) > LONG:
             return self.finish(data)
         meta = self.meta or self.head()
         n = len(meta)
@@ -320,25 +351,41 @@ class Call:
             # The application has written its response to the client's socket.
             self.fail(QUIET)
             return
-        while len(data) > BLOCK_MAX:
+        wire = self.wire
+        most = RING_BLOCK if wire.ring else BLOCK_MAX
+        held = wire.held
+        while len(data) > most:
+            wire.held = True
             view = memoryview(data)
-            Call.send(self, view[:BLOCK_MAX], 0)
-            data = view[BLOCK_MAX:]
+            self.say(view[:most], 0)
+            data = view[most:]
+        self.say(data, flags)
+        self.done = bool(flags & LAST)
+        wire.let_go(held)
+
+    def say(self, data, flags):
+        """Sends a frame of the response."""
+        wire = self.wire
         if self.begun:
             kind, meta = BLOCK, b""
         else:
             kind, meta = RESPONSE, self.head()
-        wire = self.wire
-        apart = wire.apart if len(data) > self.apart_min else None
-        if apart:
+        place = apart = None
+        if len(data) > self.long:
+            place = wire.ring and wire.ring.put(data)
+            apart = not place and wire.apart
+        if place:
+            flags |= SHARED
+        elif apart:
             flags |= APART
-        head = HEADER.pack(len(meta) + len(data), self.number, len(meta), kind, flags) + meta
-        held, wire.held = wire.held, True
-        self.begun = True
-        if apart:
+        head = HEADER.pack(len(meta) + len(place or data), self.number, len(meta), kind, flags) + meta
+        self.begun = wire.held = True
+        if place:
+            wire.say(head + place)
+        elif apart:
             wire.say(head)
             wire.put(apart.sendall, data)
-        elif len(data) <= 16384:
+        elif len(data) <= LONG:
             wire.say(head + data)
         else:
             sent = wire.sendmsg((head, data)) - len(head)
@@ -347,8 +394,6 @@ class Call:
                 sent = 0
             if sent < len(data):
                 wire.say(memoryview(data)[sent:])
-        self.done = bool(flags & LAST)
-        wire.let_go(held)
 
     def send_file(self, wrapper):
         """Passes the descriptor of a regular file to the worker: False if the wrapper has

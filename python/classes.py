@@ -16,7 +16,7 @@ NATIVE = {"gunicorn.workers.sync.SyncWorker": "sync", "gunicorn.workers.gthread.
           "gunicorn.workers.ggevent.GeventWorker": "gevent", "gunicorn.workers.ggevent.GeventPyWSGIWorker": "gevent",
           "gunicorn.workers.geventlet.EventletWorker": "eventlet", "gunicorn.workers.gasgi.ASGIWorker": "asgi"}
 # Classes whose server the package of this server does not have.
-MISSING = ("gunicorn.workers.gasgi.ASGIWorker", "gunicorn.workers.gtornado.TornadoWorker")
+MISSING = ("gunicorn.workers.gasgi.ASGIWorker",)
 # Methods that a class may replace and still run as the class that it is derived from.
 HOOKED = {"__init__", "init_process", "init_signals", "load_wsgi", "notify", "patch", "run",
           "handle_quit", "handle_exit", "handle_abort", "handle_usr1", "handle_winch"}
@@ -39,6 +39,8 @@ def named(cls):
 
 def find(uri):
     """The class that a setting names: MODULE.CLASS, or egg:DISTRIBUTION#NAME."""
+    if uri in ("tornado", "egg:gunicorn#tornado"):
+        uri = "gunicorn.workers.gtornado.TornadoWorker"
     try:
         if uri.startswith("egg:"):
             from importlib import metadata
@@ -113,6 +115,11 @@ def describe(cls, settings):
     for kind in cls.__mro__ if family == "own" and wsgi.is_small() else ():
         if named(kind) in MISSING:
             raise Wrong("%s changes the server of %s, which is not a part of this server" % (named(cls), named(kind)))
+    if hasattr(cls, "setup"):  # Gunicorn calls it in the master
+        try:
+            cls.setup()
+        except Exception as e:
+            raise Wrong("%s has failed in setup: %s: %s" % (named(cls), type(e).__name__, e))
     facts = {"name": named(cls), "family": family, "uvicorn": family == "asgi" and base.__module__ in UVICORN}
     return facts, (options(cls, settings, facts) if facts["uvicorn"] else {})
 

@@ -199,6 +199,38 @@ def loggers():
     return logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
 
 
+# What Gunicorn's master imports, and what Flask, Django and FastAPI do; each brings others along.
+LIBRARY = (
+    "argparse copy dataclasses datetime decimal difflib email.message email.parser email.utils glob grp hashlib hmac html "
+    "http.client http.cookies importlib.metadata inspect json logging.config mimetypes numbers pickle platform pprint pwd "
+    "queue random secrets selectors shlex shutil socket ssl tempfile textwrap threading traceback typing unicodedata uuid zipfile")
+
+
+def import_library(names):
+    """Imports modules of the standard library, which all children then share. A name that
+    the user has a file for is left to the application."""
+    place = os.path.dirname(os.__file__)
+    path, known = sys.path[:], set(sys.modules)
+    sys.path[:] = place, place + "/lib-dynload"
+    try:
+        for name in names.split():
+            try:
+                __import__(name)
+            except ImportError:
+                pass  # some are not part of every system's Python
+    finally:
+        sys.path[:] = path
+    files = set()
+    for other in path[:path.index(place) if place in path else len(path)]:
+        try:
+            files.update(file.partition(".")[0] for file in os.listdir(other))
+        except OSError:
+            pass
+    for name in set(sys.modules) - known:
+        if name.partition(".")[0] in files:
+            del sys.modules[name]
+
+
 class WrongHook(Exception):
     """A setting does not lead to a hook; the reason has been printed."""
 
@@ -223,6 +255,7 @@ class Template:
         self.forker, self.forkers = None, {}  # in a host: the forker in use, and all by descriptor
         self.lent = {}  # by age: workers whose Python a forker forks
         self.former = self.records = None  # former: what do_back goes back to
+        self.share = False  # the standard library is to be imported before the next fork
         self.worker_class, self.makes = None, False  # a class of the user's; makes: its objects are the workers
 
     def take_signals(self):
@@ -296,6 +329,11 @@ class Template:
             self.answer(question, fds)
             return
         server = self.server
+        if self.share:  # while the worker's own process starts
+            self.share = False
+            import_library(LIBRARY)
+            if self.settings["family"] == "asgi":
+                import_library("asyncio")
         worker = self.make(question["age"], question["worker"])
         if worker is None:
             os.close(fds[0])  # the worker finds its socket closed
@@ -560,8 +598,9 @@ class Template:
     def find_hooks(self):
         self.hooks = Hooks(self.module, [name for name in self.settings["hooks"] if hasattr(self.module, name)])
 
-    def do_start(self, settings, env, pid, load, forks, first):
+    def do_start(self, settings, env, pid, load, share, forks, first):
         self.set_up(settings, env)
+        self.share = share
         import logging
         self.records = self.records or logging.getLogRecordFactory()
         logging.setLogRecordFactory(self.records)  # logs that are made in Python replace it

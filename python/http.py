@@ -993,3 +993,73 @@ def pywsgi(name):
     for cls in made.values():
         cls.__module__ = "gunicorn.workers.ggevent"
     return made[name]
+
+
+class TornadoWorker(Worker):
+    """Runs Tornado's own server, with an application of Tornado's or a WSGI application."""
+
+    @classmethod
+    def setup(cls):
+        import tornado.httpserver, tornado.web, tornado.wsgi  # noqa: E401
+
+    def init_process(self):
+        from tornado.ioloop import IOLoop
+        IOLoop.clear_current()
+        super().init_process()
+
+    def handle_request(self):
+        self.nr += 1
+        if self.alive and self.nr >= self.max_requests:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+
+    def run(self):
+        from tornado import httpserver, ioloop, web, wsgi
+        worker, loop, app = self, ioloop.IOLoop.current(), self.wsgi
+        connections, busy, end = set(), set(), None
+
+        class Server(httpserver.HTTPServer):
+            def start_request(self, server_conn, request_conn):
+                def changing(owner, name, change):
+                    function = getattr(owner, name)
+
+                    def call(*args):
+                        change(server_conn)
+                        return function(*args)
+                    setattr(owner, name, call)
+                connections.add(server_conn)
+                delegate = super().start_request(server_conn, request_conn)
+                changing(delegate, "headers_received", busy.add)
+                changing(request_conn, "finish", done)
+                changing(request_conn, "detach", done)  # for a WebSocket
+                return delegate
+
+            def on_close(self, server_conn):
+                connections.discard(server_conn)
+                busy.discard(server_conn)
+                super().on_close(server_conn)
+
+        def done(connection):
+            busy.discard(connection)
+            worker.handle_request()
+
+        def watch():
+            nonlocal end
+            self.notify()
+            if self.ppid != os.getppid():
+                self.alive = False
+            if self.alive:
+                return
+            if end is None:
+                end = time.monotonic() + self.cfg.graceful_timeout
+                server.stop()
+            if time.monotonic() > end or not (busy or any(c.stream.writing() for c in connections)):
+                loop.stop()
+        server = Server(app if isinstance(app, (web.Application, wsgi.WSGIContainer)) else wsgi.WSGIContainer(app),
+                        no_keep_alive=self.cfg.keepalive <= 0, ssl_options=ssl_context(self.cfg) if self.cfg.is_ssl else None)
+        for listener in self.sockets:
+            listener.setblocking(False)
+            server.add_socket(listener)
+        watch()
+        ioloop.PeriodicCallback(watch, 100).start()
+        loop.start()

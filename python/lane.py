@@ -13,10 +13,12 @@ import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, SOCK_SEQPACKET, SOCK_STREAM
 
 from _gunicorn import logs, wsgi
-from _gunicorn.call import SHARED_MIN, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, ask
+from _gunicorn.call import (
+    PLACE, SHARED_LONG, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, Ring, ask)
 from _gunicorn.wsgi import (
-    ANNOUNCED, BROKEN, HEADER, IDLE, LEFT, MORE, OPEN, QUEUE_MAX, QUIET, RECORD, REQUEST, REQUEST_HEADER, Guarded,
-    Wire, allocate_lock, announced, end_of, failed, frame, leave_children_out, report, say_here, say_ready, start_thread)
+    ANNOUNCED, BROKEN, HEADER, IDLE, LANES, LEFT, MORE, OPEN, PLACES_SIZE, QUEUE_MAX, QUIET, RECORD, REQUEST,
+    REQUEST_HEADER, RING_SIZE, SHARED, WORDS_SIZE, Guarded, Wire, allocate_lock, announced, end_of, failed, frame,
+    leave_children_out, report, say_here, say_ready, start_thread)
 
 KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
 SKIP = 4096  # requests that are not looked up after most of the last ones were not known
@@ -85,7 +87,8 @@ class Lane:
     def __init__(self, settings, app, log, files=None):
         self.green = Green if settings["family"] in PATCHES else None
         self.threads = settings["family"] != "sync"
-        self.words = memoryview(mmap.mmap(wsgi.PAGE, 0)).cast("I")
+        self.shared = memoryview(mmap.mmap(wsgi.PAGE, 0))
+        self.words = self.shared[:WORDS_SIZE].cast("I")
         self.app, self.log, self.files = app, logs.logger or log, files
         self.attach(0, wsgi.QUEUE, wsgi.WIRE)
         logs.open_outbox(settings)
@@ -101,19 +104,21 @@ class Lane:
             "wsgi.input_terminated": True,
             "SERVER_SOFTWARE": settings["said"].get("software", os.environ["SERVER_SOFTWARE"]),
         }
-        self.environs = Environs(self.base, self.words[len(self.words) // 3:][:len(self.words) // 3])
+        self.environs = Environs(self.base, self.words[LANES:2 * LANES])
         self.all = [self]
         leave_children_out(self.all)
 
     def attach(self, index, queue, wire):
-        lanes = len(self.words) // 3
         self.index = index
-        self.cancelled, self.begun, self.halt = (self.words[at:at + 1] for at in range(index, 3 * lanes, lanes))
+        self.cancelled, self.begun, self.halt, taken = (self.words[at:at + 1] for at in range(index, 4 * LANES, LANES))
         self.queue, self.wire = end_of(SOCK_SEQPACKET, queue), end_of(SOCK_STREAM, wire)
         if self.green:
             self.queue, self.wire = self.green(self.queue), self.green(self.wire)
         else:
             self.wire = Wire(self.wire)
+            at = WORDS_SIZE + PLACES_SIZE + index * RING_SIZE
+            if at < len(self.shared):
+                self.wire.ring = Ring(self.shared[at:at + RING_SIZE], taken)
             if not index:
                 Guarded.wire, Guarded.log = self.wire, self.log
         self.wire.asking, self.wire.asked = _thread.allocate_lock() if self.green else allocate_lock(), 0
@@ -196,7 +201,7 @@ class Lane:
         me = green and green.current()
         environs, access, id_key = self.environs, self.access, logs.id_key()
         run = self.respond if type(self) is Lane else self.run
-        begun, halt, wire = self.begun, self.halt, self.wire
+        begun, halt, wire, places = self.begun, self.halt, self.wire, self.shared[WORDS_SIZE:]
         at = n = number = last = 0  # last is the number of the last request that was run
         call = None
         while True:
@@ -243,10 +248,14 @@ class Lane:
                     if flags & MORE:
                         body = Body(wire, number, call, environ.get("gunicorn.trailers"))
                         environ["wsgi.input"] = io.BufferedReader(body, 1 << 16)
-                        call.apart_min = SHARED_MIN  # one thread may read the body while another sends the response
+                        call.long = SHARED_LONG  # one thread may read the body while another sends the response
                     else:
                         body = None
-                        environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
+                        if flags & SHARED:
+                            place, long = PLACE.unpack_from(buffer, end)
+                            environ["wsgi.input"] = io.BytesIO(places[place:place + long])
+                        else:
+                            environ["wsgi.input"] = io.BytesIO(view[end:at]) if at > end else io.BytesIO()
                     environ["wsgi.early_hints"] = call.early_hints
                     environ["gunicorn.socket"] = ClientSocket(call)
                     if environ["SERVER_PROTOCOL"] == "HTTP/2.0":
@@ -395,7 +404,7 @@ class Green:
     """A greenlet's end of a queue or wire: while it waits, other greenlets run."""
 
     events = sleep = current = None  # functions of the package in use
-    apart = None  # as in Wire; greenlets have no pipe
+    apart = ring = None  # as in Wire; greenlets have no pipe
     runs = 0  # number of requests run, by which other greenlets get their turn
     buffer = None  # shared by all lanes, as no other greenlet runs between receiving a message and reading it
 

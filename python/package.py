@@ -775,7 +775,7 @@ gunicorn.workers.gthread: ThreadWorker TConn PollableMethodQueue
 gunicorn.workers.gasgi: ASGIWorker<Worker
 gunicorn.workers.ggevent: GeventWorker GeventPyWSGIWorker
 gunicorn.workers.geventlet: EventletWorker
-gunicorn.workers.gtornado: TornadoWorker<Worker
+gunicorn.workers.gtornado: TornadoWorker
 """
 
 # Modules of the standard library that Gunicorn's modules have imported, and that are

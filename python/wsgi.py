@@ -47,12 +47,17 @@ ANSWER = 5  # descriptor to which a configuration file's values are written
 HEADER = struct.Struct("<IIIBBxx")
 REQUEST_HEADER = struct.Struct("<IIIBBH")  # as HEADER, and the length of the marshal that requests have in common
 QUEUE_MAX = 1 << 17  # bytes of the longest message in the queue, as in lane.go
+# The memory shared with the worker, as in shared.go: bytes of the words, which are those of so many lanes, of the
+# places, and of a ring.
+LANES = 4096
+WORDS_SIZE, PLACES_SIZE, RING_SIZE = 65536, 4194304, 4194304
 META_MAX = (4 << 20) - 16  # bytes of marshal in a frame, as in lane.go
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT, RECORD = 1, 2, 3, 4, 5, 6, 7  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
 RETIRE, LOGGED, HERE, SOCKET, PIPE, LEFT, TAIL = 16, 17, 18, 19, 20, 21, 22
 LAST, MORE, BROKEN, QUIET, CLOSE, STACKS, TAKEN, PUMPED = 1, 2, 4, 8, 16, 32, 64, 128  # flags
+SHARED = STACKS  # flag of REQUEST, RESPONSE and BLOCK: the body is in shared memory
 
 
 # Application ---------------------------------------------------------------
@@ -222,10 +227,11 @@ IDLE = 2  # value of Wire.held while the server waits for a request
 
 class Wire:
     """Python's end of a wire: a socket, and a pipe for frames to the worker, which takes
-    less time. Long bodies and descriptors go over the socket."""
+    less time. Descriptors go over the socket, and long bodies that find no room in the ring."""
 
     held = IDLE  # false while the application runs, where signal handlers may raise exceptions
     caught = None  # exception that a signal handler has raised while a frame was under way
+    ring = None  # for long bodies; the first lanes have one
     meta = b""  # the last head of a response that was checked (Call.start_response)
 
     def let_go(self, held):
@@ -257,6 +263,7 @@ class Wire:
 
     def close(self):
         self.end.close()
+        self.ring = None
         if self.apart:
             os.close(self.pipe)
 

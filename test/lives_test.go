@@ -55,6 +55,7 @@ type liveLoad struct {
 	t     *testing.T
 	s     *server
 	pause func() string // for the application
+	twice bool          // a request may be executed again
 
 	next    atomic.Int64
 	closed  atomic.Int64 // connections that the server has closed
@@ -226,7 +227,7 @@ func (l *liveLoad) stop() {
 		done[number]++
 	}
 	for number, n := range done {
-		if n > 1 {
+		if n > 1 && !l.twice {
 			l.t.Errorf("request %d was executed %d times", number, n)
 		}
 	}
