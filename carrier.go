@@ -339,11 +339,12 @@ func (w *worker) openStream(k *carrier, s *stream) {
 		s.length = k.list.contentLength()
 	}
 	if s.ended && s.length > 0 {
+		s.code = h2ProtocolError
 		w.breakStream(s, "the body is not as long as its Content-Length")
 		return
 	}
 	if c.trusted && len(q.scheme) > 0 {
-		if s.https = -1; string(q.scheme) == "https" {
+		if s.https = -1; foldEqual(q.scheme, "HTTPS") {
 			s.https = 1
 		}
 	}
@@ -734,30 +735,7 @@ func (s *stream) move(w *worker, c *conn) bool {
 		}
 		payload := rest[h2FrameHead : h2FrameHead+length]
 		rest = rest[h2FrameHead+length:]
-		switch kind {
-		case h2Data:
-			w.send(c, payload, nil)
-		case h2Headers, h2Continuation:
-			p.block = append(p.block, payload...)
-			if kind == h2Headers {
-				p.tail = p.begun && flags&h2EndStream != 0
-			}
-			switch interim := len(p.block) > 2 && p.block[0] == 0x08 && p.block[2] == '1'; {
-			case flags&h2EndHeaders == 0:
-			case p.tail:
-				s.tail, p.block = p.block, nil
-			default:
-				s.carrier.arm()
-				s.carrier.h2.head(s, p.block)
-				w.touch(s.carrier)
-				p.begun, p.block = !interim, p.block[:0]
-			}
-		case h2RstStream:
-			if s.code = h2Code(binary.BigEndian.Uint32(payload)); !p.ended {
-				w.lost(c)
-			}
-		}
-		p.ended = p.ended || flags&h2EndStream != 0 && kind <= h2Headers
+		s.pass(w, c, kind, flags, payload)
 	}
 	if len(rest) > 0 && !c.gone {
 		p.out = append(w.pool.get(len(rest)), rest...)
@@ -768,14 +746,40 @@ func (s *stream) move(w *worker, c *conn) bool {
 			w.lost(c)
 			return false
 		}
-		w.part(c)
-		c.enter(open)
-		c.turn = w.newTurn(c)
-		c.turn.enter(draining)
-		w.drained(c)
+		w.pumpEnds(c)
 		return false
 	}
 	return true
+}
+
+// pass passes on a frame of a sibling. Heads and trailer sections are passed on when they are
+// complete, as one frame each.
+func (s *stream) pass(w *worker, c *conn, kind, flags byte, payload []byte) {
+	p := c.pump
+	switch kind {
+	case h2Data:
+		w.send(c, payload, nil)
+	case h2Headers, h2Continuation:
+		p.block = append(p.block, payload...)
+		if kind == h2Headers {
+			p.tail = p.begun && flags&h2EndStream != 0
+		}
+		switch interim := len(p.block) > 2 && p.block[0] == 0x08 && p.block[2] == '1'; {
+		case flags&h2EndHeaders == 0:
+		case p.tail:
+			s.tail, p.block = p.block, nil
+		default:
+			s.carrier.arm()
+			s.carrier.h2.head(s, p.block)
+			w.touch(s.carrier)
+			p.begun, p.block = !interim, p.block[:0]
+		}
+	case h2RstStream:
+		if s.code = h2Code(binary.BigEndian.Uint32(payload)); !p.ended {
+			w.lost(c)
+		}
+	}
+	p.ended = p.ended || flags&h2EndStream != 0 && kind <= h2Headers
 }
 
 // Ending --------------------------------------------------------------------

@@ -80,7 +80,7 @@ var nothing = sync.OnceValue(func() int {
 // memoryForAll is shared by the workers of all tests, one after the other: making it takes
 // longer than most of what the fuzz targets try.
 var memoryForAll = sync.OnceValue(func() shared {
-	s, fd, err := openShared()
+	s, fd, err := openShared(true, ringsMax)
 	if err != nil {
 		panic(err)
 	}
@@ -934,7 +934,7 @@ func TestFrameConstants(t *testing.T) {
 	want := map[string]int{
 		"LAST": flagLast, "MORE": flagMore, "BROKEN": flagBroken, "QUIET": flagQuiet, "CLOSE": flagClose,
 		"STACKS": flagStacks, "TAKEN": flagTaken, "PUMPED": flagPumped, "TEXT": flagText, "CROWD": flagCrowd,
-		"EXPECT": flagExpect, "SHARED": flagShared, "LANES": lanesMax, "RINGS": ringsMax,
+		"EXPECT": flagExpect, "SHARED": flagShared, "LANES": lanesMax,
 		"WORDS_SIZE": wordsSize, "PLACES_SIZE": placesSize, "RING_SIZE": ringSize,
 	}
 	for kind, k := range frameKinds {

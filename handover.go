@@ -268,18 +268,24 @@ func (w *worker) moveOut(c *conn) bool {
 		c.enter(open)
 	case !taken && (errno != 0 || n == 0 && hungUp(c.pump.fd)):
 		w.lost(c)
-	case n == 0: // an orderly end: the client gets the bytes that wait, and close_notify
-		w.part(c)
-		c.enter(open)
-		if c.keep = false; c.turn == nil {
-			c.turn = w.newTurn(c)
-		}
-		c.turn.enter(draining)
-		w.drained(c)
+	case n == 0:
+		w.pumpEnds(c)
 	default:
 		w.send(c, b[:n], nil)
 	}
 	return n > 0
+}
+
+// pumpEnds ends c's pump in good order: the client gets the bytes that wait, and then learns
+// that nothing was cut off.
+func (w *worker) pumpEnds(c *conn) {
+	w.part(c)
+	c.enter(open)
+	if c.keep = false; c.turn == nil {
+		c.turn = w.newTurn(c)
+	}
+	c.turn.enter(draining)
+	w.drained(c)
 }
 
 // part ends c's pump, if any. The client's connection stays.

@@ -323,9 +323,8 @@ func (h *h2) open() (e h2Event, bad *h2Error) {
 		h.block, h.opens = h.block[:0], f
 	case h2Settings:
 		h.settled = true
-		if h.settings = [2]int64{-1, -1}; f.flags&h2Ack == 0 {
-			bad = h.loud()
-		}
+		h.settings = [2]int64{-1, -1}
+		bad = h.loud()
 	case h2Continuation:
 		if f.length == 0 {
 			bad = h.loud()
@@ -334,8 +333,7 @@ func (h *h2) open() (e h2Event, bad *h2Error) {
 		if f.id > h.newest || f.id != 0 && f.id&1 == 0 {
 			bad = h2Mistake("a frame is on a stream that is not open")
 		}
-	case h2Goaway: // the client opens no more streams, and will leave
-	default:
+	default: // among them GOAWAY: the client opens no more streams, and will leave
 		h.cold = f.kind > h2Continuation
 		bad = h.loud()
 	}
@@ -442,7 +440,7 @@ func (h *h2) payload(in []byte) (n int, e h2Event, bad *h2Error) {
 			if s := h.streams[h.f.id]; s != nil {
 				e = h.fail(s, h2ProtocolError, "a stream depends on itself")
 			} else {
-				h.out = appendH2Number(h.out, h2RstStream, h.f.id, uint32(h2ProtocolError))
+				bad = h2Mistake("a stream depends on itself")
 			}
 		}
 	case h.f.kind == h2RstStream:
@@ -599,7 +597,7 @@ func (h *h2) headers(f h2Frame) (e h2Event, bad *h2Error) {
 	}
 	switch {
 	case f.id <= h.newest && h.ours(f.id):
-		return e, nil
+		return e, h.loud()
 	case f.id <= h.newest && h.ended(f.id):
 		return e, &h2Error{h2StreamClosed, "HEADERS are on a stream that has ended"}
 	case f.id <= h.newest:
@@ -801,7 +799,7 @@ func (l *fieldList) head(b []byte, q *h2Request) (head []byte, bad *badRequest) 
 		default:
 			if string(f.name) == "host" {
 				hosts++
-				if q.authority != nil && !sameAuthority(f.value, q.authority, string(q.scheme) == "https") {
+				if len(f.value) == 0 || q.authority != nil && !sameAuthority(f.value, q.authority, foldEqual(q.scheme, "HTTPS")) {
 					return b, badField([]byte("HOST"), true)
 				}
 			}
@@ -869,7 +867,9 @@ func (q *h2Request) read(l *fieldList) *badRequest {
 		missing = ":protocol"
 	case !plain && q.protocol == nil && (q.scheme != nil || q.path != nil || q.authority == nil):
 		missing = ":authority"
-	case (plain || q.protocol != nil) && len(q.scheme) == 0:
+	case q.authority != nil && len(q.authority) == 0:
+		missing = ":authority"
+	case (plain || q.protocol != nil) && !foldEqual(q.scheme, "HTTP") && !foldEqual(q.scheme, "HTTPS"):
 		missing = ":scheme"
 	case (plain || q.protocol != nil) && (len(q.path) == 0 || q.path[0] != '/' && string(q.path) != "*"):
 		missing = ":path"

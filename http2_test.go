@@ -107,6 +107,10 @@ func TestH2Frames(t *testing.T) {
 		{"connect", ask(5, 1, "\x02\x07CONNECT\x41\x03x:1"), "CONNECT x:1 HTTP/2.0|host: x:1||"},
 		{"no path", ask(5, 1, "\x82\x86\x41\x01x"), "Invalid HTTP Header: ':PATH' "},
 		{"absolute", ask(5, 1, "\x82\x86\x04\x08http://y\x41\x01x"), "Invalid HTTP Header: ':PATH' "},
+		{"empty authority", ask(5, 1, "\x82\x86\x84\x41\x00"), "Invalid HTTP Header: ':AUTHORITY' "},
+		{"empty host", ask(5, 1, "\x82\x86\x84\x00\x04host\x00"), "Invalid HTTP Header: 'HOST' "},
+		{"another scheme", ask(5, 1, "\x82\x84\x41\x01x\x06\x03ftp"), "Invalid HTTP Header: ':SCHEME' "},
+		{"idle stream depends on itself", h2Bytes(h2Frame{kind: h2Priority, id: 1}, "\x00\x00\x00\x01\x00"), "error 1 a stream depends on itself"},
 		{"index", ask(5, 1, "\xff\x00"), "error 9 a field block cannot be decoded"},
 	} {
 		for _, step := range []int{1, 7, 1 << 20} {
@@ -197,6 +201,9 @@ func TestH2Corpus(t *testing.T) {
 			switch name = strings.ToLower(name); name {
 			case "connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade", "cookie":
 				known = false
+			}
+			if name == "host" && strings.TrimSpace(value) == "" {
+				known = false // refused, by RFC 9113 8.3.1
 			}
 			known = known && found && len(value)-len(strings.TrimSpace(value)) < 2 && !strings.HasPrefix(line, " ") && !strings.HasPrefix(line, "\t")
 			list.fields = append(list.fields, field{[]byte(name), trimBlanks([]byte(value))})

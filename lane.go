@@ -94,6 +94,7 @@ type python struct {
 	askedAt  int64  // when the main thread was asked whether it is alive, 0 once it has answered
 
 	beat    uint32 // with own: the last word that the class has written by notify()
+	counted uint32 // with own: the requests that are in the scoreboard
 	heardAt int64  // with own: when the last word from notify() came
 
 	number uint32 // number of the newest request
@@ -261,8 +262,15 @@ func openPython(c *config, bridge *os.File, env []string, fork int, listeners []
 	if family == familyASGI {
 		p.gateway = &asgi
 	}
+	rings := 0
+	switch {
+	case p.batches && p.threads:
+		rings = min(1+p.most, ringsMax)
+	case p.batches:
+		rings = 1
+	}
 	var page int
-	if p.shared, page, err = openShared(); err != nil {
+	if p.shared, page, err = openShared(p.gateway == &wsgi && !p.own, rings); err != nil {
 		return nil, err
 	}
 	defer unix.Close(page)

@@ -442,6 +442,7 @@ func (w *worker) writeSpool(t *turn, file int, size *int64, b []byte) (n int) {
 		*size += int64(m)
 	}
 	t.burst += n
+	w.slot.spooled.Store(uint64(s.used))
 	return n
 }
 
@@ -465,6 +466,7 @@ func (w *worker) closeSpool(file int, size int64) {
 	unix.Close(file)
 	w.files--
 	w.spool.used -= size
+	w.slot.spooled.Store(uint64(w.spool.used))
 }
 
 // spill moves the received part of a request's body to the spool. It returns false

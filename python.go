@@ -201,9 +201,20 @@ func (w *worker) askPython() {
 // has to call that at all, until it is believed to serve.
 const ownStart = 2 * time.Second
 
+// countClass counts the requests of a class that serves by itself, as of its last notify().
+func (w *worker) countClass() {
+	p := w.python
+	n := p.halts[0].Load()
+	increase(&w.slot.counters.answers[0], uint64(n-p.counted))
+	p.counted = n
+}
+
 // hearClass checks that a class that serves by itself calls notify() in time.
 func (w *worker) hearClass() {
 	p := w.python
+	if p.own {
+		w.countClass()
+	}
 	if !p.own || !p.starting || p.closed || p.gone || w.stopping() {
 		return
 	}
@@ -482,6 +493,7 @@ func (w *worker) died(status unix.WaitStatus) {
 	case w.python.hung != "":
 		w.logStacks()
 	case p.own && status.Exited():
+		w.countClass()
 		if w.exit = exitStatus(status); w.exit == 0 {
 			w.because(causeMaxRequests)
 		}

@@ -27,13 +27,8 @@ const (
 	placesSize = 64 * placePiece // bytes of all places
 	placeLeast = smallMax        // bytes below which a body is passed on as fast in a message
 
-	ringSize  = 4 << 20 // bytes of a ring, a power of two: responses of 1 MB while the worker sends some before
-	ringsMax  = 8       // lanes that have a ring: as many as run at once in most servers
-	ringsSize = ringsMax * ringSize
-
-	// sharedSize is the size of the memory in addresses. Pages that were never written to
-	// take no memory, and trim gives back those that are no longer used.
-	sharedSize = wordsSize + placesSize + ringsSize
+	ringSize = 4 << 20 // bytes of a ring, a power of two: responses of 1 MB while the worker sends some before
+	ringsMax = 8       // lanes that have a ring: as many as run at once in most servers
 )
 
 // placeSize is the size of the two numbers that follow the marshal of a frame with
@@ -56,19 +51,29 @@ type shared struct {
 	active bool // places or rings were used since trim last looked
 }
 
-// openShared makes the memory. The caller passes fd to Python, and closes it.
-func openShared() (s shared, fd int, err error) {
+// openShared makes the memory, with so many rings, and with places or not. Pages that were
+// never written to take no memory, and trim gives back those that are no longer used. The
+// caller passes fd to Python, and closes it.
+func openShared(places bool, rings int) (s shared, fd int, err error) {
+	size := wordsSize
+	if places {
+		size += placesSize + rings*ringSize
+	}
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) == nil && limit.Cur < uint64(size) {
+		size = wordsSize
+	}
 	if fd, err = memfd("shared", nil); err != nil {
 		return s, -1, err
 	}
-	if err = unix.Ftruncate(fd, sharedSize); err != nil {
+	if err = unix.Ftruncate(fd, int64(size)); err != nil {
 		err = os.NewSyscallError("ftruncate", err)
 	} else {
 		err = addSeals(fd, 0) // a process that finds pages missing is killed
 	}
 	var b []byte
 	if err == nil {
-		b, err = unix.Mmap(fd, 0, sharedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		b, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		err = os.NewSyscallError("mmap", err)
 	}
 	if err != nil {
@@ -79,7 +84,9 @@ func openShared() (s shared, fd int, err error) {
 	for i, sort := range []*[]atomic.Uint32{&s.giveUp, &s.begun, &s.halts, &s.taken} {
 		*sort = words[i*lanesMax : (i+1)*lanesMax]
 	}
-	s.places, s.rings = b[wordsSize:wordsSize+placesSize], b[wordsSize+placesSize:]
+	if size > wordsSize {
+		s.places, s.rings = b[wordsSize:wordsSize+placesSize], b[wordsSize+placesSize:]
+	}
 	return s, fd, nil
 }
 
@@ -113,10 +120,10 @@ func (s *shared) offset(b []byte) int {
 
 // ring is the ring of a lane, with its end.
 func (s *shared) ring(index int) ring {
-	if index >= ringsMax || len(s.rings) == 0 {
+	at := index * ringSize
+	if at >= len(s.rings) {
 		return ring{}
 	}
-	at := index * ringSize
 	return ring{memory: s.rings[at : at+ringSize : at+ringSize], taken: &s.taken[index]}
 }
 
@@ -124,8 +131,7 @@ func (s *shared) ring(index int) ring {
 // Python writes to a ring before it says so.
 func (s *shared) trim() {
 	if !s.active && s.inUse == 0 && len(s.places) > 0 {
-		_ = unix.Madvise(s.places, unix.MADV_REMOVE)
-		_ = unix.Madvise(s.rings, unix.MADV_REMOVE)
+		_ = unix.Madvise(s.places[:len(s.places)+len(s.rings)], unix.MADV_REMOVE)
 	}
 	s.active = false
 }

@@ -98,7 +98,7 @@ const readWrite = unix.PROT_READ | unix.PROT_WRITE
 
 // boardLayout changes with the layout of board or slot, so that no program reads the
 // scoreboard of another version.
-const boardLayout = 0x67756e69_0003
+const boardLayout = 0x67756e69_0004
 
 // board is the arbiter's page.
 type board struct {
@@ -129,6 +129,7 @@ type slot struct {
 	busy        atomic.Uint64 // lanes that run a request at present
 	lanes       atomic.Uint64 // number of lanes
 	idle        atomic.Uint64 // requests that the worker could run beside those it has; only with a limit of the queue
+	spooled     atomic.Uint64 // bytes that the worker has in spool_dir
 	python      atomic.Uint64 // pid of the worker's Python
 	cause       atomic.Uint64 // reason for which the worker leaves
 	begun       atomic.Int64  // when the oldest running request began, 0 if none
@@ -501,6 +502,9 @@ func (r *reading) table(out io.Writer) error {
 			fmt.Fprintf(out, " %s %d", name, r.total.shed[i].Load())
 		}
 	}
+	if n := r.spooled(); n > 0 {
+		fmt.Fprintf(out, "\nIn spool_dir: %sB", size(n))
+	}
 	fmt.Fprint(out, "\n\n")
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "PID\tPYTHON\tAGE\tSTATE\tUP\tREQUESTS\tFAILED\tSENT\tOPEN\tWAITING\tMEMORY\tRUNNING")
@@ -515,6 +519,14 @@ func (r *reading) table(out io.Writer) error {
 			w.connections.Load(), w.waiting.Load(), size(uint64(worker+python)), running)
 	}
 	return t.Flush()
+}
+
+// spooled is how many bytes all workers have in spool_dir.
+func (r *reading) spooled() (n uint64) {
+	for _, w := range r.workers {
+		n += w.spooled.Load()
+	}
+	return n
 }
 
 func uptime(since *atomic.Int64) time.Duration {
@@ -549,9 +561,9 @@ func (r *reading) json(b []byte) []byte {
 		}
 		worker, python := w.memory()
 		b = fmt.Appendf(b, `{"pid":%d,"python":%d,"age":%d,"state":%q,"started":%s,"heartbeat":%.3f,`+
-			`"lanes":%d,"busy":%d,"waiting":%d,"connections":%d,"memory":{"worker":%d,"python":%d},"running":`,
+			`"lanes":%d,"busy":%d,"waiting":%d,"connections":%d,"spooled":%d,"memory":{"worker":%d,"python":%d},"running":`,
 			w.pid.Load(), w.python.Load(), w.age.Load(), w.stateName(), seconds3(&w.started), r.since(&w.heartbeat).Seconds(),
-			w.lanes.Load(), w.busy.Load(), w.waiting.Load(), w.connections.Load(), worker, python)
+			w.lanes.Load(), w.busy.Load(), w.waiting.Load(), w.connections.Load(), w.spooled.Load(), worker, python)
 		if running := w.runningText(); running != "" {
 			b = fmt.Appendf(appendJSON(b, running), `,"running_for":%.3f,`, r.since(&w.begun).Seconds())
 		} else {
@@ -837,6 +849,9 @@ func (r *reading) prometheus(b []byte) []byte {
 	one("connections", "gauge", "Open connections.", open)
 	one("connections_accepted_total", "counter", "Connections accepted.", r.total.connections.Load())
 	family("requests_total", "counter", "Responses, by class of status.")
+	if n := r.total.answers[0].Load(); n > 0 { // worker classes that serve by themselves count no more than requests
+		b = fmt.Appendf(b, "gunicorn_requests_total{status=\"unknown\"} %d\n", n)
+	}
 	for class := 1; class < len(r.total.answers); class++ {
 		b = fmt.Appendf(b, "gunicorn_requests_total{status=\"%dxx\"} %d\n", class, r.total.answers[class].Load())
 	}
@@ -850,6 +865,7 @@ func (r *reading) prometheus(b []byte) []byte {
 	b = r.total.duration.prometheus(b, "request_duration_seconds")
 	family("queue_wait_seconds", "histogram", "Time from the arrival of a request to its start in the application.")
 	b = r.total.wait.prometheus(b, "queue_wait_seconds")
+	one("spool_bytes", "gauge", "Bytes of bodies in spool_dir.", r.spooled())
 	family("resident_memory_bytes", "gauge", "Resident memory of all workers and of their Pythons; shared memory counts for each.")
 	b = fmt.Appendf(b, "gunicorn_resident_memory_bytes{process=\"worker\"} %d\n", memory[0])
 	return fmt.Appendf(b, "gunicorn_resident_memory_bytes{process=\"python\"} %d\n", memory[1])

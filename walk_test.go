@@ -755,9 +755,10 @@ func FuzzHonest(f *testing.F) {
 // gets nothing, and when Python is given up the others get an answer.
 func FuzzHostilePython(f *testing.F) {
 	walkSeeds(f, hostileTable)
-	f.Add([]byte("+@Uj\x7f\x94\xa8\x13(="))  // a wire that Python has shut for reading
-	f.Add([]byte("2000000000A02\x7f01a000")) // the wire of one lane has ended, and another speaks
-	f.Add([]byte("0A02a00\x14000$0"))        // an answer that has begun when the client and the Python have left
+	f.Add([]byte("+@Uj}\x94\xa8\x11(="))  // a wire that Python has shut for reading
+	f.Add([]byte("2%00%00%00@02}01[00%")) // the wire of one lane has ended, and another speaks
+	f.Add([]byte("0@02[00\x1200%$0"))     // an answer that has begun when the client and the Python have left
+	f.Add([]byte("4oA0>00"))              // a pipe ends before the body that comes over the wire
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) == 0 {
 			return

@@ -891,12 +891,16 @@ func (w *worker) watchWire(l *lane) {
 		return
 	}
 	l.events = events
+	reads := events & unix.EPOLLIN
+	if reads == 0 {
+		reads = unix.EPOLLET // its end is reported in any case, and would be in each turn
+	}
 	if l.pipe < 0 {
-		w.change(l.fd, events)
+		w.change(l.fd, reads|events)
 		return
 	}
 	if changed&unix.EPOLLIN != 0 {
-		w.change(l.pipe, events&unix.EPOLLIN)
+		w.change(l.pipe, reads)
 	}
 	if changed&unix.EPOLLOUT != 0 {
 		w.change(l.fd, events|unix.EPOLLIN|unix.EPOLLET)

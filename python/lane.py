@@ -17,7 +17,7 @@ from _gunicorn.call import (
     PLACE, SHARED_LONG, WHOLE, Body, Call, ClientGone, ClientSocket, Errors, FileWrapper, Ring, ask)
 from _gunicorn.wsgi import (
     ANNOUNCED, BROKEN, HEADER, IDLE, LANES, LEFT, MORE, OPEN, PLACES_SIZE, QUEUE_MAX, QUIET, RECORD, REQUEST,
-    REQUEST_HEADER, RING_SIZE, RINGS, SHARED, WORDS_SIZE, Guarded, Wire, allocate_lock, announced, end_of, failed, frame,
+    REQUEST_HEADER, RING_SIZE, SHARED, WORDS_SIZE, Guarded, Wire, allocate_lock, announced, end_of, failed, frame,
     leave_children_out, report, say_here, say_ready, start_thread)
 
 KNOWN_MAX = 64  # parts of environs that are kept; the worker bounds the length of each (alikeMax)
@@ -116,8 +116,8 @@ class Lane:
             self.queue, self.wire = self.green(self.queue), self.green(self.wire)
         else:
             self.wire = Wire(self.wire)
-            if index < RINGS:
-                at = WORDS_SIZE + PLACES_SIZE + index * RING_SIZE
+            at = WORDS_SIZE + PLACES_SIZE + index * RING_SIZE
+            if at < len(self.shared):
                 self.wire.ring = Ring(self.shared[at:at + RING_SIZE], taken)
             if not index:
                 Guarded.wire, Guarded.log = self.wire, self.log

@@ -60,28 +60,34 @@ def make(cls, age, server, server_pid, settings):
     worker = cls(age, parent, list(server.LISTENERS), server.app, cfg.timeout / 2, cfg, server.log)
     if hasattr(getattr(worker, "tmp", None), "close"):
         worker.tmp.close()  # the real package's, a file
-    worker.tmp = Heartbeat()
+    worker.tmp = Heartbeat(worker)
     worker.server_pid, worker.files = server_pid, None
     return worker
 
 
 class Heartbeat:
     """The object worker.tmp. In a class that serves by itself it tells the worker process
-    that the class is alive; elsewhere the worker process knows."""
+    that the class is alive, and how many requests the class has counted; elsewhere the worker
+    process knows."""
 
-    word = wire = files = None
+    word = count = wire = files = None
     ready = False
+
+    def __init__(self, worker=None):
+        self.worker = worker
 
     def begin(self, files):
         """The class is about to run: says so, and begins to count."""
         words = memoryview(mmap.mmap(wsgi.PAGE, wsgi.WORDS_SIZE)).cast("I")
-        self.word, self.wire, self.files = words[wsgi.LANES:wsgi.LANES + 1], wsgi.end_of(SOCK_STREAM, wsgi.WIRE), files
+        self.word, self.count = (words[n * wsgi.LANES:n * wsgi.LANES + 1] for n in (1, 2))
+        self.wire, self.files = wsgi.end_of(SOCK_STREAM, wsgi.WIRE), files
         self.wire.sendall(frame(0, READY, flags=MORE))
 
     def notify(self):
         if self.word is None:
             return
         self.word[0] = self.word[0] + 1 & 0xffffffff
+        self.count[0] = getattr(self.worker, "nr", 0) & 0xffffffff
         if not self.ready:
             self.ready = True
             wsgi.say_ready(self.wire.sendall, None)

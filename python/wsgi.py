@@ -47,9 +47,9 @@ ANSWER = 5  # descriptor to which a configuration file's values are written
 HEADER = struct.Struct("<IIIBBxx")
 REQUEST_HEADER = struct.Struct("<IIIBBH")  # as HEADER, and the length of the marshal that requests have in common
 QUEUE_MAX = 1 << 17  # bytes of the longest message in the queue, as in lane.go
-# The memory shared with the worker, as in shared.go: bytes of the words, of the places and of a ring; the words and
-# the rings are those of so many lanes.
-LANES, RINGS = 4096, 8
+# The memory shared with the worker, as in shared.go: bytes of the words, which are those of so many lanes, of the
+# places, and of a ring.
+LANES = 4096
 WORDS_SIZE, PLACES_SIZE, RING_SIZE = 65536, 4194304, 4194304
 META_MAX = (4 << 20) - 16  # bytes of marshal in a frame, as in lane.go
 
