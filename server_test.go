@@ -1391,3 +1391,47 @@ func TestSlack(t *testing.T) {
 		}
 	}
 }
+
+// TestSpinner asks when the loop spins: only for a client that is alone, while calls are
+// short and a processor is idle, and less and less often while spins are in vain.
+func TestSpinner(t *testing.T) {
+	c := &conn{}
+	spins := func(s *spinner, pace int64, idle, found bool, turns int) (n int) {
+		for range turns {
+			if s.allows(c, pace, func() bool { return idle }) {
+				s.ended(found)
+				n++
+			}
+		}
+		return n
+	}
+	for _, test := range []struct {
+		name        string
+		cpus        int
+		pace        int64
+		idle, found bool
+		want        int
+	}{
+		{"an idle processor", 2, 50_000, true, true, 1000 - aloneLeast + 1},
+		{"one processor", 1, 50_000, true, true, 0},
+		{"longer calls", 2, 300_000, true, true, 0},
+		{"no idle processor", 2, 50_000, false, true, 0},
+		{"in vain", 2, 50_000, true, false, 9},
+	} {
+		if got := spins(&spinner{cpus: test.cpus}, test.pace, test.idle, test.found, 1000); got != test.want {
+			t.Errorf("%s: %d spins, want %d", test.name, got, test.want)
+		}
+	}
+	s, other := &spinner{cpus: 2}, &conn{}
+	for range 1000 {
+		if spins(s, 50_000, true, true, aloneLeast-1) > 0 || s.allows(other, 50_000, func() bool { return true }) {
+			t.Fatal("a spin beside another client")
+		}
+	}
+	if s := newSpinner(); s.cpus > 1 {
+		s.cpus = 1 << 20
+		if !s.idle() {
+			t.Error("none of a million processors is idle")
+		}
+	}
+}
