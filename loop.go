@@ -187,7 +187,6 @@ const spinMax = 100 * time.Microsecond
 // for a while, after spins in vain.
 type spinner struct {
 	cpus  int   // processors that this process may use
-	load  int   // descriptor of /proc/loadavg
 	conn  *conn // the connection whose request was the last
 	alone int   // turns of the loop since another connection had a request in Python
 	looks int   // spins until the next look whether a processor is idle
@@ -201,12 +200,7 @@ const (
 	vainMost   = 1 << 10 // most requests without a spin
 )
 
-func newSpinner() (s spinner) {
-	if s.cpus = usableCPUs(); s.cpus > 1 {
-		s.load, _ = unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	}
-	return s
-}
+func newSpinner() spinner { return spinner{cpus: usableCPUs()} }
 
 // allows reports whether to spin for the request of c, the only one that Python has.
 func (s *spinner) allows(c *conn, pace int64, idle func() bool) bool {
@@ -242,9 +236,8 @@ func (s *spinner) ended(found bool) {
 // idle reports whether a processor has nothing to do: all processes that run or could run,
 // this one among them, are no more than the processors.
 func (s *spinner) idle() bool {
-	var b [64]byte
-	n, _ := unix.Pread(s.load, b[:], 0)
-	text, _, _ := bytes.Cut(b[:max(n, 0)], []byte("/"))
+	b, _ := os.ReadFile("/proc/loadavg")
+	text, _, _ := bytes.Cut(b, []byte("/"))
 	running, err := strconv.Atoi(string(text[bytes.LastIndexByte(text, ' ')+1:]))
 	return err == nil && running <= s.cpus
 }
