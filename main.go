@@ -10,8 +10,8 @@
 //
 //	main.go       parts of the binary, exit statuses, the search for a Python
 //	arbiter.go    the arbiter's loop: signals, workers' lives, helper processes, stop
-//	generation.go one reading of the settings and what lives as long; reload
-//	template.go   the Python that has run the configuration file, and its hooks
+//	generation.go one reading of the settings and what lives as long; reload; the Python that has
+//	              run the configuration file, and its hooks
 //	listen.go     listeners; USR2, another binary beside this one; the service manager
 //
 // A worker and its clients:
@@ -25,7 +25,6 @@
 //	handover.go   connections that go to other workers or to the application, and pumps
 //	memory.go     the memory held for all clients, who gives way, the spool on disk
 //	health.go     whether this server lives and is ready, and clients that ask while it is busy
-//	requestid.go  ids of requests
 //	crowd.go      limits of the queue, and of the connections of a client
 //	tls.go        TLS of a connection; certificates and keys
 //	static.go     files that the worker sends without Python
@@ -43,8 +42,8 @@
 // Grammars, bytes to values and values to bytes:
 //
 //	http.go       HTTP/1.1 requests; chunked.go their bodies in chunks; response.go responses
-//	http2.go      HTTP/2: frames, and HPACK
-//	environ.go    the environ, in which an application sees a request
+//	http2.go      HTTP/2: frames, and the heads in them; hpack.go their compression
+//	environ.go    the environ, in which an application sees a request; ids of requests
 //	websocket.go  WebSocket frames (RFC 6455, RFC 7692)
 //	proxy.go      the PROXY protocol
 //

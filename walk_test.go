@@ -87,6 +87,7 @@ type walkThread struct {
 	several         bool           // the message had more than one
 	heard           []byte         // off the wire
 	lent            int            // a descriptor that came along, -1 for none
+	moved           int64          // when it last ended something, or had nothing to do (FuzzLate)
 	out             []walkPiece
 	ringAt          uint32 // bytes written to the ring
 }
@@ -649,6 +650,11 @@ var honestTable = slices.Concat(
 		"deaf", 1, "tick", 1, "moment", 1, "retire", 1, "part", 1, "hand over", 1),
 	weigh(honestSteps, "take", 10, "hear", 4, "speak", 20, "read late", 1))
 
+var lateTable = slices.Concat(
+	weigh(worldSteps, "ask", 8, "ask in part", 2, "go on", 3, "frames", 2, "leave", 1, "connect", 2, "deaf", 1, "tick", 6, "moment", 4,
+		"hand over", 1),
+	weigh(honestSteps, "take", 10, "hear", 4, "speak", 16, "read late", 1))
+
 var hostileTable = slices.Concat(
 	weigh(worldSteps, "ask", 6, "ask in part", 3, "go on", 3, "frames", 4, "garbage", 1, "shut", 1, "leave", 1, "connect", 2,
 		"deaf", 1, "tick", 1, "moment", 1, "retire", 1, "part", 1, "hand over", 1),
@@ -747,6 +753,66 @@ func FuzzHonest(f *testing.F) {
 		s := newWalk(t, script[0])
 		s.steps(script[1:], honestTable, s.checkGivenUp)
 		s.finish()
+	})
+}
+
+// FuzzLate: time passes a request's limit, too. A Python or a lane is given up only if a
+// thread of it has had something to do and ended nothing for so long, and its clients
+// are answered in its place, each by what is for it.
+func FuzzLate(f *testing.F) {
+	walkSeeds(f, lateTable)
+	const limit = 3 * time.Second
+	f.Fuzz(func(t *testing.T, script []byte) {
+		if len(script) == 0 {
+			return
+		}
+		countDescriptors(t)
+		s := newWalk(t, script[0])
+		s.cfg.timeout, s.cfg.requestTimeout = limit, limit
+		if script[0]&(walkASGI|walkThreads) != 0 {
+			s.cfg.timeout = 0 // a question that a walk leaves open is no sign of a hung Python
+		}
+		over := map[int]bool{} // what has been given up: a lane, by its index, or Python, -1
+		gaveUp := func(what int, th *walkThread) {
+			if late := time.Duration(s.now - th.moved); !over[what] && late < limit {
+				t.Fatalf("lane %d (-1 is Python) is given up, and has moved %v ago", what, late)
+			}
+			over[what] = true
+		}
+		check := func() {
+			if s.python.closed && s.deadline == 0 {
+				gaveUp(-1, s.threads[0])
+				s.checkReplaced()
+			}
+			for i, th := range s.threads {
+				if th.lane.lost {
+					gaveUp(i, th)
+				} else if _, waits := th.lane.queued(); !waits && len(th.batch) == 0 {
+					th.moved = s.now
+				}
+			}
+			for i := len(s.threads); i < len(s.python.lanes); i++ { // the main thread has not opened them
+				over[i] = over[i] || s.python.lanes[i].lost
+			}
+		}
+		s.steps(script[1:], lateTable, check)
+		check()
+		if len(over) == 0 && !s.python.closed {
+			s.finish()
+			return
+		}
+		for _, c := range s.clients {
+			closeAll(c.fd)
+			c.fd = -1
+		}
+		s.failPython(causeCrash, 502, 0) // unless it has been
+		s.run()
+		s.checkReplaced()
+		s.now += int64(time.Hour)
+		s.tick()
+		s.takeOver()
+		s.run()
+		s.checkEmpty()
 	})
 }
 

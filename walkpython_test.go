@@ -96,6 +96,8 @@ func (s *walk) take(th *walkThread) bool {
 			s.openThread(rights[:m])
 		case kindAsk:
 			s.say(th, frame{kind: kindHere, flags: f.flags}.append(nil), -1)
+		case kindRecord:
+			end = len(rest)
 		default:
 			s.t.Fatalf("a frame of kind %d in the queue", f.kind)
 		}
@@ -228,7 +230,7 @@ func (s *walk) heard(th *walkThread, f frame, payload []byte) {
 
 // end is the application having answered.
 func (s *walk) end(r *walkRequest, whole bool) {
-	r.done, r.whole = true, whole
+	r.done, r.whole, r.thread.moved = true, whole, s.now
 	if th := r.thread; s.streams() == nil {
 		th.batch = th.batch[1:]
 		s.begin(th)
@@ -324,7 +326,7 @@ func (s *walk) speakFirst(r *walkRequest, a, b byte) {
 		case s.streams() != nil:
 			s.fail(r, b)
 		case b&1 != 0:
-			s.say(th, frame{number: n, kind: kindLogged}.append(nil), -1)
+			s.say(th, frame{number: n * uint32(b>>1&1), kind: kindLogged}.append(nil), -1)
 		default:
 			r.awaits = true
 			s.say(th, frame{number: n, kind: kindSocket}.append(nil), -1)

@@ -1,5 +1,5 @@
 """The template process, server hooks, and Pythons forked by the template: the Python
-half of template.go.
+half of generation.go.
 
 The template is the process that has run the configuration file. The arbiter asks the
 template to call server hooks, one question at a time, and each worker asks it once to
