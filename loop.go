@@ -5,10 +5,8 @@ package main
 // the loop only marks the connection; marked connections are buried when the turn ends.
 
 import (
-	"bytes"
 	"os"
 	"runtime"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,8 +33,7 @@ type loop struct {
 	again  []*conn                // connections that had their share of this turn and can do more at once
 	share  int                    // bytes of files that may still be sent before other work has its turn
 	doomed []*conn                // marked connections, to be buried at the end of this turn
-	spins  spinner
-	spent  []*turn // requests that are over: their turns are reused after this turn of the loop
+	spent  []*turn                // requests that are over: their turns are reused after this turn of the loop
 }
 
 // seat holds the owner of one descriptor. The serial number tells apart the owners
@@ -49,7 +46,7 @@ type seat struct {
 
 // openLoop makes a loop that watches nothing yet.
 func openLoop() (l loop, err error) {
-	l.clock, l.now, l.spins = wake, monotonic(), newSpinner()
+	l.clock, l.now = wake, monotonic()
 	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		err = os.NewSyscallError("epoll_create1", err)
 	}
@@ -149,10 +146,7 @@ func (w *worker) turn(wait time.Duration) int {
 	if p := w.python; wait > 0 && len(p.busy) == 1 {
 		nap(p.busy[0].slack(w.now))
 	}
-	n := w.spin(wait)
-	if n == 0 {
-		n = epollWait(w.ep, w.events[:], wait)
-	}
+	n := epollWait(w.ep, w.events[:], wait)
 	w.now = w.loop.clock(w.now)
 	w.clock.set(time.Now())
 	w.share = fileShare
@@ -173,88 +167,6 @@ func (w *worker) turn(wait time.Duration) int {
 	w.flushCarriers()
 	w.arm()
 	w.access.flush()
-	return n
-}
-
-// spinMax is the longest spin. In less than half of this time an application answers that
-// does next to nothing; where calls take longer than twice this time, a spin gains little.
-const spinMax = 100 * time.Microsecond
-
-// A spinner decides when the loop looks for events again and again in place of sleeping. To
-// be put to sleep and woken takes as long as a short call does, so a client that is alone
-// and waits for each answer is served up to a quarter faster. Nobody else may pay for that:
-// there is no spin unless a processor is idle, nor where several clients are served, nor,
-// for a while, after spins in vain.
-type spinner struct {
-	cpus  int   // processors that this process may use
-	conn  *conn // the connection whose request was the last
-	alone int   // turns of the loop since another connection had a request in Python
-	looks int   // spins until the next look whether a processor is idle
-	skip  int   // requests that are left to be served without a spin
-	vain  int   // requests to be served without a spin after the next one in vain
-}
-
-const (
-	aloneLeast = 16      // turns of the loop after which a client counts as alone
-	spinsALook = 64      // spins after which the loop looks again whether a processor is idle
-	vainMost   = 1 << 10 // most requests without a spin
-)
-
-func newSpinner() spinner { return spinner{cpus: usableCPUs()} }
-
-// allows reports whether to spin for the request of c, the only one that Python has.
-func (s *spinner) allows(c *conn, pace int64, idle func() bool) bool {
-	if s.conn != c {
-		s.conn, s.alone = c, 0
-	}
-	if s.alone++; s.alone < aloneLeast || s.cpus < 2 || pace > 2*int64(spinMax) {
-		return false
-	}
-	if s.skip > 0 {
-		s.skip--
-		return false
-	}
-	if s.looks--; s.looks < 0 {
-		if s.looks = spinsALook; !idle() {
-			s.skip, s.looks = spinsALook, 0
-			return false
-		}
-	}
-	return true
-}
-
-// ended notes whether a spin has found an event.
-func (s *spinner) ended(found bool) {
-	if found {
-		s.vain = 0
-	} else {
-		s.vain = min(2*s.vain+1, vainMost)
-		s.skip = s.vain
-	}
-}
-
-// idle reports whether a processor has nothing to do: all processes that run or could run,
-// this one among them, are no more than the processors.
-func (s *spinner) idle() bool {
-	b, _ := os.ReadFile("/proc/loadavg")
-	text, _, _ := bytes.Cut(b, []byte("/"))
-	running, err := strconv.Atoi(string(text[bytes.LastIndexByte(text, ' ')+1:]))
-	return err == nil && running <= s.cpus
-}
-
-// spin looks for events until some have come, at most for spinMax, and returns their number.
-func (w *worker) spin(wait time.Duration) (n int) {
-	p := w.python
-	if wait < spinMax || len(p.busy) != 1 || p.busy[0].load() != 1 {
-		return 0
-	}
-	if t := p.busy[0].eldest(); t == nil || !w.spins.allows(t.conn, p.pace, w.spins.idle) {
-		return 0
-	}
-	for end := monotonic() + int64(spinMax); n == 0 && monotonic() < end; {
-		n = epollWait(w.ep, w.events[:], 0)
-	}
-	w.spins.ended(n > 0)
 	return n
 }
 
