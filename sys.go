@@ -661,13 +661,14 @@ func readText(name string) string {
 	return string(b)
 }
 
-// forgetStart unmaps the pages of this program's file, of which the start has used twice as
-// many as serving does. The kernel maps those again that are used.
+// forgetStart unmaps the pages of this program's code, of which the start has used twice as
+// many as serving does. The kernel maps those again that are used. Code alone is as it is in
+// the file: read-only data may have been relocated at the start, and would be lost.
 func forgetStart() {
 	for line := range strings.Lines(readText("/proc/self/maps")) {
 		var from, to uintptr
 		var mode string
-		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err == nil && mode[1] != 'w' && strings.Contains(line, "/") {
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err == nil && mode[1] != 'w' && mode[2] == 'x' && strings.Contains(line, "/") {
 			_, _, _ = unix.RawSyscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED)
 		}
 	}
