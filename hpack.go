@@ -10,6 +10,7 @@ import (
 	"bytes"
 	"math"
 	"math/bits"
+	"strings"
 )
 
 // Writing ---------------------------------------------------------------------
@@ -33,23 +34,14 @@ func appendBlock(b, head []byte) (block []byte, size int) {
 	return b, size
 }
 
-// appendStatus appends the status of a response.
+// indexedStatuses are those that have an index of their own in the static table, from 8 on
+// (RFC 7541, appendix A).
+const indexedStatuses = "200 204 206 304 400 404 500"
+
+// appendStatus appends the status of a response, which has three digits.
 func appendStatus(b, code []byte) []byte {
-	switch string(code) {
-	case "200":
-		return append(b, 0x88)
-	case "204":
-		return append(b, 0x89)
-	case "206":
-		return append(b, 0x8a)
-	case "304":
-		return append(b, 0x8b)
-	case "400":
-		return append(b, 0x8c)
-	case "404":
-		return append(b, 0x8d)
-	case "500":
-		return append(b, 0x8e)
+	if i := strings.Index(indexedStatuses, string(code)); i >= 0 {
+		return append(b, 0x88+byte(i/4))
 	}
 	return append(append(b, 0x08, 3), code...)
 }
