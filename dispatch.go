@@ -1,9 +1,9 @@
 package main
 
 // Which work a worker takes, and in which order. The worker accepts connections while
-// it can serve them soon, lines up requests that wait for a lane, and writes requests
-// into lanes, and takes them back from there. A request that would wait here while a sibling is free goes to that
-// sibling (handover.go).
+// it can serve them soon, lines up requests that wait for a lane, writes requests into
+// lanes, and takes them back from there. A request that would wait here while a sibling is
+// free goes to that sibling (handover.go).
 
 import (
 	"encoding/binary"
