@@ -16,7 +16,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -291,17 +290,6 @@ func TestLives(t *testing.T) {
 	t.Run("arbiter", livesArbiter)
 }
 
-// newWorkers waits until none of the old ones are left.
-func (s *server) newWorkers(old []int) {
-	s.t.Helper()
-	if !poll(waitLimit, func() bool {
-		now := s.workers()
-		return len(now) == len(old) && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) })
-	}) {
-		s.t.Fatalf("workers: were %v, are %v", old, s.workers())
-	}
-}
-
 func livesReload(t *testing.T, workers string) {
 	s := livesServer(t, "-w", workers)
 	l := startLoad(t, s, 64)
@@ -309,7 +297,7 @@ func livesReload(t *testing.T, workers string) {
 	for range times(4, 50) {
 		old := s.workers()
 		s.signal(syscall.SIGHUP)
-		s.newWorkers(old)
+		s.waitReplaced(old, s.workers)
 		l.waitAnswers(100)
 	}
 	l.stop()

@@ -537,45 +537,66 @@ func (s *server) dialPlain(n int) net.Conn {
 	return c
 }
 
-// workers lists the pids of the workers, oldest first.
-func (s *server) workers() []int {
-	var pids []int
-	for _, p := range processes(s.dir) {
-		if p.ppid == s.pid && (reference || strings.HasPrefix(p.title, "gunicorn: worker [")) {
-			pids = append(pids, p.pid)
-		}
-	}
-	return pids
-}
-
-// python lists the pids of the Pythons that run the application.
-func (s *server) python() []int {
-	workers := s.workers()
-	if reference {
-		return workers
-	}
+// family lists the pids of the workers, oldest first, and of the Pythons that
+// run the application, both from one look at the processes.
+func (s *server) family() (workers, pythons []int) {
 	all := processes(s.dir)
 	// A template, which is a child of the arbiter too, is the parent of those that
 	// it has forked. So is a new arbiter, of which nothing is asked here.
+	var parents []int
 	for _, p := range all {
-		if p.ppid == s.pid && filepath.Base(p.title) != "gunicorn" {
+		switch {
+		case p.ppid != s.pid:
+		case reference || strings.HasPrefix(p.title, "gunicorn: worker ["):
 			workers = append(workers, p.pid)
+			parents = append(parents, p.pid)
+		case filepath.Base(p.title) != "gunicorn":
+			parents = append(parents, p.pid)
 		}
 	}
-	var pids []int
+	if reference {
+		return workers, workers
+	}
 	for _, p := range all {
-		if slices.Contains(workers, p.ppid) {
-			pids = append(pids, p.pid)
+		if slices.Contains(parents, p.ppid) {
+			pythons = append(pythons, p.pid)
 		}
 	}
-	return pids
+	return workers, pythons
+}
+
+func (s *server) workers() []int {
+	workers, _ := s.family()
+	return workers
+}
+
+func (s *server) python() []int {
+	_, pythons := s.family()
+	return pythons
 }
 
 // waitWorkers waits until there are n workers, each with its Python.
-func (s *server) waitWorkers(n int) {
+func (s *server) waitWorkers(n int) (workers, pythons []int) {
 	s.t.Helper()
-	if !poll(waitLimit, func() bool { return len(s.workers()) == n && len(s.python()) == n }) {
-		s.t.Fatalf("there are %d workers and %d Pythons, not %d", len(s.workers()), len(s.python()), n)
+	if !poll(waitLimit, func() bool {
+		workers, pythons = s.family()
+		return len(workers) == n && len(pythons) == n
+	}) {
+		s.t.Fatalf("there are %d workers and %d Pythons, not %d", len(workers), len(pythons), n)
+	}
+	return workers, pythons
+}
+
+// waitReplaced waits until none of the old processes are left and as many as
+// they were, listed by list, are there in their place.
+func (s *server) waitReplaced(old []int, list func() []int) {
+	s.t.Helper()
+	var now []int
+	if !poll(waitLimit, func() bool {
+		now = list()
+		return len(now) == len(old) && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) })
+	}) {
+		s.t.Fatalf("processes: were %v, are %v", old, now)
 	}
 }
 
@@ -723,8 +744,8 @@ type script struct {
 	files    []*os.File // for the next server to inherit
 	srv      *server
 	expected []*regexp.Regexp
-	marked   []int // workers and Pythons when last counted
-	ran      *ran  // the last run, unless a start came after it
+	marked   map[string][]int // the pids of each kind of process when last counted
+	ran      *ran             // the last run, unless a start came after it
 	conns    map[string]*clientConn
 	conn     string // key in conns
 	sinks    map[string]*logSink
@@ -1085,48 +1106,35 @@ func (s *script) signal(name, who string) {
 	if sig == 0 {
 		s.t.Fatalf("no such signal: %s", name)
 	}
-	var pids []int
-	switch who {
-	case "arbiter":
+	if who == "arbiter" {
 		s.ran = nil
 		s.server().signal(sig)
 		return
-	case "worker":
-		pids = s.server().workers()
-	case "python":
-		pids = s.server().python()
-	default:
-		s.t.Fatalf("signal to whom: %s", who)
 	}
+	pids := s.pids(who)
 	if len(pids) == 0 {
 		s.t.Fatalf("there is no %s", who)
 	}
 	if err := syscall.Kill(pids[0], sig); err != nil {
 		s.t.Fatal(err)
 	}
+	// What is counted next must not count what is about to die.
+	if sig == syscall.SIGKILL && !poll(waitLimit, func() bool { return !slices.Contains(s.pids(who), pids[0]) }) {
+		s.t.Fatalf("%s %d is still there", who, pids[0])
+	}
 }
 
 // pids lists the processes of a kind.
 func (s *script) pids(kind string) []int {
-	if kind == "python" {
-		return s.server().python()
-	}
-	return s.server().workers()
-}
-
-func (s *script) pidChanged(kind string) {
 	s.t.Helper()
-	n := len(s.marked)
-	if !reference {
-		n /= 2
+	switch kind {
+	case "python":
+		return s.server().python()
+	case "worker":
+		return s.server().workers()
 	}
-	ok := poll(waitLimit, func() bool {
-		now := s.pids(kind)
-		return len(now) == n && !slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(s.marked, pid) })
-	})
-	if !ok {
-		s.t.Fatalf("%s: were %v, are %v", kind, s.marked, s.pids(kind))
-	}
+	s.t.Fatalf("no kind of process: %s", kind)
+	return nil
 }
 
 func (s *script) shell(command string) {
@@ -1291,16 +1299,15 @@ func init() { // not a literal: the commands reach back to the map
 			}
 		},
 		"workers": func(s *script, w []scriptWord) {
-			s.server().waitWorkers(s.number(w[0]))
-			s.marked = s.server().workers()
-			if !reference {
-				s.marked = append(s.marked, s.server().python()...)
-			}
+			workers, pythons := s.server().waitWorkers(s.number(w[0]))
+			s.marked = map[string][]int{"worker": workers, "python": pythons}
 		},
-		"pid-changed": func(s *script, w []scriptWord) { s.pidChanged(w[0].text) },
+		"pid-changed": func(s *script, w []scriptWord) {
+			s.server().waitReplaced(s.marked[w[0].text], func() []int { return s.pids(w[0].text) })
+		},
 		"pid-same": func(s *script, w []scriptWord) {
 			for _, pid := range s.pids(w[0].text) {
-				if !slices.Contains(s.marked, pid) {
+				if !slices.Contains(s.marked[w[0].text], pid) {
 					s.t.Fatalf("%s %d is new", w[0].text, pid)
 				}
 			}
