@@ -511,15 +511,10 @@ func (w *worker) appendScope(t *turn, b []byte) []byte {
 	case e.unix:
 		b = append(appendMarshalLatin(appendMarshalTuple(b, 2), e.serverName), marshalNone)
 	default:
-		b = appendHostPort(b, e.serverName, e.serverPort)
+		b = appendAddress(b, e.serverName, e.serverPort)
 	}
 	b = appendMarshalText(b, scheme)
 	return appendMarshalBool(b, trailers && r.minor > 0)
-}
-
-func appendHostPort(b []byte, host, port string) []byte {
-	n, _ := strconv.Atoi(port)
-	return appendMarshalInt(appendMarshalText(appendMarshalTuple(b, 2), host), int64(n))
 }
 
 // appendClient appends the client's address. Under uvicorn's worker classes, as in uvicorn,
@@ -533,7 +528,7 @@ func (w *worker) appendClient(b []byte, t *turn) []byte {
 	if t.conn.peer.remotePort == "" {
 		return append(b, marshalNone) // the client of a unix socket has no address
 	}
-	return appendHostPort(b, t.conn.peer.remoteAddr, t.conn.peer.remotePort)
+	return appendAddress(b, t.conn.peer.remoteAddr, t.conn.peer.remotePort)
 }
 
 // greetSocket notes whether a request asks for a WebSocket. The result is false if the

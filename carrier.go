@@ -84,14 +84,7 @@ func (w *worker) each(f func(c *conn)) {
 // Beginning -------------------------------------------------------------------
 
 // speaksH2 reports whether HTTP/2 is among http_protocols.
-func (c *config) speaksH2() bool {
-	for _, p := range c.httpProtocols {
-		if p == "h2" {
-			return true
-		}
-	}
-	return false
-}
+func (c *config) speaksH2() bool { return slices.Contains(c.httpProtocols, "h2") }
 
 // alpn lists the protocols offered over TLS, in the order of http_protocols.
 func (c *config) alpn() (list []string) {

@@ -212,13 +212,8 @@ func (g *generation) keep() {
 }
 
 // without returns the listeners of list that are not in other.
-func without(list, other []*bound) (rest []*bound) {
-	for _, l := range list {
-		if !slices.Contains(other, l) {
-			rest = append(rest, l)
-		}
-	}
-	return rest
+func without(list, other []*bound) []*bound {
+	return slices.DeleteFunc(slices.Clone(list), func(l *bound) bool { return slices.Contains(other, l) })
 }
 
 // use puts a generation in force: new workers belong to it.
@@ -275,12 +270,7 @@ func (g *generation) capture() error {
 // reopen opens the log files by their names again (USR1). The arbiter does so
 // before the workers, who may lack the permission to create the files.
 func (g *generation) reopen() {
-	if err := g.log.reopen(); err != nil {
-		g.log.errorf("errorlog: %v", err)
-	}
-	if err := g.access.reopen(); err != nil {
-		g.log.errorf("accesslog: %v", err)
-	}
+	reopenLogs(g.log, g.access)
 	err := g.giveLogs()
 	if g.logger != nil {
 		if err == nil {
@@ -578,14 +568,7 @@ func (t *template) end() {
 		return // leave follows
 	}
 	t.close()
-	if t.pid == 0 {
-		return
-	}
-	for limit := monotonic() + int64(quickLimit); monotonic() < limit; time.Sleep(time.Millisecond) {
-		if pid, err := unix.Wait4(t.pid, nil, unix.WNOHANG, nil); pid != 0 && err != unix.EINTR {
-			return
-		}
-	}
+	awaitEnd(t.pid, quickLimit)
 }
 
 // close closes the control socket. The template process ends after the last Python that it
@@ -763,7 +746,7 @@ func (c *config) beyondClass() string {
 		{"spool_dir", c.spoolDir != ""},
 		{"proxy_protocol", c.proxyProtocol != "off"},
 		{"http2_cleartext", c.http2Cleartext != "off"},
-		{"http_protocols", slices.Contains(c.httpProtocols, "h2")},
+		{"http_protocols", c.speaksH2()},
 	} {
 		if setting.set {
 			return setting.name

@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
 )
 
 // h2Preface is what a client's side of a connection begins with (RFC 9113 3.4).
@@ -613,25 +614,14 @@ func (h *h2) headers(f h2Frame) (e h2Event, bad *h2Error) {
 	return h2Event{kind: h2Opened, stream: s}, nil
 }
 
-// ended reports whether a stream is among those that have ended last; ours reports
-// whether this side has reset the stream.
+// ended reports whether a stream is among the last that have ended.
 func (h *h2) ended(id uint32) bool {
-	for _, e := range h.closed {
-		if e>>1 == id>>1 && e != 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(h.closed[:], func(e uint32) bool { return e>>1 == id>>1 && e != 0 })
 }
 
-func (h *h2) ours(id uint32) bool {
-	for _, e := range h.closed {
-		if e == id { // ids are odd, and so is the entry of a stream that this side has reset
-			return true
-		}
-	}
-	return false
-}
+// ours reports whether this side has reset a stream: ids are odd, and so is the entry in
+// closed of a stream that this side has reset.
+func (h *h2) ours(id uint32) bool { return slices.Contains(h.closed[:], id) }
 
 // close forgets a stream.
 func (h *h2) close(s *stream, ours bool) {

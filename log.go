@@ -184,6 +184,16 @@ func (l *errorLog) close() {
 	l.out.close()
 }
 
+// reopenLogs opens the files of both logs again. A file that cannot be opened stays as it is.
+func reopenLogs(log *errorLog, access *accessLog) {
+	if err := log.reopen(); err != nil {
+		log.errorf("errorlog: %v", err)
+	}
+	if err := access.reopen(); err != nil {
+		log.errorf("accesslog: %v", err)
+	}
+}
+
 // escape is a style in which appendEscaped writes unprintable characters.
 type escape byte
 

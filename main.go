@@ -481,6 +481,15 @@ func waitFor(pid int) (status unix.WaitStatus) {
 	}
 }
 
+// awaitEnd waits for the end of a child, for d at most; 0 stands for no child.
+func awaitEnd(pid int, d time.Duration) {
+	for limit := monotonic() + int64(d); pid > 0 && monotonic() < limit; time.Sleep(time.Millisecond) {
+		if ended, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); ended != 0 && err != unix.EINTR {
+			return
+		}
+	}
+}
+
 // nameProcess names this process in the process list. The kernel has named it after the
 // executed file, /proc/self/exe.
 func nameProcess() {

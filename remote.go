@@ -639,13 +639,7 @@ func (l *logger) finish() {
 	if l == nil {
 		return
 	}
-	for end := monotonic() + int64(loggerEnd); l.pid > 0 && monotonic() < end; {
-		if pid, _ := unix.Wait4(l.pid, nil, unix.WNOHANG, nil); pid == l.pid {
-			l.pid = 0
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	awaitEnd(l.pid, loggerEnd)
 }
 
 // send sends a message, or fails if there is no room for the message.

@@ -682,12 +682,7 @@ func (w *worker) handles(s syscall.Signal) bool {
 
 // reopen reopens the log files, and has Python do the same.
 func (w *worker) reopen() {
-	if err := w.log.reopen(); err != nil {
-		w.log.errorf("errorlog: %v", err)
-	}
-	if err := w.access.reopen(); err != nil {
-		w.log.errorf("accesslog: %v", err)
-	}
+	reopenLogs(w.log, w.access)
 	if w.cfg.captureOutput && w.log.out.file {
 		if err := w.log.out.capture(); err != nil {
 			w.log.errorf("capture_output: %v", err)

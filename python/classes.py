@@ -37,18 +37,23 @@ def named(cls):
     return "%s.%s" % (cls.__module__, cls.__qualname__)
 
 
+def entry_point(uri, default, group):
+    """The object that egg:DISTRIBUTION#NAME means, an entry point of a group."""
+    from importlib import metadata
+    distribution, _, name = uri[4:].partition("#")
+    for entry in metadata.distribution(distribution).entry_points:
+        if entry.group == group and entry.name == (name or default):
+            return entry.load()
+    raise ImportError("there is no entry point %r of %s" % (name or default, group))
+
+
 def find(uri):
     """The class that a setting names: MODULE.CLASS, or egg:DISTRIBUTION#NAME."""
     if uri in ("tornado", "egg:gunicorn#tornado"):
         uri = "gunicorn.workers.gtornado.TornadoWorker"
     try:
         if uri.startswith("egg:"):
-            from importlib import metadata
-            distribution, _, name = uri[4:].partition("#")
-            for entry in metadata.distribution(distribution).entry_points:
-                if entry.group == "gunicorn.workers" and entry.name == (name or "sync"):
-                    return entry.load()
-            raise ImportError("there is no entry point %r of gunicorn.workers" % (name or "sync"))
+            return entry_point(uri, "sync", "gunicorn.workers")
         module, _, name = uri.rpartition(".")
         __import__(module)
         module = sys.modules[module]

@@ -178,14 +178,9 @@ class LengthReader:
         return data[:size]
 
 
-class EOFReader:
+class EOFReader(LengthReader):
     def __init__(self, unreader):
-        self.unreader = unreader
-
-    def read(self, size):
-        data = self.unreader.read()
-        self.unreader.unread(data[size:])
-        return data[:size]
+        super().__init__(unreader, sys.maxsize)
 
 
 class ChunkedReader:

@@ -353,12 +353,8 @@ def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicor
         return uri
     try:
         if uri.startswith("egg:"):
-            from importlib import metadata
-            distribution, _, name = uri[4:].partition("#")
-            for entry in metadata.distribution(distribution).entry_points:
-                if entry.group == section and entry.name == (name or default):
-                    return entry.load()
-            raise ImportError("Entry point %r not found" % ((section, name),))
+            from _gunicorn.classes import entry_point
+            return entry_point(uri, default, section)
         module, _, name = uri.rpartition(".")
         module = importlib.import_module(module or uri)
     except Exception:
