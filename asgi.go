@@ -661,23 +661,7 @@ func (w *worker) hear(t *turn) {
 		}
 		switch e.op {
 		case opText, opBinary:
-			f := frame{number: t.number, kind: kindMessage}
-			if e.op == opText {
-				f.flags |= flagText
-			}
-			if e.last {
-				f.flags |= flagLast
-			}
-			if piece >= 0 && t.lane.extend(piece, f, e.payload) {
-				t.want -= len(e.payload)
-			} else {
-				piece = len(t.lane.out)
-				w.post(t.lane, f, e.payload)
-				t.want -= len(e.payload) + messageCost
-			}
-			if e.last {
-				piece = -1
-			}
+			piece = w.postPiece(t, e, piece)
 		case opPing:
 			if w.takesPong(t) {
 				t.talk.ping = nil
@@ -708,6 +692,28 @@ func (w *worker) hear(t *turn) {
 			}
 		}
 	}
+}
+
+// postPiece queues a piece of a message from the client, as a part of the queued frame that
+// begins at piece in the wire's output if the piece fits there. It returns where the frame
+// with this piece begins, or -1 if the message is complete.
+func (w *worker) postPiece(t *turn, e wsEvent, piece int) int {
+	f := frame{number: t.number, kind: kindMessage}
+	if e.op == opText {
+		f.flags |= flagText
+	}
+	if e.last {
+		f.flags |= flagLast
+	}
+	if t.want -= len(e.payload); piece < 0 || !t.lane.extend(piece, f, e.payload) {
+		piece = len(t.lane.out)
+		w.post(t.lane, f, e.payload)
+		t.want -= messageCost
+	}
+	if e.last {
+		return -1
+	}
+	return piece
 }
 
 // hearMore reads from a WebSocket's client: false if nothing has come.

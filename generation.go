@@ -44,7 +44,7 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 	if now != nil && now.keepsHost() {
 		g.host = now.host
 	}
-	kept, file, ran := g.host, "", false
+	kept := g.host
 	defer func() {
 		if err != nil {
 			g.template.close()
@@ -53,50 +53,17 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			}
 		}
 	}()
-	env := os.Environ()
 	if kept != nil && kept.program {
 		args = []string{"-c", programSpec}
-		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "GUNICORN_CMD_ARGS=") })
 	}
-	python := "" // interpreter that the configuration file names
-	for g.bridge == nil {
-		g.cfg, err = loadConfig(args, env, dir, func(c *config, spec string) (globals map[string]any, err error) {
-			if file, ran = spec, true; kept != nil {
-				return kept.reread(c, spec)
-			}
-			c.python = cmp.Or(python, c.python)
-			globals, g.template, err = evalConfig(c, spec)
-			return globals, err
-		})
-		if c := g.cfg; err != nil || c.option != "" {
-			return g, err
-		}
-		if g.cfg.status != "off" {
-			return g, os.Chdir(g.cfg.chdir)
-		}
-		if said := g.cfg.program(); said != nil {
-			if g.cfg.python, err = kept.interpreter(g.cfg, said); err != nil {
-				return nil, err
-			}
-			break // the program forks all Pythons
-		}
-		found, bridge, err := findPython(g.cfg)
-		if err != nil {
-			return nil, err
-		}
-		// The workers' Pythons are forks of the process that has run the file. If the file
-		// names another interpreter, that interpreter runs the file again.
-		if t := g.template; t != nil && t.python != found {
-			if python != "" {
-				return nil, fmt.Errorf("python: the configuration file wants %q, and run by that it wants %q", python, found)
-			}
-			t.close()
-			g.template, python = nil, found
-			continue
-		}
-		g.cfg.python, g.bridge = found, bridge
-	}
+	file, err := g.readSettings(args, dir)
 	c := g.cfg
+	if err != nil || c.option != "" {
+		return g, err
+	}
+	if c.status != "off" {
+		return g, os.Chdir(c.chdir)
+	}
 	c.startDir, c.argv = dir, append([]string{programPath()}, args...)
 	if said := c.program(); said != nil {
 		c.argv, _ = stringsOf(said["argv"])
@@ -107,30 +74,85 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			return nil, err
 		}
 	}
-	if kept != nil && !ran {
+	if err = g.openTemplates(file, serve); err != nil {
+		return nil, err
+	}
+	return g, os.Chdir(c.chdir)
+}
+
+// readSettings reads all sources of settings, and finds the interpreter. It returns the
+// configuration file, nil if there is none; a file of PasteDeploy alone is "". The Python that
+// has run the file, unless that was the host, becomes g.template.
+func (g *generation) readSettings(args []string, dir string) (file *string, err error) {
+	env := os.Environ()
+	if g.host != nil && g.host.program {
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "GUNICORN_CMD_ARGS=") })
+	}
+	python := "" // interpreter that the configuration file names
+	for {
+		g.cfg, err = loadConfig(args, env, dir, func(c *config, spec string) (globals map[string]any, err error) {
+			if file = &spec; g.host != nil {
+				return g.host.reread(c, spec)
+			}
+			c.python = cmp.Or(python, c.python)
+			globals, g.template, err = evalConfig(c, spec)
+			return globals, err
+		})
+		if err != nil || g.cfg.option != "" || g.cfg.status != "off" {
+			return file, err
+		}
+		if said := g.cfg.program(); said != nil { // the program forks all Pythons
+			g.cfg.python, err = g.host.interpreter(g.cfg, said)
+			return file, err
+		}
+		found, bridge, err := findPython(g.cfg)
+		if err != nil {
+			return file, err
+		}
+		// The workers' Pythons are forks of the process that has run the file. If the file
+		// names another interpreter, that interpreter runs the file again.
+		if t := g.template; t == nil || t.python == found {
+			g.cfg.python, g.bridge = found, bridge
+			return file, nil
+		} else if python != "" {
+			return file, fmt.Errorf("python: the configuration file wants %q, and run by that it wants %q", python, found)
+		}
+		g.template.close()
+		g.template, python = nil, found
+	}
+}
+
+// openTemplates decides which process forks the Pythons of g, and starts that process if it is
+// not there: for the application's new code, for --preload, for a shared standard library,
+// or for a worker class that Python has to find.
+func (g *generation) openTemplates(file *string, serve bool) (err error) {
+	c, kept, spec := g.cfg, g.host, ""
+	if file != nil {
+		spec = *file
+	} else if kept != nil {
 		if _, err = kept.reread(c, ""); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	fresh := kept != nil && (kept.loaded || c.reload || kept.python != c.python)
 	plain := c.sharesLibrary() && !c.preloadApp && g.template == nil && kept == nil
 	if serve && c.program() == nil && (plain || c.preloadApp && g.template == nil || fresh) || c.classInPython() && g.template == nil && kept == nil {
-		if _, g.template, err = evalConfig(c, file); err != nil {
-			return nil, err
+		if _, g.template, err = evalConfig(c, spec); err != nil {
+			return err
 		}
 		g.template.plain = plain
 	}
 	if c.classInPython() {
 		if err = cmp.Or(g.template, kept).classify(c); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err = c.checkPackage(kept); err != nil {
-		return nil, err
+		return err
 	}
 	g.template = cmp.Or(g.template, kept)
 	g.host = cmp.Or(kept, g.template)
-	return g, os.Chdir(c.chdir)
+	return nil
 }
 
 // open makes everything that the workers of g need. The order matters: the logs come first,

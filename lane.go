@@ -821,61 +821,11 @@ func (q *queueLane) over(w *worker, t *turn) {
 	l.rest()
 }
 
-// relayed receives one message that Python sends beside responses: n is 0 when there is
-// none. Such messages come back through the first queue, because a message is written
-// whole, whichever of Python's threads writes it.
-func (p *python) relayed(b []byte) (n int) {
-	if p.ended {
-		return 0
-	}
-	return recv(p.lanes[0].queue, b, 0)
-}
-
 // ask requests a HERE frame from the main thread. The result is false if the queue is full
 // of unanswered questions.
 func (p *python) ask(flags byte) bool {
 	f := frame{kind: kindAsk, flags: flags}
 	return unix.Sendto(p.lanes[0].queue, f.append(nil), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) == nil
-}
-
-// recordsMax is how many bytes may wait in the first queue when a RECORD frame is added: a
-// message of any length then finds room, too. linesMax is how many further frames wait here.
-const (
-	recordsMax = queueMax
-	linesMax   = 1000
-)
-
-// record has Python make a line of the access log. The result is false if Python is not there
-// to do so, or has too much to do: then the worker writes the line.
-func (p *python) record(a *accessLog, e *accessEntry) bool {
-	l := p.lanes[0]
-	if !p.takes() || len(l.lines) >= linesMax {
-		return false
-	}
-	b := appendEntry(make([]byte, frameHeader, 1<<10), e)
-	f := frame{kind: kindRecord, meta: uint32(len(b) - frameHeader)}
-	b = append(b, a.text(e)...)
-	f.length = uint32(len(b) - frameHeader)
-	f.append(b[:0])
-	if len(b) > queueMax {
-		return false
-	}
-	l.lines = append(l.lines, b)
-	return true
-}
-
-// sendLines sends the RECORD frames that wait, or writes the lines if Python is dying.
-func (w *worker) sendLines() {
-	l, n := w.python.lanes[0], 0
-	for _, b := range l.lines {
-		if !w.python.takes() {
-			w.access.line(b[frameHeader+readFrame(b).meta:], w.pid)
-		} else if waiting, err := unix.IoctlGetInt(l.queue, unix.SIOCOUTQ); err != nil || waiting > recordsMax || rawSend(l.queue, b, nil) != 0 {
-			break
-		}
-		n++
-	}
-	l.lines = slices.Delete(l.lines, 0, n)
 }
 
 // end tells Python that no further request will come, upon which Python runs its exit

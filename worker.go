@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -285,16 +284,8 @@ func runWorker() int {
 // newWorker makes a worker of the descriptors and the settings that the arbiter has
 // passed on. It may return a worker beside an error, for the worker's error log.
 func newWorker() (*worker, error) {
-	debug.SetGCPercent(-1) // until collectLate
-	for fd := fdLifeline; fd < fdListeners; fd++ {
-		unix.CloseOnExec(fd)
-	}
-	raw, err := readFile(fdSettings, 16<<20)
-	if err != nil {
-		return nil, err
-	}
-	unix.Close(fdSettings)
-	cfg, err := decodeConfig(raw)
+	debug.SetGCPercent(-1) // until limitMemory's cleanup
+	cfg, err := passedConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -305,34 +296,24 @@ func newWorker() (*worker, error) {
 		scriptName: os.Getenv("SCRIPT_NAME"),
 		wake:       fdWake,
 		alone:      cfg.workers < 2,
-		life:       life{maxServed: cfg.maxRequests},
+		life:       life{maxServed: maxServed(cfg)},
 		acceptor:   acceptor{giveFD: fdGive, takeFD: fdTake},
 		scratch:    scratch{rbuf: make([]byte, heldPressed)},
 	}
 	if cfg.family() == familyASGI {
 		w.scriptName = ""
 	}
-	if cfg.maxRequests > 0 && cfg.maxRequestsJitter > 0 {
-		// Workers that start together have neighbouring pids and nearly the same
-		// time. The factor, the thousandth prime, scatters neighbouring pids over the
-		// range of the jitter, so that such workers do not retire together.
-		w.maxServed += int(uint64(time.Now().UnixNano()^int64(w.pid)*7919) % uint64(cfg.maxRequestsJitter+1))
+	w.log, w.access, err = openLogs(cfg, fdErrorlog, fdAccesslog)
+	if err == nil && cfg.logs {
+		w.access, err = cfg.inPython(w.log, w.access, &recorder{fd: fdRecords})
 	}
-	if w.log, w.access, err = openLogs(cfg, fdErrorlog, fdAccesslog); err != nil {
+	if err != nil {
 		return w, err
-	}
-	if cfg.logs {
-		if w.access, err = cfg.inPython(w.log, w.access, &recorder{fd: fdRecords}); err != nil {
-			return w, err
-		}
 	}
 	w.server = cfg.ownFields()
 	w.openH2()
 	w.spool = newSpool(cfg)
-	w.pool.limit = heldLimit("", cfg.workers)
-	// Near this limit the collector works harder. Beyond the memory of clients it
-	// leaves a quarter for garbage, and 24 MB for the worker itself.
-	collectLate(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
+	w.limitMemory()
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
 			return w, err
@@ -358,15 +339,44 @@ func newWorker() (*worker, error) {
 	w.born = w.now
 	w.slot.heartbeat.Store(sharedTime())
 	w.clock.set(time.Now())
+	w.listeners = passedListeners()
+	return w, w.openTLS()
+}
+
+// maxServed is max_requests with a jitter. Workers that start together have neighbouring pids
+// and nearly the same time. The factor, the thousandth prime, scatters neighbouring pids over
+// the range of the jitter, so that such workers do not retire together.
+func maxServed(c *config) int {
+	if c.maxRequests == 0 {
+		return 0
+	}
+	return c.maxRequests + int(uint64(time.Now().UnixNano()^int64(os.Getpid())*7919)%uint64(c.maxRequestsJitter+1))
+}
+
+// passedConfig reads the settings that the arbiter has passed on. Programs that this worker
+// starts get none of the passed descriptors.
+func passedConfig() (*config, error) {
+	for fd := fdLifeline; fd < fdListeners; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	raw, err := readFile(fdSettings, 16<<20)
+	if err != nil {
+		return nil, err
+	}
+	unix.Close(fdSettings)
+	return decodeConfig(raw)
+}
+
+// passedListeners describes the listeners that the arbiter has passed on.
+func passedListeners() (list []listener) {
 	for fd := fdListeners; ; fd++ {
 		sa, err := unix.Getsockname(fd)
 		if err != nil {
-			break
+			return list
 		}
 		unix.CloseOnExec(fd)
-		w.listeners = append(w.listeners, newListener(fd, sa))
+		list = append(list, newListener(fd, sa))
 	}
-	return w, w.openTLS()
 }
 
 // openBoard maps the worker's own page of the scoreboard, and what it may see of the others.
@@ -382,23 +392,6 @@ func (w *worker) openBoard() error {
 		w.census, err = joinCensus(fdClients, int(at)/boardStride, w.others)
 	}
 	return err
-}
-
-// unusedHeap is the memory of Go's runtime up to which a worker does without a collector:
-// what a worker has mapped once it serves, and 2 MB.
-const unusedHeap = 8 << 20
-
-// collectLate puts off the first collection, which takes half a megabyte for the collector
-// itself: a worker whose clients keep their connections allocates next to nothing, and may
-// never need one. From then on collections are frequent: they are cheap, while Go's usual
-// 100 % would let garbage double the size of a worker. limit is the memory near which the
-// collector works harder.
-func collectLate(limit int64) {
-	runtime.AddCleanup(new([64]byte), func(limit int64) {
-		debug.SetGCPercent(25)
-		debug.SetMemoryLimit(limit)
-	}, limit)
-	debug.SetMemoryLimit(min(limit, unusedHeap))
 }
 
 // boot starts the Python and puts the worker's own descriptors under the loop's watch.
