@@ -211,7 +211,7 @@ func (s *streamLane) stall(w *worker) {
 
 func (s *streamLane) hurry(w *worker, t *turn) bool {
 	switch limit := w.cfg.requestTimeout; {
-	case limit > 0 && !t.started && w.now-t.begun >= int64(limit):
+	case limit > 0 && !t.started && w.since(t.begun) >= limit:
 		w.overdueStream(t)
 	case !t.conn.watched:
 		w.watch(t.conn) // an application that waits for long wants to know when its client leaves
@@ -372,7 +372,7 @@ func (w *worker) postGone(l *lane, f frame, code uint16, reason string, grace ti
 // without starting a response.
 func (w *worker) overdueStream(t *turn) {
 	w.log.errorf("Request timeout (pid:%d): %s from %s has run for %v and is cancelled", w.pid, t.line(), t.conn.peer.remoteAddr,
-		time.Duration(w.now-t.begun).Round(time.Second))
+		w.since(t.begun).Round(time.Second))
 	increase(&w.slot.counters.failures, 1)
 	w.cancel(t, 0, newBadRequest(504, "", ""))
 }
@@ -397,7 +397,7 @@ func (w *worker) partLater(reload bool) {
 			w.log.infof("Waiting for %d connections to finish...", n)
 		}
 	}
-	if at := w.now + int64(grace); w.partAt == 0 || at < w.partAt {
+	if at := w.after(grace); w.partAt == 0 || at < w.partAt {
 		w.partAt = at
 	}
 	closed := 0
@@ -444,7 +444,7 @@ func (w *worker) partAll() {
 	w.refuseWaiting()
 	w.python.end()
 	if w.deadline == 0 {
-		w.deadline = w.now + int64(w.parting)
+		w.deadline = w.after(w.parting)
 	}
 	w.flushOut()
 }
@@ -674,7 +674,7 @@ func (w *worker) hear(t *turn) {
 			// all earlier messages, so that its replies to them are not lost.
 			// An answer to a close frame without a code has no code either
 			// (RFC 6455 5.5.1).
-			t.talk.bye, t.talk.byeBy = &wsError{code: e.code}, w.now+int64(answerLimit)
+			t.talk.bye, t.talk.byeBy = &wsError{code: e.code}, w.after(answerLimit)
 			w.postGone(t.lane, frame{number: t.number, kind: kindBye}, e.code, e.reason, -1)
 			return
 		case 0:
@@ -860,12 +860,12 @@ func (w *worker) keepUp(c *turn) {
 	case c.want <= 0:
 		t.pinged = 0 // the worker is not reading from this client, because the application does not receive
 	case t.pinged == 0:
-		if w.now-t.heard >= int64(w.cfg.wsPingInterval) && !c.conn.pending() {
+		if w.since(t.heard) >= w.cfg.wsPingInterval && !c.conn.pending() {
 			t.pinged = w.now
 			w.control(c.conn, opPing, nil)
 			w.flushOut()
 		}
-	case w.cfg.wsPingTimeout > 0 && w.now-t.pinged >= int64(w.cfg.wsPingTimeout):
+	case w.cfg.wsPingTimeout > 0 && w.since(t.pinged) >= w.cfg.wsPingTimeout:
 		w.log.debugf("Closing connection. %s from ip=%s does not answer a ping", c.line(), c.conn.peer.remoteAddr)
 		w.tellGone(c, 1011, "keepalive ping timeout", graceSet)
 		w.endTalk(c, 1011, "keepalive ping timeout")

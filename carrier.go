@@ -123,7 +123,7 @@ func (w *worker) awaitPreface(c *conn) bool {
 		w.becomeCarrier(c)
 	case string(c.in[:n]) == h2Preface[:n]:
 		if c.tried = len(c.in); only {
-			c.hasten(w.now + int64(prefaceLimit))
+			c.hasten(w.after(prefaceLimit))
 		}
 		w.lag(c)
 	case only:
@@ -205,7 +205,7 @@ func (w *worker) carry(c *conn) {
 		w.digest(k, w.cbuf[:at+n])
 	}
 	if k.opens.id != 0 && c.expires == 0 && w.cfg.clientHeaderTimeout > 0 {
-		c.expires = w.now + int64(w.cfg.clientHeaderTimeout)
+		c.expires = w.after(w.cfg.clientHeaderTimeout)
 	} else if k.opens.id == 0 && len(k.streams) > 0 {
 		c.expires = 0
 	}
@@ -813,7 +813,7 @@ func (s *stream) unplug(w *worker, c *conn) {
 	}
 	if len(k.streams) == 0 && !k.conn.gone && k.conn.state == open {
 		if w.awaitHead(k.conn); w.cfg.keepalive == 0 {
-			k.conn.hasten(w.now + int64(lingerIdle))
+			k.conn.hasten(w.after(lingerIdle))
 		}
 		w.touch(k)
 	}
@@ -896,7 +896,7 @@ func (w *worker) maybeLeave(k *carrier) {
 	}
 	if c.pending() {
 		if k.deaf { // after a mistake nobody waits for long
-			c.hasten(w.now + int64(lingerIdle))
+			c.hasten(w.after(lingerIdle))
 		}
 		return
 	}

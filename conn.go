@@ -361,7 +361,7 @@ func (w *worker) awaitHead(c *conn) {
 		limit = handshakeLimit
 	}
 	if c.expires = 0; limit > 0 {
-		c.expires = w.now + int64(limit)
+		c.expires = w.after(limit)
 	}
 	if c.unlist(); len(c.in) == 0 {
 		w.resting.add(c)
@@ -796,8 +796,8 @@ func (w *worker) leave(c *conn) {
 	if c.lent { // the client may be slow, and a socket closed now would look like a broken response
 		c.expires, c.closeAt = 0, math.MaxInt64 // the sibling with the client's TLS enforces the limits
 	} else {
-		c.expires = w.now + int64(lingerIdle)
-		c.closeAt = w.now + int64(lingerLimit)
+		c.expires = w.after(lingerIdle)
+		c.closeAt = w.after(lingerLimit)
 		w.resting.add(c)
 	}
 	w.linger(c)
@@ -817,7 +817,7 @@ func (w *worker) linger(c *conn) {
 		}
 		turn += n
 		if !c.lent {
-			c.expires = w.now + int64(lingerIdle)
+			c.expires = w.after(lingerIdle)
 		}
 	}
 	w.goOnLater(c)

@@ -60,7 +60,7 @@ func (c *config) limitsQueue() bool { return c.queueLimit > 0 || c.queueTimeout 
 // spareElsewhere is how many further requests the siblings could run at once. Requests
 // given away are subtracted at once, before the siblings publish their new figures.
 func (w *worker) spareElsewhere() int {
-	if w.spareAt == 0 || w.now-w.spareAt >= int64(crowdPause) {
+	if w.spareAt == 0 || w.since(w.spareAt) >= crowdPause {
 		w.spareAt, w.spare = w.now, 0
 		for _, s := range w.others.all() {
 			if pid := s.pid.Load(); pid != uint64(w.pid) && pid != 0 && s.phase().serves() {
@@ -178,7 +178,7 @@ func (w *worker) queueDue() int64 {
 	if w.alone {
 		return w.oldest
 	}
-	return sooner(w.oldest, w.now+int64(crowdPause))
+	return sooner(w.oldest, w.after(crowdPause))
 }
 
 // sayCrowds logs once a second what was turned away.

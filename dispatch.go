@@ -79,7 +79,7 @@ func (w *worker) watchFor(accepting, armed bool) {
 		w.disarm()
 	}
 	if accepting != w.accepting {
-		w.accepting, w.guardAt = accepting, w.now+int64(guardPause)
+		w.accepting, w.guardAt = accepting, w.after(guardPause)
 		for _, l := range w.listeners {
 			if accepting {
 				_ = w.listen(l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).accept))
@@ -179,7 +179,7 @@ func (w *worker) slowest() *conn {
 	}
 	for {
 		c := w.lagging.first
-		if c == nil || w.now-c.lagged < int64(placePatience) {
+		if c == nil || w.since(c.lagged) < placePatience {
 			return nil
 		}
 		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.computes()) {
@@ -196,7 +196,7 @@ func (w *worker) crowded(remedy string) {
 	if w.silent > w.now {
 		return
 	}
-	w.silent = w.now + int64(time.Minute)
+	w.silent = w.after(time.Minute)
 	w.log.warningf("%d connections are open, and worker_connections or the limit of open files allows no more; %s", w.open, remedy)
 }
 
@@ -242,7 +242,7 @@ func (w *worker) accept(fd int, _ uint32) {
 			if w.paused < w.now {
 				w.log.errorf("accept: %v; accepting pauses for %v", errno, acceptPause)
 			}
-			w.paused = w.now + int64(acceptPause)
+			w.paused = w.after(acceptPause)
 			return
 		}
 	}
@@ -348,7 +348,7 @@ func (w *worker) enqueue(t *turn) {
 			return
 		}
 		if timeout := w.cfg.queueTimeout; timeout > 0 && w.oldest == 0 {
-			w.oldest = w.now + int64(timeout)
+			w.oldest = w.after(timeout)
 		}
 	}
 	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent
@@ -380,14 +380,14 @@ func (w *worker) keepWaiting() {
 // a tenth of the throughput, so below half a moment (1 ms) a request waits ten moments
 // (20 ms), in which some twenty calls or more end. Brief calls are not handed over at
 // all.
-func (w *worker) patience() int64 {
-	switch pace := w.python.pace; {
-	case w.alone || pace < int64(brief):
+func (w *worker) patience() time.Duration {
+	switch pace := time.Duration(w.python.pace); {
+	case w.alone || pace < brief:
 		return 0
-	case pace < int64(moment)/2:
-		return 10 * int64(moment)
+	case pace < moment/2:
+		return 10 * moment
 	}
-	return int64(moment)
+	return moment
 }
 
 // patienceDue is when the patience of the first waiting request ends, 0 for never.
@@ -395,8 +395,8 @@ func (w *worker) patienceDue() int64 {
 	if len(w.waiting) == 0 {
 		return 0
 	}
-	if patience := w.patience(); patience > 0 && w.waiting[0].since+patience > w.now {
-		return w.waiting[0].since + patience
+	if patience := w.patience(); patience > 0 && w.since(w.waiting[0].since) < patience {
+		return w.waiting[0].since + int64(patience)
 	}
 	return 0
 }
@@ -478,7 +478,7 @@ const (
 // next is the index of the waiting request to run next.
 func (w *worker) next() int {
 	o := &w.overload
-	if o.leftAt == 0 || w.now-o.leftAt >= int64(leavingKept) || w.stopping() || w.python.pace < int64(brief) || o.turns%oldestEvery == 0 {
+	if o.leftAt == 0 || w.since(o.leftAt) >= leavingKept || w.stopping() || w.python.pace < int64(brief) || o.turns%oldestEvery == 0 {
 		return 0
 	}
 	return len(w.waiting) - 1
@@ -613,12 +613,12 @@ func (w *worker) dispatch() {
 
 // impatient reports whether a request that finds no lane should go to whichever sibling is
 // free. While this worker's Python boots, a worker of an earlier generation may be free even
-// if there is to be only one worker.
-func (w *worker) impatient(t *turn, patience int64) bool {
+// if the settings want only one worker.
+func (w *worker) impatient(t *turn, patience time.Duration) bool {
 	if w.limited {
 		return w.giveToSpare()
 	}
-	return !w.python.ready || !w.alone && (w.python.stuck() || patience > 0 && w.now-t.since >= patience)
+	return !w.python.ready || !w.alone && (w.python.stuck() || patience > 0 && w.since(t.since) >= patience)
 }
 
 // someWait reports whether requests wait. A request that was set aside waits again when no
@@ -677,7 +677,7 @@ func (w *worker) write(l *lane, i int) bool {
 		if w.python.gateway.watches {
 			w.watch(t.conn)
 		}
-		w.slot.counters.wait.observe(time.Duration(w.now - t.since))
+		w.slot.counters.wait.observe(w.since(t.since))
 	}
 	w.dispatched += len(w.batch)
 	w.waiting = slices.Delete(w.waiting, i, i+len(w.batch))

@@ -443,7 +443,7 @@ func (w *worker) takeSocketBack(t *turn) bool {
 	switch c := t.conn; {
 	case c.gone:
 	case c.pump != nil:
-		c.expires = w.now + int64(lingerIdle)
+		c.expires = w.after(lingerIdle)
 		return false
 	default:
 		// Python made the socket blocking, for this process too: both share its flags.

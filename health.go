@@ -248,7 +248,7 @@ func (w *worker) guardDue() int64 {
 // application wait here, as they would have waited in the kernel, or go to whichever
 // worker is free first.
 func (w *worker) guard() {
-	w.guardAt = w.now + int64(guardPause)
+	w.guardAt = w.after(guardPause)
 	if !w.guards() {
 		return
 	}

@@ -78,6 +78,12 @@ func (l *loop) event(fd int, events uint32) *unix.EpollEvent {
 	return &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.seats[fd].serial}
 }
 
+// after is the time at which d will have passed.
+func (l *loop) after(d time.Duration) int64 { return l.now + int64(d) }
+
+// since is how long ago a time was.
+func (l *loop) since(at int64) time.Duration { return time.Duration(l.now - at) }
+
 // goOnLater puts off the rest of c's work to the next turn of the loop, so that other
 // connections get their share of this turn.
 func (l *loop) goOnLater(c *conn) {

@@ -192,7 +192,7 @@ func (w *worker) relieve() {
 	}
 	if w.gaveWay > 0 && w.hushed <= w.now {
 		w.log.warningf("clients hold more than %d MB in memory; closed for that: %d connections", w.pool.limit>>20, w.gaveWay)
-		w.gaveWay, w.hushed = 0, w.now+int64(time.Second)
+		w.gaveWay, w.hushed = 0, w.after(time.Second)
 	}
 }
 
@@ -474,7 +474,7 @@ func (w *worker) spoolFails(err error) {
 	if w.spool.silent > w.now {
 		return
 	}
-	w.spool.silent = w.now + int64(time.Minute)
+	w.spool.silent = w.after(time.Minute)
 	why := fmt.Sprintf("spool_dir: %s: %v", w.spool.dir, err)
 	if err == unix.EDQUOT && w.spool.used >= w.spool.limit {
 		why = fmt.Sprintf("spool_limit: %sB are in use", size(uint64(w.spool.used)))

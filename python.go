@@ -22,7 +22,7 @@ import (
 // tick runs once a second. It renews the heartbeat, enforces limits in time and looks
 // at memory.
 func (w *worker) tick() {
-	w.nextTick = w.now + int64(time.Second)
+	w.nextTick = w.after(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
 	w.takeAstray()
 	if w.sayCrowds(); !w.limited { // publishQueue stores it more often
@@ -184,7 +184,7 @@ func (w *worker) askPython() {
 		}
 		return
 	}
-	silent := time.Duration(w.now - w.python.askedAt)
+	silent := w.since(w.python.askedAt)
 	if silent < w.cfg.timeout {
 		return
 	}
@@ -221,7 +221,7 @@ func (w *worker) hearClass() {
 	if beat := p.begun[0].Load(); beat != p.beat || p.heardAt == 0 {
 		p.beat, p.heardAt = beat, w.now
 	}
-	silent := time.Duration(w.now - p.heardAt)
+	silent := w.since(p.heardAt)
 	if !p.ready && w.cfg.timeout == 0 && silent >= ownStart {
 		w.pythonServes()
 	}
@@ -332,7 +332,7 @@ func (w *worker) abandonPython(f *failure) {
 		w.killPython(f.sig)
 	}
 	if f.sig == unix.SIGABRT {
-		p.killAt = w.now + int64(killDelay)
+		p.killAt = w.after(killDelay)
 	}
 }
 
@@ -373,7 +373,7 @@ func (w *worker) pythonEnds(l *lane) {
 	w.python.eof = true
 	w.deafen(l)
 	if w.python.killAt == 0 && !w.python.gone {
-		w.python.killAt = w.now + int64(killDelay)
+		w.python.killAt = w.after(killDelay)
 	}
 }
 

@@ -137,7 +137,7 @@ func (t *terminator) renew(c *config) error {
 // response says that the connection closes.
 func (w *worker) stay(c *conn) {
 	if len(c.in) == 0 {
-		c.hasten(w.now + int64(lingerIdle))
+		c.hasten(w.after(lingerIdle))
 	}
 }
 
@@ -320,7 +320,7 @@ func (w *worker) handshaken(s *secure) {
 		w.becomeCarrier(c)
 	}
 	if w.stopping() {
-		c.hasten(w.now + int64(lingerIdle))
+		c.hasten(w.after(lingerIdle))
 	}
 	w.advance(c)
 }
@@ -464,7 +464,7 @@ func (s *secure) portable() bool { return false }
 func (s *secure) give(w *worker, c *conn) bool {
 	t := c.turn
 	return t != nil && t.state == waiting && !c.decodes() && w.slot.phase() != phaseQuitting &&
-		(w.stopping() || w.now-t.since >= int64(lendAfter)) && w.lend(c)
+		(w.stopping() || w.since(t.since) >= lendAfter) && w.lend(c)
 }
 
 // end first sends close_notify, which tells the client that nothing was cut off.

@@ -144,7 +144,7 @@ type worker struct {
 // the loop's clock.
 type life struct {
 	born       int64          // when this worker started
-	bootTook   int64          // how long its Python took to be ready
+	bootTook   time.Duration  // how long the Python took to be ready
 	nextTick   int64          // when tick runs next
 	dispatched int            // requests written into lanes, less those taken back
 	counted    int            // value of dispatched at the last tick
@@ -509,7 +509,7 @@ func (w *worker) catchSignals() (int, error) {
 
 // serve runs until the worker has nothing left to do.
 func (w *worker) serve() {
-	w.nextTick = w.now + int64(time.Second)
+	w.nextTick = w.after(time.Second)
 	for !w.finished() {
 		w.turn(w.wait())
 	}
@@ -529,7 +529,7 @@ func (w *worker) parentGone(int, uint32) {
 	w.forget(fdLifeline)
 	w.log.python = nil // the logging process has died with the arbiter
 	w.log.infof("Parent changed, shutting down: <Worker %d>", w.pid)
-	w.deadline = w.now + int64(w.cfg.gracefulTimeout)
+	w.deadline = w.after(w.cfg.gracefulTimeout)
 	w.end()
 }
 
@@ -564,9 +564,9 @@ func (w *worker) finished() bool {
 		}
 		p.end()
 		if w.python.killAt == 0 && (w.python.hung != "" || w.streams() == nil) { // partAt bounds what streams do after their responses
-			w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
+			w.python.killAt = w.after(w.cfg.gracefulTimeout)
 			if w.python.hung != "" { // a thread still runs a request that was given up
-				w.python.killAt = w.now + int64(killDelay)
+				w.python.killAt = w.after(killDelay)
 			}
 		}
 	}
@@ -712,7 +712,7 @@ func (w *worker) handOver() {
 		switch {
 		case c == nil || c.gone:
 		case c.state == lingering:
-			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
+			c.closeAt = min(c.closeAt, w.after(lingerIdle))
 		case c.carrier != nil:
 			w.dismiss(c)
 		case c.state != handshaking && !c.between():
@@ -737,7 +737,7 @@ func (w *worker) endBoot() {
 			w.announce(unix.SIGTERM)
 		}
 		w.python.end()
-		w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
+		w.python.killAt = w.after(w.cfg.gracefulTimeout)
 	default:
 		w.killPython(unix.SIGKILL)
 	}
@@ -757,7 +757,7 @@ func (w *worker) end() {
 	}
 	for _, c := range w.conns {
 		if c != nil && c.state == lingering {
-			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
+			c.closeAt = min(c.closeAt, w.after(lingerIdle))
 		}
 		if c != nil && c.turn != nil && c.turn.taken {
 			w.endTaken(c)
@@ -784,7 +784,7 @@ func (w *worker) end() {
 		case len(c.in) == 0 && !c.shakes():
 			w.endIdle(c)
 		default:
-			c.hasten(w.now + int64(lingerIdle))
+			c.hasten(w.after(lingerIdle))
 		}
 	}
 	w.endBoot()
@@ -795,7 +795,7 @@ func (w *worker) end() {
 // lingerIdle for a request that the client may be sending on a connection it was promised.
 func (w *worker) endIdle(c *conn) {
 	if w.python.threads && c.served > 0 {
-		c.hasten(w.now + int64(lingerIdle))
+		c.hasten(w.after(lingerIdle))
 	} else {
 		w.close(c)
 	}
@@ -834,7 +834,7 @@ func (w *worker) quit() {
 		w.handOver()
 	}
 	w.announce(unix.SIGQUIT)
-	w.quitAt = w.now + int64(quitGrace)
+	w.quitAt = w.after(quitGrace)
 }
 
 // quitPython ends the Python of a worker that quits.
@@ -849,9 +849,9 @@ func (w *worker) quitPython() {
 	if len(p.busy) > 0 && !handled || !p.ready {
 		w.killPython(unix.SIGKILL)
 	} else if p.own {
-		p.killAt = w.now + int64(w.cfg.gracefulTimeout)
+		p.killAt = w.after(w.cfg.gracefulTimeout)
 	} else {
-		p.killAt = w.now + int64(killDelay)
+		p.killAt = w.after(killDelay)
 	}
 }
 
@@ -907,13 +907,13 @@ func (w *worker) holdable() int {
 // lanesDue is when lookAtLanes is needed next, 0 for never.
 func (w *worker) lanesDue() (due int64) {
 	if len(w.python.lanes[0].lines) > 0 {
-		due = w.now + int64(moment)
+		due = w.after(moment)
 	}
 	limit := w.requestLimit()
 	for _, l := range w.python.busy {
 		due = sooner(due, l.due())
 		if limit > 0 && l.client.since == 0 && l.halted == 0 {
-			due = sooner(due, w.now+int64(limit-l.ran(w.now)))
+			due = sooner(due, w.after(limit-l.ran(w.now)))
 		}
 	}
 	return due
@@ -967,7 +967,7 @@ func (w *worker) outgrow() {
 	}
 	// Requests expected until a replacement has booted, at the rate of the last
 	// second, with two seconds to spare for the next tick and a rising rate.
-	soon := int64(last) * (w.bootTook + 2*int64(time.Second)) / int64(time.Second)
+	soon := int64(last) * int64(w.bootTook+2*time.Second) / int64(time.Second)
 	if w.maxServed >= aheadLeast && int64(w.maxServed-w.dispatched) <= soon {
 		w.log.infof("Autorestarting worker after current request.")
 		w.standDown(causeMaxRequests)
