@@ -8,9 +8,9 @@ package main
 // event loop is blocked. Everything else goes over the wire.
 //
 // One slow client must not stop the others, so the worker never ceases to read the wire.
-// Instead, a window bounds how many bytes of a stream Python may send beyond those that the
-// client has taken, and how many bytes of a request's body, or of a WebSocket's messages,
-// Python is sent beyond those that the application has taken.
+// Instead, a window bounds how many bytes of a stream Python may send that the client has not
+// taken, and how many bytes of a request's body, or of a WebSocket's messages, Python is sent
+// that the application has not taken.
 
 import (
 	"bytes"
@@ -221,7 +221,7 @@ func (s *streamLane) hurry(w *worker, t *turn) bool {
 		w.keepUp(t)
 	case t.talk == nil && t.conn.ending && !t.started && !t.incomplete():
 		// The client has ended its side, and most that do so have left: the application is
-		// told. What it answers is sent all the same, to a client that waits for it.
+		// told. Its answer is sent nevertheless, as the client may wait for the answer.
 		w.tellGone(t, 1006, "", graceNever)
 	default:
 		return false
@@ -259,7 +259,7 @@ func (s *streamLane) clientTook(w *worker, t *turn) {
 	w.pongLate(t)
 }
 
-// clientLeft tells the application, if it has got the request.
+// clientLeft tells the application that the client has left, if Python has the request.
 func (s *streamLane) clientLeft(w *worker, t *turn) {
 	if t.owed != owesEnviron {
 		w.tellGone(t, 1006, "", graceSet)

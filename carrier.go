@@ -41,14 +41,14 @@ type carrier struct {
 	conn    *conn
 	part    [h2FrameHead + 8]byte // the beginning of a frame whose rest has not come
 	parts   int
-	dirty   bool      // in worker.dirty
+	dirty   bool      // the carrier is in worker.dirty
 	blocked []*stream // streams whose responses wait for room on the connection, first come, first served
 	deaf    bool      // nothing is read any more
 	ending  bool      // the connection ends when its streams have ended
 	ticks   int       // seconds since noise was last forgotten
 }
 
-// feed is what a carrier keeps of a stream, beside the state that http2.go keeps.
+// feed is a carrier's state of a stream, beside the state that http2.go keeps.
 type feed struct {
 	conn    *conn
 	carrier *carrier
@@ -57,10 +57,10 @@ type feed struct {
 	ownIn   bool   // in is a buffer of the pool
 	poured  bool   // pour lets this stream send now
 	share   int    // bytes that the stream may still send before pour turns to the next
-	queued  bool   // in carrier.blocked
+	queued  bool   // the stream is in carrier.blocked
 	counted bool   // no Python has the request any more, so that the stream no longer counts against maxStreams
-	socket  bool   // the stream is to be a WebSocket
-	https   int8   // what a trusted client says of the scheme: 1 for https, -1 for http
+	socket  bool   // the stream asks for a WebSocket
+	https   int8   // the scheme that a trusted client has named: 1 for https, -1 for http, 0 for none
 	code    h2Code // why the stream ends before its time
 	tail    []byte // field block of the response's trailer section
 }
@@ -348,7 +348,7 @@ func (w *worker) openStream(k *carrier, s *stream) {
 	w.advance(c)
 }
 
-// describe adds to a request what its head cannot say.
+// describe adds to a request the facts that its head cannot express.
 func (s *stream) describe(r *request) {
 	r.tunnel, r.upgrades = s.socket, s.socket
 	r.chunked = (!s.ended || len(s.in) > 0) && !s.socket
@@ -451,8 +451,8 @@ func (s *stream) peer() string {
 	return s.conn.peer.remoteAddr
 }
 
-// carrierEnds is called when no more will come from the client. Responses to requests
-// that have come may still reach the client.
+// carrierEnds is called when no more will come from the client. Responses to earlier requests
+// may still reach the client.
 func (w *worker) carrierEnds(k *carrier) {
 	c := k.conn
 	if k.deaf = true; len(k.streams) == 0 || hungUp(c.fd) {

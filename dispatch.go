@@ -72,8 +72,8 @@ func (w *worker) arm() {
 }
 
 // watchFor begins or ends the watch on the listeners, and on the hand-over socket. A worker
-// that is busy by now begins anew: the kernel wakes the one that has watched for longest, and
-// new clients should come to workers that are free.
+// that is busy by now begins anew: the kernel wakes the worker that has watched for longest,
+// and new clients should come to workers that are free.
 func (w *worker) watchFor(accepting, armed bool) {
 	if accepting && w.armed && !armed {
 		w.disarm()
@@ -248,8 +248,8 @@ func (w *worker) accept(fd int, _ uint32) {
 	}
 }
 
-// stepBack puts this worker last among those that the kernel wakes for a listener: the
-// kernel wakes the one that has watched the listener for longest. Where a connection,
+// stepBack puts this worker last among the workers that the kernel wakes for a listener: the
+// kernel wakes the worker that has watched the listener for longest. Where a connection,
 // such as a WebSocket, stays with its worker for hours, all workers get equally many
 // connections in this way.
 func (w *worker) stepBack(fd int) {
@@ -865,7 +865,7 @@ func (w *worker) giveBack(l *lane) {
 	w.sendLines()
 }
 
-// giveBackAll does the same for all lanes.
+// giveBackAll puts back the requests that Python has not begun in any lane.
 func (w *worker) giveBackAll() {
 	for _, l := range slices.Clone(w.python.busy) {
 		w.giveBack(l)
@@ -908,7 +908,7 @@ func (w *worker) putBack(back []*turn) {
 		w.waiting = append(back, w.waiting...)
 		w.keepWaiting()
 		if w.cfg.queueTimeout > 0 {
-			w.oldest = w.now // they have waited longer than expireWaiting knows
+			w.oldest = w.now // the requests of back have waited for longer than expireWaiting knows
 		}
 	}
 }

@@ -382,7 +382,7 @@ func (a *arbiter) endReload() {
 // abandonReload is called when a worker of the new generation could not boot. The former
 // workers have never stopped serving, and stay.
 func (a *arbiter) abandonReload() {
-	a.log.errorf("The reload is abandoned: a worker could not boot. The workers that were there go on.")
+	a.log.errorf("The reload is abandoned: a worker could not boot. The former workers go on.")
 	for _, w := range a.workers {
 		if w.generation == a.generation {
 			a.tell(w)
@@ -441,9 +441,9 @@ type template struct {
 // hostHooks are the hooks that are called in the host.
 var hostHooks = []string{"on_starting", "when_ready", "nworkers_changed", "pre_fork", "child_exit", "on_reload", "on_exit"}
 
-// keepsHost reports whether the next generation has the same host. A process that no hook
-// of the arbiter's has run in makes way for one with the new code: its application may have
-// started threads, which should not run twice.
+// keepsHost reports whether the next generation has the same host. A host in which none of the
+// arbiter's hooks has run makes way for a process with the new code: the application in that
+// host may have started threads, which should not run twice.
 func (g *generation) keepsHost() bool {
 	if g.host == nil || g.host.program {
 		return g.host != nil
@@ -726,8 +726,8 @@ func (t *template) prepare(do string, c *config, more map[string]any) (answer ma
 	return t.ask(question)
 }
 
-// classify has the process of t import the worker class, which workers that it forks will be
-// of, and adds to c the facts about the class and the settings that its CONFIG_KWARGS mean.
+// classify has the process of t import the worker class, and adds to c the facts about the
+// class and the settings that its CONFIG_KWARGS mean.
 func (t *template) classify(c *config) error {
 	answer, err := t.prepare("class", c, nil)
 	if err != nil {
@@ -752,8 +752,8 @@ func (t *template) classify(c *config) error {
 	return c.checkSupported(&start{dir: c.startDir, env: os.Environ(), app: c.positional})
 }
 
-// beyondClass names a setting that acts on requests in the worker, where those to a class
-// that serves by itself do not come; "" if none is set.
+// beyondClass names a setting that acts on requests in the worker, and so cannot act on the
+// requests of a class that serves by itself; "" if no such setting is used.
 func (c *config) beyondClass() string {
 	for _, setting := range [...]struct {
 		name string
@@ -842,9 +842,9 @@ func (t *template) interpreter(c *config, said map[string]any) (string, error) {
 	return t.python, nil
 }
 
-// leave ends a program that runs itself: run raises SystemExit with the server's status
-// there, and what follows in the program decides about the status in the end. A signal that
-// ends the server ends the wait for it.
+// leave ends a program that runs itself: there, run raises SystemExit with the server's status,
+// and the rest of the program decides about the final status. A signal that ends the server
+// ends the wait for the program.
 func (t *template) leave(status int) int {
 	if t == nil || t.pid == 0 || t.sock < 0 {
 		return status

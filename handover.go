@@ -395,7 +395,7 @@ func (w *worker) lendTo(t *turn, f frame, fd int) error {
 	f.length, f.meta = uint32(len(ends)), uint32(len(ends))
 	l := t.lane
 	if len(l.out) > 0 {
-		return protocolError("it asks for a socket and does not take other answers")
+		return protocolError("Python asks for a socket and does not take other answers")
 	}
 	// Python waits for this answer and for nothing else, so the wire has room.
 	err := unix.Sendmsg(l.fd, append(f.append(nil), ends...), rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)

@@ -157,7 +157,7 @@ func (r *request) parse(buf []byte, c *config, trusted bool) (n int, err *badReq
 const bareText = "Invalid HTTP Header: 'bare LF as line terminator'"
 
 // bareLF reports whether a line that ends in b[at:] ends with LF alone. A client that ends
-// lines so has perhaps sent its whole head: waiting for a CRLF would be in vain.
+// lines so has perhaps sent its whole head, and no CRLF would ever come.
 func bareLF(b []byte, at int) bool {
 	for ; ; at++ {
 		i := bytes.IndexByte(b[at:], '\n')

@@ -81,7 +81,7 @@ type python struct {
 	ready    bool
 	eof      bool     // Python has closed the wire of a lane
 	closed   bool     // the worker has given this Python up: nothing more is sent to it or believed
-	failure  *failure // why this Python is to be given up, nil for no reason
+	failure  *failure // how this Python will be given up at the end of the turn, nil if it will not
 	ended    bool     // Python has been told that no further request will come
 	traced   int      // bytes of trace that have been logged
 	records  bool     // the application has changed the access log's loggers, so that Python makes all its lines
@@ -573,13 +573,6 @@ func (q *queueLane) whose(number uint32) (*turn, bool) {
 	return nil, int32(number-newest) <= 0
 }
 
-// headBegun reports whether Python has received the oldest request, so that the queue no
-// longer begins with it.
-func (q *queueLane) headBegun() bool {
-	number, ok := q.lane.queued()
-	return !ok || number != q.flight[0].number
-}
-
 // takeBack reads only the head of each message and discards the rest: the turns still have
 // everything that the message was made of. Only RECORD frames are read whole.
 func (q *queueLane) takeBack() []*turn {
@@ -622,8 +615,8 @@ func (q *queueLane) halt(now int64) {
 	}
 }
 
-// leftOver takes the requests that Python has received and will not begin: those that a
-// dead Python has not announced in begun, or those that Python leaves because of halt, once
+// leftOver takes the requests that Python has received and will not begin: the requests that a
+// dead Python has not announced in begun, or that a living one leaves because of halt, once
 // the word has settled. Either Python reads the word before it begins the next request, or
 // we read in begun that Python has begun that request (Dekker's algorithm, with time in
 // place of fences). If Python has begun the next request, any requests that it then leaves
@@ -695,9 +688,9 @@ func (q *queueLane) stall(w *worker) {
 		w.giveBack(l)
 		return
 	}
-	if !q.headBegun() {
-		// Python has had no processor time yet. The machine is busy, and
-		// other workers would fare no better.
+	if number, ok := l.queued(); ok && number == q.flight[0].number {
+		// Python has not received the oldest request: it has had no processor time. The
+		// machine is busy, and other workers would fare no better.
 		l.patience = w.now
 		return
 	}

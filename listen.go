@@ -540,7 +540,7 @@ func (a *arbiter) upgrade() {
 
 // execute starts the program as the user did, with the same file name (by now perhaps a new
 // file), arguments, directory and environment. Listeners have the first descriptors, as
-// those that a service manager passes.
+// listeners from a service manager have.
 func (a *arbiter) execute(path string) (pid int, err error) {
 	files := []uintptr{0, 1, 2}
 	var numbers []string

@@ -30,7 +30,7 @@ const (
 	// errorWait is how long one record of the error log waits for a slow reader:
 	// long enough for a busy terminal, too short for a client to notice.
 	errorWait = 100 * time.Millisecond
-	// pipeAtomic is PIPE_BUF: writes up to this length do not mix with those of
+	// pipeAtomic is PIPE_BUF: writes up to this length do not mix with the writes of
 	// other processes on the same pipe.
 	pipeAtomic = 4096
 )

@@ -59,7 +59,7 @@
 // The Python half, in python/:
 //
 //	wsgi.py       runs first: loads the application, holds what all Python processes share
-//	logs.py       the loggers of a Python; access.py what the worker cannot log of a request
+//	logs.py       the loggers of a Python; access.py lines of the access log that the worker cannot make
 //	lane.py       runs a WSGI application's requests; asgi.py an ASGI one's
 //	lifespan.py   starts an ASGI application up and shuts it down
 //	call.py       one WSGI request: its input, its response, its socket
@@ -70,14 +70,14 @@
 //	classes.py    tells kinds of worker classes of the user's, and knows uvicorn's options
 //	workers.py    makes workers of such classes, and is what Gunicorn's classes do for them
 //	http.py       HTTP and servers in Python, for such classes that need them
-//	patches.py    what a configuration file has replaced in Gunicorn's server
+//	patches.py    finds parts of Gunicorn's server that a configuration file has replaced
 //	debug.py      the Python side of --reload and --spew
 //
 // dist/build makes what is installed: binaries, packages for Debian, and wheels with the
 // package in dist/gunicorn.
 //
-// The tests in test/ drive the binary and know nothing of the source; those that call
-// the source stand beside it.
+// The tests in test/ drive the binary and know nothing of the source. Tests that call the
+// source stand beside the source.
 package main
 
 import (
@@ -409,8 +409,8 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 	return "", nil, fmt.Errorf("python: no Python %s or newer was found; tried %s", oldest, strings.Join(tried, ", "))
 }
 
-// runProbe runs the probe. words are those of its first line, nil if the probe could not be
-// given the sources; bridge is what follows.
+// runProbe runs the probe, and returns the words of its first line and the bridge behind that
+// line. words is nil if the probe could not be given the sources.
 func runProbe(path string) (words []string, bridge []byte, err error) {
 	source, err := memfd("sources", sources())
 	if err != nil {

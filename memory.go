@@ -6,7 +6,7 @@ package main
 // and responses come from the pool; the memory that parsers, inflaters and crypto/tls
 // keep for a connection is estimated and added. When the sum exceeds the limit,
 // connections are ended until the sum is well below the limit. Connections that hold no
-// more than an ordinary request are ended last. Among the others, those that wait for
+// more than an ordinary request are ended last. Among the others, connections that wait for
 // their clients are ended first, beginning with the most memory, held for the longest
 // time.
 

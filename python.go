@@ -314,8 +314,8 @@ func (w *worker) settled() bool {
 	return all
 }
 
-// abandonPython answers the requests of a Python that failPython has given up, hands over
-// those that Python has not begun, and retires.
+// abandonPython answers the requests that were begun by a Python that failPython has given up,
+// hands over all others, and retires.
 func (w *worker) abandonPython(f *failure) {
 	p := w.python
 	p.failure = nil
@@ -367,7 +367,7 @@ func (w *worker) outOfStep(l *lane, err error) {
 	w.failPython(causeCrash, 502, unix.SIGKILL)
 }
 
-// pythonEnds is called when Python has closed a wire: Python is dying, or ought to.
+// pythonEnds is called when Python has closed a wire: Python is dying, or should be.
 // SIGCHLD will report its status. What it has written to its other lanes is still read.
 func (w *worker) pythonEnds(l *lane) {
 	w.python.eof = true

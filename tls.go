@@ -67,7 +67,7 @@ type terminator struct {
 // uses.
 type secure struct {
 	plain
-	net.Conn // nil: crypto/tls calls no methods but those of secure
+	net.Conn // nil: secure has all methods that crypto/tls calls
 
 	w     *worker
 	c     *conn
@@ -296,8 +296,8 @@ func (w *worker) handshakesEnded(int, uint32) {
 	}
 }
 
-// handshaken continues a connection after its handshake: with the first request,
-// or by ending the connection.
+// handshaken continues a connection after its handshake: with the first request, or by an
+// end of the connection.
 func (w *worker) handshaken(s *secure) {
 	c, t := s.c, w.tls
 	i := slices.Index(t.running, c)
@@ -333,7 +333,7 @@ const requestLine = "ABCDEFGHIJKLMNOPQRSTUVWXYZ /"
 func (w *worker) refuseTLS(c *conn, s *secure) {
 	var record tls.RecordHeaderError
 	text := s.err.Error()
-	quiet := "" // what is no news
+	quiet := "" // why the handshake ended, if that needs no warning
 	switch {
 	case !s.heard || errors.Is(s.err, io.EOF) || errors.Is(s.err, io.ErrUnexpectedEOF) || errors.Is(s.err, unix.ECONNRESET) || errors.Is(s.err, unix.EPIPE):
 		quiet = "left during the handshake"

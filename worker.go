@@ -103,7 +103,7 @@ const (
 // Limits in number.
 const (
 	descriptorsApart = 16 // descriptors kept free for logs that are reopened and the like
-	laneDescriptors  = 4  // descriptors of a lane; those of the first lane are open before clients come
+	laneDescriptors  = 4  // descriptors of a lane; the first lane's are open before clients come
 	filesApart       = 64 // descriptors that connections leave to files and further lanes
 )
 
@@ -223,7 +223,7 @@ type streaming struct {
 const (
 	fdLifeline  = 3 + iota // read end; EOF means the arbiter is gone
 	fdSlot                 // this worker's page of the scoreboard
-	fdSettings             // the settings, as config.encode wrote them
+	fdSettings             // the settings, written by config.encode
 	fdGive                 // hand-over socket, end for sending a connection to a sibling
 	fdTake                 // hand-over socket, end for receiving a connection
 	fdWake                 // a byte written here makes the arbiter look at this worker's page
@@ -573,7 +573,7 @@ func (w *worker) finished() bool {
 	return w.python.gone && (w.slot.phase() == phaseQuitting || p.ended && w.open == 0 || !p.ready && (!w.stopping() || w.open == 0))
 }
 
-// expects reports whether a client may still send a request: Python need not wait for those
+// expects reports whether a client may still send a request: Python need not wait for clients
 // that only have to take their last response.
 func (w *worker) expects() bool {
 	return w.open > 0 && slices.ContainsFunc(w.conns, func(c *conn) bool {
@@ -881,7 +881,7 @@ func (w *worker) watchWire(l *lane) {
 	l.events = events
 	reads := events & unix.EPOLLIN
 	if reads == 0 {
-		reads = unix.EPOLLET // its end is reported in any case, and would be in each turn
+		reads = unix.EPOLLET // the wire's end is reported in any case: once, and not in each turn
 	}
 	if l.pipe < 0 {
 		w.change(l.fd, reads|events)

@@ -97,7 +97,7 @@ REASONS = {
 
 
 class Body(io.RawIOBase):
-    """The rest of a request body, which the worker holds. It is asked for piece by piece,
+    """The rest of a request body, which the worker holds and sends piece by piece when asked,
     so that bytes that the application does not read are never sent."""
 
     rest = b""  # rest of an answer that was longer than the buffer it was read for
@@ -175,8 +175,9 @@ def skip(wire):
     wire.let_go(held)
 
 
-# Another thread may raise an exception in this one after any call. What the call has
-# returned is lost then, unless a list has taken it while no Python code ran, by extend.
+# Another thread may raise an exception in this one after any call. The value that the call
+# has returned is then lost, unless list.extend has taken the value from map: in between, no
+# Python code runs.
 
 def fetch(wire, into):
     """Reads an answer into wire.answer, a list. Exceptions are kept for let_go."""
@@ -190,8 +191,8 @@ def fetch(wire, into):
 
 
 def receive(wire, into):
-    """Reads one frame from the wire. The payload is in the given buffer if it fits there,
-    which trailers need not do."""
+    """Reads one frame from the wire. The payload is in the given buffer, or in a larger one if
+    it does not fit, as with trailers."""
     head, body, counts = bytearray(HEADER.size), memoryview(into), []
     while True:
         try:
@@ -224,8 +225,8 @@ PLACE = struct.Struct("<II")  # where a body is in shared memory, and its length
 
 
 class Ring:
-    """Memory that the worker sends long bodies from. What finds no room goes over the
-    socket, where it waits for the worker, and with it for the client."""
+    """Memory from which the worker sends long bodies. A body that finds no room goes over the
+    socket, where this thread waits for the worker, which waits for the client."""
 
     def __init__(self, memory, taken):
         self.memory, self.taken = memory, taken
@@ -233,7 +234,7 @@ class Ring:
         self.lock = allocate_lock()
 
     def put(self, data):
-        """Where data is in the ring now, None without room."""
+        """Copies data into the ring, and returns the place as bytes, None without room."""
         n = len(data)
         with self.lock:
             at = self.at
@@ -485,7 +486,7 @@ class Counted(Call):
     """A call that hooks or the access log will look at."""
 
     sent = 0
-    fate = None  # status with which the worker answers in place of the application, if it does; "" if that is unknown
+    fate = None  # status of the worker's answer in place of the application's: None without one, "" for an unknown one
 
     def send(self, data, flags):
         if not self.begun and self.req.must_close:
