@@ -11,10 +11,11 @@ import stat
 import struct
 import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
+from itertools import islice
 from operator import itemgetter
 
 from _gunicorn.wsgi import (
-    BLOCK, BODY, BROKEN, CLOSE, FAILED, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
+    BLOCK, BODY, BROKEN, CLOSE, FAILED, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PAIRS_MOST, PUMPED, QUIET, READ,
     RESPONSE, RING_SIZE, SHARED, SOCKET, TAIL, TAKEN, allocate_lock, frame, meta_of)
 
 
@@ -276,7 +277,7 @@ class Call:
                 exc_info = None
         elif self.status is not None:
             raise AssertionError("Response headers already set!")
-        headers = list(headers)
+        headers = headers[:] if type(headers) is list else list(islice(headers, PAIRS_MOST))
         # Most responses have the same head as the last, whose types are known.
         try:
             meta = marshal.dumps((status, headers), 2)
@@ -301,7 +302,7 @@ class Call:
                 if len(meta) <= SHARED_LONG:
                     self.wire.meta = meta
                 return meta
-        return meta_of((plain(status), [(plain(name), plain(value)) for name, value in map(pair_of, headers)]))
+        return meta_of((plain(status), pairs(headers)))
 
     def head(self):
         if self.meta is None:
@@ -468,18 +469,18 @@ class Call:
 
     def early_hints(self, headers):
         """wsgi.early_hints: sends an interim response 103."""
+        headers = pairs(headers)
         for name, value in headers:
             if not name or FORBIDDEN(name + value):
                 raise ValueError("invalid early hint: %r: %r" % (name, value))
         if not self.begun:
-            meta = meta_of([(plain(name), plain(value)) for name, value in headers])
-            self.wire.say(frame(self.number, HINTS, meta))
+            self.wire.say(frame(self.number, HINTS, meta_of(headers)))
 
     def send_trailers(self, trailers):
         """gunicorn.http2.send_trailers: fields to send behind the body, over HTTP/2."""
         if self.done:
             raise AssertionError("the response is complete, and trailers come too late")
-        self.wire.say(frame(self.number, TAIL, meta_of([(plain(name), plain(value)) for name, value in trailers])))
+        self.wire.say(frame(self.number, TAIL, meta_of(pairs(trailers))))
 
 
 class Counted(Call):
@@ -604,6 +605,11 @@ def plain(text):
     if not isinstance(text, str):
         raise TypeError("%r is not a string" % (text,))
     return text if type(text) is str else "".join((text,))
+
+
+def pairs(headers):
+    """Headers as pairs of str, at most PAIRS_MOST, with which no frame can be made."""
+    return [(plain(name), plain(value)) for name, value in map(pair_of, islice(headers, PAIRS_MOST))]
 
 
 def pair_of(header):

@@ -52,6 +52,7 @@ QUEUE_MAX = 1 << 17  # bytes of the longest message in the queue, as in lane.go
 LANES = 4096
 WORDS_SIZE, PLACES_SIZE, RING_SIZE = 65536, 4194304, 4194304
 META_MAX = (4 << 20) - 16  # bytes of marshal in a frame, as in lane.go
+PAIRS_MOST = META_MAX // 15 + 1  # headers that are too long for a frame even if empty: marshal takes 15 bytes for each
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT, RECORD = 1, 2, 3, 4, 5, 6, 7  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15

@@ -1139,7 +1139,7 @@ func (s *script) pids(kind string) []int {
 
 func (s *script) shell(command string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*waitLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.WaitDelay = time.Second // what it leaves in the background writes elsewhere
