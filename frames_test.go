@@ -39,7 +39,7 @@ type plainWorker struct {
 	far    int // Python's end of the wire
 	pipe   int // and of the pipe, 0 without
 	calls  []map[string]string
-	got    []byte // what the client has received
+	got    []byte // bytes that the client has received
 }
 
 // defaults are the settings as a worker gets them.
@@ -56,7 +56,7 @@ var defaults = sync.OnceValue(func() *config {
 
 // Large buffers, for one plainWorker after another.
 var (
-	clientBuf [heldPressed]byte // what a client reads
+	clientBuf [heldPressed]byte // bytes that a client has just read
 	queueBuf  [2 * queueMax]byte
 	readBuf   [heldPressed]byte
 	wireBuf   = make([]byte, 0, wireRoom)
@@ -768,8 +768,8 @@ func fileFrame(number uint32, offset, size uint64, status string, fields ...stri
 }
 
 // TestReleasedUnderCaller: the client is gone, Python has asked for more of the body
-// and says the end of its response without waiting, and has closed its wire. What
-// that ends is still there when it is at work.
+// and says the end of its response without waiting, and has closed its wire. The objects
+// that these events end still exist while functions work on them.
 func TestReleasedUnderCaller(t *testing.T) {
 	trailer := appendMarshalList(nil, 0)
 	for name, said := range map[string][]byte{

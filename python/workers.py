@@ -231,8 +231,8 @@ def beat(worker, sleep):
 
 
 class Watched:
-    """The queue of the main thread in a class that has a method notify. It is called at
-    the intervals of Gunicorn's workers: before each request, and while none comes."""
+    """The queue of the main thread in a class that has a method notify. The method is called
+    at the intervals of Gunicorn's workers: before each request, and while none comes."""
 
     def __init__(self, queue, worker, wire, wait):
         self.queue, self.worker, self.wire, self.wait = queue, worker, wire, wait * 1000
