@@ -854,6 +854,8 @@ class Server:
             data = self.wire.recv(1 << 16, MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return
+        except OSError as e:  # a reset, if the worker was killed before it had read everything
+            wsgi.failed(e)
         if not data:
             os._exit(0)  # the worker is gone, and with it every client
         if self.rest:

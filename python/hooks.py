@@ -917,12 +917,15 @@ class Heard:
 
     def note(self, event):
         if event["type"].endswith("response.start"):
-            self.status = str(event["status"])
+            self.status = str(int(event["status"]))
             self.headers = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1"))
                             for name, value in event.get("headers", ())]
         elif event["type"].endswith("response.body"):
             self.begun = True
             self.sent += memoryview(event.get("body", b"")).nbytes
+        elif event["type"].endswith("response.pathsend"):
+            self.begun = True
+            self.sent += os.stat(event["path"]).st_size
 
 
 def environ_of(scope):

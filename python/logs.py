@@ -104,7 +104,7 @@ def add_uvicorn(error, access):
     class."""
     for name, own in (("uvicorn.error", error), ("uvicorn", error), ("uvicorn.access", access)):
         log = logging.getLogger(name)
-        if not log.handlers and name != "uvicorn.error":
+        if not log.handlers:
             log.handlers, log.propagate = list(own.handlers), False
         log.setLevel(own.level)
     return log
