@@ -436,7 +436,7 @@ func (s *stream) bodyEnds(w *worker, t *turn) bool {
 func (w *worker) breakStream(s *stream, text string) {
 	c := s.conn
 	if text != "" {
-		w.log.warningf("Invalid request from ip=%s: HTTP/2: %s", s.peer(), text)
+		w.log.warningf("Invalid request from ip=%s: HTTP/2: %s%s", s.peer(), text, s.tag())
 	}
 	if c == nil || c.gone {
 		return
@@ -449,6 +449,14 @@ func (s *stream) peer() string {
 		return "-"
 	}
 	return s.conn.peer.remoteAddr
+}
+
+// tag names the id of the stream's request for the log, "" without one.
+func (s *stream) tag() string {
+	if s.conn == nil {
+		return ""
+	}
+	return s.conn.turn.tag()
 }
 
 // carrierEnds is called when no more will come from the client. Responses to earlier requests

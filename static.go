@@ -319,14 +319,15 @@ var codings = [...]struct{ name, ending string }{{"br", ".br\x00"}, {"gzip", ".g
 // copy only the whole seconds of a time.
 func (m *mount) choose(w *worker, r *request, f *file) {
 	name, best := w.name, 0.0
-	plain := *f
+	plain, identity := *f, r.accepts("identity")
 	for _, coding := range codings {
 		w.name = append(name, coding.ending...)
 		weight := r.accepts(coding.name)
-		if weight <= best && f.varies {
+		worse := weight <= best || weight < identity
+		if worse && f.varies {
 			continue
 		}
-		if weight <= best { // the client gets the plain file; caches have to know of this coding
+		if worse { // the client gets the plain file; caches have to know of this coding
 			var st unix.Stat_t
 			err := unix.Fstatat(m.fd, unix.ByteSliceToString(w.name), &st, unix.AT_SYMLINK_NOFOLLOW)
 			f.varies = err == nil && st.Mtim.Nano()/int64(time.Second) >= plain.mtime/int64(time.Second)
@@ -508,8 +509,10 @@ func (r *request) judge(tag, modified []byte, seconds, size int64) (code int, fr
 	if holds {
 		return 304, 0, 0
 	}
-	ranges, ok := lastField(r.fields, "RANGE")
-	if given, holds = r.condition("IF-RANGE", same); given && !holds || !ok || string(r.method) != "GET" {
+	var ranges []byte
+	n := 0 // fields; several are no range, as several parts are none
+	r.condition("RANGE", func(v []byte) bool { ranges, n = v, n+1; return false })
+	if given, holds = r.condition("IF-RANGE", same); given && !holds || n != 1 || string(r.method) != "GET" {
 		return 200, 0, size
 	}
 	return oneRange(ranges, size)

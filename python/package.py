@@ -253,20 +253,54 @@ def validate_statsd_address(val):
     return val and (("unix", int(val[5:])) if re.match("unix:[0-9]+$", val) else parse_address(val, "8125"))
 
 
-def one_of(message, *words):
-    """Makes the validator of a setting that is one of some words."""
+def one_of(wrong, other, *names):
+    """Makes the validator of a setting that is one of some words, in any case. A name may list
+    more spellings after bars, also of True and False. The first name stands for None."""
+    spellings = {word: name.split("|")[0] for name in names for word in name.split("|")}
+
     def validate(val):
-        if val not in words:
-            raise ValueError(message % (val,) if "%" in message else message)
-        return val
+        name = spellings.get(str(val).lower().strip()) if isinstance(val, (str, bool)) else None
+        if val is None:
+            return names[0].split("|")[0]
+        if name is None:
+            text = wrong if isinstance(val, str) else other
+            raise (ValueError if isinstance(val, str) else TypeError)(text % (val,) if "%" in text else text)
+        return name
     return validate
 
 
-validate_reload_engine = one_of("Invalid reload_engine: %r", "auto", "poll", "inotify")
-validate_header_map_behaviour = one_of("Invalid header map behaviour: %s", "drop", "refuse", "dangerous")
-validate_asgi_loop = one_of("Invalid asgi_loop: %s", "auto", "asyncio", "uvloop")
-validate_asgi_lifespan = one_of("Invalid asgi_lifespan: %s", "auto", "on", "off")
-validate_http_parser = one_of("http_parser must be one of: auto, fast, python", "auto", "fast", "python")
+CAST = "Invalid type for casting: %s"
+validate_reload_engine = one_of("Invalid reload_engine: %r", "Invalid reload_engine: %r", "auto", "poll", "inotify")
+validate_header_map_behaviour = one_of("Invalid header map behaviour: %s", CAST, "drop", "refuse", "dangerous")
+validate_asgi_loop = one_of("Invalid ASGI loop: %s", CAST, "auto", "asyncio", "uvloop")
+validate_asgi_lifespan = one_of("Invalid ASGI lifespan: %s", CAST, "auto", "on", "off")
+validate_http_parser = one_of("http_parser must be one of: auto, fast, python", "http_parser must be a string",
+                              "auto", "fast", "python")
+validate_proxy_protocol = one_of("proxy_protocol must be: off, v1, v2, or auto", "proxy_protocol must be string or bool",
+                                 "off|false|0|none", "v1", "v2", "auto|true|1")
+validate_http2_cleartext = one_of("Invalid http2_cleartext: %s", CAST, "off|false", "prior-knowledge|true", "upgrade", "both")
+
+
+def validate_http_protocols(val):
+    if val is not None and not isinstance(val, str):
+        raise TypeError("http_protocols must be a string")
+    names = [name for name in map(str.strip, (val or "").lower().split(",")) if name]
+    for name in names:
+        if name not in ("h1", "h2"):
+            raise ValueError("Invalid protocol '%s'. Valid protocols: h1, h2" % name)
+    if len(names) > len(set(names)):
+        raise ValueError("Duplicate protocols specified")
+    return names or ["h1"]
+
+
+def bounded(least, most, wrong):
+    """Makes the validator of a number from least to most."""
+    def validate(val):
+        number = validate_pos_int(val)
+        if not least <= number <= most:
+            raise ValueError(wrong % number)
+        return number
+    return validate
 
 
 def auto_int(_, text):
@@ -288,6 +322,11 @@ VALIDATORS = {
     "forwarder_headers": validate_string_to_list, "sendfile": validate_bool,
     "header_map": validate_header_map_behaviour, "asgi_loop": validate_asgi_loop,
     "asgi_lifespan": validate_asgi_lifespan, "http_parser": validate_http_parser,
+    "proxy_protocol": validate_proxy_protocol, "http2_cleartext": validate_http2_cleartext,
+    "http_protocols": validate_http_protocols, "uwsgi_allow_ips": validate_string_to_addr_list, "ssl_version": lambda val: val,
+    "http2_max_frame_size": bounded(16384, 16777215, "http2_max_frame_size must be between 16384 and 16777215, got %s"),
+    "http2_initial_window_size": bounded(0, 2 ** 31 - 1, "HTTP/2 window size must be at most 2147483647: %s"),
+    "http2_max_concurrent_streams": bounded(1, sys.maxsize, "HTTP/2 max concurrent streams must be at least 1: %s"),
 }
 
 # Classes of settings that are not named like their setting.
