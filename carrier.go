@@ -339,6 +339,8 @@ func (w *worker) openStream(k *carrier, s *stream) {
 	}
 	if s.socket = q.protocol != nil; !s.socket {
 		s.length = k.list.contentLength()
+	} else if s.ended { // the client has left before it could say anything
+		c.unread = true
 	}
 	if s.ended && s.length > 0 {
 		s.code = h2ProtocolError
@@ -814,6 +816,9 @@ func (s *stream) unplug(w *worker, c *conn) {
 	k := s.carrier
 	if !s.done {
 		k.arm()
+		if s.socket && s.ended { // the client has closed without a close frame (RFC 8441 5)
+			s.code = cmp.Or(s.code, h2Cancel)
+		}
 		k.reset(s, cmp.Or(s.code, h2InternalError))
 		w.touch(k)
 	}
