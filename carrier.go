@@ -226,6 +226,10 @@ func (k *carrier) tick() {
 		k.ticks = 0
 		k.quieten()
 	}
+	if k.sliver { // the client may have given room for a little more
+		k.sliver = false
+		k.w.widenAll(k)
+	}
 	if k.ending {
 		k.w.touch(k) // so that flushCarriers ends the connection once the client has taken everything
 	}
@@ -247,13 +251,11 @@ func (w *worker) digest(k *carrier, in []byte) {
 		case h2Piece:
 			w.gain(e.stream, e.piece)
 		case h2Broken:
-			w.breakStream(e.stream, e.bad)
+			w.breakStream(k, e.stream, e.bad)
 		case h2Room:
 			w.widen(k, e.stream)
 		case h2Resized:
-			for _, s := range k.streams {
-				w.widen(k, s)
-			}
+			w.widenAll(k)
 		case h2Nothing:
 			if n == 0 {
 				k.parts = copy(k.part[:], in)
@@ -330,10 +332,12 @@ func (w *worker) openStream(k *carrier, s *stream) {
 	}
 	if s.socket = q.protocol != nil; !s.socket {
 		s.length = k.list.contentLength()
+	} else if s.ended { // the client has left before it could say anything
+		c.unread = true
 	}
 	if s.ended && s.length > 0 {
 		s.code = h2ProtocolError
-		w.breakStream(s, "the body is not as long as its Content-Length")
+		w.breakStream(k, s, "the body is not as long as its Content-Length")
 		return
 	}
 	if c.trusted && len(q.scheme) > 0 {
@@ -433,22 +437,13 @@ func (s *stream) bodyEnds(w *worker, t *turn) bool {
 
 // breakStream ends a stream that its client has reset, or, with a text for the log, a
 // stream whose client has made a mistake.
-func (w *worker) breakStream(s *stream, text string) {
-	c := s.conn
+func (w *worker) breakStream(k *carrier, s *stream, text string) {
 	if text != "" {
-		w.log.warningf("Invalid request from ip=%s: HTTP/2: %s%s", s.peer(), text, s.tag())
+		w.log.warningf("Invalid request from ip=%s: HTTP/2: %s%s", k.conn.peer.remoteAddr, text, s.tag())
 	}
-	if c == nil || c.gone {
-		return
+	if s.conn != nil {
+		w.lost(s.conn)
 	}
-	w.lost(c)
-}
-
-func (s *stream) peer() string {
-	if s.conn == nil {
-		return "-"
-	}
-	return s.conn.peer.remoteAddr
 }
 
 // tag names the id of the stream's request for the log, "" without one.
@@ -655,6 +650,14 @@ func (w *worker) widen(k *carrier, s *stream) {
 	}
 }
 
+// widenAll goes on with the responses of all streams.
+func (w *worker) widenAll(k *carrier) {
+	for _, s := range k.streams {
+		w.widen(k, s)
+	}
+	w.touch(k)
+}
+
 // pour lets the responses that wait for room on the connection send a share each, in
 // turn.
 func (w *worker) pour(k *carrier) {
@@ -729,7 +732,7 @@ func (s *stream) move(w *worker, c *conn) bool {
 	w.pool.put(p.out)
 	p.out = nil
 	rest := b
-	for len(rest) >= h2FrameHead && !c.gone {
+	for len(rest) >= h2FrameHead && !c.gone && c.pump == p {
 		length, kind, flags := int(rest[0])<<16|int(rest[1])<<8|int(rest[2]), rest[3], rest[4]
 		if len(rest) < h2FrameHead+length {
 			break
@@ -738,19 +741,21 @@ func (s *stream) move(w *worker, c *conn) bool {
 		rest = rest[h2FrameHead+length:]
 		s.pass(w, c, kind, flags, payload)
 	}
-	if len(rest) > 0 && !c.gone {
+	if len(rest) > 0 && !c.gone && c.pump == p {
 		p.out = append(w.pool.get(len(rest)), rest...)
 	}
 	w.pool.put(b)
-	if n <= 0 && !c.gone {
-		if !p.ended {
-			w.lost(c)
-			return false
-		}
-		w.pumpEnds(c)
-		return false
+	if n <= 0 && !c.gone && c.pump == p {
+		s.passEnd(w, c)
 	}
-	return true
+	return c.pump == p
+}
+
+// passEnd ends a stream as the sibling has. What the sibling has sent before goes to the client
+// first, even of an answer that has broken off.
+func (s *stream) passEnd(w *worker, c *conn) {
+	c.cut = !c.pump.ended
+	w.pumpEnds(c)
 }
 
 // pass passes on a frame of a sibling. Heads and trailer sections are passed on when they are
@@ -777,7 +782,7 @@ func (s *stream) pass(w *worker, c *conn, kind, flags byte, payload []byte) {
 		}
 	case h2RstStream:
 		if s.code = h2Code(binary.BigEndian.Uint32(payload)); !p.ended {
-			w.lost(c)
+			s.passEnd(w, c)
 		}
 	}
 	p.ended = p.ended || flags&h2EndStream != 0 && kind <= h2Headers
@@ -812,6 +817,9 @@ func (s *stream) unplug(w *worker, c *conn) {
 	k := s.carrier
 	if !s.done {
 		k.arm()
+		if s.socket && s.ended { // the client has closed without a close frame (RFC 8441 5)
+			s.code = cmp.Or(s.code, h2Cancel)
+		}
 		k.reset(s, cmp.Or(s.code, h2InternalError))
 		w.touch(k)
 	}

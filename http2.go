@@ -43,6 +43,7 @@ const (
 
 // Settings (RFC 9113 6.5.2, RFC 8441 3).
 const (
+	h2HeaderTable     = 0x1
 	h2EnablePush      = 0x2
 	h2MaxStreams      = 0x3
 	h2InitialWindow   = 0x4
@@ -143,8 +144,10 @@ type h2 struct {
 	// The settings that the client has announced.
 	theirWindow int64 // window of a new stream
 	theirFrame  int   // longest frame that the client accepts
+	shrunk      bool  // the client keeps less than h2TableSize of responses' fields, and the next field block has to say so
 
 	window  int64 // bytes of all responses' bodies that the client takes
+	sliver  bool  // a sliver of a body has been sent since the last second began
 	room    int64 // bytes of all requests' bodies that the client may send
 	taken   int64 // bytes of bodies that have come since the client was last given room for all streams
 	streams map[uint32]*stream
@@ -506,6 +509,8 @@ func (h *h2) widen(id, n uint32) (e h2Event, bad *h2Error) {
 func (h *h2) setting(piece []byte, last bool) *h2Error {
 	if len(piece) == 6 {
 		switch v := int64(binary.BigEndian.Uint32(piece[2:])); binary.BigEndian.Uint16(piece) {
+		case h2HeaderTable:
+			h.shrunk = h.shrunk || v < h2TableSize
 		case h2EnablePush:
 			if v > 1 {
 				return h2Mistake("SETTINGS_ENABLE_PUSH is neither 0 nor 1")
@@ -669,6 +674,9 @@ func (h *h2) greet(sockets bool) {
 // head sends a field block: of a response, an interim response or a trailer section.
 func (h *h2) head(s *stream, block []byte) {
 	h.lastAt, h.lastID = len(h.out), s.id
+	if h.shrunk { // RFC 7541 4.2; the table of responses is not used, so no size is smaller than its own
+		h.shrunk, block = false, append([]byte{0x20}, block...)
+	}
 	kind := byte(h2Headers)
 	for {
 		n, flags := min(len(block), h.theirFrame), byte(0)
@@ -683,13 +691,17 @@ func (h *h2) head(s *stream, block []byte) {
 }
 
 // allowed is how many of n bytes of a body the client takes on a stream now. mine reports that
-// the stream's own window is what holds the rest up. A sliver of a long body is not sent while
-// the client has more room to give: every byte of room would come back as another sliver.
+// the stream's own window is what holds the rest up. A sliver of a long body is sent once a
+// second only: every few bytes of room would come back as another sliver.
 func (h *h2) allowed(s *stream, n int) (most int, mine bool) {
-	if s.window < min(int64(n), h2Sliver, max(1, h.theirWindow/4)) {
+	least := int64(1)
+	if h.sliver {
+		least = min(int64(n), h2Sliver)
+	}
+	if s.window < min(least, max(1, h.theirWindow/4)) {
 		return 0, true
 	}
-	if h.window < min(int64(n), h2Sliver) {
+	if h.window < least {
 		return 0, false
 	}
 	return int(min(s.window, h.window, int64(n))), s.window <= h.window
@@ -699,6 +711,7 @@ func (h *h2) allowed(s *stream, n int) (most int, mine bool) {
 func (h *h2) body(s *stream, b []byte) {
 	s.window -= int64(len(b))
 	h.window -= int64(len(b))
+	h.sliver = h.sliver || len(b) < h2Sliver && min(s.window, h.window) == 0
 	for len(b) > 0 {
 		h.noise = max(0, h.noise-2) // the client gives room back, on the stream and on the connection
 		n := min(len(b), h.theirFrame, h2FrameLeast)

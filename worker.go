@@ -830,6 +830,11 @@ func (w *worker) quit() {
 	w.enter(phaseQuitting)
 	w.disarm()
 	w.closeListeners()
+	for _, c := range w.conns {
+		if c != nil && c.carrier != nil {
+			w.dismiss(c) // so that the client knows which requests it may repeat
+		}
+	}
 	if w.leaving = !alone; w.leaving {
 		w.handOver()
 	}
