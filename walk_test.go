@@ -1324,7 +1324,7 @@ func (s *walk) speakOn(r *walkRequest, a, b byte) {
 	if s.streams() != nil && r.sent >= window {
 		s.hear(r.thread)
 		if r.sent >= window {
-			a = 9 // it waits, unless it fails
+			a = 9 // the request waits, unless it fails
 		}
 	}
 	switch a % 10 {
