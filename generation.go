@@ -578,14 +578,7 @@ func (t *template) end() {
 		return // leave follows
 	}
 	t.close()
-	if t.pid == 0 {
-		return
-	}
-	for limit := monotonic() + int64(quickLimit); monotonic() < limit; time.Sleep(time.Millisecond) {
-		if pid, err := unix.Wait4(t.pid, nil, unix.WNOHANG, nil); pid != 0 && err != unix.EINTR {
-			return
-		}
-	}
+	templateEnded(t.pid).status()
 }
 
 // close closes the control socket. The template process ends after the last Python that it
@@ -597,9 +590,21 @@ func (t *template) close() {
 	}
 }
 
-// errTemplate means that the template process has ended, or has sent something other than
-// an answer.
-var errTemplate = errors.New("the Python of the configuration file has ended")
+// templateEnded is the process ID of a template process that has ended, or has sent something
+// other than an answer.
+type templateEnded int
+
+func (pid templateEnded) Error() string { return "the Python of the configuration file has ended" }
+
+// status waits a moment for the end of the process.
+func (pid templateEnded) status() (status unix.WaitStatus, ended bool) {
+	for limit := monotonic() + int64(quickLimit); pid > 0 && monotonic() < limit; time.Sleep(time.Millisecond) {
+		if got, err := unix.Wait4(int(pid), &status, unix.WNOHANG, nil); got != 0 && err != unix.EINTR {
+			return status, err == nil
+		}
+	}
+	return status, false
+}
 
 // terminalWait is how long a Python gets to end by itself when a terminal has sent INT to the
 // whole foreground process group, Python included.
@@ -683,7 +688,7 @@ func (t *template) exchange(question map[string]any, fds []int) (answer map[stri
 		rights = unix.UnixRights(fds...)
 	}
 	if err := unix.Sendmsg(t.sock, b, rights, nil, unix.MSG_NOSIGNAL); err != nil {
-		return nil, errTemplate
+		return nil, templateEnded(t.pid)
 	}
 	room := make([]byte, 2*templateRoom)
 	for {
@@ -692,12 +697,12 @@ func (t *template) exchange(question map[string]any, fds []int) (answer map[stri
 			continue
 		}
 		if err != nil || n <= 0 {
-			return nil, errTemplate
+			return nil, templateEnded(t.pid)
 		}
 		v, err := unmarshal(room[:n])
 		answer, ok := v.(map[string]any)
 		if err != nil || !ok {
-			return nil, errTemplate
+			return nil, templateEnded(t.pid)
 		}
 		if status, exits := answer["exit"].(int64); exits {
 			return nil, hookExit(status)
