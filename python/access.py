@@ -1,8 +1,8 @@
 """The access log as far as the application's process makes it. Mostly the worker makes the
 whole log. A request's line is made here if logger_class has a class of the user's, if the
-format shows what only the application knows, if a hook has changed the request, or if the
-application has changed the loggers: filters, handlers, level. In the last case the lines of requests that
-the worker has answered are made here, too.
+format shows values that only the application has, if a hook has changed the request, or if
+the application has changed the loggers: filters, handlers, level. In the last case the lines
+of requests that the worker has answered are made here, too.
 
 A LOGGED frame tells the worker that it need not log a request or, with the number 0, that
 the loggers have been changed, upon which its own lines come here as RECORD frames."""
