@@ -33,6 +33,12 @@ class Wrong(Exception):
         self.status = status
 
 
+def status_of(e):
+    """The exit status of a server that such an exception ends, 1 for most."""
+    code = e.code if isinstance(e, SystemExit) else 1
+    return code & 255 if isinstance(code, int) else int(code is not None)
+
+
 def named(cls):
     return "%s.%s" % (cls.__module__, cls.__qualname__)
 
@@ -58,7 +64,7 @@ def find(uri):
             at = at.tb_next
         file = at.tb_frame.f_code.co_filename
         where = "" if file.startswith("<") else " (%s, line %d)" % (file, at.tb_lineno)
-        raise Wrong("class uri %r invalid or not found: %s: %s%s" % (uri, type(e).__name__, e, where))
+        raise Wrong("class uri %r invalid or not found: %s: %s%s" % (uri, type(e).__name__, e, where), status_of(e))
     try:
         return getattr(module, name)
     except AttributeError:
@@ -118,8 +124,8 @@ def describe(cls, settings):
     if hasattr(cls, "setup"):  # Gunicorn calls it in the master
         try:
             cls.setup()
-        except Exception as e:
-            raise Wrong("%s has failed in setup: %s: %s" % (named(cls), type(e).__name__, e))
+        except BaseException as e:
+            raise Wrong("%s has failed in setup: %s: %s" % (named(cls), type(e).__name__, e), status_of(e))
     facts = {"name": named(cls), "family": family, "uvicorn": family == "asgi" and base.__module__ in UVICORN}
     return facts, (options(cls, settings, facts) if facts["uvicorn"] else {})
 

@@ -299,6 +299,10 @@ class Worker(facade.Worker):
 
     load_wsgi = load_wsgi
 
+    def handle_error(self, req, client, addr, exc):
+        from _gunicorn.http import Serving
+        Serving.handle_error(self, req, client, addr, exc)
+
     def init_signals(self):
         for name in self.SIGNALS:
             signal.signal(name, signal.SIG_DFL)
