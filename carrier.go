@@ -41,14 +41,14 @@ type carrier struct {
 	conn    *conn
 	part    [h2FrameHead + 8]byte // the beginning of a frame whose rest has not come
 	parts   int
-	dirty   bool      // in worker.dirty
+	dirty   bool      // the carrier is in worker.dirty
 	blocked []*stream // streams whose responses wait for room on the connection, first come, first served
 	deaf    bool      // nothing is read any more
 	ending  bool      // the connection ends when its streams have ended
 	ticks   int       // seconds since noise was last forgotten
 }
 
-// feed is what a carrier keeps of a stream, beside the state that http2.go keeps.
+// feed is a carrier's state of a stream, beside the state that http2.go keeps.
 type feed struct {
 	conn    *conn
 	carrier *carrier
@@ -57,10 +57,10 @@ type feed struct {
 	ownIn   bool   // in is a buffer of the pool
 	poured  bool   // pour lets this stream send now
 	share   int    // bytes that the stream may still send before pour turns to the next
-	queued  bool   // in carrier.blocked
+	queued  bool   // the stream is in carrier.blocked
 	counted bool   // no Python has the request any more, so that the stream no longer counts against maxStreams
-	socket  bool   // the stream is to be a WebSocket
-	https   int8   // what a trusted client says of the scheme: 1 for https, -1 for http
+	socket  bool   // the stream asks for a WebSocket
+	https   int8   // the scheme that a trusted client has named: 1 for https, -1 for http, 0 for none
 	code    h2Code // why the stream ends before its time
 	tail    []byte // field block of the response's trailer section
 }
@@ -84,14 +84,7 @@ func (w *worker) each(f func(c *conn)) {
 // Beginning -------------------------------------------------------------------
 
 // speaksH2 reports whether HTTP/2 is among http_protocols.
-func (c *config) speaksH2() bool {
-	for _, p := range c.httpProtocols {
-		if p == "h2" {
-			return true
-		}
-	}
-	return false
-}
+func (c *config) speaksH2() bool { return slices.Contains(c.httpProtocols, "h2") }
 
 // alpn lists the protocols offered over TLS, in the order of http_protocols.
 func (c *config) alpn() (list []string) {
@@ -130,7 +123,7 @@ func (w *worker) awaitPreface(c *conn) bool {
 		w.becomeCarrier(c)
 	case string(c.in[:n]) == h2Preface[:n]:
 		if c.tried = len(c.in); only {
-			c.hasten(w.now + int64(prefaceLimit))
+			c.hasten(w.after(prefaceLimit))
 		}
 		w.lag(c)
 	case only:
@@ -212,7 +205,7 @@ func (w *worker) carry(c *conn) {
 		w.digest(k, w.cbuf[:at+n])
 	}
 	if k.opens.id != 0 && c.expires == 0 && w.cfg.clientHeaderTimeout > 0 {
-		c.expires = w.now + int64(w.cfg.clientHeaderTimeout)
+		c.expires = w.after(w.cfg.clientHeaderTimeout)
 	} else if k.opens.id == 0 && len(k.streams) > 0 {
 		c.expires = 0
 	}
@@ -232,6 +225,10 @@ func (k *carrier) tick() {
 	if k.ticks++; k.ticks >= noiseSpan {
 		k.ticks = 0
 		k.quieten()
+	}
+	if k.sliver { // the client may have given room for a little more
+		k.sliver = false
+		k.w.widenAll(k)
 	}
 	if k.ending {
 		k.w.touch(k) // so that flushCarriers ends the connection once the client has taken everything
@@ -254,13 +251,11 @@ func (w *worker) digest(k *carrier, in []byte) {
 		case h2Piece:
 			w.gain(e.stream, e.piece)
 		case h2Broken:
-			w.breakStream(e.stream, e.bad)
+			w.breakStream(k, e.stream, e.bad)
 		case h2Room:
 			w.widen(k, e.stream)
 		case h2Resized:
-			for _, s := range k.streams {
-				w.widen(k, s)
-			}
+			w.widenAll(k)
 		case h2Nothing:
 			if n == 0 {
 				k.parts = copy(k.part[:], in)
@@ -337,10 +332,12 @@ func (w *worker) openStream(k *carrier, s *stream) {
 	}
 	if s.socket = q.protocol != nil; !s.socket {
 		s.length = k.list.contentLength()
+	} else if s.ended { // the client has left before it could say anything
+		c.unread = true
 	}
 	if s.ended && s.length > 0 {
 		s.code = h2ProtocolError
-		w.breakStream(s, "the body is not as long as its Content-Length")
+		w.breakStream(k, s, "the body is not as long as its Content-Length")
 		return
 	}
 	if c.trusted && len(q.scheme) > 0 {
@@ -355,7 +352,7 @@ func (w *worker) openStream(k *carrier, s *stream) {
 	w.advance(c)
 }
 
-// describe adds to a request what its head cannot say.
+// describe adds to a request the facts that its head cannot express.
 func (s *stream) describe(r *request) {
 	r.tunnel, r.upgrades = s.socket, s.socket
 	r.chunked = (!s.ended || len(s.in) > 0) && !s.socket
@@ -440,22 +437,13 @@ func (s *stream) bodyEnds(w *worker, t *turn) bool {
 
 // breakStream ends a stream that its client has reset, or, with a text for the log, a
 // stream whose client has made a mistake.
-func (w *worker) breakStream(s *stream, text string) {
-	c := s.conn
+func (w *worker) breakStream(k *carrier, s *stream, text string) {
 	if text != "" {
-		w.log.warningf("Invalid request from ip=%s: HTTP/2: %s%s", s.peer(), text, s.tag())
+		w.log.warningf("Invalid request from ip=%s: HTTP/2: %s%s", k.conn.peer.remoteAddr, text, s.tag())
 	}
-	if c == nil || c.gone {
-		return
+	if s.conn != nil {
+		w.lost(s.conn)
 	}
-	w.lost(c)
-}
-
-func (s *stream) peer() string {
-	if s.conn == nil {
-		return "-"
-	}
-	return s.conn.peer.remoteAddr
 }
 
 // tag names the id of the stream's request for the log, "" without one.
@@ -466,8 +454,8 @@ func (s *stream) tag() string {
 	return s.conn.turn.tag()
 }
 
-// carrierEnds is called when no more will come from the client. Responses to requests
-// that have come may still reach the client.
+// carrierEnds is called when no more will come from the client. Responses to earlier requests
+// may still reach the client.
 func (w *worker) carrierEnds(k *carrier) {
 	c := k.conn
 	if k.deaf = true; len(k.streams) == 0 || hungUp(c.fd) {
@@ -662,6 +650,14 @@ func (w *worker) widen(k *carrier, s *stream) {
 	}
 }
 
+// widenAll goes on with the responses of all streams.
+func (w *worker) widenAll(k *carrier) {
+	for _, s := range k.streams {
+		w.widen(k, s)
+	}
+	w.touch(k)
+}
+
 // pour lets the responses that wait for room on the connection send a share each, in
 // turn.
 func (w *worker) pour(k *carrier) {
@@ -736,7 +732,7 @@ func (s *stream) move(w *worker, c *conn) bool {
 	w.pool.put(p.out)
 	p.out = nil
 	rest := b
-	for len(rest) >= h2FrameHead && !c.gone {
+	for len(rest) >= h2FrameHead && !c.gone && c.pump == p {
 		length, kind, flags := int(rest[0])<<16|int(rest[1])<<8|int(rest[2]), rest[3], rest[4]
 		if len(rest) < h2FrameHead+length {
 			break
@@ -745,19 +741,21 @@ func (s *stream) move(w *worker, c *conn) bool {
 		rest = rest[h2FrameHead+length:]
 		s.pass(w, c, kind, flags, payload)
 	}
-	if len(rest) > 0 && !c.gone {
+	if len(rest) > 0 && !c.gone && c.pump == p {
 		p.out = append(w.pool.get(len(rest)), rest...)
 	}
 	w.pool.put(b)
-	if n <= 0 && !c.gone {
-		if !p.ended {
-			w.lost(c)
-			return false
-		}
-		w.pumpEnds(c)
-		return false
+	if n <= 0 && !c.gone && c.pump == p {
+		s.passEnd(w, c)
 	}
-	return true
+	return c.pump == p
+}
+
+// passEnd ends a stream as the sibling has. What the sibling has sent before goes to the client
+// first, even of an answer that has broken off.
+func (s *stream) passEnd(w *worker, c *conn) {
+	c.cut = !c.pump.ended
+	w.pumpEnds(c)
 }
 
 // pass passes on a frame of a sibling. Heads and trailer sections are passed on when they are
@@ -784,7 +782,7 @@ func (s *stream) pass(w *worker, c *conn, kind, flags byte, payload []byte) {
 		}
 	case h2RstStream:
 		if s.code = h2Code(binary.BigEndian.Uint32(payload)); !p.ended {
-			w.lost(c)
+			s.passEnd(w, c)
 		}
 	}
 	p.ended = p.ended || flags&h2EndStream != 0 && kind <= h2Headers
@@ -819,6 +817,9 @@ func (s *stream) unplug(w *worker, c *conn) {
 	k := s.carrier
 	if !s.done {
 		k.arm()
+		if s.socket && s.ended { // the client has closed without a close frame (RFC 8441 5)
+			s.code = cmp.Or(s.code, h2Cancel)
+		}
 		k.reset(s, cmp.Or(s.code, h2InternalError))
 		w.touch(k)
 	}
@@ -828,7 +829,7 @@ func (s *stream) unplug(w *worker, c *conn) {
 	}
 	if len(k.streams) == 0 && !k.conn.gone && k.conn.state == open {
 		if w.awaitHead(k.conn); w.cfg.keepalive == 0 {
-			k.conn.hasten(w.now + int64(lingerIdle))
+			k.conn.hasten(w.after(lingerIdle))
 		}
 		w.touch(k)
 	}
@@ -911,7 +912,7 @@ func (w *worker) maybeLeave(k *carrier) {
 	}
 	if c.pending() {
 		if k.deaf { // after a mistake nobody waits for long
-			c.hasten(w.now + int64(lingerIdle))
+			c.hasten(w.after(lingerIdle))
 		}
 		return
 	}

@@ -3,7 +3,7 @@ package main
 // HTTP/2 (RFC 9113), the server's side, as pure functions: a client's bytes to events,
 // responses to frames. No function here uses a descriptor, a clock or a log.
 //
-// What requests and responses mean is not decided here. The head of a request becomes the
+// The meaning of requests and responses is not decided here. The head of a request becomes the
 // same bytes that HTTP/1.1 would have had, and goes to the parser of HTTP/1.1 (http.go); the
 // head of a response is made for HTTP/1.1 (response.go) and becomes a field block here. So
 // one policy holds for both protocols.
@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
 )
 
 // h2Preface is what a client's side of a connection begins with (RFC 9113 3.4).
@@ -42,6 +43,7 @@ const (
 
 // Settings (RFC 9113 6.5.2, RFC 8441 3).
 const (
+	h2HeaderTable     = 0x1
 	h2EnablePush      = 0x2
 	h2MaxStreams      = 0x3
 	h2InitialWindow   = 0x4
@@ -78,7 +80,7 @@ const (
 	h2Unknown     = 1 << 62   // stands for the length of a body that only its end will tell
 	h2ClosedKept  = 64        // ended streams that are remembered: their frames may still be under way
 	h2NoiseMost   = 1000      // frames without use that a client may send in noiseSpan: honest clients send a few
-	h2ResetsMost  = 200       // streams that a client may open and reset in noiseSpan: browsers reset those of a page that is left
+	h2ResetsMost  = 200       // streams that a client may open and reset in noiseSpan: a browser resets the streams of a page that its user leaves
 	h2Sliver      = 1024      // a piece of a longer body is not sent while the client gives room for fewer bytes
 	h2SmallCredit = 256       // a WINDOW_UPDATE for fewer bytes counts as noise
 	h2BlockSlack  = 64 << 10  // bytes by which a field block may be longer than the list of its fields
@@ -92,7 +94,7 @@ type h2Error struct {
 
 func h2Mistake(text string) *h2Error { return &h2Error{h2ProtocolError, text} }
 
-// h2Event is what next has found.
+// h2Event is an event that next has found.
 type h2Event struct {
 	kind   h2Kind
 	stream *stream
@@ -123,7 +125,7 @@ type stream struct {
 	done     bool   // the response is complete, or the stream is reset
 	section  []byte // trailer section of the request, as HTTP/1.1 has it
 
-	feed // what carrier.go keeps of the stream
+	feed // the carrier's state of the stream (carrier.go)
 }
 
 // h2 is the state of one connection.
@@ -132,22 +134,24 @@ type h2 struct {
 	lastAt int    // where the last HEADERS or DATA frame in out begins
 	lastID uint32 // stream of the HEADERS or DATA frame at lastAt, 0 for no such frame
 
-	// What this side has announced.
+	// The settings that this side has announced.
 	maxStreams int
 	initial    int64 // window of a new stream
 	frameMost  int   // longest frame that is accepted
 	listMost   int   // largest list of fields, 0 for no limit
 	blockMost  int   // longest field block
 
-	// What the client has announced.
+	// The settings that the client has announced.
 	theirWindow int64 // window of a new stream
 	theirFrame  int   // longest frame that the client accepts
+	shrunk      bool  // the client keeps less than h2TableSize of responses' fields, and the next field block has to say so
 
 	window  int64 // bytes of all responses' bodies that the client takes
+	sliver  bool  // a sliver of a body has been sent since the last second began
 	room    int64 // bytes of all requests' bodies that the client may send
 	taken   int64 // bytes of bodies that have come since the client was last given room for all streams
 	streams map[uint32]*stream
-	busy    int    // streams that count against maxStreams, also those that were reset while Python still has their requests
+	busy    int    // streams that count against maxStreams, also streams that were reset while Python still has their requests
 	newest  uint32 // the last stream that the client has opened
 	said    bool   // GOAWAY has been sent
 	final   uint32 // the last stream that will be served, once GOAWAY has been sent
@@ -179,8 +183,8 @@ type h2Frame struct {
 	id     uint32
 }
 
-// newH2 makes the state of a connection. listMost is the largest list of fields, headBound
-// what a head may have in HTTP/1.1, both in bytes.
+// newH2 makes the state of a connection. listMost is the largest list of fields, headBound the
+// largest head of HTTP/1.1, both in bytes.
 func newH2(maxStreams, initial, frameMost, listMost, headBound int) h2 {
 	bound := headBound
 	if listMost = min(listMost, h2WindowMost-h2BlockSlack); listMost > 0 {
@@ -505,6 +509,8 @@ func (h *h2) widen(id, n uint32) (e h2Event, bad *h2Error) {
 func (h *h2) setting(piece []byte, last bool) *h2Error {
 	if len(piece) == 6 {
 		switch v := int64(binary.BigEndian.Uint32(piece[2:])); binary.BigEndian.Uint16(piece) {
+		case h2HeaderTable:
+			h.shrunk = h.shrunk || v < h2TableSize
 		case h2EnablePush:
 			if v > 1 {
 				return h2Mistake("SETTINGS_ENABLE_PUSH is neither 0 nor 1")
@@ -613,25 +619,14 @@ func (h *h2) headers(f h2Frame) (e h2Event, bad *h2Error) {
 	return h2Event{kind: h2Opened, stream: s}, nil
 }
 
-// ended reports whether a stream is among those that have ended last; ours reports
-// whether this side has reset the stream.
+// ended reports whether a stream is among the last that have ended.
 func (h *h2) ended(id uint32) bool {
-	for _, e := range h.closed {
-		if e>>1 == id>>1 && e != 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(h.closed[:], func(e uint32) bool { return e>>1 == id>>1 && e != 0 })
 }
 
-func (h *h2) ours(id uint32) bool {
-	for _, e := range h.closed {
-		if e == id { // ids are odd, and so is the entry of a stream that this side has reset
-			return true
-		}
-	}
-	return false
-}
+// ours reports whether this side has reset a stream: ids are odd, and so is the entry in
+// closed of a stream that this side has reset.
+func (h *h2) ours(id uint32) bool { return slices.Contains(h.closed[:], id) }
 
 // close forgets a stream.
 func (h *h2) close(s *stream, ours bool) {
@@ -679,6 +674,9 @@ func (h *h2) greet(sockets bool) {
 // head sends a field block: of a response, an interim response or a trailer section.
 func (h *h2) head(s *stream, block []byte) {
 	h.lastAt, h.lastID = len(h.out), s.id
+	if h.shrunk { // RFC 7541 4.2; the table of responses is not used, so no size is smaller than its own
+		h.shrunk, block = false, append([]byte{0x20}, block...)
+	}
 	kind := byte(h2Headers)
 	for {
 		n, flags := min(len(block), h.theirFrame), byte(0)
@@ -693,13 +691,17 @@ func (h *h2) head(s *stream, block []byte) {
 }
 
 // allowed is how many of n bytes of a body the client takes on a stream now. mine reports that
-// the stream's own window is what holds the rest up. A sliver of a long body is not sent while
-// the client has more room to give: every byte of room would come back as another sliver.
+// the stream's own window is what holds the rest up. A sliver of a long body is sent once a
+// second only: every few bytes of room would come back as another sliver.
 func (h *h2) allowed(s *stream, n int) (most int, mine bool) {
-	if s.window < min(int64(n), h2Sliver, max(1, h.theirWindow/4)) {
+	least := int64(1)
+	if h.sliver {
+		least = min(int64(n), h2Sliver)
+	}
+	if s.window < min(least, max(1, h.theirWindow/4)) {
 		return 0, true
 	}
-	if h.window < min(int64(n), h2Sliver) {
+	if h.window < least {
 		return 0, false
 	}
 	return int(min(s.window, h.window, int64(n))), s.window <= h.window
@@ -709,6 +711,7 @@ func (h *h2) allowed(s *stream, n int) (most int, mine bool) {
 func (h *h2) body(s *stream, b []byte) {
 	s.window -= int64(len(b))
 	h.window -= int64(len(b))
+	h.sliver = h.sliver || len(b) < h2Sliver && min(s.window, h.window) == 0
 	for len(b) > 0 {
 		h.noise = max(0, h.noise-2) // the client gives room back, on the stream and on the connection
 		n := min(len(b), h.theirFrame, h2FrameLeast)
@@ -763,14 +766,14 @@ func (h *h2) credit(s *stream, n int) {
 
 // Heads -----------------------------------------------------------------------
 
-// h2Request is what the pseudo-fields of a request say (RFC 9113 8.3.1).
+// h2Request has the values of a request's pseudo-fields (RFC 9113 8.3.1).
 type h2Request struct {
 	method, scheme, authority, path, protocol []byte
 }
 
-// head appends the head of a request as HTTP/1.1 has it. What HTTP/1.1 cannot express, and
-// what RFC 9113 8.2 and 8.3 call malformed, is refused; everything else is for the parser of
-// HTTP/1.1 to judge. Fields of a trailer section have no request line.
+// head appends the head of a request as HTTP/1.1 has it. A head that HTTP/1.1 cannot express,
+// or that RFC 9113 8.2 and 8.3 call malformed, is refused. The parser of HTTP/1.1 judges every
+// other head.
 func (l *fieldList) head(b []byte, q *h2Request) (head []byte, bad *badRequest) {
 	if bad = q.read(l); bad != nil {
 		return b, bad
@@ -941,7 +944,7 @@ func (h *h2) adopt(settings []byte) bool {
 			return false
 		}
 	}
-	h.out = h.out[:0] // the answer with status 101 acknowledges them
+	h.out = h.out[:0] // the answer with status 101 acknowledges the settings
 	return true
 }
 

@@ -20,7 +20,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +29,7 @@ const (
 	walkSteps   = 150  // of one walk, at most
 	walkTurns   = 5000 // of the worker's loop, for one step
 	walkBody    = 2 << 20
+	walkBytes   = 32 << 20 // what clients and Python may say in one walk: a fuzzer ends an input that takes seconds
 	walkMemory  = 24 << 20 // bytes that a worker may hold for walkClients
 )
 
@@ -56,6 +56,7 @@ type walk struct {
 	requests map[uint32]*walkRequest
 	begun    map[string]bool // marks of requests that the application has been called for
 	serial   int             // of the newest client
+	said     int             // bytes that clients and Python have said
 	split    bool
 	hostile  bool // Python is
 	moved    bool // time has
@@ -65,9 +66,10 @@ type walk struct {
 type walkClient struct {
 	fd      int // -1 when the client has closed it
 	serial  int
+	said    *int     // the walk's count of bytes
 	asked   int      // requests begun
 	methods []string // and their methods
-	pending string   // the rest of the last
+	pending []byte   // the rest of the last
 	got     []byte
 	checked int  // bytes of got
 	answers int  // the newest request that an answer was for
@@ -239,7 +241,7 @@ func (s *walk) connect(i int) {
 		closeAll(c.fd)
 	}
 	s.serial++
-	s.clients[i] = &walkClient{fd: far, serial: s.serial}
+	s.clients[i] = &walkClient{fd: far, serial: s.serial, said: &s.said}
 	c := s.add(near, newHTTPCase().endpoint, i == 0)
 	s.awaitHead(c)
 	s.advance(c)
@@ -266,11 +268,9 @@ func (s *walk) readClients() (total int) {
 // send sends what the client says, as far as there is room: a client that cannot
 // send more has something pending.
 func (c *walkClient) send(text string) {
-	if c.pending != "" {
-		text = c.pending + text
-	}
-	for c.pending = text; c.fd >= 0 && !c.shut && len(c.pending) > 0; {
-		n, errno := rawWrite(c.fd, unsafe.Slice(unsafe.StringData(c.pending), len(c.pending)))
+	*c.said += len(text)
+	for c.pending = append(c.pending, text...); c.fd >= 0 && !c.shut && len(c.pending) > 0; {
+		n, errno := rawWrite(c.fd, c.pending)
 		if errno != 0 {
 			return
 		}
@@ -335,11 +335,12 @@ func (c *walkClient) ask(form, cut byte) {
 	c.methods = append(c.methods, f.method)
 	c.talks = c.talks || f.kind == askSocket || f.kind == askUpgrade
 	c.wild = c.wild || strings.HasSuffix(f.body, "XX")
-	if cut < 128 && c.pending == "" {
+	if cut < 128 && len(c.pending) == 0 {
 		text := head + f.body
+		*c.said += len(text)
 		at := int(cut) * len(text) / 128
 		c.send(text[:at])
-		c.pending += text[at:]
+		c.pending = append(c.pending, text[at:]...)
 		return
 	}
 	c.send(head)
@@ -667,7 +668,7 @@ func (s *walk) steps(script []byte, table []walkStep, check func()) {
 	if len(table) > walkSplit {
 		s.t.Fatal("the table has steps that no byte stands for")
 	}
-	for n := 0; len(script) >= 3 && n < walkSteps; script, n = script[3:], n+1 {
+	for n := 0; len(script) >= 3 && n < walkSteps && s.said < walkBytes; script, n = script[3:], n+1 {
 		step := table[int(script[0]&(walkSplit-1))%len(table)]
 		s.split = script[0]&walkSplit != 0
 		if testing.Verbose() {

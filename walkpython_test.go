@@ -17,6 +17,7 @@ import (
 
 // say has a thread say this. The descriptor is closed when it has gone along.
 func (s *walk) say(th *walkThread, b []byte, fd int) {
+	s.said += len(b)
 	if th.pipe >= 0 && fd >= 0 {
 		th.out = append(th.out, walkPiece{b: []byte("-"), fd: fd})
 		fd = -1

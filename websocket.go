@@ -294,7 +294,7 @@ const (
 
 func wsMistake(text string) *wsError { return &wsError{wsProtocol, text} }
 
-// wsEvent is what next has found. payload is valid until the next call for any
+// wsEvent is an event that next has found. payload is valid until the next call for any
 // decoder with the same pool.
 type wsEvent struct {
 	op      uint8  // opText or opBinary: a piece of a message; opPing, opPong, opClose; 0: nothing

@@ -951,7 +951,7 @@ func BenchmarkWebSocket(b *testing.B) {
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			raw := []byte(clientFrame(bb.first, bb.payload))
-			copy(raw[len(raw)-len(bb.payload)-4:], make([]byte, 4)) // it stays what it is
+			copy(raw[len(raw)-len(bb.payload)-4:], make([]byte, 4)) // a mask of zeros leaves the payload as it is
 			copy(raw[len(raw)-len(bb.payload):], bb.payload)
 			d := newWSDecoder(1<<20, true, &wsPool{})
 			b.SetBytes(int64(len(bb.payload)))

@@ -22,13 +22,14 @@ import struct
 import sys
 from _socket import MSG_DONTWAIT, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET
 from collections import deque
+from itertools import islice
 from time import monotonic
 
 from _gunicorn import logs, wsgi
 from _gunicorn.lifespan import Lifespan
 from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE,
-    QUEUE_MAX, QUIET, READ, READY, RECORD, REQUEST, RESPONSE, RETIRE, frame, meta_of)
+    PAIRS_MOST, QUEUE_MAX, QUIET, READ, READY, RECORD, REQUEST, RESPONSE, RETIRE, frame, meta_of)
 
 # Kinds of frames that only streams have (wire.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
@@ -67,15 +68,16 @@ def octets(data):
 
 
 def pairs(headers):
+    """Headers as pairs of bytes, at most PAIRS_MOST, with which no frame can be made."""
     return [tuple(part.encode("latin-1") if isinstance(part, str) else octets(part) for part in (name, value))
-            for name, value in headers]
+            for name, value in islice(headers, PAIRS_MOST)]
 
 
 def encode_head(status, headers):
     """Status and headers as marshal."""
     line = STATUS.get(status) or "%d Unknown" % status
     if type(headers) is not list:
-        headers = list(headers)
+        headers = list(islice(headers, PAIRS_MOST))
     try:
         for name, value in headers:
             if type(name) is not bytes or type(value) is not bytes:
@@ -403,7 +405,7 @@ class Http(Stream):
         elif kind == "http.response.pathsend":
             await self.send_path(event)
         elif kind == "http.response.early_hint":
-            self.hint([(b"link", link) for link in event.get("links", ())])
+            self.hint((b"link", link) for link in event.get("links", ()))
         elif kind == "http.response.informational":
             if event.get("status") == 103:
                 self.hint(event.get("headers", ()))
@@ -852,6 +854,8 @@ class Server:
             data = self.wire.recv(1 << 16, MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return
+        except OSError as e:  # a reset, if the worker was killed before it had read everything
+            wsgi.failed(e)
         if not data:
             os._exit(0)  # the worker is gone, and with it every client
         if self.rest:

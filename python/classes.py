@@ -2,9 +2,10 @@
 uvicorn's worker class means here. The template process loads this file, if the settings
 name such a class.
 
-A class is one of three kinds. One that only gives uvicorn's worker other options runs as
-class asgi. One that adds to the life of a worker of Gunicorn's (HOOKED) runs as the class
-that it is derived from. Any other has a server of its own, in Python (server.py).
+There are three kinds of classes. A class that only gives uvicorn's worker other options
+runs as class asgi. A class that adds to the life of a worker of Gunicorn's (HOOKED) runs as
+the class from which it is derived. Any other class has a server of its own, in Python
+(workers.py, http.py).
 """
 
 import sys
@@ -43,18 +44,23 @@ def named(cls):
     return "%s.%s" % (cls.__module__, cls.__qualname__)
 
 
+def entry_point(uri, default, group):
+    """The object that egg:DISTRIBUTION#NAME means, an entry point of a group."""
+    from importlib import metadata
+    distribution, _, name = uri[4:].partition("#")
+    for entry in metadata.distribution(distribution).entry_points:
+        if entry.group == group and entry.name == (name or default):
+            return entry.load()
+    raise ImportError("there is no entry point %r of %s" % (name or default, group))
+
+
 def find(uri):
     """The class that a setting names: MODULE.CLASS, or egg:DISTRIBUTION#NAME."""
     if uri in ("tornado", "egg:gunicorn#tornado"):
         uri = "gunicorn.workers.gtornado.TornadoWorker"
     try:
         if uri.startswith("egg:"):
-            from importlib import metadata
-            distribution, _, name = uri[4:].partition("#")
-            for entry in metadata.distribution(distribution).entry_points:
-                if entry.group == "gunicorn.workers" and entry.name == (name or "sync"):
-                    return entry.load()
-            raise ImportError("there is no entry point %r of gunicorn.workers" % (name or "sync"))
+            return entry_point(uri, "sync", "gunicorn.workers")
         module, _, name = uri.rpartition(".")
         __import__(module)
         module = sys.modules[module]
@@ -115,7 +121,8 @@ def family_of(cls):
 
 
 def describe(cls, settings):
-    """What the arbiter has to know about a class."""
+    """The facts about a class that the arbiter needs, and settings that the class's options
+    change."""
     from _gunicorn import wsgi
     family, base = family_of(cls)
     for kind in cls.__mro__ if family == "own" and wsgi.is_small() else ():
@@ -151,7 +158,8 @@ SETTINGS = {
     "ws_ping_timeout": ("ws_ping_timeout", whole),
     "ws_per_message_deflate": ("ws_per_message_deflate", lambda value: "on" if value else "off"),
 }
-# Keys of which App makes something, and those that make no difference here.
+# Other keys that are known. Some are read by options, wrap or set_up_uvicorn; the others make
+# no difference in this server.
 OTHER = {"http", "ws", "interface", "factory", "proxy_headers", "headers", "server_header", "date_header", "access_log",
          "timeout_graceful_shutdown", "limit_concurrency", "log_level", "log_config", "use_colors"}
 CHOICES = {"interface": ("auto", "asgi2", "asgi3", "wsgi"), "loop": ("auto", "asyncio", "uvloop", "none"),

@@ -196,13 +196,13 @@ class Request:
         self.must_close = True
 
     def facts(self):
-        """What an environ is made of."""
+        """The values from which an environ is made."""
         return (self.method, self.uri, self.path, self.query, self.version, self.scheme, list(self.headers), self.body,
                 self.proxy_protocol_info and dict(self.proxy_protocol_info))
 
     def apply(self, environ, before):
-        """Makes environ anew of what pre_request has left, if that differs from the facts
-        before. The result says whether it does."""
+        """Updates environ if pre_request has changed the request. before has the facts from
+        before the hook. The result says whether anything has changed."""
         facts = self.facts()
         if facts == before:
             return False

@@ -137,7 +137,7 @@ class Config(facade.Config):
         return shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))
 
     def validate(self):
-        pass  # the server does that
+        pass  # the server checks the values
 
     @property
     def paste_global_conf(self):
@@ -304,7 +304,7 @@ def bounded(least, most, wrong):
 
 
 def auto_int(_, text):
-    """An int as a command line has it, which may be octal with a single 0."""
+    """An integer from a command line, which is octal if it begins with 0."""
     return int(re.sub("^0(?=[0-9])", "0o", text), 0)
 
 
@@ -313,7 +313,7 @@ def get_default_config_file():
     return path if os.path.exists(path) else None
 
 
-# The validators of settings for which the type of the default does not tell.
+# Validators of settings whose values differ in type from the default.
 VALIDATORS = {
     "user": validate_user, "group": validate_group, "chdir": validate_chdir, "statsd_host": validate_statsd_address,
     "worker_class": validate_class, "logger_class": validate_class, "reload_engine": validate_reload_engine,
@@ -360,15 +360,15 @@ def known(name, section, cli, meta, usage, default, alone, optional, repeats, ou
 
 
 def passed_on(value):
-    return value  # the server checks it
+    return value  # the server checks the value
 
 
 filled = False
 
 
 def fill_settings():
-    """Makes the settings of the server known. Elsewhere than under the server this is left
-    until somebody asks for them, as it takes a process and needs the binary."""
+    """Makes the settings of the server known. In a program that the server has not started,
+    this waits until somebody asks for a setting, because the binary has to run."""
     global filled
     if not filled:
         filled = True
@@ -392,12 +392,8 @@ def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicor
         return uri
     try:
         if uri.startswith("egg:"):
-            from importlib import metadata
-            distribution, _, name = uri[4:].partition("#")
-            for entry in metadata.distribution(distribution).entry_points:
-                if entry.group == section and entry.name == (name or default):
-                    return entry.load()
-            raise ImportError("Entry point %r not found" % ((section, name),))
+            from _gunicorn.classes import entry_point
+            return entry_point(uri, default, section)
         module, _, name = uri.rpartition(".")
         module = importlib.import_module(module or uri)
     except Exception:
@@ -510,8 +506,8 @@ def warn(text):
 # The classes below stand for parts of a server written in Python -------------
 
 class StandIn(type):
-    """The class of classes that are not made here. They have every method that somebody
-    may want to replace, and each is refused when it is called."""
+    """The class of classes that are not made here. Such a class seems to have every method,
+    so that a patch finds the one to replace. Calling a method is an error."""
 
     def __getattr__(cls, name):
         if name.startswith("__"):
@@ -698,7 +694,7 @@ class WSGIApplication(Application):
 
 
 def run(prog=None):
-    """What the command gunicorn does, in a program."""
+    """Does in a program the same as the command gunicorn."""
     refuse_served("gunicorn.app.wsgiapp.run")
     WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog=prog).run()
 
@@ -755,9 +751,10 @@ SUPPORTED_WORKERS = {
 
 # Modules ---------------------------------------------------------------------
 
-# Names of each module: what this file defines, else NAME() for a function that is refused
-# when it is called, NAME or NAME<BASE for a class that is refused when it is made; three
-# dots for all of REQUEST_ERRORS. A class that several modules have belongs to the first.
+# Names of each module. A name that this file does not define is NAME() for a function that
+# is refused when it is called, NAME or NAME<BASE for a class that is refused when it is made.
+# Three dots stand for all of REQUEST_ERRORS. A class that several modules have belongs to the
+# first.
 NAMES = """
 gunicorn:
 gunicorn.errors: HaltServer ConfigError AppImportError
@@ -817,8 +814,8 @@ gunicorn.workers.geventlet: EventletWorker
 gunicorn.workers.gtornado: TornadoWorker
 """
 
-# Modules of the standard library that Gunicorn's modules have imported, and that are
-# imported here when somebody takes them from one of these.
+# Modules of the standard library that are attributes of Gunicorn's modules. Each is imported
+# when somebody takes it from one of the modules here.
 LIBRARY = set("""argparse ast asyncio base64 binascii copy email errno fcntl glob grp html importlib inspect io ipaddress
     json linecache logging os platform pwd queue random re select selectors shlex signal socket ssl stat struct sys
     tempfile textwrap threading time traceback urllib warnings""".split())
@@ -827,7 +824,7 @@ SERVER, SERVER_SOFTWARE = "gunicorn", "gunicorn/%d.%d.%d" % wsgi.VERSION
 
 
 def member(module, word):
-    """What a word of NAMES stands for."""
+    """The object that a word of NAMES stands for."""
     name, _, base = word.partition("<")
     there = {**vars(http), **globals(), **REQUEST_ERRORS}
     if name in there:
@@ -860,8 +857,7 @@ def make(name, words):
 
 
 def imported(module, name):
-    """An attribute of a module that it would have got by an import, or the class of a
-    setting."""
+    """An attribute that Gunicorn's module has by an import, or the class of a setting."""
     if name in LIBRARY:
         __import__(name)
         return sys.modules[name]

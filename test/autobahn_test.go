@@ -355,7 +355,7 @@ type wsCase struct {
 	At      int // when not 0: the byte with which a mistake is one
 	Steps   []struct {
 		Frame []byte
-		Lines []string // that it adds to the transcript
+		Lines []string // lines that the event adds to the transcript
 	}
 	Closed bool // a close frame was read
 	Open   bool // a close frame behind it is not read as one: it ends within a frame
@@ -411,7 +411,7 @@ func (tt *wsCase) play(c net.Conn, way string) error {
 		}
 		strict = strict || len(want) < 2 // nothing is left out
 		if tt.Open {
-			return judge(p.said(), want, strict, !tt.Bad) // it was cut off in a frame, and the client leaves
+			return judge(p.said(), want, strict, !tt.Bad) // the server was cut off in a frame, and the client leaves
 		}
 		want = append(want, `close 1000 ""`)
 		if err := p.send(wsCloseFrame(1000, "")); err != nil {

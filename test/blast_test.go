@@ -187,7 +187,7 @@ func (b *blaster) ask(number uint64) error {
 			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond) // a client that is slow
 		}
 		if r.IntN(16) == 0 {
-			return nil // it leaves
+			return nil // the client leaves
 		}
 	}
 	if r.IntN(8) == 0 {
@@ -195,7 +195,7 @@ func (b *blaster) ask(number uint64) error {
 		return nil
 	}
 	if r.IntN(4) == 0 {
-		time.Sleep(time.Duration(r.IntN(50)) * time.Millisecond) // it reads slowly
+		time.Sleep(time.Duration(r.IntN(50)) * time.Millisecond) // the client reads slowly
 	}
 	if _, err = io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 		return errors.New("no end in time")
