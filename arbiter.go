@@ -794,8 +794,11 @@ func (a *arbiter) helpers() []helperRow {
 	for _, g := range a.generations() {
 		for _, t := range g.templates() {
 			name := "Python of the configuration file"
-			if t.plain {
+			switch {
+			case t.plain:
 				name = "Python that forks those of the workers"
+			case t.loaded:
+				name = "Python that has loaded the application"
 			}
 			list = append(list, helperRow{helper: &t.helper, name: name, after: "A reload starts another.",
 				died: func(status unix.WaitStatus) *halt { return a.templateDied(t, status) }})

@@ -8,6 +8,8 @@ the class from which it is derived. Any other class has a server of its own, in 
 (workers.py, http.py).
 """
 
+import os
+import re
 import sys
 from math import ceil
 from types import FunctionType
@@ -32,6 +34,12 @@ class Wrong(Exception):
     def __init__(self, text, status=1):
         super().__init__(text)
         self.status = status
+
+
+def status_of(e):
+    """The exit status of a server that such an exception ends, 1 for most."""
+    code = e.code if isinstance(e, SystemExit) else 1
+    return code & 255 if isinstance(code, int) else int(code is not None)
 
 
 def named(cls):
@@ -64,7 +72,7 @@ def find(uri):
             at = at.tb_next
         file = at.tb_frame.f_code.co_filename
         where = "" if file.startswith("<") else " (%s, line %d)" % (file, at.tb_lineno)
-        raise Wrong("class uri %r invalid or not found: %s: %s%s" % (uri, type(e).__name__, e, where))
+        raise Wrong("class uri %r invalid or not found: %s: %s%s" % (uri, type(e).__name__, e, where), status_of(e))
     try:
         return getattr(module, name)
     except AttributeError:
@@ -125,8 +133,8 @@ def describe(cls, settings):
     if hasattr(cls, "setup"):  # Gunicorn calls it in the master
         try:
             cls.setup()
-        except Exception as e:
-            raise Wrong("%s has failed in setup: %s: %s" % (named(cls), type(e).__name__, e))
+        except BaseException as e:
+            raise Wrong("%s has failed in setup: %s: %s" % (named(cls), type(e).__name__, e), status_of(e))
     facts = {"name": named(cls), "family": family, "uvicorn": family == "asgi" and base.__module__ in UVICORN}
     return facts, (options(cls, settings, facts) if facts["uvicorn"] else {})
 
@@ -165,12 +173,16 @@ def options(cls, settings, facts):
     """The settings that CONFIG_KWARGS of a class means. The rest is added to facts, for the
     worker."""
     kwargs, changed = cls.CONFIG_KWARGS, {}
+    if not isinstance(kwargs, dict):
+        raise Wrong("%s: CONFIG_KWARGS is %r, and no dict" % (named(cls), kwargs))
     for key, value in list(kwargs.items()):
         try:
             if key in SETTINGS:
                 name, meant = SETTINGS[key]
                 if value is not None or meant is whole:
                     changed[name] = meant(value)
+            elif key in ("limit_concurrency", "timeout_graceful_shutdown"):
+                whole(value)
             elif key not in OTHER and value is not None:
                 if cls.__module__ in UVICORN:
                     del kwargs[key]  # a reload must find the class as it was
@@ -188,10 +200,17 @@ def options(cls, settings, facts):
     for key, valid in CHOICES.items():
         if kwargs.get(key, "auto") not in valid:
             raise Wrong("%s: CONFIG_KWARGS[%r] is %r, and not one of %s" % (named(cls), key, kwargs[key], ", ".join(valid)))
+    if isinstance(kwargs.get("log_level"), str) and kwargs["log_level"].lower() not in LEVELS:
+        raise Wrong("%s: CONFIG_KWARGS['log_level'] is %r, and not one of %s" % (named(cls), kwargs["log_level"], ", ".join(LEVELS)))
+    if isinstance(kwargs.get("log_config"), str) and not os.path.isfile(kwargs["log_config"]):
+        raise Wrong("%s: CONFIG_KWARGS['log_config'] is %r, and there is no such file" % (named(cls), kwargs["log_config"]))
     try:
-        fields(kwargs)
+        more = fields(kwargs)
     except Exception:
         raise Wrong("%s: CONFIG_KWARGS['headers'] is no list of pairs of strings" % named(cls))
+    for field in more:
+        if not re.fullmatch(rb"[!#$%&'*+.^_`|~0-9a-z-]+: [^\0\r\n]*", b": ".join(field)):
+            raise Wrong("%s: CONFIG_KWARGS['headers'] has %r, which is no header" % (named(cls), field))
     return changed
 
 

@@ -43,6 +43,7 @@ class Listener:
     def open(self, fd):
         import socket
         self.sock = socket.socket(fileno=fd)
+        self.sock.setblocking(False)
         self.fd, self.name, self.FAMILY = fd, self.sock.getsockname(), self.sock.family
 
     def __str__(self):

@@ -183,9 +183,9 @@ def handle_exit(self, number, frame):
 
 
 def handle_quit(self, number, frame):
-    self.alive = False
+    self.alive, self.quits = False, True
     self.cfg.worker_int(self)
-    sys.exit(0)
+    sys.exit(0)  # which ends the lane; run() goes on with it
 
 
 def handle_abort(self, number, frame):
@@ -222,6 +222,9 @@ def run(self):
         elif replaced(self, "notify"):
             lane.queue = Watched(lane.queue, self, lane.wire, 1 if lane.threads else self.timeout or 0.5)
     lane.serve()
+    self.alive = False
+    if getattr(self, "quits", False):
+        sys.exit(0)
 
 
 def beat(worker, sleep):
@@ -299,6 +302,10 @@ class Worker(facade.Worker):
         begin(self)
 
     load_wsgi = load_wsgi
+
+    def handle_error(self, req, client, addr, exc):
+        from _gunicorn.http import Serving
+        Serving.handle_error(self, req, client, addr, exc)
 
     def init_signals(self):
         for name in self.SIGNALS:
