@@ -172,7 +172,7 @@ type h2 struct {
 	wrong    string   // a mistake in the HEADERS frame whose field block is incomplete
 	settings [2]int64 // of the SETTINGS frame at hand: window and frame size, -1 for not given
 	table    hpackTable
-	list     fieldList // fields of the latest block
+	list     *fieldList // fields of the latest block; connections may share the list
 }
 
 type h2Frame struct {
@@ -191,7 +191,7 @@ func newH2(maxStreams, initial, frameMost, listMost, headBound int) h2 {
 	}
 	return h2{maxStreams: min(maxStreams, h2WindowMost), initial: int64(initial), frameMost: frameMost, listMost: listMost,
 		blockMost: bound + h2BlockSlack, theirWindow: h2Window, theirFrame: h2FrameLeast,
-		window: h2Window, room: h2Window, table: hpackTable{most: h2TableSize}, list: fieldList{limit: bound},
+		window: h2Window, room: h2Window, table: hpackTable{most: h2TableSize}, list: &fieldList{limit: bound},
 		streams: map[uint32]*stream{}}
 }
 
@@ -557,7 +557,7 @@ func (h *h2) fragment(piece []byte, last bool) (e h2Event, bad *h2Error) {
 	}
 	f := h.opens
 	h.opens.id = 0
-	if bad = h.table.decode(piece, &h.list); bad != nil {
+	if bad = h.table.decode(piece, h.list); bad != nil {
 		return e, bad
 	}
 	if cap(h.block) > h2FrameLeast {
