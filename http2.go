@@ -163,7 +163,7 @@ type h2 struct {
 
 	h2Input
 	table hpackTable
-	list  fieldList // fields of the latest block
+	list  *fieldList // fields of the latest block; connections may share the list
 }
 
 // h2Input is how far the client's bytes have been read.
@@ -197,7 +197,7 @@ func newH2(maxStreams, initial, frameMost, listMost, headBound int) h2 {
 	}
 	return h2{maxStreams: min(maxStreams, h2WindowMost), initial: int64(initial), frameMost: frameMost, listMost: listMost,
 		blockMost: bound + h2BlockSlack, theirWindow: h2Window, theirFrame: h2FrameLeast,
-		window: h2Window, room: h2Window, table: hpackTable{most: h2TableSize}, list: fieldList{limit: bound},
+		window: h2Window, room: h2Window, table: hpackTable{most: h2TableSize}, list: &fieldList{limit: bound},
 		streams: map[uint32]*stream{}}
 }
 
@@ -563,7 +563,7 @@ func (h *h2) fragment(piece []byte, last bool) (e h2Event, bad *h2Error) {
 	}
 	f := h.opens
 	h.opens.id = 0
-	if bad = h.table.decode(piece, &h.list); bad != nil {
+	if bad = h.table.decode(piece, h.list); bad != nil {
 		return e, bad
 	}
 	if cap(h.block) > h2FrameLeast {
