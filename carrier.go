@@ -218,8 +218,8 @@ func (w *worker) carry(c *conn) {
 // waits is how many bytes of frames the client has not taken.
 func (k *carrier) waits() int { return len(k.out) + len(k.conn.out) - k.conn.outAt }
 
-// held estimates the memory of a carrier without its streams: each of those is counted, and
-// ended, for itself.
+// held estimates the memory of a carrier without its streams. Each stream is counted
+// separately, and ended separately when memory runs out.
 func (k *carrier) held() int { return int(unsafe.Sizeof(*k)) + cap(k.block) + 2*k.table.size }
 
 // tick is called once a second.
@@ -873,18 +873,29 @@ func (w *worker) dropCarrier(k *carrier) {
 	k.blocked = nil
 }
 
-// blame counts a refused request as noise, and what its answer, a head and a frame of the body, has
-// taken off the count: over HTTP/1.1 one mistake ends a connection, and writes one line into the log.
+// blame counts a refused request as noise, and adds the 3 that its answer, a head and a frame
+// of the body, takes off the count: over HTTP/1.1 one mistake ends a connection, and writes one
+// line into the log. The connection's other requests, which may be those of other clients of a
+// proxy, are still served.
 func (w *worker) blame(k *carrier) {
-	if k.noise += 1 + 3; k.noise > h2NoiseMost && !k.deaf {
-		w.breakCarrier(k, &h2Error{h2EnhanceYourCalm, "too many requests are malformed"})
+	if k.noise += 1 + 3; k.noise > h2NoiseMost && !k.said {
+		k.noise = 0 // a new count for the streams that the client opens before it hears of the end
+		w.announceEnd(k, &h2Error{h2EnhanceYourCalm, "too many requests are malformed"})
+		k.ending = true
 	}
+}
+
+// announceEnd logs a client's mistake for which its connection ends, and tells the client.
+func (w *worker) announceEnd(k *carrier, bad *h2Error) {
+	w.log.warningf("Invalid request from ip=%s: HTTP/2: %s", k.conn.peer.remoteAddr, bad.text)
+	k.arm()
+	k.goaway(bad.code, bad.text)
+	w.touch(k)
 }
 
 // breakCarrier ends a connection because of its client's mistake.
 func (w *worker) breakCarrier(k *carrier, bad *h2Error) {
-	w.log.warningf("Invalid request from ip=%s: HTTP/2: %s", k.conn.peer.remoteAddr, bad.text)
-	k.goaway(bad.code, bad.text)
+	w.announceEnd(k, bad)
 	w.stopCarrier(k)
 }
 
