@@ -134,12 +134,18 @@ func (a *arbiter) run() (status int) {
 		a.removePidfile()
 		var start *startError
 		var left hookExit
+		var ended templateEnded
 		switch {
 		case errors.As(err, &start):
 			fmt.Fprint(os.Stderr, start.text)
 			return start.status
 		case errors.As(err, &left):
 			return int(left)
+		case errors.As(err, &ended):
+			if status, known := awaitEnd(int(ended), quickLimit); known && status.Exited() {
+				return status.ExitStatus() // by os._exit, which says nothing
+			}
+			fallthrough
 		case !errors.Is(err, errCannotBind) && !errors.Is(err, errInterrupted):
 			fmt.Fprintf(os.Stderr, "\nError: %v\n\n", err)
 			if a.cfg.daemon && a.log != nil { // nobody reads a daemon's standard error

@@ -157,7 +157,10 @@ func (w *worker) prefaceStalls(c *conn) bool {
 func (w *worker) newCarrier(c *conn) *carrier {
 	k := &carrier{w: w, conn: c, h2: newH2(w.cfg.http2MaxConcurrentStreams, w.cfg.http2InitialWindowSize,
 		w.cfg.http2MaxFrameSize, w.cfg.http2MaxHeaderListSize, w.cfg.headBound())}
-	c.carrier = k
+	if w.list == nil {
+		w.list = k.list
+	}
+	c.carrier, k.list = k, w.list
 	c.unlist()
 	c.expires = 0
 	w.touch(k)
@@ -215,10 +218,9 @@ func (w *worker) carry(c *conn) {
 // waits is how many bytes of frames the client has not taken.
 func (k *carrier) waits() int { return len(k.out) + len(k.conn.out) - k.conn.outAt }
 
-// held estimates the memory of a carrier, without its streams' buffers.
-func (k *carrier) held() int {
-	return int(unsafe.Sizeof(*k)) + cap(k.block) + 2*k.table.size + k.busy*streamCost
-}
+// held estimates the memory of a carrier without its streams: each of those is counted, and
+// ended, for itself.
+func (k *carrier) held() int { return int(unsafe.Sizeof(*k)) + cap(k.block) + 2*k.table.size }
 
 // tick is called once a second.
 func (k *carrier) tick() {
@@ -306,6 +308,7 @@ func (w *worker) newStream(k *carrier, s *stream) *conn {
 	k.conn.unlist()
 	s.conn, s.carrier = c, k
 	w.carried++
+	w.weigh(c)
 	return c
 }
 
@@ -366,6 +369,9 @@ func (w *worker) gain(s *stream, piece []byte) {
 	c := s.conn
 	if c == nil || c.gone || s.done {
 		return
+	}
+	if len(s.section) > 0 {
+		w.weigh(c)
 	}
 	t := c.turn
 	if limit := w.cfg.limitRequestBody; limit > 0 && s.received > limit && !s.socket && t != nil && t.broken == nil && t.incomplete() {
@@ -532,6 +538,7 @@ func (s *stream) head(b []byte, at int) []byte {
 func (s *stream) trailer(w *worker, t *turn) {
 	if !t.framing.noBody && len(s.tail) < metaMax {
 		s.tail, _ = appendBlock(s.tail, w.appendSection(nil, t))
+		w.weigh(t.conn)
 	}
 }
 
@@ -849,7 +856,10 @@ func (s *stream) held() (pooled, beside int) {
 	if s.ownIn {
 		pooled = cap(s.in)
 	}
-	return pooled, 0
+	if s.conn.fd == noSocket {
+		beside = streamCost + cap(s.section) + cap(s.tail)
+	}
+	return pooled, beside
 }
 
 // dropCarrier is called when the socket of a carrier is closed.
@@ -861,6 +871,14 @@ func (w *worker) dropCarrier(k *carrier) {
 	}
 	clear(k.streams)
 	k.blocked = nil
+}
+
+// blame counts a refused request as noise, and what its answer, a head and a frame of the body, has
+// taken off the count: over HTTP/1.1 one mistake ends a connection, and writes one line into the log.
+func (w *worker) blame(k *carrier) {
+	if k.noise += 1 + 3; k.noise > h2NoiseMost && !k.deaf {
+		w.breakCarrier(k, &h2Error{h2EnhanceYourCalm, "too many requests are malformed"})
+	}
 }
 
 // breakCarrier ends a connection because of its client's mistake.

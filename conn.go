@@ -556,6 +556,9 @@ func (w *worker) refuse(c *conn, bad *badRequest) {
 		w.record(c.turn, []byte(strconv.Itoa(bad.status)), parsed)
 	}
 	w.page(c, bad)
+	if s, streamed := c.transport.(*stream); streamed {
+		w.blame(s.carrier)
+	}
 }
 
 // warnBad logs a client's mistake.

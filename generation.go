@@ -602,9 +602,11 @@ func (t *template) close() {
 	}
 }
 
-// errTemplate means that the template process has ended, or has sent something other than
-// an answer.
-var errTemplate = errors.New("the Python of the configuration file has ended")
+// templateEnded is the process ID of a template process that has ended, or has sent something
+// other than an answer.
+type templateEnded int
+
+func (pid templateEnded) Error() string { return "the Python of the configuration file has ended" }
 
 // terminalWait is how long a Python gets to end by itself when a terminal has sent INT to the
 // whole foreground process group, Python included.
@@ -688,7 +690,7 @@ func (t *template) exchange(question map[string]any, fds []int) (answer map[stri
 		rights = unix.UnixRights(fds...)
 	}
 	if err := unix.Sendmsg(t.sock, b, rights, nil, unix.MSG_NOSIGNAL); err != nil {
-		return nil, errTemplate
+		return nil, templateEnded(t.pid)
 	}
 	room := make([]byte, 2*templateRoom)
 	for {
@@ -697,12 +699,12 @@ func (t *template) exchange(question map[string]any, fds []int) (answer map[stri
 			continue
 		}
 		if err != nil || n <= 0 {
-			return nil, errTemplate
+			return nil, templateEnded(t.pid)
 		}
 		v, err := unmarshal(room[:n])
 		answer, ok := v.(map[string]any)
 		if err != nil || !ok {
-			return nil, errTemplate
+			return nil, templateEnded(t.pid)
 		}
 		if status, exits := answer["exit"].(int64); exits {
 			return nil, hookExit(status)

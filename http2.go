@@ -161,6 +161,13 @@ type h2 struct {
 	closed [h2ClosedKept]uint32 // streams that have ended, shifted by one bit; the lowest bit is set if this side reset the stream
 	ends   int                  // number of streams that have ended
 
+	h2Input
+	table hpackTable
+	list  *fieldList // fields of the latest block; connections may share the list
+}
+
+// h2Input is how far the client's bytes have been read.
+type h2Input struct {
 	preface  int      // bytes of the preface received so far
 	settled  bool     // the client's first SETTINGS frame has come
 	f        h2Frame  // the frame at hand
@@ -172,8 +179,6 @@ type h2 struct {
 	block    []byte   // the bytes of the incomplete field block that have come
 	wrong    string   // a mistake in the HEADERS frame whose field block is incomplete
 	settings [2]int64 // of the SETTINGS frame at hand: window and frame size, -1 for not given
-	table    hpackTable
-	list     fieldList // fields of the latest block
 }
 
 type h2Frame struct {
@@ -192,7 +197,7 @@ func newH2(maxStreams, initial, frameMost, listMost, headBound int) h2 {
 	}
 	return h2{maxStreams: min(maxStreams, h2WindowMost), initial: int64(initial), frameMost: frameMost, listMost: listMost,
 		blockMost: bound + h2BlockSlack, theirWindow: h2Window, theirFrame: h2FrameLeast,
-		window: h2Window, room: h2Window, table: hpackTable{most: h2TableSize}, list: fieldList{limit: bound},
+		window: h2Window, room: h2Window, table: hpackTable{most: h2TableSize}, list: &fieldList{limit: bound},
 		streams: map[uint32]*stream{}}
 }
 
@@ -558,7 +563,7 @@ func (h *h2) fragment(piece []byte, last bool) (e h2Event, bad *h2Error) {
 	}
 	f := h.opens
 	h.opens.id = 0
-	if bad = h.table.decode(piece, &h.list); bad != nil {
+	if bad = h.table.decode(piece, h.list); bad != nil {
 		return e, bad
 	}
 	if cap(h.block) > h2FrameLeast {

@@ -256,5 +256,6 @@ func (w *worker) bury() {
 	for _, t := range w.spent {
 		w.reuse(t)
 	}
+	clear(w.spent) // else turns that are not reused, and the heads that these refer to, would stay
 	w.spent = w.spent[:0]
 }

@@ -498,13 +498,15 @@ func waitFor(pid int) (status unix.WaitStatus) {
 	}
 }
 
-// awaitEnd waits for the end of a child, for d at most; 0 stands for no child.
-func awaitEnd(pid int, d time.Duration) {
+// awaitEnd waits for the end of a child, for d at most; 0 stands for no child. It reports
+// whether the status is known.
+func awaitEnd(pid int, d time.Duration) (status unix.WaitStatus, known bool) {
 	for limit := monotonic() + int64(d); pid > 0 && monotonic() < limit; time.Sleep(time.Millisecond) {
-		if ended, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); ended != 0 && err != unix.EINTR {
-			return
+		if ended, err := unix.Wait4(pid, &status, unix.WNOHANG, nil); ended != 0 && err != unix.EINTR {
+			return status, err == nil
 		}
 	}
+	return status, false
 }
 
 // nameProcess names this process in the process list. The kernel has named it after the

@@ -203,6 +203,7 @@ type scratch struct {
 	batch   []*turn    // the requests of the message being made
 	wbuf    []byte     // a spare buffer for a wire or the hand-over socket, nil while in use
 	cbuf    []byte     // bytes just read from a carrier, nil before the first
+	list    *fieldList // fields that a carrier has just read, nil before the first carrier
 	hbuf    []byte     // the head of a stream, as HTTP/1.1 has it
 	dirty   []*carrier // carriers with frames to write
 	blanks  [][]byte   // spare buffers for frames

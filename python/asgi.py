@@ -46,7 +46,7 @@ CROWD_STAYS = 16    # requests without the flag CROWD after which batches end, s
 BATCH_MAX = 64      # most requests in a batch, however brief they are
 SMALL = 16384       # longest body that is copied behind its head; beyond, a write of its own costs less than the copy
 
-STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus}
+STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus if code >= 200}
 
 pack, unpack, SIZE = HEADER.pack, HEADER.unpack_from, HEADER.size
 loads = marshal.loads
@@ -73,9 +73,17 @@ def pairs(headers):
             for name, value in islice(headers, PAIRS_MOST)]
 
 
+checked = b""  # the last head whose headers were checked: an application's heads are often alike
+
+
 def encode_head(status, headers):
     """Status and headers as marshal."""
-    line = STATUS.get(status) or "%d Unknown" % status
+    global checked
+    line = STATUS.get(status)
+    if line is None:
+        line = "%d Unknown" % status
+        if not 200 <= status <= 999:
+            raise ValueError("invalid status %d" % status)
     if type(headers) is not list:
         headers = list(islice(headers, PAIRS_MOST))
     try:
@@ -84,22 +92,33 @@ def encode_head(status, headers):
                 break
         else:
             meta = marshal.dumps((line, headers), 2)
+            if meta == checked:
+                return meta
+            check(headers)
             if len(meta) <= META_MAX:
+                checked = meta
                 return meta
     except ValueError:
         pass
-    return meta_of((line, pairs(headers)))
+    return meta_of((line, check(pairs(headers))))
 
 
-# The names and values that a worker accepts in a response header (checkField in http.go).
+# The names and values that a worker accepts in a response header (checkField in response.go).
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+names = set()  # names that are valid
 
 
 def check(headers):
     for name, value in headers:
-        if not NAME(name) or FORBIDDEN(value):
-            raise ValueError("invalid header %r" % (name,))
+        if name not in names:
+            if not NAME(name):
+                raise ValueError("invalid header name %r" % (name,))
+            if len(names) < 256:
+                names.add(name)
+        if FORBIDDEN(value):
+            raise ValueError("invalid value of the header %r" % (name,))
+    return headers
 
 
 class Stream:
@@ -414,13 +433,13 @@ class Http(Stream):
 
     def hint(self, headers):
         if not self.begun and not self.gone:
-            meta = meta_of(pairs(headers))
+            meta = meta_of(check(pairs(headers)))
             self.server.push(frame(self.number, HINTS, meta))
 
     def send_trailers(self, event):
         if type(self.trailers) is not tuple or self.done:
             raise self.unexpected(event)
-        trailers = self.trailers + tuple(pairs(event.get("headers", ())))
+        trailers = self.trailers + tuple(check(pairs(event.get("headers", ()))))
         meta = meta_of(trailers)
         self.trailers = trailers
         if not event.get("more_trailers", False):
@@ -554,8 +573,7 @@ class WebSocket(Stream):
                 raise self.unexpected(event)
             if self.gone:
                 raise ClientGone("the client has left")
-            protocol, headers = event.get("subprotocol") or "", pairs(event.get("headers") or ())
-            check(headers)
+            protocol, headers = event.get("subprotocol") or "", check(pairs(event.get("headers") or ()))
             protocol = protocol.encode("latin-1")
             if protocol and not NAME(protocol):
                 raise ValueError("invalid subprotocol %r" % (protocol,))

@@ -303,6 +303,11 @@ def bounded(least, most, wrong):
     return validate
 
 
+validate_http2_frame_size = bounded(16384, 16777215, "http2_max_frame_size must be between 16384 and 16777215, got %s")
+validate_http2_window_size = bounded(0, 2 ** 31 - 1, "HTTP/2 window size must be at most 2147483647: %s")
+validate_http2_stream_limit = bounded(1, sys.maxsize, "HTTP/2 max concurrent streams must be at least 1: %s")
+
+
 def auto_int(_, text):
     """An integer from a command line, which is octal if it begins with 0."""
     return int(re.sub("^0(?=[0-9])", "0o", text), 0)
@@ -324,9 +329,8 @@ VALIDATORS = {
     "asgi_lifespan": validate_asgi_lifespan, "http_parser": validate_http_parser,
     "proxy_protocol": validate_proxy_protocol, "http2_cleartext": validate_http2_cleartext,
     "http_protocols": validate_http_protocols, "uwsgi_allow_ips": validate_string_to_addr_list, "ssl_version": lambda val: val,
-    "http2_max_frame_size": bounded(16384, 16777215, "http2_max_frame_size must be between 16384 and 16777215, got %s"),
-    "http2_initial_window_size": bounded(0, 2 ** 31 - 1, "HTTP/2 window size must be at most 2147483647: %s"),
-    "http2_max_concurrent_streams": bounded(1, sys.maxsize, "HTTP/2 max concurrent streams must be at least 1: %s"),
+    "http2_max_frame_size": validate_http2_frame_size, "http2_initial_window_size": validate_http2_window_size,
+    "http2_max_concurrent_streams": validate_http2_stream_limit,
 }
 
 # Classes of settings that are not named like their setting.
@@ -770,9 +774,9 @@ gunicorn.config: validate_bool validate_dict validate_pos_int validate_string va
 gunicorn.config: validate_list_of_files_or_patterns validate_string_to_list validate_string_to_addr_list
 gunicorn.config: validate_class validate_callable validate_user validate_group validate_post_request validate_chdir
 gunicorn.config: validate_statsd_address validate_reload_engine validate_header_map_behaviour validate_asgi_loop
-gunicorn.config: validate_asgi_lifespan validate_http_parser validate_ssl_version() validate_proxy_protocol()
-gunicorn.config: validate_http_protocols() validate_http2_cleartext() validate_http2_window_size()
-gunicorn.config: validate_http2_stream_limit() validate_http2_frame_size()
+gunicorn.config: validate_asgi_lifespan validate_http_parser validate_ssl_version() validate_proxy_protocol
+gunicorn.config: validate_http_protocols validate_http2_cleartext validate_http2_window_size
+gunicorn.config: validate_http2_stream_limit validate_http2_frame_size
 gunicorn.debug: Spew spew unspew
 gunicorn.glogging: Logger CONFIG_DEFAULTS SYSLOG_FACILITIES SafeAtoms loggers parse_syslog_address
 gunicorn.instrument:

@@ -44,7 +44,7 @@ const (
 	opContinuation, opText, opBinary = 0, 1, 2
 	opClose, opPing, opPong          = 8, 9, 10
 	wsFin, wsRSV1, wsMasked          = 0x80, 0x40, 0x80
-	wsTail                           = "\x00\x00\xff\xff" // which compressed messages go without
+	wsTail                           = "\x00\x00\xff\xff" // the end of a flushed block, which compressed messages leave out
 	deflateMin                       = 128                // shorter messages are not compressed
 )
 
@@ -104,7 +104,7 @@ type wsPeer struct {
 	in       *bufio.Reader
 	log      strings.Builder
 	open     byte // opcode of the message that has begun, 0 for none
-	packed   bool // which is compressed
+	packed   bool // the messages are compressed
 	message  []byte
 	window   []byte // the end of what has been decompressed, which later messages refer to
 	closed   bool
@@ -206,7 +206,7 @@ func (p *wsPeer) frame() error {
 
 func (p *wsPeer) close(payload []byte) error {
 	p.closed = true
-	code := 1005 // which stands for none
+	code := 1005 // 1005 stands for no code
 	if len(payload) > 0 {
 		if len(payload) == 1 || !utf8.Valid(payload[2:]) {
 			return fmt.Errorf("close frame of %q", payload)

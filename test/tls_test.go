@@ -488,7 +488,7 @@ func TestTLSHandshakes(t *testing.T) {
 	s, _, config := tlsServer(t, "--worker-connections", "2000")
 	hello := clientHello(t, s)
 	var stuck []net.Conn
-	for i := range 600 { // which is more than run at a time
+	for i := range 600 { // more than the limit of clients at a time
 		conn := s.dialPlain(1)
 		defer conn.Close()
 		switch i % 3 {
