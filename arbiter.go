@@ -12,6 +12,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -133,12 +134,18 @@ func (a *arbiter) run() (status int) {
 		a.removePidfile()
 		var start *startError
 		var left hookExit
+		var ended templateEnded
 		switch {
 		case errors.As(err, &start):
 			fmt.Fprint(os.Stderr, start.text)
 			return start.status
 		case errors.As(err, &left):
 			return int(left)
+		case errors.As(err, &ended):
+			if status, known := awaitEnd(int(ended), quickLimit); known && status.Exited() {
+				return status.ExitStatus() // by os._exit, which says nothing
+			}
+			fallthrough
 		case !errors.Is(err, errCannotBind) && !errors.Is(err, errInterrupted):
 			fmt.Fprintf(os.Stderr, "\nError: %v\n\n", err)
 			if a.cfg.daemon && a.log != nil { // nobody reads a daemon's standard error
@@ -509,53 +516,21 @@ func (a *arbiter) spawn() error {
 	if err := os.Chdir(a.cfg.chdir); err != nil {
 		return err
 	}
-	slot, fd, err := a.scores.take(a.age + 1)
+	slot, page, err := a.scores.take(a.age + 1)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	settings, err := memfd("settings", a.cfg.encode())
-	if err != nil {
+	own := map[int]int{fdSlot: page}
+	defer func() {
+		for _, fd := range own {
+			unix.Close(fd)
+		}
+	}()
+	if err := a.openFor(slot, own); err != nil {
 		return err
 	}
-	defer unix.Close(settings)
-	files := map[int]int{
-		fdLifeline: a.lifeR, fdSlot: fd, fdSettings: settings, fdGive: a.give, fdTake: a.take, fdWake: a.wakeW,
-		fdErrorlog: a.log.out.shared(), fdAccesslog: a.access.shared(), fdBridge: int(a.bridge.Fd()),
-	}
-	far := -1
-	if a.cfg.needsNeighbours() {
-		for number, fd := range map[int]int{fdScores: a.scores.fd, fdPages: a.scores.pages} {
-			if files[number], err = openAnew(fd, unix.O_RDONLY); err != nil {
-				return err
-			}
-			defer unix.Close(files[number])
-		}
-	}
-	if a.cfg.limitConnectionsPerClient > 0 {
-		if a.census == 0 {
-			if a.census, err = openCensus(); err != nil {
-				return err
-			}
-		}
-		if err := clearPart(a.census, slices.Index(a.scores.slots, slot)); err != nil {
-			return err
-		}
-		files[fdClients] = a.census
-	}
-	if a.template != nil {
-		if files[fdFork], far, err = socketpair(unix.SOCK_SEQPACKET); err != nil {
-			return err
-		}
-		defer unix.Close(files[fdFork])
-		defer unix.Close(far)
-	}
-	if a.logger != nil {
-		files[fdRecords] = a.logger.give
-	}
-	if a.vault != nil {
-		files[fdVault] = a.vault.shared
-	}
+	files := a.sharedFiles()
+	maps.Copy(files, own)
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{workerTitle + a.cfg.name() + a.suffix() + "]"}, &syscall.ProcAttr{
 		Env: childEnv(a.cfg), Files: workerFiles(files, a.listeners),
 		Sys: &syscall.SysProcAttr{Credential: a.cfg.credential},
@@ -572,7 +547,58 @@ func (a *arbiter) spawn() error {
 	if a.template == nil {
 		return nil
 	}
-	return a.host.adopt(a.age, pid, far) // if it fails, the worker finds its socket closed
+	return a.host.adopt(a.age, pid, own[fdForkFar]) // if it fails, the worker finds its socket closed
+}
+
+// fdForkFar is no descriptor of a worker: under this number openFor keeps the template
+// process's end of the socket whose other end is fdFork.
+const fdForkFar = -1
+
+// openFor opens the files that a new worker shares with no other, adds them to own by their
+// numbers in the worker, and makes the worker's part of the census.
+func (a *arbiter) openFor(slot *slot, own map[int]int) (err error) {
+	if own[fdSettings], err = memfd("settings", a.cfg.encode()); err != nil {
+		return err
+	}
+	if a.cfg.needsNeighbours() {
+		for number, fd := range map[int]int{fdScores: a.scores.fd, fdPages: a.scores.pages} {
+			if own[number], err = openAnew(fd, unix.O_RDONLY); err != nil {
+				return err
+			}
+		}
+	}
+	if a.template != nil {
+		if own[fdFork], own[fdForkFar], err = socketpair(unix.SOCK_SEQPACKET); err != nil {
+			return err
+		}
+	}
+	if a.cfg.limitConnectionsPerClient == 0 {
+		return nil
+	}
+	if a.census == 0 {
+		if a.census, err = openCensus(); err != nil {
+			return err
+		}
+	}
+	return clearPart(a.census, slices.Index(a.scores.slots, slot))
+}
+
+// sharedFiles are the files that all workers get, by their numbers in a worker.
+func (a *arbiter) sharedFiles() map[int]int {
+	files := map[int]int{
+		fdLifeline: a.lifeR, fdGive: a.give, fdTake: a.take, fdWake: a.wakeW,
+		fdErrorlog: a.log.out.shared(), fdAccesslog: a.access.shared(), fdBridge: int(a.bridge.Fd()),
+	}
+	if a.logger != nil {
+		files[fdRecords] = a.logger.give
+	}
+	if a.vault != nil {
+		files[fdVault] = a.vault.shared
+	}
+	if a.cfg.limitConnectionsPerClient > 0 {
+		files[fdClients] = a.census
+	}
+	return files
 }
 
 // ownEnv has the variables that the server adds to the environment.
@@ -768,8 +794,11 @@ func (a *arbiter) helpers() []helperRow {
 	for _, g := range a.generations() {
 		for _, t := range g.templates() {
 			name := "Python of the configuration file"
-			if t.plain {
+			switch {
+			case t.plain:
 				name = "Python that forks those of the workers"
+			case t.loaded:
+				name = "Python that has loaded the application"
 			}
 			list = append(list, helperRow{helper: &t.helper, name: name, after: "A reload starts another.",
 				died: func(status unix.WaitStatus) *halt { return a.templateDied(t, status) }})

@@ -8,9 +8,9 @@ package main
 // event loop is blocked. Everything else goes over the wire.
 //
 // One slow client must not stop the others, so the worker never ceases to read the wire.
-// Instead, a window bounds how many bytes of a stream Python may send beyond those that the
-// client has taken, and how many bytes of a request's body, or of a WebSocket's messages,
-// Python is sent beyond those that the application has taken.
+// Instead, a window bounds how many bytes of a stream Python may send that the client has not
+// taken, and how many bytes of a request's body, or of a WebSocket's messages, Python is sent
+// that the application has not taken.
 
 import (
 	"bytes"
@@ -211,7 +211,7 @@ func (s *streamLane) stall(w *worker) {
 
 func (s *streamLane) hurry(w *worker, t *turn) bool {
 	switch limit := w.cfg.requestTimeout; {
-	case limit > 0 && !t.started && w.now-t.begun >= int64(limit):
+	case limit > 0 && !t.started && w.since(t.begun) >= limit:
 		w.overdueStream(t)
 	case !t.conn.watched:
 		w.watch(t.conn) // an application that waits for long wants to know when its client leaves
@@ -221,7 +221,7 @@ func (s *streamLane) hurry(w *worker, t *turn) bool {
 		w.keepUp(t)
 	case t.talk == nil && t.conn.ending && !t.started && !t.incomplete():
 		// The client has ended its side, and most that do so have left: the application is
-		// told. What it answers is sent all the same, to a client that waits for it.
+		// told. Its answer is sent nevertheless, as the client may wait for the answer.
 		w.tellGone(t, 1006, "", graceNever)
 	default:
 		return false
@@ -259,7 +259,7 @@ func (s *streamLane) clientTook(w *worker, t *turn) {
 	w.pongLate(t)
 }
 
-// clientLeft tells the application, if it has got the request.
+// clientLeft tells the application that the client has left, if Python has the request.
 func (s *streamLane) clientLeft(w *worker, t *turn) {
 	if t.owed != owesEnviron {
 		w.tellGone(t, 1006, "", graceSet)
@@ -372,7 +372,7 @@ func (w *worker) postGone(l *lane, f frame, code uint16, reason string, grace ti
 // without starting a response.
 func (w *worker) overdueStream(t *turn) {
 	w.log.errorf("Request timeout (pid:%d): %s from %s has run for %v and is cancelled", w.pid, t.line(), t.conn.peer.remoteAddr,
-		time.Duration(w.now-t.begun).Round(time.Second))
+		w.since(t.begun).Round(time.Second))
 	increase(&w.slot.counters.failures, 1)
 	w.cancel(t, 0, newBadRequest(504, "", ""))
 }
@@ -397,7 +397,7 @@ func (w *worker) partLater(reload bool) {
 			w.log.infof("Waiting for %d connections to finish...", n)
 		}
 	}
-	if at := w.now + int64(grace); w.partAt == 0 || at < w.partAt {
+	if at := w.after(grace); w.partAt == 0 || at < w.partAt {
 		w.partAt = at
 	}
 	closed := 0
@@ -444,7 +444,7 @@ func (w *worker) partAll() {
 	w.refuseWaiting()
 	w.python.end()
 	if w.deadline == 0 {
-		w.deadline = w.now + int64(w.parting)
+		w.deadline = w.after(w.parting)
 	}
 	w.flushOut()
 }
@@ -511,15 +511,10 @@ func (w *worker) appendScope(t *turn, b []byte) []byte {
 	case e.unix:
 		b = append(appendMarshalLatin(appendMarshalTuple(b, 2), e.serverName), marshalNone)
 	default:
-		b = appendHostPort(b, e.serverName, e.serverPort)
+		b = appendAddress(b, e.serverName, e.serverPort)
 	}
 	b = appendMarshalText(b, scheme)
 	return appendMarshalBool(b, trailers && r.minor > 0)
-}
-
-func appendHostPort(b []byte, host, port string) []byte {
-	n, _ := strconv.Atoi(port)
-	return appendMarshalInt(appendMarshalText(appendMarshalTuple(b, 2), host), int64(n))
 }
 
 // appendClient appends the client's address. Under uvicorn's worker classes, as in uvicorn,
@@ -533,7 +528,7 @@ func (w *worker) appendClient(b []byte, t *turn) []byte {
 	if t.conn.peer.remotePort == "" {
 		return append(b, marshalNone) // the client of a unix socket has no address
 	}
-	return appendHostPort(b, t.conn.peer.remoteAddr, t.conn.peer.remotePort)
+	return appendAddress(b, t.conn.peer.remoteAddr, t.conn.peer.remotePort)
 }
 
 // greetSocket notes whether a request asks for a WebSocket. The result is false if the
@@ -666,23 +661,7 @@ func (w *worker) hear(t *turn) {
 		}
 		switch e.op {
 		case opText, opBinary:
-			f := frame{number: t.number, kind: kindMessage}
-			if e.op == opText {
-				f.flags |= flagText
-			}
-			if e.last {
-				f.flags |= flagLast
-			}
-			if piece >= 0 && t.lane.extend(piece, f, e.payload) {
-				t.want -= len(e.payload)
-			} else {
-				piece = len(t.lane.out)
-				w.post(t.lane, f, e.payload)
-				t.want -= len(e.payload) + messageCost
-			}
-			if e.last {
-				piece = -1
-			}
+			piece = w.postPiece(t, e, piece)
 		case opPing:
 			if w.takesPong(t) {
 				t.talk.ping = nil
@@ -695,7 +674,7 @@ func (w *worker) hear(t *turn) {
 			// all earlier messages, so that its replies to them are not lost.
 			// An answer to a close frame without a code has no code either
 			// (RFC 6455 5.5.1).
-			t.talk.bye, t.talk.byeBy = &wsError{code: e.code}, w.now+int64(answerLimit)
+			t.talk.bye, t.talk.byeBy = &wsError{code: e.code}, w.after(answerLimit)
 			w.postGone(t.lane, frame{number: t.number, kind: kindBye}, e.code, e.reason, -1)
 			return
 		case 0:
@@ -713,6 +692,28 @@ func (w *worker) hear(t *turn) {
 			}
 		}
 	}
+}
+
+// postPiece queues a piece of a message from the client, as a part of the queued frame that
+// begins at piece in the wire's output if the piece fits there. It returns where the frame
+// with this piece begins, or -1 if the message is complete.
+func (w *worker) postPiece(t *turn, e wsEvent, piece int) int {
+	f := frame{number: t.number, kind: kindMessage}
+	if e.op == opText {
+		f.flags |= flagText
+	}
+	if e.last {
+		f.flags |= flagLast
+	}
+	if t.want -= len(e.payload); piece < 0 || !t.lane.extend(piece, f, e.payload) {
+		piece = len(t.lane.out)
+		w.post(t.lane, f, e.payload)
+		t.want -= messageCost
+	}
+	if e.last {
+		return -1
+	}
+	return piece
 }
 
 // hearMore reads from a WebSocket's client: false if nothing has come.
@@ -859,12 +860,12 @@ func (w *worker) keepUp(c *turn) {
 	case c.want <= 0:
 		t.pinged = 0 // the worker is not reading from this client, because the application does not receive
 	case t.pinged == 0:
-		if w.now-t.heard >= int64(w.cfg.wsPingInterval) && !c.conn.pending() {
+		if w.since(t.heard) >= w.cfg.wsPingInterval && !c.conn.pending() {
 			t.pinged = w.now
 			w.control(c.conn, opPing, nil)
 			w.flushOut()
 		}
-	case w.cfg.wsPingTimeout > 0 && w.now-t.pinged >= int64(w.cfg.wsPingTimeout):
+	case w.cfg.wsPingTimeout > 0 && w.since(t.pinged) >= w.cfg.wsPingTimeout:
 		w.log.debugf("Closing connection. %s from ip=%s does not answer a ping", c.line(), c.conn.peer.remoteAddr)
 		w.tellGone(c, 1011, "keepalive ping timeout", graceSet)
 		w.endTalk(c, 1011, "keepalive ping timeout")

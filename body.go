@@ -1,8 +1,8 @@
 package main
 
-// The body of a request on its way from the client to Python: how it is read, how long the
-// client may stall it, what becomes of the part that nobody wants, and how Python gets what
-// it asks for.
+// The body of a request on its way from the client to Python: reading the body, the limits for
+// a client that stalls, throwing away a part that nobody wants, and answering Python's
+// demands.
 
 import (
 	"time"
@@ -240,7 +240,7 @@ func (w *worker) discard(t *turn) {
 
 // To Python -------------------------------------------------------------------
 
-// feed gives Python more of a request, if Python has asked for more and some is there.
+// feed gives Python more of a request, if Python has asked for more and more has come.
 func (w *worker) feed(t *turn) {
 	if t.talk != nil {
 		w.hear(t)

@@ -41,14 +41,14 @@ type carrier struct {
 	conn    *conn
 	part    [h2FrameHead + 8]byte // the beginning of a frame whose rest has not come
 	parts   int
-	dirty   bool      // in worker.dirty
+	dirty   bool      // the carrier is in worker.dirty
 	blocked []*stream // streams whose responses wait for room on the connection, first come, first served
 	deaf    bool      // nothing is read any more
 	ending  bool      // the connection ends when its streams have ended
 	ticks   int       // seconds since noise was last forgotten
 }
 
-// feed is what a carrier keeps of a stream, beside the state that http2.go keeps.
+// feed is a carrier's state of a stream, beside the state that http2.go keeps.
 type feed struct {
 	conn    *conn
 	carrier *carrier
@@ -57,10 +57,10 @@ type feed struct {
 	ownIn   bool   // in is a buffer of the pool
 	poured  bool   // pour lets this stream send now
 	share   int    // bytes that the stream may still send before pour turns to the next
-	queued  bool   // in carrier.blocked
+	queued  bool   // the stream is in carrier.blocked
 	counted bool   // no Python has the request any more, so that the stream no longer counts against maxStreams
-	socket  bool   // the stream is to be a WebSocket
-	https   int8   // what a trusted client says of the scheme: 1 for https, -1 for http
+	socket  bool   // the stream asks for a WebSocket
+	https   int8   // the scheme that a trusted client has named: 1 for https, -1 for http, 0 for none
 	code    h2Code // why the stream ends before its time
 	tail    []byte // field block of the response's trailer section
 }
@@ -84,14 +84,7 @@ func (w *worker) each(f func(c *conn)) {
 // Beginning -------------------------------------------------------------------
 
 // speaksH2 reports whether HTTP/2 is among http_protocols.
-func (c *config) speaksH2() bool {
-	for _, p := range c.httpProtocols {
-		if p == "h2" {
-			return true
-		}
-	}
-	return false
-}
+func (c *config) speaksH2() bool { return slices.Contains(c.httpProtocols, "h2") }
 
 // alpn lists the protocols offered over TLS, in the order of http_protocols.
 func (c *config) alpn() (list []string) {
@@ -130,7 +123,7 @@ func (w *worker) awaitPreface(c *conn) bool {
 		w.becomeCarrier(c)
 	case string(c.in[:n]) == h2Preface[:n]:
 		if c.tried = len(c.in); only {
-			c.hasten(w.now + int64(prefaceLimit))
+			c.hasten(w.after(prefaceLimit))
 		}
 		w.lag(c)
 	case only:
@@ -215,7 +208,7 @@ func (w *worker) carry(c *conn) {
 		w.digest(k, w.cbuf[:at+n])
 	}
 	if k.opens.id != 0 && c.expires == 0 && w.cfg.clientHeaderTimeout > 0 {
-		c.expires = w.now + int64(w.cfg.clientHeaderTimeout)
+		c.expires = w.after(w.cfg.clientHeaderTimeout)
 	} else if k.opens.id == 0 && len(k.streams) > 0 {
 		c.expires = 0
 	}
@@ -225,8 +218,8 @@ func (w *worker) carry(c *conn) {
 // waits is how many bytes of frames the client has not taken.
 func (k *carrier) waits() int { return len(k.out) + len(k.conn.out) - k.conn.outAt }
 
-// held estimates the memory of a carrier without its streams: each of those is counted, and
-// ended, for itself.
+// held estimates the memory of a carrier without its streams. Each stream is counted
+// separately, and ended separately when memory runs out.
 func (k *carrier) held() int { return int(unsafe.Sizeof(*k)) + cap(k.block) + 2*k.table.size }
 
 // tick is called once a second.
@@ -364,7 +357,7 @@ func (w *worker) openStream(k *carrier, s *stream) {
 	w.advance(c)
 }
 
-// describe adds to a request what its head cannot say.
+// describe adds to a request the facts that its head cannot express.
 func (s *stream) describe(r *request) {
 	r.tunnel, r.upgrades = s.socket, s.socket
 	r.chunked = (!s.ended || len(s.in) > 0) && !s.socket
@@ -454,15 +447,23 @@ func (s *stream) bodyEnds(w *worker, t *turn) bool {
 // stream whose client has made a mistake.
 func (w *worker) breakStream(k *carrier, s *stream, text string) {
 	if text != "" {
-		w.log.warningf("Invalid request from ip=%s: HTTP/2: %s", k.conn.peer.remoteAddr, text)
+		w.log.warningf("Invalid request from ip=%s: HTTP/2: %s%s", k.conn.peer.remoteAddr, text, s.tag())
 	}
 	if s.conn != nil {
 		w.lost(s.conn)
 	}
 }
 
-// carrierEnds is called when no more will come from the client. Responses to requests
-// that have come may still reach the client.
+// tag names the id of the stream's request for the log, "" without one.
+func (s *stream) tag() string {
+	if s.conn == nil {
+		return ""
+	}
+	return s.conn.turn.tag()
+}
+
+// carrierEnds is called when no more will come from the client. Responses to earlier requests
+// may still reach the client.
 func (w *worker) carrierEnds(k *carrier) {
 	c := k.conn
 	if k.deaf = true; len(k.streams) == 0 || hungUp(c.fd) {
@@ -837,7 +838,7 @@ func (s *stream) unplug(w *worker, c *conn) {
 	}
 	if len(k.streams) == 0 && !k.conn.gone && k.conn.state == open {
 		if w.awaitHead(k.conn); w.cfg.keepalive == 0 {
-			k.conn.hasten(w.now + int64(lingerIdle))
+			k.conn.hasten(w.after(lingerIdle))
 		}
 		w.touch(k)
 	}
@@ -874,18 +875,29 @@ func (w *worker) dropCarrier(k *carrier) {
 	k.blocked = nil
 }
 
-// blame counts a refused request as noise, and what its answer, a head and a frame of the body, has
-// taken off the count: over HTTP/1.1 one mistake ends a connection, and writes one line into the log.
+// blame counts a refused request as noise, and adds the 3 that its answer, a head and a frame
+// of the body, takes off the count: over HTTP/1.1 one mistake ends a connection, and writes one
+// line into the log. The connection's other requests, which may be those of other clients of a
+// proxy, are still served.
 func (w *worker) blame(k *carrier) {
-	if k.noise += 1 + 3; k.noise > h2NoiseMost && !k.deaf {
-		w.breakCarrier(k, &h2Error{h2EnhanceYourCalm, "too many requests are malformed"})
+	if k.noise += 1 + 3; k.noise > h2NoiseMost && !k.said {
+		k.noise = 0 // a new count for the streams that the client opens before it hears of the end
+		w.announceEnd(k, &h2Error{h2EnhanceYourCalm, "too many requests are malformed"})
+		k.ending = true
 	}
+}
+
+// announceEnd logs a client's mistake for which its connection ends, and tells the client.
+func (w *worker) announceEnd(k *carrier, bad *h2Error) {
+	w.log.warningf("Invalid request from ip=%s: HTTP/2: %s", k.conn.peer.remoteAddr, bad.text)
+	k.arm()
+	k.goaway(bad.code, bad.text)
+	w.touch(k)
 }
 
 // breakCarrier ends a connection because of its client's mistake.
 func (w *worker) breakCarrier(k *carrier, bad *h2Error) {
-	w.log.warningf("Invalid request from ip=%s: HTTP/2: %s", k.conn.peer.remoteAddr, bad.text)
-	k.goaway(bad.code, bad.text)
+	w.announceEnd(k, bad)
 	w.stopCarrier(k)
 }
 
@@ -942,7 +954,7 @@ func (w *worker) maybeLeave(k *carrier) {
 	}
 	if c.pending() {
 		if k.deaf { // after a mistake nobody waits for long
-			c.hasten(w.now + int64(lingerIdle))
+			c.hasten(w.after(lingerIdle))
 		}
 		return
 	}

@@ -150,10 +150,8 @@ func parseChunkSize(line []byte) (int64, *badRequest) {
 // 7.1.1): names, each with a token or a quoted text if it has a value, and blanks between.
 func validExtensions(b []byte) bool {
 	token := func() bool {
-		n := 0
-		for b = bytes.TrimLeft(b, " \t"); n < len(b) && environByte[b[n]] != 0; {
-			n++
-		}
+		b = bytes.TrimLeft(b, " \t")
+		n := tokenLen(b)
 		b = b[n:]
 		return n > 0
 	}

@@ -181,30 +181,14 @@ func sentence(format string, args ...any) error {
 // An error of eval is returned unchanged; any other error is a *startError. Each
 // value is checked, even if a stronger source overrides the value.
 func loadConfig(args, env []string, dir string, eval func(c *config, spec string) (map[string]any, error)) (*config, error) {
-	line, err := parseFlags(args)
+	at := &start{dir: dir, env: env}
+	line, more, err := readFlags(args, at)
 	if err != nil {
 		return nil, err
 	}
-	if line.option != "" {
-		return &config{option: line.option}, nil
+	if option := cmp.Or(line.option, more.option); option != "" {
+		return &config{option: option}, nil
 	}
-	if paster && line.app != "" {
-		line.values["paste"], line.app = line.app, ""
-	}
-	at := &start{dir: dir, env: env, app: line.app}
-	text, _ := at.lookup("GUNICORN_CMD_ARGS")
-	extra, err := splitShell(text)
-	if err != nil {
-		return nil, settingError(err)
-	}
-	more, err := parseFlags(extra)
-	if err != nil {
-		return nil, err
-	}
-	if more.option != "" {
-		return &config{option: more.option}, nil
-	}
-
 	environment, err := fromEnvironment(at)
 	if err != nil {
 		return nil, err
@@ -247,6 +231,25 @@ func loadConfig(args, env []string, dir string, eval func(c *config, spec string
 		return c, nil
 	}
 	return c, c.checkBoot()
+}
+
+// readFlags parses the command line and, unless that has an option such as --help, the flags
+// in GUNICORN_CMD_ARGS. It adds the application to at.
+func readFlags(args []string, at *start) (line, more *commandLine, err error) {
+	if line, err = parseFlags(args); err != nil || line.option != "" {
+		return line, line, err
+	}
+	if paster && line.app != "" {
+		line.values["paste"], line.app = line.app, ""
+	}
+	at.app = line.app
+	text, _ := at.lookup("GUNICORN_CMD_ARGS")
+	words, err := splitShell(text)
+	if err != nil {
+		return nil, nil, settingError(err)
+	}
+	more, err = parseFlags(words)
+	return line, more, err
 }
 
 // checkBoot makes the checks that Gunicorn makes when its arbiter starts.

@@ -18,11 +18,11 @@ import (
 
 // The states of a connection, and what leads from one to another:
 //
-//	handshaking --TLS agreed--> open --a pump joins--> pumping
-//	     |                       | <--the pump ends---    |
-//	     |         the last response is written           |
-//	     |                       v                        |
-//	     +------- alert ---> lingering <------------------+
+//	handshaking --agreed or failed--> open --a pump joins--> pumping
+//	                                   |  <--the pump ends---
+//	            the last response, or the alert, is written
+//	                                   v
+//	                               lingering
 //
 // A connection opens in the state open, and enters handshaking at once, or after its
 // PROXY header, if TLS is on. In any state it can be marked gone, when its client has
@@ -59,8 +59,8 @@ const (
 var (
 	connSteps = [...][]connState{
 		open:        {handshaking, pumping, lingering},
-		handshaking: {open, lingering},
-		pumping:     {open, lingering},
+		handshaking: {open},
+		pumping:     {open},
 		lingering:   {},
 	}
 	turnSteps = [...][]turnState{
@@ -117,7 +117,7 @@ type conn struct {
 	peer      endpoint
 	carrier   *carrier  // the HTTP/2 on this socket, nil for HTTP/1.1
 	pump      *pump     // joins the client to a sibling or to the application, nil for none
-	transport transport // what the bytes travel over
+	transport transport // carries the bytes: a socket, TLS on a socket, or a stream of HTTP/2
 
 	list          *idlers // the worker's list that this connection is in
 	before, after *conn   // neighbours in that list
@@ -157,7 +157,7 @@ type turn struct {
 	req      request
 	body     []byte          // bytes of the request's body, of which Python does not have body[fed:] yet
 	fed      int             // bytes of body given to Python
-	store    bodyStore       // whose memory body is
+	store    bodyStore       // the memory that body is in
 	bodyLeft int64           // bytes of a body with Content-Length that have not been received
 	spooled  *spooled        // the part of the body in the spool, which precedes body; nil for none
 	upload   passage         // how long the client has stalled the body
@@ -182,7 +182,7 @@ type turn struct {
 	junk       int    // bytes of the request's body thrown away
 }
 
-// result is what is known of a turn's response.
+// result has the known facts about a turn's response.
 type result struct {
 	started bool    // the response's head is made
 	refused bool    // body bytes that the application still sends are ignored
@@ -361,7 +361,7 @@ func (w *worker) awaitHead(c *conn) {
 		limit = handshakeLimit
 	}
 	if c.expires = 0; limit > 0 {
-		c.expires = w.now + int64(limit)
+		c.expires = w.after(limit)
 	}
 	if c.unlist(); len(c.in) == 0 {
 		w.resting.add(c)
@@ -387,8 +387,8 @@ func (c *conn) hasten(by int64) {
 	}
 }
 
-// idlers is a list of connections that wait for their clients, those that began to wait
-// first in front.
+// idlers is a list of connections that wait for their clients, in the order in which they began
+// to wait.
 type idlers struct{ first, last *conn }
 
 // add moves a connection from the list that it is in, if any, to the end of this one.
@@ -552,7 +552,7 @@ func (w *worker) greets(t *turn) bool {
 // refuse logs a client's mistake, answers with an error page and closes the connection.
 func (w *worker) refuse(c *conn, bad *badRequest) {
 	if w.ids != nil && c.turn != nil && len(c.turn.id) == 0 {
-		w.identify(c.turn) // the head was not understood, and yet the client may ask about its request
+		w.identify(c.turn) // a client may ask about a request, even if its head was not understood
 	}
 	w.warnBad(c, bad)
 	if parsed := !c.between(); c.turn != nil && (bad.access || parsed) {
@@ -802,8 +802,8 @@ func (w *worker) leave(c *conn) {
 	if c.lent { // the client may be slow, and a socket closed now would look like a broken response
 		c.expires, c.closeAt = 0, math.MaxInt64 // the sibling with the client's TLS enforces the limits
 	} else {
-		c.expires = w.now + int64(lingerIdle)
-		c.closeAt = w.now + int64(lingerLimit)
+		c.expires = w.after(lingerIdle)
+		c.closeAt = w.after(lingerLimit)
 		w.resting.add(c)
 	}
 	w.linger(c)
@@ -823,7 +823,7 @@ func (w *worker) linger(c *conn) {
 		}
 		turn += n
 		if !c.lent {
-			c.expires = w.now + int64(lingerIdle)
+			c.expires = w.after(lingerIdle)
 		}
 	}
 	w.goOnLater(c)

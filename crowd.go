@@ -1,12 +1,12 @@
 package main
 
 // Crowds: more requests than the application can run soon, or more connections of one
-// client than it should have. What is over a limit gets 503 at once, so that the rest is
-// served in time and the client can go elsewhere.
+// client than a client should have. A request or connection beyond a limit gets 503 at once,
+// so that the others are served in time and the client can go elsewhere.
 //
 // The limits are those of the whole server. Each worker publishes how many requests wait in
-// it and how many more it could run, and its own part of the census of clients; each reads
-// those of all others. Where a limit of the queue is set, requests wait in the worker that
+// it and how many more it could run, and its own part of the census of clients. Each worker
+// reads the figures of all others. Where a limit of the queue is set, requests wait in the worker that
 // has accepted them, where they are counted, and go to a sibling only when one is free.
 
 import (
@@ -42,7 +42,7 @@ const (
 	retryMax = 60
 )
 
-// crowd is what a worker needs to limit its queue and its clients.
+// crowd is the state with which a worker limits its queue and its clients.
 type crowd struct {
 	limited bool       // the queue has a limit
 	oldest  int64      // when the first waiting request will have waited for queue_timeout, 0 while none waits
@@ -60,7 +60,7 @@ func (c *config) limitsQueue() bool { return c.queueLimit > 0 || c.queueTimeout 
 // spareElsewhere is how many further requests the siblings could run at once. Requests
 // given away are subtracted at once, before the siblings publish their new figures.
 func (w *worker) spareElsewhere() int {
-	if w.spareAt == 0 || w.now-w.spareAt >= int64(crowdPause) {
+	if w.spareAt == 0 || w.since(w.spareAt) >= crowdPause {
 		w.spareAt, w.spare = w.now, 0
 		for _, s := range w.others.all() {
 			if pid := s.pid.Load(); pid != uint64(w.pid) && pid != 0 && s.phase().serves() {
@@ -80,7 +80,7 @@ func (w *worker) giveToSpare() bool {
 	return true
 }
 
-// behind is how many requests wait in this worker, including those that wait in lanes
+// behind is how many requests wait in this worker, including requests that wait in lanes
 // behind others.
 func (w *worker) behind() int {
 	n := len(w.waiting)
@@ -178,10 +178,10 @@ func (w *worker) queueDue() int64 {
 	if w.alone {
 		return w.oldest
 	}
-	return sooner(w.oldest, w.now+int64(crowdPause))
+	return sooner(w.oldest, w.after(crowdPause))
 }
 
-// sayCrowds logs once a second what was turned away.
+// sayCrowds logs once a second how many requests and connections were turned away.
 func (w *worker) sayCrowds() {
 	for i, n := range w.shed {
 		switch w.shed[i] = 0; {

@@ -72,14 +72,14 @@ func (w *worker) arm() {
 }
 
 // watchFor begins or ends the watch on the listeners, and on the hand-over socket. A worker
-// that is busy by now begins anew: the kernel wakes the one that has watched for longest, and
-// new clients should come to workers that are free.
+// that is busy by now begins anew: the kernel wakes the worker that has watched for longest,
+// and new clients should come to workers that are free.
 func (w *worker) watchFor(accepting, armed bool) {
 	if accepting && w.armed && !armed {
 		w.disarm()
 	}
 	if accepting != w.accepting {
-		w.accepting, w.guardAt = accepting, w.now+int64(guardPause)
+		w.accepting, w.guardAt = accepting, w.after(guardPause)
 		for _, l := range w.listeners {
 			if accepting {
 				_ = w.listen(l.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, ownerFunc((*worker).accept))
@@ -181,7 +181,7 @@ func (w *worker) slowest() *conn {
 	}
 	for {
 		c := w.lagging.first
-		if c == nil || w.now-c.lagged < int64(placePatience) {
+		if c == nil || w.since(c.lagged) < placePatience {
 			return nil
 		}
 		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.computes() || c.carrier != nil && !c.carrier.lags()) {
@@ -198,7 +198,7 @@ func (w *worker) crowded(remedy string) {
 	if w.silent > w.now {
 		return
 	}
-	w.silent = w.now + int64(time.Minute)
+	w.silent = w.after(time.Minute)
 	w.log.warningf("%d connections are open, and worker_connections or the limit of open files allows no more; %s", w.open, remedy)
 }
 
@@ -244,14 +244,14 @@ func (w *worker) accept(fd int, _ uint32) {
 			if w.paused < w.now {
 				w.log.errorf("accept: %v; accepting pauses for %v", errno, acceptPause)
 			}
-			w.paused = w.now + int64(acceptPause)
+			w.paused = w.after(acceptPause)
 			return
 		}
 	}
 }
 
-// stepBack puts this worker last among those that the kernel wakes for a listener: the
-// kernel wakes the one that has watched the listener for longest. Where a connection,
+// stepBack puts this worker last among the workers that the kernel wakes for a listener: the
+// kernel wakes the worker that has watched the listener for longest. Where a connection,
 // such as a WebSocket, stays with its worker for hours, all workers get equally many
 // connections in this way.
 func (w *worker) stepBack(fd int) {
@@ -350,7 +350,7 @@ func (w *worker) enqueue(t *turn) {
 			return
 		}
 		if timeout := w.cfg.queueTimeout; timeout > 0 && w.oldest == 0 {
-			w.oldest = w.now + int64(timeout)
+			w.oldest = w.after(timeout)
 		}
 	}
 	t.conn.keep = t.req.keepAlive && w.cfg.keepalive > 0 && !t.conn.lent
@@ -382,14 +382,14 @@ func (w *worker) keepWaiting() {
 // a tenth of the throughput, so below half a moment (1 ms) a request waits ten moments
 // (20 ms), in which some twenty calls or more end. Brief calls are not handed over at
 // all.
-func (w *worker) patience() int64 {
-	switch pace := w.python.pace; {
-	case w.alone || pace < int64(brief):
+func (w *worker) patience() time.Duration {
+	switch pace := time.Duration(w.python.pace); {
+	case w.alone || pace < brief:
 		return 0
-	case pace < int64(moment)/2:
-		return 10 * int64(moment)
+	case pace < moment/2:
+		return 10 * moment
 	}
-	return int64(moment)
+	return moment
 }
 
 // patienceDue is when the patience of the first waiting request ends, 0 for never.
@@ -397,8 +397,8 @@ func (w *worker) patienceDue() int64 {
 	if len(w.waiting) == 0 {
 		return 0
 	}
-	if patience := w.patience(); patience > 0 && w.waiting[0].since+patience > w.now {
-		return w.waiting[0].since + patience
+	if patience := w.patience(); patience > 0 && w.since(w.waiting[0].since) < patience {
+		return w.waiting[0].since + int64(patience)
 	}
 	return 0
 }
@@ -480,7 +480,7 @@ const (
 // next is the index of the waiting request to run next.
 func (w *worker) next() int {
 	o := &w.overload
-	if o.leftAt == 0 || w.now-o.leftAt >= int64(leavingKept) || w.stopping() || w.python.pace < int64(brief) || o.turns%oldestEvery == 0 {
+	if o.leftAt == 0 || w.since(o.leftAt) >= leavingKept || w.stopping() || w.python.pace < int64(brief) || o.turns%oldestEvery == 0 {
 		return 0
 	}
 	return len(w.waiting) - 1
@@ -615,12 +615,12 @@ func (w *worker) dispatch() {
 
 // impatient reports whether a request that finds no lane should go to whichever sibling is
 // free. While this worker's Python boots, a worker of an earlier generation may be free even
-// if there is to be only one worker.
-func (w *worker) impatient(t *turn, patience int64) bool {
+// if the settings want only one worker.
+func (w *worker) impatient(t *turn, patience time.Duration) bool {
 	if w.limited {
 		return w.giveToSpare()
 	}
-	return !w.python.ready || !w.alone && (w.python.stuck() || patience > 0 && w.now-t.since >= patience)
+	return !w.python.ready || !w.alone && (w.python.stuck() || patience > 0 && w.since(t.since) >= patience)
 }
 
 // someWait reports whether requests wait. A request that was set aside waits again when no
@@ -679,7 +679,7 @@ func (w *worker) write(l *lane, i int) bool {
 		if w.python.gateway.watches {
 			w.watch(t.conn)
 		}
-		w.slot.counters.wait.observe(time.Duration(w.now - t.since))
+		w.slot.counters.wait.observe(w.since(t.since))
 	}
 	w.dispatched += len(w.batch)
 	w.waiting = slices.Delete(w.waiting, i, i+len(w.batch))
@@ -867,7 +867,7 @@ func (w *worker) giveBack(l *lane) {
 	w.sendLines()
 }
 
-// giveBackAll does the same for all lanes.
+// giveBackAll puts back the requests that Python has not begun in any lane.
 func (w *worker) giveBackAll() {
 	for _, l := range slices.Clone(w.python.busy) {
 		w.giveBack(l)
@@ -910,7 +910,7 @@ func (w *worker) putBack(back []*turn) {
 		w.waiting = append(back, w.waiting...)
 		w.keepWaiting()
 		if w.cfg.queueTimeout > 0 {
-			w.oldest = w.now // they have waited longer than expireWaiting knows
+			w.oldest = w.now // the requests of back have waited for longer than expireWaiting knows
 		}
 	}
 }

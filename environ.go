@@ -16,7 +16,7 @@ import (
 	"unicode/utf8"
 )
 
-// endpoint is what the connection contributes to the environ of each request.
+// endpoint has the connection's part of the environ of each request.
 type endpoint struct {
 	unix       bool   // the listener is a unix socket
 	serverName string // host of the listener, or path of the unix socket
@@ -318,7 +318,7 @@ const (
 	idSize = 16        // random bytes of an id
 	idMax  = 128       // bytes of the longest id that is taken from a proxy
 	idsAt  = 4 << 10   // random bytes that are read at once, for 256 ids
-	idMark = "-_.:+/=" // characters of an id beside letters and digits: those of UUIDs, base64, traces and ULIDs
+	idMark = "-_.:+/=" // characters of an id beside letters and digits: enough for UUIDs, base64, traces and ULIDs
 )
 
 // ids makes request ids.
@@ -346,7 +346,8 @@ func wellFormedID(b []byte) bool {
 	})
 }
 
-// identify gives a request its id, and makes the id the value of the one field of its name.
+// identify gives a request its id. The field of the setting's name, of which one is left, gets
+// the id as its value.
 func (w *worker) identify(t *turn) {
 	name := w.ids.name
 	var given []byte

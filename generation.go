@@ -44,7 +44,7 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 	if now != nil && now.keepsHost() {
 		g.host = now.host
 	}
-	kept, file, ran := g.host, "", false
+	kept := g.host
 	defer func() {
 		if err != nil {
 			g.template.close()
@@ -53,50 +53,17 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			}
 		}
 	}()
-	env := os.Environ()
 	if kept != nil && kept.program {
 		args = []string{"-c", programSpec}
-		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "GUNICORN_CMD_ARGS=") })
 	}
-	python := "" // interpreter that the configuration file names
-	for g.bridge == nil {
-		g.cfg, err = loadConfig(args, env, dir, func(c *config, spec string) (globals map[string]any, err error) {
-			if file, ran = spec, true; kept != nil {
-				return kept.reread(c, spec)
-			}
-			c.python = cmp.Or(python, c.python)
-			globals, g.template, err = evalConfig(c, spec)
-			return globals, err
-		})
-		if c := g.cfg; err != nil || c.option != "" {
-			return g, err
-		}
-		if g.cfg.status != "off" {
-			return g, os.Chdir(g.cfg.chdir)
-		}
-		if said := g.cfg.program(); said != nil {
-			if g.cfg.python, err = kept.interpreter(g.cfg, said); err != nil {
-				return nil, err
-			}
-			break // the program forks all Pythons
-		}
-		found, bridge, err := findPython(g.cfg)
-		if err != nil {
-			return nil, err
-		}
-		// The workers' Pythons are forks of the process that has run the file. If the file
-		// names another interpreter, that interpreter runs the file again.
-		if t := g.template; t != nil && t.python != found {
-			if python != "" {
-				return nil, fmt.Errorf("python: the configuration file wants %q, and run by that it wants %q", python, found)
-			}
-			t.close()
-			g.template, python = nil, found
-			continue
-		}
-		g.cfg.python, g.bridge = found, bridge
-	}
+	file, err := g.readSettings(args, dir)
 	c := g.cfg
+	if err != nil || c.option != "" {
+		return g, err
+	}
+	if c.status != "off" {
+		return g, os.Chdir(c.chdir)
+	}
 	c.startDir, c.argv = dir, append([]string{programPath()}, args...)
 	if said := c.program(); said != nil {
 		c.argv, _ = stringsOf(said["argv"])
@@ -107,30 +74,85 @@ func readGeneration(args []string, dir string, now *generation) (_ *generation, 
 			return nil, err
 		}
 	}
-	if kept != nil && !ran {
+	if err = g.openTemplates(file, serve); err != nil {
+		return nil, err
+	}
+	return g, os.Chdir(c.chdir)
+}
+
+// readSettings reads all sources of settings, and finds the interpreter. It returns the
+// configuration file, nil if there is none; a file of PasteDeploy alone is "". The Python that
+// has run the file, unless that was the host, becomes g.template.
+func (g *generation) readSettings(args []string, dir string) (file *string, err error) {
+	env := os.Environ()
+	if g.host != nil && g.host.program {
+		env = slices.DeleteFunc(env, func(e string) bool { return strings.HasPrefix(e, "GUNICORN_CMD_ARGS=") })
+	}
+	python := "" // interpreter that the configuration file names
+	for {
+		g.cfg, err = loadConfig(args, env, dir, func(c *config, spec string) (globals map[string]any, err error) {
+			if file = &spec; g.host != nil {
+				return g.host.reread(c, spec)
+			}
+			c.python = cmp.Or(python, c.python)
+			globals, g.template, err = evalConfig(c, spec)
+			return globals, err
+		})
+		if err != nil || g.cfg.option != "" || g.cfg.status != "off" {
+			return file, err
+		}
+		if said := g.cfg.program(); said != nil { // the program forks all Pythons
+			g.cfg.python, err = g.host.interpreter(g.cfg, said)
+			return file, err
+		}
+		found, bridge, err := findPython(g.cfg)
+		if err != nil {
+			return file, err
+		}
+		// The workers' Pythons are forks of the process that has run the file. If the file
+		// names another interpreter, that interpreter runs the file again.
+		if t := g.template; t == nil || t.python == found {
+			g.cfg.python, g.bridge = found, bridge
+			return file, nil
+		} else if python != "" {
+			return file, fmt.Errorf("python: the configuration file wants %q, and run by that it wants %q", python, found)
+		}
+		g.template.close()
+		g.template, python = nil, found
+	}
+}
+
+// openTemplates decides which process forks the Pythons of g, and starts that process if it is
+// not there: for the application's new code, for --preload, for a shared standard library,
+// or for a worker class that Python has to find.
+func (g *generation) openTemplates(file *string, serve bool) (err error) {
+	c, kept, spec := g.cfg, g.host, ""
+	if file != nil {
+		spec = *file
+	} else if kept != nil {
 		if _, err = kept.reread(c, ""); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	fresh := kept != nil && (kept.loaded || c.reload || kept.python != c.python)
 	plain := c.sharesLibrary() && !c.preloadApp && g.template == nil && kept == nil
 	if serve && c.program() == nil && (plain || c.preloadApp && g.template == nil || fresh) || c.classInPython() && g.template == nil && kept == nil {
-		if _, g.template, err = evalConfig(c, file); err != nil {
-			return nil, err
+		if _, g.template, err = evalConfig(c, spec); err != nil {
+			return err
 		}
 		g.template.plain = plain
 	}
 	if c.classInPython() {
 		if err = cmp.Or(g.template, kept).classify(c); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err = c.checkPackage(kept); err != nil {
-		return nil, err
+		return err
 	}
 	g.template = cmp.Or(g.template, kept)
 	g.host = cmp.Or(kept, g.template)
-	return g, os.Chdir(c.chdir)
+	return nil
 }
 
 // open makes everything that the workers of g need. The order matters: the logs come first,
@@ -212,13 +234,8 @@ func (g *generation) keep() {
 }
 
 // without returns the listeners of list that are not in other.
-func without(list, other []*bound) (rest []*bound) {
-	for _, l := range list {
-		if !slices.Contains(other, l) {
-			rest = append(rest, l)
-		}
-	}
-	return rest
+func without(list, other []*bound) []*bound {
+	return slices.DeleteFunc(slices.Clone(list), func(l *bound) bool { return slices.Contains(other, l) })
 }
 
 // use puts a generation in force: new workers belong to it.
@@ -275,12 +292,7 @@ func (g *generation) capture() error {
 // reopen opens the log files by their names again (USR1). The arbiter does so
 // before the workers, who may lack the permission to create the files.
 func (g *generation) reopen() {
-	if err := g.log.reopen(); err != nil {
-		g.log.errorf("errorlog: %v", err)
-	}
-	if err := g.access.reopen(); err != nil {
-		g.log.errorf("accesslog: %v", err)
-	}
+	reopenLogs(g.log, g.access)
 	err := g.giveLogs()
 	if g.logger != nil {
 		if err == nil {
@@ -370,7 +382,7 @@ func (a *arbiter) endReload() {
 // abandonReload is called when a worker of the new generation could not boot. The former
 // workers have never stopped serving, and stay.
 func (a *arbiter) abandonReload() {
-	a.log.errorf("The reload is abandoned: a worker could not boot. The workers that were there go on.")
+	a.log.errorf("The reload is abandoned: a worker could not boot. The former workers go on.")
 	for _, w := range a.workers {
 		if w.generation == a.generation {
 			a.tell(w)
@@ -429,9 +441,9 @@ type template struct {
 // hostHooks are the hooks that are called in the host.
 var hostHooks = []string{"on_starting", "when_ready", "nworkers_changed", "pre_fork", "child_exit", "on_reload", "on_exit"}
 
-// keepsHost reports whether the next generation has the same host. A process that no hook
-// of the arbiter's has run in makes way for one with the new code: its application may have
-// started threads, which should not run twice.
+// keepsHost reports whether the next generation has the same host. A host in which none of the
+// arbiter's hooks has run makes way for a process with the new code: the application in that
+// host may have started threads, which should not run twice.
 func (g *generation) keepsHost() bool {
 	if g.host == nil || g.host.program {
 		return g.host != nil
@@ -578,14 +590,7 @@ func (t *template) end() {
 		return // leave follows
 	}
 	t.close()
-	if t.pid == 0 {
-		return
-	}
-	for limit := monotonic() + int64(quickLimit); monotonic() < limit; time.Sleep(time.Millisecond) {
-		if pid, err := unix.Wait4(t.pid, nil, unix.WNOHANG, nil); pid != 0 && err != unix.EINTR {
-			return
-		}
-	}
+	awaitEnd(t.pid, quickLimit)
 }
 
 // close closes the control socket. The template process ends after the last Python that it
@@ -597,9 +602,11 @@ func (t *template) close() {
 	}
 }
 
-// errTemplate means that the template process has ended, or has sent something other than
-// an answer.
-var errTemplate = errors.New("the Python of the configuration file has ended")
+// templateEnded is the process ID of a template process that has ended, or has sent something
+// other than an answer.
+type templateEnded int
+
+func (pid templateEnded) Error() string { return "the Python of the configuration file has ended" }
 
 // terminalWait is how long a Python gets to end by itself when a terminal has sent INT to the
 // whole foreground process group, Python included.
@@ -683,7 +690,7 @@ func (t *template) exchange(question map[string]any, fds []int) (answer map[stri
 		rights = unix.UnixRights(fds...)
 	}
 	if err := unix.Sendmsg(t.sock, b, rights, nil, unix.MSG_NOSIGNAL); err != nil {
-		return nil, errTemplate
+		return nil, templateEnded(t.pid)
 	}
 	room := make([]byte, 2*templateRoom)
 	for {
@@ -692,12 +699,12 @@ func (t *template) exchange(question map[string]any, fds []int) (answer map[stri
 			continue
 		}
 		if err != nil || n <= 0 {
-			return nil, errTemplate
+			return nil, templateEnded(t.pid)
 		}
 		v, err := unmarshal(room[:n])
 		answer, ok := v.(map[string]any)
 		if err != nil || !ok {
-			return nil, errTemplate
+			return nil, templateEnded(t.pid)
 		}
 		if status, exits := answer["exit"].(int64); exits {
 			return nil, hookExit(status)
@@ -721,8 +728,8 @@ func (t *template) prepare(do string, c *config, more map[string]any) (answer ma
 	return t.ask(question)
 }
 
-// classify has the process of t import the worker class, which workers that it forks will be
-// of, and adds to c the facts about the class and the settings that its CONFIG_KWARGS mean.
+// classify has the process of t import the worker class, and adds to c the facts about the
+// class and the settings that its CONFIG_KWARGS mean.
 func (t *template) classify(c *config) error {
 	answer, err := t.prepare("class", c, nil)
 	if err != nil {
@@ -747,8 +754,8 @@ func (t *template) classify(c *config) error {
 	return c.checkSupported(&start{dir: c.startDir, env: os.Environ(), app: c.positional})
 }
 
-// beyondClass names a setting that acts on requests in the worker, where those to a class
-// that serves by itself do not come; "" if none is set.
+// beyondClass names a setting that acts on requests in the worker, and so cannot act on the
+// requests of a class that serves by itself; "" if no such setting is used.
 func (c *config) beyondClass() string {
 	for _, setting := range [...]struct {
 		name string
@@ -763,7 +770,7 @@ func (c *config) beyondClass() string {
 		{"spool_dir", c.spoolDir != ""},
 		{"proxy_protocol", c.proxyProtocol != "off"},
 		{"http2_cleartext", c.http2Cleartext != "off"},
-		{"http_protocols", slices.Contains(c.httpProtocols, "h2")},
+		{"http_protocols", c.speaksH2()},
 	} {
 		if setting.set {
 			return setting.name
@@ -837,9 +844,9 @@ func (t *template) interpreter(c *config, said map[string]any) (string, error) {
 	return t.python, nil
 }
 
-// leave ends a program that runs itself: run raises SystemExit with the server's status
-// there, and what follows in the program decides about the status in the end. A signal that
-// ends the server ends the wait for it.
+// leave ends a program that runs itself: there, run raises SystemExit with the server's status,
+// and the rest of the program decides about the final status. A signal that ends the server
+// ends the wait for the program.
 func (t *template) leave(status int) int {
 	if t == nil || t.pid == 0 || t.sock < 0 {
 		return status

@@ -395,7 +395,7 @@ func (w *worker) lendTo(t *turn, f frame, fd int) error {
 	f.length, f.meta = uint32(len(ends)), uint32(len(ends))
 	l := t.lane
 	if len(l.out) > 0 {
-		return protocolError("it asks for a socket and does not take other answers")
+		return protocolError("Python asks for a socket and does not take other answers")
 	}
 	// Python waits for this answer and for nothing else, so the wire has room.
 	err := unix.Sendmsg(l.fd, append(f.append(nil), ends...), rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
@@ -413,7 +413,8 @@ func (c *conn) appendEnds(b []byte) []byte {
 	return appendSockaddr(appendSockaddr(b, peer), own)
 }
 
-// appendAddress appends an address and a port as Python's socket module represents them.
+// appendAddress appends an address and a port as a pair, as Python's socket module and ASGI
+// represent them.
 func appendAddress(b []byte, addr, port string) []byte {
 	n, _ := strconv.Atoi(port)
 	return appendMarshalInt(appendMarshalText(appendMarshalTuple(b, 2), addr), int64(n))
@@ -439,15 +440,15 @@ func appendSockaddr(b []byte, sa unix.Sockaddr) []byte {
 // connection over has ended. It reports whether the caller has to close the connection
 // now. A pump goes on until the application has closed its end, for lingerIdle at most.
 func (w *worker) takeSocketBack(t *turn) bool {
-	if !t.conn.gone && t.conn.pump != nil {
-		t.conn.expires = w.now + int64(lingerIdle)
+	switch c := t.conn; {
+	case c.gone:
+	case c.pump != nil:
+		c.expires = w.after(lingerIdle)
 		return false
+	default:
+		// Python made the socket blocking, for this process too: both share its flags.
+		_ = unix.SetNonblock(c.fd, true)
+		c.unread = true
 	}
-	if t.conn.gone {
-		return true
-	}
-	// Python made the socket blocking, for this process too: both share its flags.
-	_ = unix.SetNonblock(t.conn.fd, true)
-	t.conn.unread = true
 	return true
 }

@@ -1,6 +1,6 @@
 package main
 
-// What a load balancer asks of a server: whether it lives, and whether it is ready.
+// Answers to load balancers: whether the server is alive, and whether it is ready.
 // Workers answer without their Python, from the scoreboard, even while the Python boots,
 // hangs or is busy; the metrics process answers the same from its own reading of the
 // scoreboard.
@@ -99,8 +99,10 @@ func unready(b *board, slots []*slot) string {
 	return "no worker serves"
 }
 
-// unready says the same to the metrics process, as alive does whether any worker lives.
+// unready says to the metrics process why the server is not ready, or "" if it is.
 func (r *reading) unready() string { return unready(r.board, r.workers) }
+
+// alive reports to the metrics process whether any worker lives.
 func (r *reading) alive() bool {
 	return slices.ContainsFunc(r.workers, func(s *slot) bool { return s.lives(r.now) })
 }
@@ -248,7 +250,7 @@ func (w *worker) guardDue() int64 {
 // application wait here, as they would have waited in the kernel, or go to whichever
 // worker is free first.
 func (w *worker) guard() {
-	w.guardAt = w.now + int64(guardPause)
+	w.guardAt = w.after(guardPause)
 	if !w.guards() {
 		return
 	}

@@ -34,8 +34,8 @@ func appendBlock(b, head []byte) (block []byte, size int) {
 	return b, size
 }
 
-// indexedStatuses are those that have an index of their own in the static table, from 8 on
-// (RFC 7541, appendix A).
+// indexedStatuses are the statuses that have an index of their own in the static table, from 8
+// on (RFC 7541, appendix A).
 const indexedStatuses = "200 204 206 304 400 404 500"
 
 // appendStatus appends the status of a response, which has three digits.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -156,7 +157,7 @@ func (r *request) parse(buf []byte, c *config, trusted bool) (n int, err *badReq
 const bareText = "Invalid HTTP Header: 'bare LF as line terminator'"
 
 // bareLF reports whether a line that ends in b[at:] ends with LF alone. A client that ends
-// lines so has perhaps sent its whole head: waiting for a CRLF would be in vain.
+// lines so has perhaps sent its whole head, and no CRLF would ever come.
 func bareLF(b []byte, at int) bool {
 	for ; ; at++ {
 		i := bytes.IndexByte(b[at:], '\n')
@@ -449,10 +450,7 @@ func (r *request) parseFields(block []byte, c *config, trusted, trailer bool) *b
 // nameLen returns the length of the field name at the start of line. A colon
 // follows immediately, or after blanks if strip_header_spaces allows blanks.
 func nameLen(line []byte, strip bool) (int, *badRequest) {
-	n := 0
-	for n < len(line) && environByte[line[n]] != 0 {
-		n++
-	}
+	n := tokenLen(line)
 	if n > 0 && n < len(line) && line[n] == ':' {
 		return n, nil
 	}
@@ -616,12 +614,8 @@ func elements(list []byte) iter.Seq[[]byte] {
 
 // hasField reports whether fields has a field of this name, given in upper case.
 func hasField(fields []field, name string) bool {
-	for i := range fields {
-		if foldEqual(fields[i].name, name) {
-			return true
-		}
-	}
-	return false
+	_, has := lastField(fields, name)
+	return has
 }
 
 func (r *request) has(name string) bool { return hasField(r.fields, name) }
@@ -658,12 +652,8 @@ func sameKey(a, b []byte) bool {
 // forbiddenTrailer reports whether a field must not be a trailer, because the
 // field would change how the message itself is read (RFC 9110 6.5.1).
 func forbiddenTrailer(name []byte) bool {
-	for _, s := range [...]string{"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"} {
-		if foldEqual(name, s) {
-			return true
-		}
-	}
-	return false
+	list := [...]string{"HOST", "CONTENT-LENGTH", "TRANSFER-ENCODING", "TRAILER", "AUTHORIZATION", "TE"}
+	return slices.ContainsFunc(list[:], func(s string) bool { return foldEqual(name, s) })
 }
 
 // frame decides where the body ends and whether the connection persists after

@@ -3,7 +3,7 @@ package main
 // HTTP/2 (RFC 9113), the server's side, as pure functions: a client's bytes to events,
 // responses to frames. No function here uses a descriptor, a clock or a log.
 //
-// What requests and responses mean is not decided here. The head of a request becomes the
+// The meaning of requests and responses is not decided here. The head of a request becomes the
 // same bytes that HTTP/1.1 would have had, and goes to the parser of HTTP/1.1 (http.go); the
 // head of a response is made for HTTP/1.1 (response.go) and becomes a field block here. So
 // one policy holds for both protocols.
@@ -12,6 +12,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
 )
 
 // h2Preface is what a client's side of a connection begins with (RFC 9113 3.4).
@@ -79,7 +80,7 @@ const (
 	h2Unknown     = 1 << 62   // stands for the length of a body that only its end will tell
 	h2ClosedKept  = 64        // ended streams that are remembered: their frames may still be under way
 	h2NoiseMost   = 1000      // frames without use that a client may send in noiseSpan: honest clients send a few
-	h2ResetsMost  = 200       // streams that a client may open and reset in noiseSpan: browsers reset those of a page that is left
+	h2ResetsMost  = 200       // streams that a client may open and reset in noiseSpan: a browser resets the streams of a page that its user leaves
 	h2Sliver      = 1024      // a piece of a longer body is not sent while the client gives room for fewer bytes
 	h2SmallCredit = 256       // a WINDOW_UPDATE for fewer bytes counts as noise
 	h2BlockSlack  = 64 << 10  // bytes by which a field block may be longer than the list of its fields
@@ -93,7 +94,7 @@ type h2Error struct {
 
 func h2Mistake(text string) *h2Error { return &h2Error{h2ProtocolError, text} }
 
-// h2Event is what next has found.
+// h2Event is an event that next has found.
 type h2Event struct {
 	kind   h2Kind
 	stream *stream
@@ -124,7 +125,7 @@ type stream struct {
 	done     bool   // the response is complete, or the stream is reset
 	section  []byte // trailer section of the request, as HTTP/1.1 has it
 
-	feed // what carrier.go keeps of the stream
+	feed // the carrier's state of the stream (carrier.go)
 }
 
 // h2 is the state of one connection.
@@ -133,14 +134,14 @@ type h2 struct {
 	lastAt int    // where the last HEADERS or DATA frame in out begins
 	lastID uint32 // stream of the HEADERS or DATA frame at lastAt, 0 for no such frame
 
-	// What this side has announced.
+	// The settings that this side has announced.
 	maxStreams int
 	initial    int64 // window of a new stream
 	frameMost  int   // longest frame that is accepted
 	listMost   int   // largest list of fields, 0 for no limit
 	blockMost  int   // longest field block
 
-	// What the client has announced.
+	// The settings that the client has announced.
 	theirWindow int64 // window of a new stream
 	theirFrame  int   // longest frame that the client accepts
 	shrunk      bool  // the client keeps less than h2TableSize of responses' fields, and the next field block has to say so
@@ -150,7 +151,7 @@ type h2 struct {
 	room    int64 // bytes of all requests' bodies that the client may send
 	taken   int64 // bytes of bodies that have come since the client was last given room for all streams
 	streams map[uint32]*stream
-	busy    int    // streams that count against maxStreams, also those that were reset while Python still has their requests
+	busy    int    // streams that count against maxStreams, also streams that were reset while Python still has their requests
 	newest  uint32 // the last stream that the client has opened
 	said    bool   // GOAWAY has been sent
 	final   uint32 // the last stream that will be served, once GOAWAY has been sent
@@ -160,6 +161,13 @@ type h2 struct {
 	closed [h2ClosedKept]uint32 // streams that have ended, shifted by one bit; the lowest bit is set if this side reset the stream
 	ends   int                  // number of streams that have ended
 
+	h2Input
+	table hpackTable
+	list  *fieldList // fields of the latest block; connections may share the list
+}
+
+// h2Input is how far the client's bytes have been read.
+type h2Input struct {
 	preface  int      // bytes of the preface received so far
 	settled  bool     // the client's first SETTINGS frame has come
 	f        h2Frame  // the frame at hand
@@ -171,8 +179,6 @@ type h2 struct {
 	block    []byte   // the bytes of the incomplete field block that have come
 	wrong    string   // a mistake in the HEADERS frame whose field block is incomplete
 	settings [2]int64 // of the SETTINGS frame at hand: window and frame size, -1 for not given
-	table    hpackTable
-	list     *fieldList // fields of the latest block; connections may share the list
 }
 
 type h2Frame struct {
@@ -182,8 +188,8 @@ type h2Frame struct {
 	id     uint32
 }
 
-// newH2 makes the state of a connection. listMost is the largest list of fields, headBound
-// what a head may have in HTTP/1.1, both in bytes.
+// newH2 makes the state of a connection. listMost is the largest list of fields, headBound the
+// largest head of HTTP/1.1, both in bytes.
 func newH2(maxStreams, initial, frameMost, listMost, headBound int) h2 {
 	bound := headBound
 	if listMost = min(listMost, h2WindowMost-h2BlockSlack); listMost > 0 {
@@ -618,25 +624,14 @@ func (h *h2) headers(f h2Frame) (e h2Event, bad *h2Error) {
 	return h2Event{kind: h2Opened, stream: s}, nil
 }
 
-// ended reports whether a stream is among those that have ended last; ours reports
-// whether this side has reset the stream.
+// ended reports whether a stream is among the last that have ended.
 func (h *h2) ended(id uint32) bool {
-	for _, e := range h.closed {
-		if e>>1 == id>>1 && e != 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(h.closed[:], func(e uint32) bool { return e>>1 == id>>1 && e != 0 })
 }
 
-func (h *h2) ours(id uint32) bool {
-	for _, e := range h.closed {
-		if e == id { // ids are odd, and so is the entry of a stream that this side has reset
-			return true
-		}
-	}
-	return false
-}
+// ours reports whether this side has reset a stream: ids are odd, and so is the entry in
+// closed of a stream that this side has reset.
+func (h *h2) ours(id uint32) bool { return slices.Contains(h.closed[:], id) }
 
 // close forgets a stream.
 func (h *h2) close(s *stream, ours bool) {
@@ -776,14 +771,14 @@ func (h *h2) credit(s *stream, n int) {
 
 // Heads -----------------------------------------------------------------------
 
-// h2Request is what the pseudo-fields of a request say (RFC 9113 8.3.1).
+// h2Request has the values of a request's pseudo-fields (RFC 9113 8.3.1).
 type h2Request struct {
 	method, scheme, authority, path, protocol []byte
 }
 
-// head appends the head of a request as HTTP/1.1 has it. What HTTP/1.1 cannot express, and
-// what RFC 9113 8.2 and 8.3 call malformed, is refused; everything else is for the parser of
-// HTTP/1.1 to judge. Fields of a trailer section have no request line.
+// head appends the head of a request as HTTP/1.1 has it. A head that HTTP/1.1 cannot express,
+// or that RFC 9113 8.2 and 8.3 call malformed, is refused. The parser of HTTP/1.1 judges every
+// other head.
 func (l *fieldList) head(b []byte, q *h2Request) (head []byte, bad *badRequest) {
 	if bad = q.read(l); bad != nil {
 		return b, bad
@@ -954,7 +949,7 @@ func (h *h2) adopt(settings []byte) bool {
 			return false
 		}
 	}
-	h.out = h.out[:0] // the answer with status 101 acknowledges them
+	h.out = h.out[:0] // the answer with status 101 acknowledges the settings
 	return true
 }
 

@@ -42,10 +42,10 @@ func FuzzHpack(f *testing.F) {
 			}
 			bad := table.decode(block, &list)
 			if bad == errHpackLate || bad != nil && longNumber(block) {
-				return // they are more lenient
+				return // x/net is more lenient
 			}
 			if bad == nil && err != nil && strings.Contains(err.Error(), "table size update") {
-				return // they know one update of a table that is in use, where RFC 7541 4.2 has two
+				return // x/net knows one update of a table that is in use, where RFC 7541 4.2 has two
 			}
 			if (bad == nil) != (err == nil) {
 				t.Fatalf("%x: ours %v, theirs %v", block, bad, err)

@@ -919,7 +919,7 @@ const (
 
 var proxyCases = []struct {
 	name, raw, mode string
-	want            string // what describeProxy says, without what follows the header
+	want            string // the text of describeProxy, without the bytes behind the header
 }{
 	{"v1 TCP4", "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n", "v1", "TCP4 192.0.2.1:56324 198.51.100.1:443"},
 	{"v1 TCP6", "PROXY TCP6 2001:db8::1 2001:db8::2 56324 443\r\n", "auto", "TCP6 [2001:db8::1]:56324 [2001:db8::2]:443"},
@@ -994,8 +994,8 @@ var proxyCases = []struct {
 	{"v2 open", binaryProxy(0x21, 0x11, inet)[:27], "v2", "open"},
 }
 
-// describeProxy says what is made of raw when it arrives in such pieces, and
-// what follows the header.
+// describeProxy describes how raw is understood when it arrives in such pieces, and returns
+// the bytes behind the header.
 func describeProxy(raw []byte, mode string, cuts ...int) (said string, rest []byte) {
 	for _, cut := range append(cuts, len(raw)) {
 		buf := bytes.Clone(raw[:cut])

@@ -81,7 +81,7 @@ type python struct {
 	ready    bool
 	eof      bool     // Python has closed the wire of a lane
 	closed   bool     // the worker has given this Python up: nothing more is sent to it or believed
-	failure  *failure // why this Python is to be given up, nil for no reason
+	failure  *failure // how this Python will be given up at the end of the turn, nil if it will not
 	ended    bool     // Python has been told that no further request will come
 	traced   int      // bytes of trace that have been logged
 	records  bool     // the application has changed the access log's loggers, so that Python makes all its lines
@@ -573,13 +573,6 @@ func (q *queueLane) whose(number uint32) (*turn, bool) {
 	return nil, int32(number-newest) <= 0
 }
 
-// headBegun reports whether Python has received the oldest request, so that the queue no
-// longer begins with it.
-func (q *queueLane) headBegun() bool {
-	number, ok := q.lane.queued()
-	return !ok || number != q.flight[0].number
-}
-
 // takeBack reads only the head of each message and discards the rest: the turns still have
 // everything that the message was made of. Only RECORD frames are read whole.
 func (q *queueLane) takeBack() []*turn {
@@ -622,8 +615,8 @@ func (q *queueLane) halt(now int64) {
 	}
 }
 
-// leftOver takes the requests that Python has received and will not begin: those that a
-// dead Python has not announced in begun, or those that Python leaves because of halt, once
+// leftOver takes the requests that Python has received and will not begin: the requests that a
+// dead Python has not announced in begun, or that a living one leaves because of halt, once
 // the word has settled. Either Python reads the word before it begins the next request, or
 // we read in begun that Python has begun that request (Dekker's algorithm, with time in
 // place of fences). If Python has begun the next request, any requests that it then leaves
@@ -695,9 +688,9 @@ func (q *queueLane) stall(w *worker) {
 		w.giveBack(l)
 		return
 	}
-	if !q.headBegun() {
-		// Python has had no processor time yet. The machine is busy, and
-		// other workers would fare no better.
+	if number, ok := l.queued(); ok && number == q.flight[0].number {
+		// Python has not received the oldest request: it has had no processor time. The
+		// machine is busy, and other workers would fare no better.
 		l.patience = w.now
 		return
 	}
@@ -821,61 +814,11 @@ func (q *queueLane) over(w *worker, t *turn) {
 	l.rest()
 }
 
-// relayed receives one message that Python sends beside responses: n is 0 when there is
-// none. Such messages come back through the first queue, because a message is written
-// whole, whichever of Python's threads writes it.
-func (p *python) relayed(b []byte) (n int) {
-	if p.ended {
-		return 0
-	}
-	return recv(p.lanes[0].queue, b, 0)
-}
-
 // ask requests a HERE frame from the main thread. The result is false if the queue is full
 // of unanswered questions.
 func (p *python) ask(flags byte) bool {
 	f := frame{kind: kindAsk, flags: flags}
 	return unix.Sendto(p.lanes[0].queue, f.append(nil), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) == nil
-}
-
-// recordsMax is how many bytes may wait in the first queue when a RECORD frame is added: a
-// message of any length then finds room, too. linesMax is how many further frames wait here.
-const (
-	recordsMax = queueMax
-	linesMax   = 1000
-)
-
-// record has Python make a line of the access log. The result is false if Python is not there
-// to do so, or has too much to do: then the worker writes the line.
-func (p *python) record(a *accessLog, e *accessEntry) bool {
-	l := p.lanes[0]
-	if !p.takes() || len(l.lines) >= linesMax {
-		return false
-	}
-	b := appendEntry(make([]byte, frameHeader, 1<<10), e)
-	f := frame{kind: kindRecord, meta: uint32(len(b) - frameHeader)}
-	b = append(b, a.text(e)...)
-	f.length = uint32(len(b) - frameHeader)
-	f.append(b[:0])
-	if len(b) > queueMax {
-		return false
-	}
-	l.lines = append(l.lines, b)
-	return true
-}
-
-// sendLines sends the RECORD frames that wait, or writes the lines if Python is dying.
-func (w *worker) sendLines() {
-	l, n := w.python.lanes[0], 0
-	for _, b := range l.lines {
-		if !w.python.takes() {
-			w.access.line(b[frameHeader+readFrame(b).meta:], w.pid)
-		} else if waiting, err := unix.IoctlGetInt(l.queue, unix.SIOCOUTQ); err != nil || waiting > recordsMax || rawSend(l.queue, b, nil) != 0 {
-			break
-		}
-		n++
-	}
-	l.lines = slices.Delete(l.lines, 0, n)
 }
 
 // end tells Python that no further request will come, upon which Python runs its exit

@@ -53,7 +53,7 @@ func (l *bound) String() string {
 // address. Sockets from a service manager or fd:// replace all others. If there is an error,
 // list has the listeners that were opened before the error.
 func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err error) {
-	if passed := passedListeners(); passed > 0 {
+	if passed := managersListeners(); passed > 0 {
 		a.systemd = true
 		for fd := 3; fd < 3+passed; fd++ {
 			list = append(list, &bound{fd: fd, inherited: true})
@@ -108,9 +108,9 @@ func addressesOf(c *config) (list []address) {
 	return list
 }
 
-// passedListeners is the number of sockets that a service manager has passed, from
+// managersListeners is the number of sockets that a service manager has passed, from
 // descriptor 3 on (sd_listen_fds(3)).
-func passedListeners() int {
+func managersListeners() int {
 	if pid, _ := strconv.Atoi(os.Getenv("LISTEN_PID")); pid != os.Getpid() {
 		return 0
 	}
@@ -540,7 +540,7 @@ func (a *arbiter) upgrade() {
 
 // execute starts the program as the user did, with the same file name (by now perhaps a new
 // file), arguments, directory and environment. Listeners have the first descriptors, as
-// those that a service manager passes.
+// listeners from a service manager have.
 func (a *arbiter) execute(path string) (pid int, err error) {
 	files := []uintptr{0, 1, 2}
 	var numbers []string

@@ -30,7 +30,7 @@ const (
 	// errorWait is how long one record of the error log waits for a slow reader:
 	// long enough for a busy terminal, too short for a client to notice.
 	errorWait = 100 * time.Millisecond
-	// pipeAtomic is PIPE_BUF: writes up to this length do not mix with those of
+	// pipeAtomic is PIPE_BUF: writes up to this length do not mix with the writes of
 	// other processes on the same pipe.
 	pipeAtomic = 4096
 )
@@ -182,6 +182,16 @@ func (l *errorLog) close() {
 	l.syslog.close()
 	l.statsd.close()
 	l.out.close()
+}
+
+// reopenLogs opens the files of both logs again. A file that cannot be opened stays as it is.
+func reopenLogs(log *errorLog, access *accessLog) {
+	if err := log.reopen(); err != nil {
+		log.errorf("errorlog: %v", err)
+	}
+	if err := access.reopen(); err != nil {
+		log.errorf("accesslog: %v", err)
+	}
 }
 
 // escape is a style in which appendEscaped writes unprintable characters.

@@ -78,6 +78,12 @@ func (l *loop) event(fd int, events uint32) *unix.EpollEvent {
 	return &unix.EpollEvent{Events: events, Fd: int32(fd), Pad: l.seats[fd].serial}
 }
 
+// after is the time at which d will have passed.
+func (l *loop) after(d time.Duration) int64 { return l.now + int64(d) }
+
+// since is how long ago a time was.
+func (l *loop) since(at int64) time.Duration { return time.Duration(l.now - at) }
+
 // goOnLater puts off the rest of c's work to the next turn of the loop, so that other
 // connections get their share of this turn.
 func (l *loop) goOnLater(c *conn) {
@@ -102,8 +108,8 @@ func (w *worker) wait() time.Duration {
 	return time.Duration(max(wait, 0))
 }
 
-// runDue does the tasks that are due, except for those that every turn of the loop does
-// anyway and only has to wake for.
+// runDue does the tasks that are due, except for tasks that every turn of the loop does anyway:
+// for these, the loop only has to wake.
 func (w *worker) runDue() {
 	due := func(at int64) bool { return at != 0 && at <= w.now }
 	if due(w.obeyDue()) {
@@ -192,7 +198,7 @@ func (w *worker) goOn() {
 		if pending {
 			w.drain(c)
 		}
-		if !pending || c.carrier != nil || c.turn != nil && c.turn.talk != nil { // these read even while they write
+		if !pending || c.carrier != nil || c.turn != nil && c.turn.talk != nil { // HTTP/2 and WebSockets read even while bytes wait
 			w.advance(c)
 		}
 	}
@@ -209,7 +215,7 @@ func (w *worker) lost(c *conn) {
 
 // close ends a connection that is complete, or that a sibling has now.
 func (w *worker) close(c *conn) {
-	if c.gone { // its client left while Python had the request
+	if c.gone { // the client left while Python had its request
 		w.release(c)
 		return
 	}

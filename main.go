@@ -59,7 +59,7 @@
 // The Python half, in python/:
 //
 //	wsgi.py       runs first: loads the application, holds what all Python processes share
-//	logs.py       the loggers of a Python; access.py what the worker cannot log of a request
+//	logs.py       the loggers of a Python; access.py lines of the access log that the worker cannot make
 //	lane.py       runs a WSGI application's requests; asgi.py an ASGI one's
 //	lifespan.py   starts an ASGI application up and shuts it down
 //	call.py       one WSGI request: its input, its response, its socket
@@ -70,14 +70,14 @@
 //	classes.py    tells kinds of worker classes of the user's, and knows uvicorn's options
 //	workers.py    makes workers of such classes, and is what Gunicorn's classes do for them
 //	http.py       HTTP and servers in Python, for such classes that need them
-//	patches.py    what a configuration file has replaced in Gunicorn's server
+//	patches.py    finds parts of Gunicorn's server that a configuration file has replaced
 //	debug.py      the Python side of --reload and --spew
 //
 // dist/build makes what is installed: binaries, packages for Debian, and wheels with the
 // package in dist/gunicorn.
 //
-// The tests in test/ drive the binary and know nothing of the source; those that call
-// the source stand beside it.
+// The tests in test/ drive the binary and know nothing of the source. Tests that call the
+// source stand beside the source.
 package main
 
 import (
@@ -176,31 +176,10 @@ func runCommand(args []string, program *template) int {
 	case err != nil:
 		return complain(err)
 	}
+	if status, done := g.answerOnly(); done {
+		return status
+	}
 	c := g.cfg
-	if c.option == "help" {
-		printHelp(os.Stdout)
-		return 0
-	}
-	if c.option == "version" {
-		fmt.Printf("gunicorn (version %s)\n", version)
-		return 0
-	}
-	if c.status != "off" {
-		if err := printStatus(c, os.Stdout); err != nil {
-			return complain(err)
-		}
-		return 0
-	}
-	if c.printConfig {
-		c.print(os.Stdout)
-	}
-	if c.checkConfig || c.printConfig {
-		if err := checkPlaces(c); err != nil && c.checkConfig {
-			fmt.Fprint(os.Stderr, err)
-			return exitFailure
-		}
-		return checkApp(g)
-	}
 	if err := checkLimits(c); err != nil {
 		return complain(err)
 	}
@@ -221,6 +200,33 @@ func runCommand(args []string, program *template) int {
 	}
 	a := &arbiter{generation: g, load: load, heritage: heritage{passed: passed}}
 	return a.run()
+}
+
+// answerOnly carries out a command that does not start a server. done is false if there is no
+// such command.
+func (g *generation) answerOnly() (status int, done bool) {
+	switch c := g.cfg; {
+	case c.option == "help":
+		printHelp(os.Stdout)
+	case c.option == "version":
+		fmt.Printf("gunicorn (version %s)\n", version)
+	case c.status != "off":
+		if err := printStatus(c, os.Stdout); err != nil {
+			return complain(err), true
+		}
+	case c.checkConfig || c.printConfig:
+		if c.printConfig {
+			c.print(os.Stdout)
+		}
+		if err := checkPlaces(c); err != nil && c.checkConfig {
+			fmt.Fprint(os.Stderr, err)
+			return exitFailure, true
+		}
+		return checkApp(g), true
+	default:
+		return 0, false
+	}
+	return 0, true
 }
 
 // startDir is the current directory, by the user's name for it ($PWD) if that name is right.
@@ -341,23 +347,26 @@ var probed struct {
 	bridge *os.File
 }
 
-// findPython returns the interpreter for the application, and a bridge for that interpreter.
-// The interpreter is --python, or that of the virtualenv in which this program is, or of the
-// active virtualenv, or the first on PATH.
-func findPython(c *config) (python string, bridge *os.File, err error) {
-	var candidates []string
+// pythonNames are the names of interpreters for the application, the preferred one first:
+// --python alone, or that of the virtualenv in which this program is, that of the active
+// virtualenv, and those on PATH.
+func pythonNames(c *config) (names []string) {
+	if c.python != "" {
+		return []string{c.python}
+	}
 	if bin := ownVenv(); bin != "" {
-		candidates = append(candidates, filepath.Join(bin, "python3"), filepath.Join(bin, "python"))
+		names = append(names, filepath.Join(bin, "python3"), filepath.Join(bin, "python"))
 	}
 	if venv := os.Getenv("VIRTUAL_ENV"); venv != "" {
-		candidates = append(candidates, filepath.Join(venv, "bin", "python3"))
+		names = append(names, filepath.Join(venv, "bin", "python3"))
 	}
-	candidates = append(candidates, "python3", "python")
-	if c.python != "" {
-		candidates = []string{c.python}
-	}
+	return append(names, "python3", "python")
+}
+
+// findPython returns the interpreter for the application, and a bridge for that interpreter.
+func findPython(c *config) (python string, bridge *os.File, err error) {
 	var tried []string
-	for _, name := range candidates {
+	for _, name := range pythonNames(c) {
 		path, err := exec.LookPath(name)
 		if err == nil {
 			path, err = filepath.Abs(path)
@@ -370,25 +379,10 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		if path == probed.path && file == probed.file {
 			return path, probed.bridge, nil
 		}
-		source, err := memfd("sources", sources())
-		if err != nil {
-			return "", nil, err
-		}
-		var pid int
-		out, err := readPython(0, func(out int) (_ int, err error) {
-			pid, err = syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
-				Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out), uintptr(source)},
-				Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, // as in startPython
-			})
-			return pid, err
-		})
-		unix.Close(source)
-		if err == nil {
-			waitFor(pid)
-		}
-		answer, rest, _ := bytes.Cut(out, []byte("\n"))
-		words := strings.SplitN(string(answer), " ", 3)
+		words, rest, err := runProbe(path)
 		switch {
+		case words == nil:
+			return "", nil, err
 		case len(words) == 3 && words[1] != "1":
 			tried = append(tried, path+" (is "+words[0]+")")
 		case err != nil || len(words) != 3:
@@ -413,6 +407,29 @@ func findPython(c *config) (python string, bridge *os.File, err error) {
 		}
 	}
 	return "", nil, fmt.Errorf("python: no Python %s or newer was found; tried %s", oldest, strings.Join(tried, ", "))
+}
+
+// runProbe runs the probe, and returns the words of its first line and the bridge behind that
+// line. words is nil if the probe could not be given the sources.
+func runProbe(path string) (words []string, bridge []byte, err error) {
+	source, err := memfd("sources", sources())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unix.Close(source)
+	var pid int
+	out, err := readPython(0, func(out int) (_ int, err error) {
+		pid, err = syscall.ForkExec(path, []string{path, "-S", "-E", "-c", probe}, &syscall.ProcAttr{
+			Env: os.Environ(), Files: []uintptr{0, 1, 2, uintptr(out), uintptr(source)},
+			Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, // as in startPython
+		})
+		return pid, err
+	})
+	if err == nil {
+		waitFor(pid)
+	}
+	line, bridge, _ := bytes.Cut(out, []byte("\n"))
+	return strings.SplitN(string(line), " ", 3), bridge, err
 }
 
 // checkPackage looks for the package that the worker class needs, so that a missing package
@@ -479,6 +496,17 @@ func waitFor(pid int) (status unix.WaitStatus) {
 			return status
 		}
 	}
+}
+
+// awaitEnd waits for the end of a child, for d at most; 0 stands for no child. It reports
+// whether the status is known.
+func awaitEnd(pid int, d time.Duration) (status unix.WaitStatus, known bool) {
+	for limit := monotonic() + int64(d); pid > 0 && monotonic() < limit; time.Sleep(time.Millisecond) {
+		if ended, err := unix.Wait4(pid, &status, unix.WNOHANG, nil); ended != 0 && err != unix.EINTR {
+			return status, err == nil
+		}
+	}
+	return status, false
 }
 
 // nameProcess names this process in the process list. The kernel has named it after the

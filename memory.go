@@ -6,7 +6,7 @@ package main
 // and responses come from the pool; the memory that parsers, inflaters and crypto/tls
 // keep for a connection is estimated and added. When the sum exceeds the limit,
 // connections are ended until the sum is well below the limit. Connections that hold no
-// more than an ordinary request are ended last. Among the others, those that wait for
+// more than an ordinary request are ended last. Among the others, connections that wait for
 // their clients are ended first, beginning with the most memory, held for the longest
 // time.
 
@@ -17,6 +17,8 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 	"unsafe"
@@ -51,6 +53,26 @@ func heldLimit(root string, workers int) int {
 		limit = min(limit, n/heldPart/int64(max(1, workers)))
 	}
 	return int(max(limit, heldLeast))
+}
+
+// unusedHeap is the memory of Go's runtime up to which a worker does without a collector:
+// the memory that a worker has mapped once it serves, and 2 MB.
+const unusedHeap = 8 << 20
+
+// limitMemory sets the limit of the pool, and puts off the first collection of garbage,
+// which takes half a megabyte for the collector itself: a worker whose clients keep their
+// connections allocates next to nothing, and may never need one. From then on collections are
+// frequent: they are cheap, while Go's usual 100 % would let garbage double the size of a
+// worker. Near the limit of Go's memory the collector works harder. Beyond the memory of
+// clients this limit leaves a quarter for garbage, and 24 MB for the worker itself.
+func (w *worker) limitMemory() {
+	w.pool.limit = heldLimit("", w.cfg.workers)
+	limit := min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20)
+	runtime.AddCleanup(new([64]byte), func(limit int64) {
+		debug.SetGCPercent(25)
+		debug.SetMemoryLimit(limit)
+	}, limit)
+	debug.SetMemoryLimit(min(limit, unusedHeap))
 }
 
 // weigh updates the pool's sum with the memory that c holds beside pool buffers.
@@ -170,7 +192,7 @@ func (w *worker) relieve() {
 	}
 	if w.gaveWay > 0 && w.hushed <= w.now {
 		w.log.warningf("clients hold more than %d MB in memory; closed for that: %d connections", w.pool.limit>>20, w.gaveWay)
-		w.gaveWay, w.hushed = 0, w.now+int64(time.Second)
+		w.gaveWay, w.hushed = 0, w.after(time.Second)
 	}
 }
 
@@ -452,7 +474,7 @@ func (w *worker) spoolFails(err error) {
 	if w.spool.silent > w.now {
 		return
 	}
-	w.spool.silent = w.now + int64(time.Minute)
+	w.spool.silent = w.after(time.Minute)
 	why := fmt.Sprintf("spool_dir: %s: %v", w.spool.dir, err)
 	if err == unix.EDQUOT && w.spool.used >= w.spool.limit {
 		why = fmt.Sprintf("spool_limit: %sB are in use", size(uint64(w.spool.used)))

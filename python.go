@@ -22,7 +22,7 @@ import (
 // tick runs once a second. It renews the heartbeat, enforces limits in time and looks
 // at memory.
 func (w *worker) tick() {
-	w.nextTick = w.now + int64(time.Second)
+	w.nextTick = w.after(time.Second)
 	w.slot.heartbeat.Store(sharedTime())
 	w.takeAstray()
 	if w.sayCrowds(); !w.limited { // publishQueue stores it more often
@@ -184,7 +184,7 @@ func (w *worker) askPython() {
 		}
 		return
 	}
-	silent := time.Duration(w.now - w.python.askedAt)
+	silent := w.since(w.python.askedAt)
 	if silent < w.cfg.timeout {
 		return
 	}
@@ -221,7 +221,7 @@ func (w *worker) hearClass() {
 	if beat := p.begun[0].Load(); beat != p.beat || p.heardAt == 0 {
 		p.beat, p.heardAt = beat, w.now
 	}
-	silent := time.Duration(w.now - p.heardAt)
+	silent := w.since(p.heardAt)
 	if !p.ready && w.cfg.timeout == 0 && silent >= ownStart {
 		w.pythonServes()
 	}
@@ -314,8 +314,8 @@ func (w *worker) settled() bool {
 	return all
 }
 
-// abandonPython answers the requests of a Python that failPython has given up, hands over
-// those that Python has not begun, and retires.
+// abandonPython answers the requests that were begun by a Python that failPython has given up,
+// hands over all others, and retires.
 func (w *worker) abandonPython(f *failure) {
 	p := w.python
 	p.failure = nil
@@ -332,7 +332,7 @@ func (w *worker) abandonPython(f *failure) {
 		w.killPython(f.sig)
 	}
 	if f.sig == unix.SIGABRT {
-		p.killAt = w.now + int64(killDelay)
+		p.killAt = w.after(killDelay)
 	}
 }
 
@@ -367,13 +367,13 @@ func (w *worker) outOfStep(l *lane, err error) {
 	w.failPython(causeCrash, 502, unix.SIGKILL)
 }
 
-// pythonEnds is called when Python has closed a wire: Python is dying, or ought to.
+// pythonEnds is called when Python has closed a wire: Python is dying, or should be.
 // SIGCHLD will report its status. What it has written to its other lanes is still read.
 func (w *worker) pythonEnds(l *lane) {
 	w.python.eof = true
 	w.deafen(l)
 	if w.python.killAt == 0 && !w.python.gone {
-		w.python.killAt = w.now + int64(killDelay)
+		w.python.killAt = w.after(killDelay)
 	}
 }
 

@@ -2,7 +2,7 @@ package main
 
 // Logs and metrics for other processes: records for syslog, metrics for statsd,
 // the datagrams that carry both, records and metrics from Python, and records for
-// a Python that makes the logs. A receiver that is absent, slow or stuck delays nothing.
+// a Python that makes logs. A receiver that is absent, slow or stuck delays nothing.
 
 import (
 	"bytes"
@@ -463,9 +463,10 @@ func lookupHost(host string, port int) (string, error) {
 
 // From Python ---------------------------------------------------------------
 //
-// Python's records for syslog and metrics for statsd go through the worker, over
-// one socket. So neither a daemon nor a name server can delay the application. A
-// message is a letter, followed by
+// Python's records for syslog and metrics for statsd go through the worker, so that
+// neither a daemon nor a name server can delay the application. They come back through
+// the first queue, because a message is written whole there, whichever of Python's
+// threads writes it. A message is a letter, followed by
 //
 //	e, a  a level's digit and a record of gunicorn.error or gunicorn.access
 //	m     a metric, NAME:VALUE|TYPE
@@ -479,13 +480,13 @@ func (w *worker) relays() bool { return w.log.syslog != nil || w.log.statsd != n
 
 // relay passes on messages that Python has sent.
 func (w *worker) relay() {
-	if !w.relays() {
+	if !w.relays() || w.python.ended {
 		return
 	}
 	b := w.pool.get(queueMax)[:queueMax]
 	defer w.pool.put(b)
 	for range relayAtOnce {
-		n := w.python.relayed(b)
+		n := recv(w.python.lanes[0].queue, b, 0)
 		if n < 2 {
 			return
 		}
@@ -505,13 +506,12 @@ func (w *worker) relay() {
 
 // Logs made in Python ---------------------------------------------------------
 //
-// If logger_class or logconfig and its like configure
-// Python's logging module, one Python process (the logger) writes the logs of the
-// whole server. The arbiter and the workers send their records to the logger's
-// socket, and the logger passes each to the configured Python logger (package.py,
-// keep_log). The socket is the only queue, and no sender waits: if the queue is
-// full, a record of the error log is written as if there were no logger, and a
-// record of the access log is dropped and counted.
+// If logger_class, logconfig or a similar setting configures Python's logging module, one
+// Python process (the logger) writes the logs of the whole server. The arbiter and the
+// workers send their records to the logger's socket, and the logger passes each record to
+// the configured Python logger (keep_log in glogging.py). The socket is the only queue, and
+// no sender waits: if the queue is full, a record of the error log is written as if there
+// were no logger, and a record of the access log is dropped and counted.
 //
 // As root the logger only opens the files of the logs. Then it takes the workers'
 // user, because the text of the records comes from clients.
@@ -525,13 +525,13 @@ type recorder struct {
 	spared atomic.Int64 // time until which the logger gets no error records, after its queue was full
 }
 
-// logger is that Python, as the arbiter sees it.
+// logger is the Python that makes the logs, as the arbiter sees it.
 type logger struct {
 	helper
-	give    int      // where records go in
-	take    int      // where that Python reads records: kept, so that they outlive it
-	rotated bool     // that Python has to open its files again, and was too busy to be told
-	files   []string // files of the logs, if that Python has other rights than the arbiter
+	give    int      // the socket's end for sending records
+	take    int      // the socket's end from which the logger reads: kept open, so that records outlive the logger
+	rotated bool     // USR1 came while the socket was full: ask the logger once more to open its files again
+	files   []string // names of the log files, if the logger has other rights than the arbiter
 }
 
 const (
@@ -592,8 +592,8 @@ func (l *logger) start(g *generation, answer int) (pid int, err error) {
 	return startPython(g.cfg.python, g.bridge, "log", childEnv(g.cfg), settings, l.take, answer)
 }
 
-// readLogger reads what the new Python says of its loggers, or of what is
-// wrong with them.
+// readLogger reads the facts about its loggers that the new Python sends, or the reason why
+// it cannot make the logs.
 func (c *config) readLogger(l *logger, answer []byte) error {
 	v, err := unmarshal(answer)
 	facts, ok := v.(map[string]any)
@@ -623,7 +623,8 @@ func (l *logger) restart(g *generation) (pid int, err error) {
 	return pid, nil
 }
 
-// close lets the Python go once the workers that still speak to it have ended.
+// close closes the arbiter's ends of the socket. The logger ends after the last worker that
+// still has the socket.
 func (l *logger) close() {
 	if l != nil && l.give >= 0 {
 		unix.Close(l.give)
@@ -639,13 +640,7 @@ func (l *logger) finish() {
 	if l == nil {
 		return
 	}
-	for end := monotonic() + int64(loggerEnd); l.pid > 0 && monotonic() < end; {
-		if pid, _ := unix.Wait4(l.pid, nil, unix.WNOHANG, nil); pid == l.pid {
-			l.pid = 0
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	awaitEnd(l.pid, loggerEnd)
 }
 
 // send sends a message, or fails if there is no room for the message.
@@ -749,4 +744,48 @@ func (c *config) inPython(log *errorLog, access *accessLog, r *recorder) (*acces
 		return nil, nil
 	}
 	return access, nil
+}
+
+// Lines of the application's loggers --------------------------------------------
+//
+// If the application has changed the loggers of the access log, the worker's Python makes the
+// lines of requests that it has not answered, too. The worker sends it their parts in RECORD
+// frames.
+
+const (
+	recordsMax = queueMax // most bytes in the first queue when a RECORD frame is added: a message of any length then still finds room
+	linesMax   = 1000     // RECORD frames that wait for room in the first queue
+)
+
+// record has Python make a line of the access log. The result is false if Python is not there
+// to do so, or has too much to do: then the worker writes the line.
+func (p *python) record(a *accessLog, e *accessEntry) bool {
+	l := p.lanes[0]
+	if !p.takes() || len(l.lines) >= linesMax {
+		return false
+	}
+	b := appendEntry(make([]byte, frameHeader, 1<<10), e)
+	f := frame{kind: kindRecord, meta: uint32(len(b) - frameHeader)}
+	b = append(b, a.text(e)...)
+	f.length = uint32(len(b) - frameHeader)
+	f.append(b[:0])
+	if len(b) > queueMax {
+		return false
+	}
+	l.lines = append(l.lines, b)
+	return true
+}
+
+// sendLines sends the RECORD frames that wait, or writes their lines if Python is dying.
+func (w *worker) sendLines() {
+	l, n := w.python.lanes[0], 0
+	for _, b := range l.lines {
+		if !w.python.takes() {
+			w.access.line(b[frameHeader+readFrame(b).meta:], w.pid)
+		} else if waiting, err := unix.IoctlGetInt(l.queue, unix.SIOCOUTQ); err != nil || waiting > recordsMax || rawSend(l.queue, b, nil) != 0 {
+			break
+		}
+		n++
+	}
+	l.lines = slices.Delete(l.lines, 0, n)
 }

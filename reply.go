@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -189,7 +188,7 @@ func (w *worker) pythonServes() {
 	if w.renamed {
 		w.reopen()
 	}
-	w.bootTook = w.now - w.born
+	w.bootTook = w.since(w.born)
 	forgetStart()
 	if w.slot.phase() == phaseBooting {
 		w.enter(phaseServing)
@@ -591,7 +590,7 @@ func (w *worker) record(t *turn, status []byte, parsed bool) {
 	if began == 0 {
 		began = w.now
 	}
-	took := time.Duration(w.now - began)
+	took := w.since(began)
 	w.log.statsd.request(status, took)
 	w.slot.counters.count(status, took, t.sent)
 	if w.access == nil && !w.python.records || t.logged {

@@ -18,7 +18,7 @@ type response struct {
 	fields []field
 }
 
-// exchange is what a response depends on beside the application.
+// exchange has the facts on which a response depends, beside the application's head.
 type exchange struct {
 	version   []byte // version of the request, "HTTP/1.1"
 	minor     int    // minor version of the request: 0 or 1
@@ -91,8 +91,8 @@ type ownFields struct {
 	hidden, undated bool   // no Server field, no Date field (server_header and date_header of uvicorn)
 }
 
-// appendOwn appends Server and Date. Where the application's own are used, own is true and
-// replaces those that the application has set.
+// appendOwn appends Server and Date. If own is true, a field of the two that the application
+// has set is used in place of the server's.
 func (p *response) appendOwn(b []byte, own bool, server ownFields, date []byte) []byte {
 	if !server.hidden && (!own || !hasField(p.fields, "SERVER")) {
 		b = append(b, cmp.Or(server.line, "Server: gunicorn")...)
@@ -271,7 +271,7 @@ func (e *badRequest) logged() *badRequest {
 	return e
 }
 
-// reasonPhrases are those of the statuses that the server itself sends.
+// reasonPhrases are the phrases of the statuses that the server itself sends.
 var reasonPhrases = map[int]string{
 	200: "OK",
 	206: "Partial Content",

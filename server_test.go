@@ -637,7 +637,7 @@ func FuzzAccessLog(f *testing.F) {
 		}
 		for i := range pieces {
 			if strings.ContainsFunc(pieces[i].literal, func(c rune) bool { return c < ' ' || 0x7f <= c && c < 0xa0 }) {
-				return // that is the operator's own
+				return // the format itself has the character
 			}
 		}
 		h := newHTTPCase()
@@ -1199,8 +1199,8 @@ func TestSpoolFiles(t *testing.T) {
 	}
 }
 
-// TestRightsOfWorkers looks at a directory of root's with the eyes of workers
-// that are somebody else.
+// TestRightsOfWorkers looks at a directory of root's with the rights of workers that run as
+// another user.
 func TestRightsOfWorkers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can be somebody else")

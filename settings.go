@@ -33,7 +33,7 @@ type setting struct {
 	derived  func(c *config) string
 
 	env     string                   // variable that replaces the default
-	envText func(text string) string // what the variable's text means, as a user would type it
+	envText func(text string) string // turns the variable's text into a value as a user would type it
 
 	early    bool // the setting decides how the configuration file is read, so its flags are read before the file
 	ours     bool // Gunicorn does not have the setting, so a file's variable may have the name by chance (see meant)
@@ -208,13 +208,13 @@ var sections = []section{
 		{name: "client_min_rate", form: "--client-min-rate INT", kind: posInt, def: "500",
 			usage: "bytes per second that a client must send of a body or receive of a response"},
 		{name: "spool_dir", form: "--spool-dir DIR", kind: textKind, def: none, ours: true,
-			usage: "directory for what slow clients send and read"},
+			usage: "directory for bodies that slow clients send and read"},
 		{name: "spool_limit", form: "--spool-limit SIZE", kind: byteSize, def: "1G", ours: true,
 			usage: "bytes that a worker may have in spool_dir"},
 	}},
 	{"Load Balancers", []setting{
 		{name: "health", form: "--health PATHS", kind: textKind, def: none, ours: true,
-			usage: "paths that say whether the server lives, and is ready: PATH or PATH,PATH"},
+			usage: "paths at which the server says whether it is alive, and ready: PATH or PATH,PATH"},
 		{name: "health_log", form: "--health-log", kind: boolean, def: "False", ours: true,
 			usage: "write requests for the paths of health to the access log, and count them"},
 		{name: "drain_delay", form: "--drain-delay INT", kind: posInt, def: "0", ours: true,
@@ -525,9 +525,9 @@ var ownClasses = []string{
 	"uvicorn_worker.UvicornWorker", "uvicorn_worker.UvicornH11Worker",
 }
 
-// foreignClass is the error for a name that can be no worker class: a misspelled one, or
-// that of a class of Gunicorn's which this server does not have. Python finds out about a
-// class of the user's own (generation.classify).
+// foreignClass is the error for a name that can be no worker class: a misspelled name, or the
+// name of a class of Gunicorn's which this server does not have. Python finds out about a
+// class of the user's own (template.classify).
 func (c *config) foreignClass(r *setting) error {
 	name := c.workerClass
 	what := familyOf(name).what
@@ -546,8 +546,9 @@ func (c *config) foreignClass(r *setting) error {
 	return nil
 }
 
-// classInPython reports whether Python has to find the worker class: it is one of the user's,
-// it serves in Python, or the configuration file has imported uvicorn's, and may have changed it.
+// classInPython reports whether Python has to find the worker class: a class of the user's, a
+// class that serves in Python, or uvicorn's if the configuration file has imported that, and so
+// may have changed it.
 func (c *config) classInPython() bool {
 	return !slices.Contains(ownClasses, c.workerClass) || familyOf(c.workerClass).name == familyOwn || c.said["uvicorn"] == true && strings.HasPrefix(c.workerClass, "uvicorn")
 }

@@ -7,8 +7,8 @@ package main
 // sends to the client from there. Through sockets each of these bodies would be copied twice
 // more, into memory that the kernel takes and gives back each time.
 //
-// What is in a place or a ring is announced by a frame, whose system calls see to it that
-// the other side finds there what was written before.
+// A frame announces the content of a place or a ring. The system calls that carry the frame
+// make sure that the other side finds there all that was written before.
 
 import (
 	"math/bits"
@@ -51,8 +51,8 @@ type shared struct {
 	active bool // places or rings were used since trim last looked
 }
 
-// openShared makes the memory, with so many rings, and with places or not. Pages that were
-// never written to take no memory, and trim gives back those that are no longer used. The
+// openShared makes the memory, with a number of rings, and with places if places is true. Pages that were
+// never written to take no memory, and trim gives back pages that are no longer used. The
 // caller passes fd to Python, and closes it.
 func openShared(places bool, rings int) (s shared, fd int, err error) {
 	size := wordsSize

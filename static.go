@@ -49,7 +49,7 @@ type answerer interface {
 	answer(w *worker, t *turn) bool
 }
 
-// statics is what a worker needs to send files.
+// statics is the state with which a worker sends files.
 type statics struct {
 	mounts []*mount          // longest prefix first
 	types  map[string]string // Content-Type by extension
@@ -179,8 +179,8 @@ func (w *worker) unquoted(path []byte) []byte {
 	return w.name
 }
 
-// answerOwn has a request answered without Python, once it is its turn. It returns true if
-// the request is the application's after all.
+// answerOwn has a request answered without Python, once files may be sent in this turn of the
+// loop. It returns true if the request is the application's after all.
 func (w *worker) answerOwn(t *turn) bool {
 	if w.share <= 0 {
 		w.goOnLater(t.conn)
@@ -316,17 +316,18 @@ var codings = [...]struct{ name, ending string }{{"br", ".br\x00"}, {"gzip", ".g
 
 // choose replaces the file f of the name w.name by the same file in a coding that the client
 // accepts, if there is one that is not older. Whole seconds are compared, as some programs
-// keep only those of a time that they copy.
+// copy only the whole seconds of a time.
 func (m *mount) choose(w *worker, r *request, f *file) {
 	name, best := w.name, 0.0
-	plain := *f
+	plain, identity := *f, r.accepts("identity")
 	for _, coding := range codings {
 		w.name = append(name, coding.ending...)
 		weight := r.accepts(coding.name)
-		if weight <= best && f.varies {
+		worse := weight <= best || weight < identity
+		if worse && f.varies {
 			continue
 		}
-		if weight <= best { // the client gets the plain file; caches have to know of this coding
+		if worse { // the client gets the plain file; caches have to know of this coding
 			var st unix.Stat_t
 			err := unix.Fstatat(m.fd, unix.ByteSliceToString(w.name), &st, unix.AT_SYMLINK_NOFOLLOW)
 			f.varies = err == nil && st.Mtim.Nano()/int64(time.Second) >= plain.mtime/int64(time.Second)
@@ -349,7 +350,7 @@ func (m *mount) choose(w *worker, r *request, f *file) {
 
 // tell adds a field to the answer being made. Its value is the end of w.text, from at on.
 func (w *worker) tell(name string, at int) {
-	only := unsafe.Slice(unsafe.StringData(name), len(name)) // nobody writes to it
+	only := unsafe.Slice(unsafe.StringData(name), len(name)) // nobody writes to these bytes
 	w.resp.fields = append(w.resp.fields, field{name: only, value: w.text[at:]})
 }
 
@@ -374,8 +375,7 @@ func (w *worker) plain(t *turn, code int, name, value string) {
 	w.deny(t, code)
 }
 
-// deny sends a status with the fields that have been told, and says in the body what the
-// status is.
+// deny sends a status, which the body repeats, with the fields that have been told.
 func (w *worker) deny(t *turn, code int) {
 	body := strconv.Itoa(code) + " " + reasonPhrase(code) + "\n"
 	w.tellText("Content-Type", "text/plain; charset=utf-8")
@@ -445,7 +445,7 @@ func (w *worker) offer(t *turn, f *file) {
 }
 
 // beginOwn makes the head of an answer with the fields that have been told, and records the
-// answer if it is to be logged. It reports whether a body may follow.
+// answer if logged is true. It reports whether a body may follow.
 func (w *worker) beginOwn(t *turn, code int, logged bool) bool {
 	c := t.conn
 	t.upload.pause(w.now)
@@ -488,8 +488,8 @@ func (w *worker) finishOwn(t *turn, body bool, b []byte) {
 
 // Conditions and ranges -----------------------------------------------------------
 
-// judge decides by a request's conditions and range what becomes of a representation (RFC
-// 9110 13.2.2): 200, 206 with a part, 304, 412 or 416. modified is the text of seconds.
+// judge decides by a request's conditions and range how a file is answered (RFC 9110
+// 13.2.2): 200, 206 with a part, 304, 412 or 416. modified is the text of seconds.
 func (r *request) judge(tag, modified []byte, seconds, size int64) (code int, from, length int64) {
 	strong := func(v []byte) bool { return listsTag(v, tag, false) }
 	weak := func(v []byte) bool { return listsTag(v, tag, true) }
@@ -509,8 +509,10 @@ func (r *request) judge(tag, modified []byte, seconds, size int64) (code int, fr
 	if holds {
 		return 304, 0, 0
 	}
-	ranges, ok := lastField(r.fields, "RANGE")
-	if given, holds = r.condition("IF-RANGE", same); given && !holds || !ok || string(r.method) != "GET" {
+	var ranges []byte
+	n := 0 // fields; several are no range, as several parts are none
+	r.condition("RANGE", func(v []byte) bool { ranges, n = v, n+1; return false })
+	if given, holds = r.condition("IF-RANGE", same); given && !holds || n != 1 || string(r.method) != "GET" {
 		return 200, 0, size
 	}
 	return oneRange(ranges, size)
@@ -554,8 +556,8 @@ func httpDate(text []byte) (seconds int64, ok bool) {
 	return 0, false
 }
 
-// oneRange reads Range for a representation of size bytes (RFC 9110 14). What is no range, or
-// asks for several parts, is ignored: the client gets the whole.
+// oneRange reads Range for a file of size bytes (RFC 9110 14). A text that is no range, or asks
+// for several parts, is ignored: the client gets the whole file.
 func oneRange(text []byte, size int64) (code int, from, length int64) {
 	unit, set, _ := bytes.Cut(text, []byte("="))
 	if !foldEqual(unit, "BYTES") {
@@ -663,7 +665,8 @@ func isHash(part []byte) bool {
 	return wide && has(upper) && has(lower+number)
 }
 
-// fileTypes are the types of what web applications consist of. /etc/mime.types adds others.
+// fileTypes are the types of files that web applications consist of. /etc/mime.types adds
+// others.
 var fileTypes = map[string]string{
 	"avif": "image/avif", "bin": "application/octet-stream", "br": "application/x-brotli", "css": "text/css", "csv": "text/csv",
 	"eot": "application/vnd.ms-fontobject", "gif": "image/gif", "gz": "application/gzip", "htm": "text/html", "html": "text/html",

@@ -4,10 +4,10 @@ package main
 //
 // The scoreboard is shared memory in which the arbiter and its workers publish their state.
 // It consists of two memory files. One has the arbiter's page; the other has a page for
-// each worker, and a worker maps no page but its own, unless a setting has it read all
-// (neighbours). Any process that may read the
-// arbiter's descriptors can read the scoreboard (--status). No file on a disk is involved,
-// so that nothing stalls, and a read-only system is good enough. Each field has one writer.
+// each worker, and a worker maps no page but its own, unless a setting needs all pages
+// (neighbours). Any process that may read the arbiter's descriptors can read the scoreboard
+// (--status). No file on a disk is involved, so that nothing stalls, and a read-only system
+// is good enough. Each field has one writer.
 //
 // Workers may run as another user than the arbiter, and any process with the descriptor of
 // one page can write to all pages of the workers' file. So the arbiter's page is in a file
@@ -413,7 +413,7 @@ func readScoreboard(fd, pages int) (*reading, error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return nil, errors.New("the scoreboard does not come to rest")
+	return nil, errors.New("the scoreboard keeps changing")
 }
 
 func newReading(first *board, slots []byte) *reading {

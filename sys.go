@@ -572,7 +572,7 @@ func daemonize(c *config) error {
 	}
 	pid, err := executeSelf(c.startDir, "1", files, true)
 	if err == nil && exitStatus(waitFor(pid)) != 0 {
-		err = errors.New("the process in between has failed")
+		err = errors.New("the intermediate process has failed")
 	}
 	if err != nil {
 		return fmt.Errorf("daemon: %w", err)

@@ -67,7 +67,7 @@ type terminator struct {
 // uses.
 type secure struct {
 	plain
-	net.Conn // nil: crypto/tls calls no methods but those of secure
+	net.Conn // nil: secure has all methods that crypto/tls calls
 
 	w     *worker
 	c     *conn
@@ -137,7 +137,7 @@ func (t *terminator) renew(c *config) error {
 // response says that the connection closes.
 func (w *worker) stay(c *conn) {
 	if len(c.in) == 0 {
-		c.hasten(w.now + int64(lingerIdle))
+		c.hasten(w.after(lingerIdle))
 	}
 }
 
@@ -296,8 +296,8 @@ func (w *worker) handshakesEnded(int, uint32) {
 	}
 }
 
-// handshaken continues a connection after its handshake: with the first request,
-// or by ending the connection.
+// handshaken continues a connection after its handshake: with the first request, or by an
+// end of the connection.
 func (w *worker) handshaken(s *secure) {
 	c, t := s.c, w.tls
 	i := slices.Index(t.running, c)
@@ -320,7 +320,7 @@ func (w *worker) handshaken(s *secure) {
 		w.becomeCarrier(c)
 	}
 	if w.stopping() {
-		c.hasten(w.now + int64(lingerIdle))
+		c.hasten(w.after(lingerIdle))
 	}
 	w.advance(c)
 }
@@ -333,7 +333,7 @@ const requestLine = "ABCDEFGHIJKLMNOPQRSTUVWXYZ /"
 func (w *worker) refuseTLS(c *conn, s *secure) {
 	var record tls.RecordHeaderError
 	text := s.err.Error()
-	quiet := "" // what is no news
+	quiet := "" // why the handshake ended, if that needs no warning
 	switch {
 	case !s.heard || errors.Is(s.err, io.EOF) || errors.Is(s.err, io.ErrUnexpectedEOF) || errors.Is(s.err, unix.ECONNRESET) || errors.Is(s.err, unix.EPIPE):
 		quiet = "left during the handshake"
@@ -464,7 +464,7 @@ func (s *secure) portable() bool { return false }
 func (s *secure) give(w *worker, c *conn) bool {
 	t := c.turn
 	return t != nil && t.state == waiting && !c.decodes() && w.slot.phase() != phaseQuitting &&
-		(w.stopping() || w.now-t.since >= int64(lendAfter)) && w.lend(c)
+		(w.stopping() || w.since(t.since) >= lendAfter) && w.lend(c)
 }
 
 // end first sends close_notify, which tells the client that nothing was cut off.

@@ -1,7 +1,7 @@
 package main
 
-// What a connection's bytes travel over: a plain socket, TLS on a socket (tls.go), or a
-// stream of HTTP/2 (carrier.go). A connection asks its transport wherever the three differ.
+// The transport of a connection carries its bytes: a plain socket, TLS on a socket (tls.go), or
+// a stream of HTTP/2 (carrier.go). A connection asks its transport wherever the three differ.
 
 import (
 	"syscall"
@@ -23,7 +23,7 @@ type transport interface {
 	// meter meters how much of the response the client has taken.
 	meter(w *worker, c *conn)
 
-	// describe adds to a request what its head cannot say.
+	// describe adds to a request the facts that its head cannot express.
 	describe(r *request)
 	// head takes a head, made for HTTP/1.1, out of b[at:] if the transport has another form
 	// for heads.

@@ -294,7 +294,7 @@ const (
 
 func wsMistake(text string) *wsError { return &wsError{wsProtocol, text} }
 
-// wsEvent is what next has found. payload is valid until the next call for any
+// wsEvent is an event that next has found. payload is valid until the next call for any
 // decoder with the same pool.
 type wsEvent struct {
 	op      uint8  // opText or opBinary: a piece of a message; opPing, opPong, opClose; 0: nothing
@@ -766,11 +766,12 @@ func appendWSHead(b []byte, first byte, n int) []byte {
 	return binary.BigEndian.AppendUint64(append(b, first, 127), uint64(n))
 }
 
-// appendWSClose appends a close frame, an empty frame for wsNoCode. A reason that
-// is too long for a control frame is cut between two characters.
+// appendWSClose appends a close frame, with 1000 (normal closure) for wsNoCode: the answer to
+// an empty close frame says that all is well. A reason that is too long for a control frame is
+// cut between two characters.
 func appendWSClose(b []byte, code uint16, reason string) []byte {
 	if code == wsNoCode {
-		return appendWSHead(b, wsFin|opClose, 0)
+		code, reason = 1000, ""
 	}
 	if n := maxWSControl - 2; len(reason) > n {
 		for n > 0 && !utf8.RuneStart(reason[n]) {

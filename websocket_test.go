@@ -605,7 +605,7 @@ func TestWebSocketClose(t *testing.T) {
 		reason, want string
 	}{
 		{1000, "", "\x88\x02\x03\xe8"},
-		{1005, "never said", "\x88\x00"},
+		{1005, "never said", "\x88\x02\x03\xe8"},
 		{1001, "bye", "\x88\x05\x03\xe9bye"},
 		{1011, strings.Repeat("x", 123), "\x88\x7d\x03\xf3" + strings.Repeat("x", 123)},
 		{1011, strings.Repeat("x", 124), "\x88\x7d\x03\xf3" + strings.Repeat("x", 123)},
@@ -914,7 +914,7 @@ func FuzzWebSocketRoundTrip(f *testing.F) {
 			reason = string(message)
 		}
 		if !validCloseCode(code) {
-			code = wsNoCode
+			code = 1000
 		}
 		b = appendWSClose(b, code, reason)
 		w := &wsReader{}
@@ -951,7 +951,7 @@ func BenchmarkWebSocket(b *testing.B) {
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			raw := []byte(clientFrame(bb.first, bb.payload))
-			copy(raw[len(raw)-len(bb.payload)-4:], make([]byte, 4)) // it stays what it is
+			copy(raw[len(raw)-len(bb.payload)-4:], make([]byte, 4)) // a mask of zeros leaves the payload as it is
 			copy(raw[len(raw)-len(bb.payload):], bb.payload)
 			d := newWSDecoder(1<<20, true, &wsPool{})
 			b.SetBytes(int64(len(bb.payload)))

@@ -63,7 +63,7 @@ const (
 const (
 	kindGone    = 32 + iota // the client has left, or the server closes its connection
 	kindCredit              // the client has taken a number of bytes: as many more may be sent
-	kindMessage             // a WebSocket message; from the client, a piece of one
+	kindMessage             // a WebSocket message; from the client, a piece of a message
 	kindAccept              // the application accepts the WebSocket
 	kindShut                // the application closes the WebSocket
 	kindTrailer             // fields after the response's body
@@ -407,7 +407,7 @@ func (s *wire) bodyApart() (b []byte, err error) {
 // asks for one answer at a time; if many answers wait, Python is at fault.
 func (s *wire) write(f frame, payload []byte) error {
 	if len(s.out) > 2*feedMax {
-		return protocolError("it asks and does not take the answers")
+		return protocolError("Python asks and does not take the answers")
 	}
 	var room [frameHeader]byte
 	f.length = uint32(len(payload))

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -104,7 +103,7 @@ const (
 // Limits in number.
 const (
 	descriptorsApart = 16 // descriptors kept free for logs that are reopened and the like
-	laneDescriptors  = 4  // descriptors of a lane; those of the first lane are open before clients come
+	laneDescriptors  = 4  // descriptors of a lane; the first lane's are open before clients come
 	filesApart       = 64 // descriptors that connections leave to files and further lanes
 )
 
@@ -145,7 +144,7 @@ type worker struct {
 // the loop's clock.
 type life struct {
 	born       int64          // when this worker started
-	bootTook   int64          // how long its Python took to be ready
+	bootTook   time.Duration  // how long the Python took to be ready
 	nextTick   int64          // when tick runs next
 	dispatched int            // requests written into lanes, less those taken back
 	counted    int            // value of dispatched at the last tick
@@ -225,7 +224,7 @@ type streaming struct {
 const (
 	fdLifeline  = 3 + iota // read end; EOF means the arbiter is gone
 	fdSlot                 // this worker's page of the scoreboard
-	fdSettings             // the settings, as config.encode wrote them
+	fdSettings             // the settings, written by config.encode
 	fdGive                 // hand-over socket, end for sending a connection to a sibling
 	fdTake                 // hand-over socket, end for receiving a connection
 	fdWake                 // a byte written here makes the arbiter look at this worker's page
@@ -286,16 +285,8 @@ func runWorker() int {
 // newWorker makes a worker of the descriptors and the settings that the arbiter has
 // passed on. It may return a worker beside an error, for the worker's error log.
 func newWorker() (*worker, error) {
-	debug.SetGCPercent(-1) // until collectLate
-	for fd := fdLifeline; fd < fdListeners; fd++ {
-		unix.CloseOnExec(fd)
-	}
-	raw, err := readFile(fdSettings, 16<<20)
-	if err != nil {
-		return nil, err
-	}
-	unix.Close(fdSettings)
-	cfg, err := decodeConfig(raw)
+	debug.SetGCPercent(-1) // until limitMemory's cleanup
+	cfg, err := passedConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -306,34 +297,24 @@ func newWorker() (*worker, error) {
 		scriptName: os.Getenv("SCRIPT_NAME"),
 		wake:       fdWake,
 		alone:      cfg.workers < 2,
-		life:       life{maxServed: cfg.maxRequests},
+		life:       life{maxServed: maxServed(cfg)},
 		acceptor:   acceptor{giveFD: fdGive, takeFD: fdTake},
 		scratch:    scratch{rbuf: make([]byte, heldPressed)},
 	}
 	if cfg.family() == familyASGI {
 		w.scriptName = ""
 	}
-	if cfg.maxRequests > 0 && cfg.maxRequestsJitter > 0 {
-		// Workers that start together have neighbouring pids and nearly the same
-		// time. The factor, the thousandth prime, scatters neighbouring pids over the
-		// range of the jitter, so that such workers do not retire together.
-		w.maxServed += int(uint64(time.Now().UnixNano()^int64(w.pid)*7919) % uint64(cfg.maxRequestsJitter+1))
+	w.log, w.access, err = openLogs(cfg, fdErrorlog, fdAccesslog)
+	if err == nil && cfg.logs {
+		w.access, err = cfg.inPython(w.log, w.access, &recorder{fd: fdRecords})
 	}
-	if w.log, w.access, err = openLogs(cfg, fdErrorlog, fdAccesslog); err != nil {
+	if err != nil {
 		return w, err
-	}
-	if cfg.logs {
-		if w.access, err = cfg.inPython(w.log, w.access, &recorder{fd: fdRecords}); err != nil {
-			return w, err
-		}
 	}
 	w.server = cfg.ownFields()
 	w.openH2()
 	w.spool = newSpool(cfg)
-	w.pool.limit = heldLimit("", cfg.workers)
-	// Near this limit the collector works harder. Beyond the memory of clients it
-	// leaves a quarter for garbage, and 24 MB for the worker itself.
-	collectLate(min(debug.SetMemoryLimit(-1), int64(w.pool.limit)*5/4+24<<20))
+	w.limitMemory()
 	if cfg.credential != nil {
 		if err := checkCredential(cfg.credential); err != nil {
 			return w, err
@@ -359,15 +340,44 @@ func newWorker() (*worker, error) {
 	w.born = w.now
 	w.slot.heartbeat.Store(sharedTime())
 	w.clock.set(time.Now())
+	w.listeners = passedListeners()
+	return w, w.openTLS()
+}
+
+// maxServed is max_requests with a jitter. Workers that start together have neighbouring pids
+// and nearly the same time. The factor, the thousandth prime, scatters neighbouring pids over
+// the range of the jitter, so that such workers do not retire together.
+func maxServed(c *config) int {
+	if c.maxRequests == 0 {
+		return 0
+	}
+	return c.maxRequests + int(uint64(time.Now().UnixNano()^int64(os.Getpid())*7919)%uint64(c.maxRequestsJitter+1))
+}
+
+// passedConfig reads the settings that the arbiter has passed on. Programs that this worker
+// starts get none of the passed descriptors.
+func passedConfig() (*config, error) {
+	for fd := fdLifeline; fd < fdListeners; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	raw, err := readFile(fdSettings, 16<<20)
+	if err != nil {
+		return nil, err
+	}
+	unix.Close(fdSettings)
+	return decodeConfig(raw)
+}
+
+// passedListeners describes the listeners that the arbiter has passed on.
+func passedListeners() (list []listener) {
 	for fd := fdListeners; ; fd++ {
 		sa, err := unix.Getsockname(fd)
 		if err != nil {
-			break
+			return list
 		}
 		unix.CloseOnExec(fd)
-		w.listeners = append(w.listeners, newListener(fd, sa))
+		list = append(list, newListener(fd, sa))
 	}
-	return w, w.openTLS()
 }
 
 // openBoard maps the worker's own page of the scoreboard, and what it may see of the others.
@@ -383,23 +393,6 @@ func (w *worker) openBoard() error {
 		w.census, err = joinCensus(fdClients, int(at)/boardStride, w.others)
 	}
 	return err
-}
-
-// unusedHeap is the memory of Go's runtime up to which a worker does without a collector:
-// what a worker has mapped once it serves, and 2 MB.
-const unusedHeap = 8 << 20
-
-// collectLate puts off the first collection, which takes half a megabyte for the collector
-// itself: a worker whose clients keep their connections allocates next to nothing, and may
-// never need one. From then on collections are frequent: they are cheap, while Go's usual
-// 100 % would let garbage double the size of a worker. limit is the memory near which the
-// collector works harder.
-func collectLate(limit int64) {
-	runtime.AddCleanup(new([64]byte), func(limit int64) {
-		debug.SetGCPercent(25)
-		debug.SetMemoryLimit(limit)
-	}, limit)
-	debug.SetMemoryLimit(min(limit, unusedHeap))
 }
 
 // boot starts the Python and puts the worker's own descriptors under the loop's watch.
@@ -517,7 +510,7 @@ func (w *worker) catchSignals() (int, error) {
 
 // serve runs until the worker has nothing left to do.
 func (w *worker) serve() {
-	w.nextTick = w.now + int64(time.Second)
+	w.nextTick = w.after(time.Second)
 	for !w.finished() {
 		w.turn(w.wait())
 	}
@@ -537,7 +530,7 @@ func (w *worker) parentGone(int, uint32) {
 	w.forget(fdLifeline)
 	w.log.python = nil // the logging process has died with the arbiter
 	w.log.infof("Parent changed, shutting down: <Worker %d>", w.pid)
-	w.deadline = w.now + int64(w.cfg.gracefulTimeout)
+	w.deadline = w.after(w.cfg.gracefulTimeout)
 	w.end()
 }
 
@@ -572,16 +565,16 @@ func (w *worker) finished() bool {
 		}
 		p.end()
 		if w.python.killAt == 0 && (w.python.hung != "" || w.streams() == nil) { // partAt bounds what streams do after their responses
-			w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
+			w.python.killAt = w.after(w.cfg.gracefulTimeout)
 			if w.python.hung != "" { // a thread still runs a request that was given up
-				w.python.killAt = w.now + int64(killDelay)
+				w.python.killAt = w.after(killDelay)
 			}
 		}
 	}
 	return w.python.gone && (w.slot.phase() == phaseQuitting || p.ended && w.open == 0 || !p.ready && (!w.stopping() || w.open == 0))
 }
 
-// expects reports whether a client may still send a request: Python need not wait for those
+// expects reports whether a client may still send a request: Python need not wait for clients
 // that only have to take their last response.
 func (w *worker) expects() bool {
 	return w.open > 0 && slices.ContainsFunc(w.conns, func(c *conn) bool {
@@ -683,12 +676,7 @@ func (w *worker) handles(s syscall.Signal) bool {
 
 // reopen reopens the log files, and has Python do the same.
 func (w *worker) reopen() {
-	if err := w.log.reopen(); err != nil {
-		w.log.errorf("errorlog: %v", err)
-	}
-	if err := w.access.reopen(); err != nil {
-		w.log.errorf("accesslog: %v", err)
-	}
+	reopenLogs(w.log, w.access)
 	if w.cfg.captureOutput && w.log.out.file {
 		if err := w.log.out.capture(); err != nil {
 			w.log.errorf("capture_output: %v", err)
@@ -725,7 +713,7 @@ func (w *worker) handOver() {
 		switch {
 		case c == nil || c.gone:
 		case c.state == lingering:
-			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
+			c.closeAt = min(c.closeAt, w.after(lingerIdle))
 		case c.carrier != nil:
 			w.dismiss(c)
 		case c.state != handshaking && !c.between():
@@ -750,7 +738,7 @@ func (w *worker) endBoot() {
 			w.announce(unix.SIGTERM)
 		}
 		w.python.end()
-		w.python.killAt = w.now + int64(w.cfg.gracefulTimeout)
+		w.python.killAt = w.after(w.cfg.gracefulTimeout)
 	default:
 		w.killPython(unix.SIGKILL)
 	}
@@ -770,7 +758,7 @@ func (w *worker) end() {
 	}
 	for _, c := range w.conns {
 		if c != nil && c.state == lingering {
-			c.closeAt = min(c.closeAt, w.now+int64(lingerIdle))
+			c.closeAt = min(c.closeAt, w.after(lingerIdle))
 		}
 		if c != nil && c.turn != nil && c.turn.taken {
 			w.endTaken(c)
@@ -797,7 +785,7 @@ func (w *worker) end() {
 		case len(c.in) == 0 && !c.shakes():
 			w.endIdle(c)
 		default:
-			c.hasten(w.now + int64(lingerIdle))
+			c.hasten(w.after(lingerIdle))
 		}
 	}
 	w.endBoot()
@@ -808,7 +796,7 @@ func (w *worker) end() {
 // lingerIdle for a request that the client may be sending on a connection it was promised.
 func (w *worker) endIdle(c *conn) {
 	if w.python.threads && c.served > 0 {
-		c.hasten(w.now + int64(lingerIdle))
+		c.hasten(w.after(lingerIdle))
 	} else {
 		w.close(c)
 	}
@@ -852,7 +840,7 @@ func (w *worker) quit() {
 		w.handOver()
 	}
 	w.announce(unix.SIGQUIT)
-	w.quitAt = w.now + int64(quitGrace)
+	w.quitAt = w.after(quitGrace)
 }
 
 // quitPython ends the Python of a worker that quits.
@@ -867,9 +855,9 @@ func (w *worker) quitPython() {
 	if len(p.busy) > 0 && !handled || !p.ready {
 		w.killPython(unix.SIGKILL)
 	} else if p.own {
-		p.killAt = w.now + int64(w.cfg.gracefulTimeout)
+		p.killAt = w.after(w.cfg.gracefulTimeout)
 	} else {
-		p.killAt = w.now + int64(killDelay)
+		p.killAt = w.after(killDelay)
 	}
 }
 
@@ -899,7 +887,7 @@ func (w *worker) watchWire(l *lane) {
 	l.events = events
 	reads := events & unix.EPOLLIN
 	if reads == 0 {
-		reads = unix.EPOLLET // its end is reported in any case, and would be in each turn
+		reads = unix.EPOLLET // the wire's end is reported in any case: once, and not in each turn
 	}
 	if l.pipe < 0 {
 		w.change(l.fd, reads|events)
@@ -925,13 +913,13 @@ func (w *worker) holdable() int {
 // lanesDue is when lookAtLanes is needed next, 0 for never.
 func (w *worker) lanesDue() (due int64) {
 	if len(w.python.lanes[0].lines) > 0 {
-		due = w.now + int64(moment)
+		due = w.after(moment)
 	}
 	limit := w.requestLimit()
 	for _, l := range w.python.busy {
 		due = sooner(due, l.due())
 		if limit > 0 && l.client.since == 0 && l.halted == 0 {
-			due = sooner(due, w.now+int64(limit-l.ran(w.now)))
+			due = sooner(due, w.after(limit-l.ran(w.now)))
 		}
 	}
 	return due
@@ -985,7 +973,7 @@ func (w *worker) outgrow() {
 	}
 	// Requests expected until a replacement has booted, at the rate of the last
 	// second, with two seconds to spare for the next tick and a rising rate.
-	soon := int64(last) * (w.bootTook + 2*int64(time.Second)) / int64(time.Second)
+	soon := int64(last) * int64(w.bootTook+2*time.Second) / int64(time.Second)
 	if w.maxServed >= aheadLeast && int64(w.maxServed-w.dispatched) <= soon {
 		w.log.infof("Autorestarting worker after current request.")
 		w.standDown(causeMaxRequests)

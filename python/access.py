@@ -1,8 +1,8 @@
 """The access log as far as the application's process makes it. Mostly the worker makes the
 whole log. A request's line is made here if logger_class has a class of the user's, if the
-format shows what only the application knows, if a hook has changed the request, or if the
-application has changed the loggers: filters, handlers, level. In the last case the lines of requests that
-the worker has answered are made here, too.
+format shows values that only the application has, if a hook has changed the request, or if
+the application has changed the loggers: filters, handlers, level. In the last case the lines
+of requests that the worker has answered are made here, too.
 
 A LOGGED frame tells the worker that it need not log a request or, with the number 0, that
 the loggers have been changed, upon which its own lines come here as RECORD frames."""
@@ -159,16 +159,22 @@ class Access:
                 return await app(scope, receive, send)
             environ, call, start = environ_of(scope), Heard(), monotonic()
             req = Request(environ)
+            took = None
 
             async def heard(event):
+                nonlocal took
                 call.note(event)
-                if event["type"] == "http.response.start" and (self.uvicorn_took(environ, event["status"]) or own):
+                # A request that fails before its response begins is the worker's, to answer and to log.
+                if took is None and call.status and event["type"] != "http.response.start":
+                    took = self.uvicorn_took(environ, int(call.status))
                     stream.server.push(frame(stream.number, LOGGED))
                 await send(event)
             try:
                 await app(scope, receive, heard)
             finally:
-                if own:
+                if took is False and self.enabled:
+                    if not stream.begun:
+                        call.fate = "" if stream.gone else "500 Internal Server Error"
                     self.record(call, req, environ, start)
         return logged
 
@@ -183,7 +189,7 @@ class Access:
             environ["RAW_URI"], environ["SERVER_PROTOCOL"][5:], status), None)
         if not log.isEnabledFor(logging.INFO) or not log.filter(record):
             return True
-        if now["handlers"] == then["handlers"]:
+        if all(now[name] == then[name] for name in ("handlers", "propagate")):
             return False
         log.callHandlers(record)
         return True

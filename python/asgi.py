@@ -22,13 +22,14 @@ import struct
 import sys
 from _socket import MSG_DONTWAIT, SCM_RIGHTS, SOCK_SEQPACKET, SOCK_STREAM, SOL_SOCKET
 from collections import deque
+from itertools import islice
 from time import monotonic
 
 from _gunicorn import logs, wsgi
 from _gunicorn.lifespan import Lifespan
 from _gunicorn.wsgi import (
     BLOCK, BODY, BROKEN, FAILED, FILE, HEADER, HINTS, INDIRECT, LAST, META_MAX, MORE,
-    QUEUE_MAX, QUIET, READ, READY, RECORD, REQUEST, RESPONSE, RETIRE, frame, meta_of)
+    PAIRS_MOST, QUEUE_MAX, QUIET, READ, READY, RECORD, REQUEST, RESPONSE, RETIRE, frame, meta_of)
 
 # Kinds of frames that only streams have (wire.go).
 GONE, CREDIT, MESSAGE, ACCEPT, SHUT, TRAILER, BYE = 32, 33, 34, 35, 36, 37, 38
@@ -45,7 +46,7 @@ CROWD_STAYS = 16    # requests without the flag CROWD after which batches end, s
 BATCH_MAX = 64      # most requests in a batch, however brief they are
 SMALL = 16384       # longest body that is copied behind its head; beyond, a write of its own costs less than the copy
 
-STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus}
+STATUS = {code.value: "%d %s" % (code, code.phrase) for code in http.HTTPStatus if code >= 200}
 
 pack, unpack, SIZE = HEADER.pack, HEADER.unpack_from, HEADER.size
 loads = marshal.loads
@@ -67,37 +68,57 @@ def octets(data):
 
 
 def pairs(headers):
+    """Headers as pairs of bytes, at most PAIRS_MOST, with which no frame can be made."""
     return [tuple(part.encode("latin-1") if isinstance(part, str) else octets(part) for part in (name, value))
-            for name, value in headers]
+            for name, value in islice(headers, PAIRS_MOST)]
+
+
+checked = b""  # the last head whose headers were checked: an application's heads are often alike
 
 
 def encode_head(status, headers):
     """Status and headers as marshal."""
-    line = STATUS.get(status) or "%d Unknown" % status
+    global checked
+    line = STATUS.get(status)
+    if line is None:
+        line = "%d Unknown" % status
+        if not 200 <= status <= 999:
+            raise ValueError("invalid status %d" % status)
     if type(headers) is not list:
-        headers = list(headers)
+        headers = list(islice(headers, PAIRS_MOST))
     try:
         for name, value in headers:
             if type(name) is not bytes or type(value) is not bytes:
                 break
         else:
             meta = marshal.dumps((line, headers), 2)
+            if meta == checked:
+                return meta
+            check(headers)
             if len(meta) <= META_MAX:
+                checked = meta
                 return meta
     except ValueError:
         pass
-    return meta_of((line, pairs(headers)))
+    return meta_of((line, check(pairs(headers))))
 
 
-# The names and values that a worker accepts in a response header (checkField in http.go).
+# The names and values that a worker accepts in a response header (checkField in response.go).
 NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+").fullmatch
 FORBIDDEN = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+names = set()  # names that are valid
 
 
 def check(headers):
     for name, value in headers:
-        if not NAME(name) or FORBIDDEN(value):
-            raise ValueError("invalid header %r" % (name,))
+        if name not in names:
+            if not NAME(name):
+                raise ValueError("invalid header name %r" % (name,))
+            if len(names) < 256:
+                names.add(name)
+        if FORBIDDEN(value):
+            raise ValueError("invalid value of the header %r" % (name,))
+    return headers
 
 
 class Stream:
@@ -403,7 +424,7 @@ class Http(Stream):
         elif kind == "http.response.pathsend":
             await self.send_path(event)
         elif kind == "http.response.early_hint":
-            self.hint([(b"link", link) for link in event.get("links", ())])
+            self.hint((b"link", link) for link in event.get("links", ()))
         elif kind == "http.response.informational":
             if event.get("status") == 103:
                 self.hint(event.get("headers", ()))
@@ -412,13 +433,13 @@ class Http(Stream):
 
     def hint(self, headers):
         if not self.begun and not self.gone:
-            meta = meta_of(pairs(headers))
+            meta = meta_of(check(pairs(headers)))
             self.server.push(frame(self.number, HINTS, meta))
 
     def send_trailers(self, event):
         if type(self.trailers) is not tuple or self.done:
             raise self.unexpected(event)
-        trailers = self.trailers + tuple(pairs(event.get("headers", ())))
+        trailers = self.trailers + tuple(check(pairs(event.get("headers", ()))))
         meta = meta_of(trailers)
         self.trailers = trailers
         if not event.get("more_trailers", False):
@@ -552,8 +573,7 @@ class WebSocket(Stream):
                 raise self.unexpected(event)
             if self.gone:
                 raise ClientGone("the client has left")
-            protocol, headers = event.get("subprotocol") or "", pairs(event.get("headers") or ())
-            check(headers)
+            protocol, headers = event.get("subprotocol") or "", check(pairs(event.get("headers") or ()))
             protocol = protocol.encode("latin-1")
             if protocol and not NAME(protocol):
                 raise ValueError("invalid subprotocol %r" % (protocol,))
@@ -852,6 +872,8 @@ class Server:
             data = self.wire.recv(1 << 16, MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return
+        except OSError as e:  # a reset, if the worker was killed before it had read everything
+            wsgi.failed(e)
         if not data:
             os._exit(0)  # the worker is gone, and with it every client
         if self.rest:

@@ -11,10 +11,11 @@ import stat
 import struct
 import sys
 from _socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
+from itertools import islice
 from operator import itemgetter
 
 from _gunicorn.wsgi import (
-    BLOCK, BODY, BROKEN, CLOSE, FAILED, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PUMPED, QUIET, READ,
+    BLOCK, BODY, BROKEN, CLOSE, FAILED, FILE, HEADER, HINTS, LAST, LENT, META_MAX, MORE, PAIRS_MOST, PUMPED, QUIET, READ,
     RESPONSE, RING_SIZE, SHARED, SOCKET, TAIL, TAKEN, allocate_lock, frame, meta_of)
 
 
@@ -97,7 +98,7 @@ REASONS = {
 
 
 class Body(io.RawIOBase):
-    """The rest of a request body, which the worker holds. It is asked for piece by piece,
+    """The rest of a request body, which the worker holds and sends piece by piece when asked,
     so that bytes that the application does not read are never sent."""
 
     rest = b""  # rest of an answer that was longer than the buffer it was read for
@@ -175,8 +176,9 @@ def skip(wire):
     wire.let_go(held)
 
 
-# Another thread may raise an exception in this one after any call. What the call has
-# returned is lost then, unless a list has taken it while no Python code ran, by extend.
+# Another thread may raise an exception in this one after any call. The value that the call
+# has returned is then lost, unless list.extend has taken the value from map: in between, no
+# Python code runs.
 
 def fetch(wire, into):
     """Reads an answer into wire.answer, a list. Exceptions are kept for let_go."""
@@ -190,8 +192,8 @@ def fetch(wire, into):
 
 
 def receive(wire, into):
-    """Reads one frame from the wire. The payload is in the given buffer if it fits there,
-    which trailers need not do."""
+    """Reads one frame from the wire. The payload is in the given buffer, or in a larger one if
+    it does not fit, as with trailers."""
     head, body, counts = bytearray(HEADER.size), memoryview(into), []
     while True:
         try:
@@ -224,8 +226,8 @@ PLACE = struct.Struct("<II")  # where a body is in shared memory, and its length
 
 
 class Ring:
-    """Memory that the worker sends long bodies from. What finds no room goes over the
-    socket, where it waits for the worker, and with it for the client."""
+    """Memory from which the worker sends long bodies. A body that finds no room goes over the
+    socket, where this thread waits for the worker, which waits for the client."""
 
     def __init__(self, memory, taken):
         self.memory, self.taken = memory, taken
@@ -233,7 +235,7 @@ class Ring:
         self.lock = allocate_lock()
 
     def put(self, data):
-        """Where data is in the ring now, None without room."""
+        """Copies data into the ring, and returns the place as bytes, None without room."""
         n = len(data)
         with self.lock:
             at = self.at
@@ -275,7 +277,7 @@ class Call:
                 exc_info = None
         elif self.status is not None:
             raise AssertionError("Response headers already set!")
-        headers = list(headers)
+        headers = headers[:] if type(headers) is list else list(islice(headers, PAIRS_MOST))
         # Most responses have the same head as the last, whose types are known.
         try:
             meta = marshal.dumps((status, headers), 2)
@@ -300,7 +302,7 @@ class Call:
                 if len(meta) <= SHARED_LONG:
                     self.wire.meta = meta
                 return meta
-        return meta_of((plain(status), [(plain(name), plain(value)) for name, value in map(pair_of, headers)]))
+        return meta_of((plain(status), pairs(headers)))
 
     def head(self):
         if self.meta is None:
@@ -467,25 +469,25 @@ class Call:
 
     def early_hints(self, headers):
         """wsgi.early_hints: sends an interim response 103."""
+        headers = pairs(headers)
         for name, value in headers:
             if not name or FORBIDDEN(name + value):
                 raise ValueError("invalid early hint: %r: %r" % (name, value))
         if not self.begun:
-            meta = meta_of([(plain(name), plain(value)) for name, value in headers])
-            self.wire.say(frame(self.number, HINTS, meta))
+            self.wire.say(frame(self.number, HINTS, meta_of(headers)))
 
     def send_trailers(self, trailers):
         """gunicorn.http2.send_trailers: fields to send behind the body, over HTTP/2."""
         if self.done:
             raise AssertionError("the response is complete, and trailers come too late")
-        self.wire.say(frame(self.number, TAIL, meta_of([(plain(name), plain(value)) for name, value in trailers])))
+        self.wire.say(frame(self.number, TAIL, meta_of(pairs(trailers))))
 
 
 class Counted(Call):
     """A call that hooks or the access log will look at."""
 
     sent = 0
-    fate = None  # status with which the worker answers in place of the application, if it does; "" if that is unknown
+    fate = None  # status of the worker's answer in place of the application's: None without one, "" for an unknown one
 
     def send(self, data, flags):
         if not self.begun and self.req.must_close:
@@ -603,6 +605,11 @@ def plain(text):
     if not isinstance(text, str):
         raise TypeError("%r is not a string" % (text,))
     return text if type(text) is str else "".join((text,))
+
+
+def pairs(headers):
+    """Headers as pairs of str, at most PAIRS_MOST, with which no frame can be made."""
+    return [(plain(name), plain(value)) for name, value in map(pair_of, islice(headers, PAIRS_MOST))]
 
 
 def pair_of(header):

@@ -2,11 +2,14 @@
 uvicorn's worker class means here. The template process loads this file, if the settings
 name such a class.
 
-A class is one of three kinds. One that only gives uvicorn's worker other options runs as
-class asgi. One that adds to the life of a worker of Gunicorn's (HOOKED) runs as the class
-that it is derived from. Any other has a server of its own, in Python (server.py).
+There are three kinds of classes. A class that only gives uvicorn's worker other options
+runs as class asgi. A class that adds to the life of a worker of Gunicorn's (HOOKED) runs as
+the class from which it is derived. Any other class has a server of its own, in Python
+(workers.py, http.py).
 """
 
+import os
+import re
 import sys
 from math import ceil
 from types import FunctionType
@@ -33,8 +36,24 @@ class Wrong(Exception):
         self.status = status
 
 
+def status_of(e):
+    """The exit status of a server that such an exception ends, 1 for most."""
+    code = e.code if isinstance(e, SystemExit) else 1
+    return code & 255 if isinstance(code, int) else int(code is not None)
+
+
 def named(cls):
     return "%s.%s" % (cls.__module__, cls.__qualname__)
+
+
+def entry_point(uri, default, group):
+    """The object that egg:DISTRIBUTION#NAME means, an entry point of a group."""
+    from importlib import metadata
+    distribution, _, name = uri[4:].partition("#")
+    for entry in metadata.distribution(distribution).entry_points:
+        if entry.group == group and entry.name == (name or default):
+            return entry.load()
+    raise ImportError("there is no entry point %r of %s" % (name or default, group))
 
 
 def find(uri):
@@ -43,12 +62,7 @@ def find(uri):
         uri = "gunicorn.workers.gtornado.TornadoWorker"
     try:
         if uri.startswith("egg:"):
-            from importlib import metadata
-            distribution, _, name = uri[4:].partition("#")
-            for entry in metadata.distribution(distribution).entry_points:
-                if entry.group == "gunicorn.workers" and entry.name == (name or "sync"):
-                    return entry.load()
-            raise ImportError("there is no entry point %r of gunicorn.workers" % (name or "sync"))
+            return entry_point(uri, "sync", "gunicorn.workers")
         module, _, name = uri.rpartition(".")
         __import__(module)
         module = sys.modules[module]
@@ -58,7 +72,7 @@ def find(uri):
             at = at.tb_next
         file = at.tb_frame.f_code.co_filename
         where = "" if file.startswith("<") else " (%s, line %d)" % (file, at.tb_lineno)
-        raise Wrong("class uri %r invalid or not found: %s: %s%s" % (uri, type(e).__name__, e, where))
+        raise Wrong("class uri %r invalid or not found: %s: %s%s" % (uri, type(e).__name__, e, where), status_of(e))
     try:
         return getattr(module, name)
     except AttributeError:
@@ -109,7 +123,8 @@ def family_of(cls):
 
 
 def describe(cls, settings):
-    """What the arbiter has to know about a class."""
+    """The facts about a class that the arbiter needs, and settings that the class's options
+    change."""
     from _gunicorn import wsgi
     family, base = family_of(cls)
     for kind in cls.__mro__ if family == "own" and wsgi.is_small() else ():
@@ -118,8 +133,8 @@ def describe(cls, settings):
     if hasattr(cls, "setup"):  # Gunicorn calls it in the master
         try:
             cls.setup()
-        except Exception as e:
-            raise Wrong("%s has failed in setup: %s: %s" % (named(cls), type(e).__name__, e))
+        except BaseException as e:
+            raise Wrong("%s has failed in setup: %s: %s" % (named(cls), type(e).__name__, e), status_of(e))
     facts = {"name": named(cls), "family": family, "uvicorn": family == "asgi" and base.__module__ in UVICORN}
     return facts, (options(cls, settings, facts) if facts["uvicorn"] else {})
 
@@ -145,7 +160,8 @@ SETTINGS = {
     "ws_ping_timeout": ("ws_ping_timeout", whole),
     "ws_per_message_deflate": ("ws_per_message_deflate", lambda value: "on" if value else "off"),
 }
-# Keys of which App makes something, and those that make no difference here.
+# Other keys that are known. Some are read by options, wrap or set_up_uvicorn; the others make
+# no difference in this server.
 OTHER = {"http", "ws", "interface", "factory", "proxy_headers", "headers", "server_header", "date_header", "access_log",
          "timeout_graceful_shutdown", "limit_concurrency", "log_level", "log_config", "use_colors"}
 CHOICES = {"interface": ("auto", "asgi2", "asgi3", "wsgi"), "loop": ("auto", "asyncio", "uvloop", "none"),
@@ -157,12 +173,16 @@ def options(cls, settings, facts):
     """The settings that CONFIG_KWARGS of a class means. The rest is added to facts, for the
     worker."""
     kwargs, changed = cls.CONFIG_KWARGS, {}
+    if not isinstance(kwargs, dict):
+        raise Wrong("%s: CONFIG_KWARGS is %r, and no dict" % (named(cls), kwargs))
     for key, value in list(kwargs.items()):
         try:
             if key in SETTINGS:
                 name, meant = SETTINGS[key]
                 if value is not None or meant is whole:
                     changed[name] = meant(value)
+            elif key in ("limit_concurrency", "timeout_graceful_shutdown"):
+                whole(value)
             elif key not in OTHER and value is not None:
                 if cls.__module__ in UVICORN:
                     del kwargs[key]  # a reload must find the class as it was
@@ -180,10 +200,17 @@ def options(cls, settings, facts):
     for key, valid in CHOICES.items():
         if kwargs.get(key, "auto") not in valid:
             raise Wrong("%s: CONFIG_KWARGS[%r] is %r, and not one of %s" % (named(cls), key, kwargs[key], ", ".join(valid)))
+    if isinstance(kwargs.get("log_level"), str) and kwargs["log_level"].lower() not in LEVELS:
+        raise Wrong("%s: CONFIG_KWARGS['log_level'] is %r, and not one of %s" % (named(cls), kwargs["log_level"], ", ".join(LEVELS)))
+    if isinstance(kwargs.get("log_config"), str) and not os.path.isfile(kwargs["log_config"]):
+        raise Wrong("%s: CONFIG_KWARGS['log_config'] is %r, and there is no such file" % (named(cls), kwargs["log_config"]))
     try:
-        fields(kwargs)
+        more = fields(kwargs)
     except Exception:
         raise Wrong("%s: CONFIG_KWARGS['headers'] is no list of pairs of strings" % named(cls))
+    for field in more:
+        if not re.fullmatch(rb"[!#$%&'*+.^_`|~0-9a-z-]+: [^\0\r\n]*", b": ".join(field)):
+            raise Wrong("%s: CONFIG_KWARGS['headers'] has %r, which is no header" % (named(cls), field))
     return changed
 
 

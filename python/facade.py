@@ -58,9 +58,22 @@ class Config:
 
     env_orig = property(lambda self: dict(os.environ))
     is_ssl = property(lambda self: bool(self.certfile or self.keyfile))
-    worker_class_str = property(lambda self: self.worker_class)
+    sendfile = property(lambda self: self.settings["sendfile"].value is not False)
     uid = property(lambda self: self.user)
     gid = property(lambda self: self.group)
+
+    @property
+    def worker_class_str(self):
+        uri = self.settings["worker_class"].value
+        if isinstance(uri, type):
+            return "%s.%s" % (uri.__module__, uri.__qualname__)
+        return "gthread" if self.threads > 1 and (uri == "sync" or uri.endswith("SyncWorker")) else uri
+
+    @property
+    def logger_class(self):
+        from _gunicorn.package import load_class
+        uri = self.settings["logger_class"].value
+        return load_class("gunicorn.glogging.Logger" if uri in (None, "simple") else uri)
 
     @property
     def proc_name(self):
@@ -183,13 +196,13 @@ class Request:
         self.must_close = True
 
     def facts(self):
-        """What an environ is made of."""
+        """The values from which an environ is made."""
         return (self.method, self.uri, self.path, self.query, self.version, self.scheme, list(self.headers), self.body,
                 self.proxy_protocol_info and dict(self.proxy_protocol_info))
 
     def apply(self, environ, before):
-        """Makes environ anew of what pre_request has left, if that differs from the facts
-        before. The result says whether it does."""
+        """Updates environ if pre_request has changed the request. before has the facts from
+        before the hook. The result says whether anything has changed."""
         facts = self.facts()
         if facts == before:
             return False

@@ -35,7 +35,7 @@ SIGNED = struct.Struct("<cI")  # a message to a worker: b"P" and pid, or b"S" an
 class Listener:
     """An element of server.LISTENERS. The socket itself belongs to the arbiter."""
 
-    sock = None  # the socket, in a Python that serves by itself
+    sock = None  # the socket, in the Python of a class that serves by itself
 
     def __init__(self, text, name, fd, cfg_addr):
         self.text, self.name, self.fd, self.cfg_addr = text, name, fd, cfg_addr
@@ -43,6 +43,7 @@ class Listener:
     def open(self, fd):
         import socket
         self.sock = socket.socket(fileno=fd)
+        self.sock.setblocking(False)
         self.fd, self.name, self.FAMILY = fd, self.sock.getsockname(), self.sock.family
 
     def __str__(self):
@@ -130,7 +131,7 @@ class HookedWorker(Worker):
 
     def __init__(self, age, server, server_pid):
         super().__init__(age, server.pid, list(server.LISTENERS), server.app, server.cfg.timeout / 2, server.cfg, server.log)
-        self.server_pid, self.tmp, self.of = server_pid, Heartbeat(), None  # of: settings and hooks
+        self.server_pid, self.tmp, self.of = server_pid, Heartbeat(), None  # of: the worker's settings and hooks
         self.max_requests = server.cfg.max_requests or sys.maxsize
         self.wsgi = self.reloader = None
 
@@ -177,7 +178,8 @@ def exit_status(e):
 
 
 def plain(thing, own):
-    """The attributes that hooks have set on server or worker, if another process can have them."""
+    """The attributes that hooks have set on server or worker, as far as marshal can pass them
+    to another process."""
     kept = {}
     for name in set(vars(thing)) - set(vars(own)):
         try:
@@ -188,7 +190,8 @@ def plain(thing, own):
 
 
 def set_environ(environ):
-    """Changes no more than what differs: setproctitle looks for the first environment where the kernel has put it."""
+    """Makes os.environ equal to environ. Variables that do not differ are left alone, because
+    setproctitle looks for the first variable where the kernel has put that."""
     for name in set(os.environ) - set(environ):
         del os.environ[name]
     os.environ.update(pair for pair in environ.items() if os.environ.get(pair[0]) != pair[1])
@@ -199,7 +202,7 @@ def loggers():
     return logging.getLogger("gunicorn.error"), logging.getLogger("gunicorn.access")
 
 
-# What Gunicorn's master imports, and what Flask, Django and FastAPI do; each brings others along.
+# Modules that Gunicorn's master, Flask, Django or FastAPI import. Each imports others.
 LIBRARY = (
     "argparse copy dataclasses datetime decimal difflib email.message email.parser email.utils glob grp hashlib hmac html "
     "http.client http.cookies importlib.metadata inspect json logging.config mimetypes numbers pickle platform pprint pwd "
@@ -207,8 +210,8 @@ LIBRARY = (
 
 
 def import_library(names):
-    """Imports modules of the standard library, which all children then share. A name that
-    the user has a file for is left to the application."""
+    """Imports modules of the standard library, which all children then share. A module is
+    forgotten again if the user has a file of the same name, which the application may want."""
     place = os.path.dirname(os.__file__)
     path, known = sys.path[:], set(sys.modules)
     sys.path[:] = place, place + "/lib-dynload"
@@ -236,7 +239,7 @@ class WrongHook(Exception):
 
 
 def hashable(address):
-    """An address in Python's form: marshal has made lists of tuples."""
+    """An address as Python's socket module has it: the arbiter sends a list in place of a tuple."""
     return tuple(address) if isinstance(address, list) else address
 
 
@@ -251,15 +254,16 @@ class Template:
         self.channels = {}  # by descriptor: the socket on which a worker asks, and the worker
         self.children = {}  # by pid of a forked Python: the descriptor of its worker's socket
         self.server = self.settings = self.hooks = None
-        self.forks = False  # this process is a forker: its host calls the hooks, and hears of its children
-        self.forker, self.forkers = None, {}  # in a host: the forker in use, and all by descriptor
+        self.forks = False  # this process is a forker, which reports its children to the host
+        self.forker, self.forkers = None, {}  # in a host: the forker in use, and all forkers by descriptor
         self.lent = {}  # by age: workers whose Python a forker forks
-        self.former = self.records = None  # former: what do_back goes back to
-        self.share = False  # the standard library is to be imported before the next fork
+        self.former = None  # the state that do_back restores
+        self.records = None  # Python's factory of log records, before logs in Python have replaced it
+        self.share = False  # import the standard library before the next fork
         self.worker_class, self.makes = None, False  # a class of the user's; makes: its objects are the workers
 
     def take_signals(self):
-        """Leaves it to the arbiter to decide about signals, whatever the file has set."""
+        """Leaves decisions about signals to the arbiter, whatever handlers the file has set."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT):
             signal.signal(number, wsgi.ignore)
         signal.signal(signal.SIGHUP, lambda number, frame: os.kill(os.getppid(), number))
@@ -291,7 +295,7 @@ class Template:
                 self.hear(fd)
             elif fd == self.control.fileno():
                 for other in list(self.forkers):
-                    self.hear(other)  # what has happened before the question
+                    self.hear(other)  # reports from before the question
                 data, fds = self.receive(self.control, 1 << 19)
                 if data:
                     self.obey(marshal.loads(data), fds)
@@ -307,7 +311,7 @@ class Template:
         if self.status is not None:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # the arbiter's last word if this takes too long
             sys.exit(self.status)  # the rest of the program runs, as after Gunicorn's run
-        # As at the end of Gunicorn's master, but without a wait for threads.
+        # Exit as Gunicorn's master does, but do not wait for threads.
         import atexit
         atexit._run_exitfuncs()
         os._exit(0)
@@ -329,7 +333,7 @@ class Template:
             self.answer(question, fds)
             return
         server = self.server
-        if self.share:  # while the worker's own process starts
+        if self.share:  # the worker's own process starts meanwhile
             self.share = False
             import_library(LIBRARY)
             if self.settings["family"] == "asgi":
@@ -414,7 +418,7 @@ class Template:
             self.guard(lambda: self.hooks.call("child_exit", self.server, worker))
 
     def drop(self, fd):
-        """Closes the socket of a worker with which the template is done."""
+        """Closes the socket of a worker that needs the template no more."""
         self.poll.register(fd, 0)  # so that unregister works, whether fd is registered or not
         self.poll.unregister(fd)
         self.channels.pop(fd)[0].close()
@@ -431,7 +435,7 @@ class Template:
     def answer(self, question, fds):
         do = question.pop("do")
         try:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # an INT from the arbiter prints where the hook is
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # an INT from the arbiter ends a hook with a traceback
             result = getattr(self, "do_" + do)(*fds, **question)
         except SystemExit as e:
             result = {"ok": False, "exit": exit_status(e)}
@@ -518,8 +522,9 @@ class Template:
         wsgi.check_app(settings)
 
     def do_read(self, into, spec, paste, dir, names):
-        """Runs the configuration file again, for a reload. Only what raw_env has set is
-        taken back before that. Of a program, the first reading is that of its start."""
+        """Runs the configuration file again, for a reload. Before that, only the variables of
+        raw_env are taken back. A program that runs itself has read its settings already when
+        the arbiter asks for the first time."""
         if self.settings:
             self.take_back()
         os.chdir(dir)
@@ -542,8 +547,8 @@ class Template:
             self.take_signals()
 
     def take_back(self):
-        """Takes back what must not be there when the file runs again, and remembers what
-        do_back has to restore."""
+        """Takes back the variables of raw_env, and the handlers and filters of the loggers,
+        before the file runs again. Remembers the state that do_back restores."""
         self.former = [(self.module, self.settings, self.hooks, self.worker_class, self.makes, self.forker), dict(os.environ), os.getcwd(),
                        (logs.logger, logs.captured, logs.untouched[:], logs.handlers[:]), [dict(vars(log)) for log in loggers()],
                        (self.server.cfg, self.server.log)]
@@ -554,7 +559,7 @@ class Template:
             else:
                 os.environ.pop(name, None)
         for log, own in zip(loggers(), self.program.loggers if self.program else (([], []), ([], []))):
-            log.handlers, log.filters = map(list, own)  # the file must not be taken for the author of the others
+            log.handlers, log.filters = map(list, own)  # any others would seem to be set by the file
 
     def do_back(self):
         """Undoes a reload that has failed."""
@@ -572,7 +577,7 @@ class Template:
         self.follow(forker)
 
     def do_keep(self):
-        """Forgets what came before a reload that has succeeded."""
+        """Forgets the state from before a reload that has succeeded."""
         for state in self.former[4]:
             self.shut(state["handlers"])
         self.former = None
@@ -603,7 +608,7 @@ class Template:
         self.share = share
         import logging
         self.records = self.records or logging.getLogRecordFactory()
-        logging.setLogRecordFactory(self.records)  # logs that are made in Python replace it
+        logging.setLogRecordFactory(self.records)  # logs that are made in Python replace the factory
         log = logs.set_up_logging(settings)
         self.find_hooks()
         self.forks, self.first = forks, first
@@ -730,7 +735,7 @@ class Template:
             fd = self.children.pop(pid)
             channel, worker = self.channels[fd]
             if self.forks:
-                self.ended(worker, status)  # the host has to hear of it before the arbiter does
+                self.ended(worker, status)  # the host must know of the end before the arbiter does
             self.tell(channel, b"S", status)
             self.drop(fd)
             if not self.forks:
@@ -913,12 +918,15 @@ class Heard:
 
     def note(self, event):
         if event["type"].endswith("response.start"):
-            self.status = str(event["status"])
+            self.status = str(int(event["status"]))
             self.headers = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1"))
                             for name, value in event.get("headers", ())]
         elif event["type"].endswith("response.body"):
             self.begun = True
             self.sent += memoryview(event.get("body", b"")).nbytes
+        elif event["type"].endswith("response.pathsend"):
+            self.begun = True
+            self.sent += os.stat(event["path"]).st_size
 
 
 def environ_of(scope):

@@ -37,8 +37,7 @@ class ParseException(Exception):
 
 
 def request_error(name, field, text, base=ParseException, code=None):
-    """Makes an exception class; the classes of this family differ little but in their
-    text."""
+    """Makes an exception class. The classes of this family differ in little but their text."""
     def __init__(self, value=None, more=None):
         base.__init__(self, value)
         setattr(self, field, value)
@@ -178,14 +177,9 @@ class LengthReader:
         return data[:size]
 
 
-class EOFReader:
+class EOFReader(LengthReader):
     def __init__(self, unreader):
-        self.unreader = unreader
-
-    def read(self, size):
-        data = self.unreader.read()
-        self.unreader.unread(data[size:])
-        return data[:size]
+        super().__init__(unreader, sys.maxsize)
 
 
 class ChunkedReader:
@@ -483,7 +477,7 @@ def create(req, sock, client, server, cfg):
         environ["REMOTE_ADDR"] = client.decode() if isinstance(client, bytes) else client
     if isinstance(server, (tuple, list)):
         environ["SERVER_NAME"], environ["SERVER_PORT"] = server[0], str(server[1])
-    else:  # a unix socket: the request says how it has come here
+    else:  # a unix socket has no host and port: the request names them
         name, _, port = (host or server).partition(":")
         environ["SERVER_NAME"] = name
         environ["SERVER_PORT"] = port or ("443" if req.scheme == "https" else "80") if host else ""
@@ -664,9 +658,10 @@ def is_http2_negotiated(ssl_socket):
 # Servers ---------------------------------------------------------------------------
 
 class Serving(Worker):
-    """What the servers have in common: one connection after another, or several at once."""
+    """The common part of the servers, which serve one connection after another or several at
+    once."""
 
-    _keeps = False  # a connection brings further requests
+    _keeps = False  # connections are kept for further requests
 
     def is_parent_alive(self):
         if self.ppid != os.getppid():

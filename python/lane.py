@@ -26,9 +26,9 @@ OWN = dict.fromkeys(("RAW_URI", "QUERY_STRING", "PATH_INFO", "wsgi.input", "wsgi
 
 
 class Environs(dict):
-    """A cache of environs, by the marshal of the part that requests have in common, which
-    mostly is the same as before: copying the dict made of it takes a third of the time of
-    reading it. If most parts are new, nothing is kept for a while."""
+    """A cache of the parts of environs that requests have in common, by the part's marshal.
+    Mostly a part is the same as before, and copying its dict takes a third of the time of
+    reading its marshal. If most parts are new, none is kept for a while."""
 
     def __init__(self, base, begun):
         self.base, self.begun, self.since = base, begun, 0  # begun has the newest request of each lane
@@ -151,7 +151,7 @@ class Lane:
                 thread.join()
 
     def hear(self):
-        """Heeds a message to the main thread: false if there will be no more."""
+        """Handles a message to the main thread. The result is false if no more will come."""
         data, control, _, _ = self.queue.recvmsg(QUEUE_MAX, CMSG_SPACE(8), MSG_CMSG_CLOEXEC)
         if data:
             _, number, _, kind, flags = HEADER.unpack_from(data)
@@ -180,8 +180,8 @@ class Lane:
                 pass  # a second exception, while work handled the first
 
     def complain(self, error):
-        """Logs an exception that came between requests. It, or another that comes now, may
-        have come amidst a record."""
+        """Logs an exception that came between requests. Such an exception may have interrupted
+        the writing of another record, and may come while this one is written."""
         while True:
             try:
                 logs.free()
@@ -192,8 +192,8 @@ class Lane:
                 error = None
 
     def work(self):
-        """Runs requests until the worker closes the queue. No exception ends the loop: those
-        of a signal handler, of another thread, and of a failing log may come anywhere."""
+        """Runs requests until the worker closes the queue. No exception ends the loop, because
+        exceptions of a signal handler, of another thread or of a failing log may come anywhere."""
         green = self.green
         buffer = green.buffer if green else bytearray(QUEUE_MAX)
         view = memoryview(buffer)
@@ -282,7 +282,7 @@ class Lane:
                             try:
                                 self.start()
                             except BaseException:
-                                pass  # it came while this greenlet waited for the other's start
+                                pass  # the exception came while this greenlet waited for the other's start
                             return
                         green.pause()
                 at = n = 0
@@ -308,7 +308,7 @@ class Lane:
                         self.complain(error)
                         error = None
                     except BaseException:
-                        pass  # once more
+                        pass  # try again
 
     def run(self, call, environ):
         access = self.access
@@ -358,7 +358,7 @@ class Lane:
     def stop(self, call, environ):
         """Warns of a body that is longer than its Content-Length. The iterable is not
         read any further (PEP 3333, Handling the Content-Length Header)."""
-        if call.left == 0:  # otherwise the worker has seen the excess, and logs
+        if call.left == 0:  # otherwise the worker has seen the excess, and logs it
             self.log.warning("%s: the response body is longer than its Content-Length; the rest is dropped",
                              logs.asked(environ))
 

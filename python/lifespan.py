@@ -10,8 +10,9 @@ class Lifespan:
     def __init__(self, server, mode):
         self.server, self.mode, self.state = server, mode, {}
         self.events, self.task = asyncio.Queue(), None
-        self.phase = self.answer = None  # phase: startup or shutdown, while the application is asked; answer: a future for its next event
-        self.started = self.failed = False  # failed: the application has said so
+        self.phase = None  # startup or shutdown, while the application is asked for it
+        self.answer = None  # a future for the application's next event
+        self.started = self.failed = False  # failed: the application has reported a failure
 
     async def receive(self):
         return await self.events.get()
@@ -49,7 +50,7 @@ class Lifespan:
         self.task = self.server.loop.create_task(self.run())
         event = await self.ask("startup")
         if event is not None:
-            return event.get("message") or "the application has said so" if self.failed else None
+            return event.get("message") or "the application gives no reason" if self.failed else None
         error = self.task.result()
         if self.mode == "on":
             if error is not None:

@@ -45,7 +45,7 @@ def tag(environ):
 
 
 def tag_of(scope):
-    """The same for ASGI."""
+    """The id of an ASGI request, for the log, as the worker writes it."""
     for name, value in scope["headers"]:
         if name.decode("latin-1") == id_header:
             return " id=" + value.decode("latin-1")
@@ -104,7 +104,7 @@ def add_uvicorn(error, access):
     class."""
     for name, own in (("uvicorn.error", error), ("uvicorn", error), ("uvicorn.access", access)):
         log = logging.getLogger(name)
-        if not log.handlers and name != "uvicorn.error":
+        if not log.handlers:
             log.handlers, log.propagate = list(own.handlers), False
         log.setLevel(own.level)
     return log
@@ -241,9 +241,10 @@ def reopen_logs(number, frame):
 
 
 def free():
-    """Releases the locks of logging that this thread holds. It holds one when an exception
-    of a signal handler or of another thread has come as the lock was taken or let go; other
-    threads would wait for it for ever. Only a thread that logs nothing may call this."""
+    """Releases the locks of logging that this thread holds. A lock stays held if an exception
+    of a signal handler or of another thread comes while the lock is being taken or released,
+    and all other threads would wait for that lock. Only a thread that logs nothing may call
+    this."""
     for lock in [logging._lock, *(getattr(ref(), "lock", None) for ref in logging._handlerList)]:
         while lock and lock._is_owned():
             lock.release()

@@ -137,7 +137,7 @@ class Config(facade.Config):
         return shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))
 
     def validate(self):
-        pass  # the server does that
+        pass  # the server checks the values
 
     @property
     def paste_global_conf(self):
@@ -253,24 +253,63 @@ def validate_statsd_address(val):
     return val and (("unix", int(val[5:])) if re.match("unix:[0-9]+$", val) else parse_address(val, "8125"))
 
 
-def one_of(message, *words):
-    """Makes the validator of a setting that is one of some words."""
+def one_of(wrong, other, *names):
+    """Makes the validator of a setting that is one of some words, in any case. A name may list
+    more spellings after bars, also of True and False. The first name stands for None."""
+    spellings = {word: name.split("|")[0] for name in names for word in name.split("|")}
+
     def validate(val):
-        if val not in words:
-            raise ValueError(message % (val,) if "%" in message else message)
-        return val
+        name = spellings.get(str(val).lower().strip()) if isinstance(val, (str, bool)) else None
+        if val is None:
+            return names[0].split("|")[0]
+        if name is None:
+            text = wrong if isinstance(val, str) else other
+            raise (ValueError if isinstance(val, str) else TypeError)(text % (val,) if "%" in text else text)
+        return name
     return validate
 
 
-validate_reload_engine = one_of("Invalid reload_engine: %r", "auto", "poll", "inotify")
-validate_header_map_behaviour = one_of("Invalid header map behaviour: %s", "drop", "refuse", "dangerous")
-validate_asgi_loop = one_of("Invalid asgi_loop: %s", "auto", "asyncio", "uvloop")
-validate_asgi_lifespan = one_of("Invalid asgi_lifespan: %s", "auto", "on", "off")
-validate_http_parser = one_of("http_parser must be one of: auto, fast, python", "auto", "fast", "python")
+CAST = "Invalid type for casting: %s"
+validate_reload_engine = one_of("Invalid reload_engine: %r", "Invalid reload_engine: %r", "auto", "poll", "inotify")
+validate_header_map_behaviour = one_of("Invalid header map behaviour: %s", CAST, "drop", "refuse", "dangerous")
+validate_asgi_loop = one_of("Invalid ASGI loop: %s", CAST, "auto", "asyncio", "uvloop")
+validate_asgi_lifespan = one_of("Invalid ASGI lifespan: %s", CAST, "auto", "on", "off")
+validate_http_parser = one_of("http_parser must be one of: auto, fast, python", "http_parser must be a string",
+                              "auto", "fast", "python")
+validate_proxy_protocol = one_of("proxy_protocol must be: off, v1, v2, or auto", "proxy_protocol must be string or bool",
+                                 "off|false|0|none", "v1", "v2", "auto|true|1")
+validate_http2_cleartext = one_of("Invalid http2_cleartext: %s", CAST, "off|false", "prior-knowledge|true", "upgrade", "both")
+
+
+def validate_http_protocols(val):
+    if val is not None and not isinstance(val, str):
+        raise TypeError("http_protocols must be a string")
+    names = [name for name in map(str.strip, (val or "").lower().split(",")) if name]
+    for name in names:
+        if name not in ("h1", "h2"):
+            raise ValueError("Invalid protocol '%s'. Valid protocols: h1, h2" % name)
+    if len(names) > len(set(names)):
+        raise ValueError("Duplicate protocols specified")
+    return names or ["h1"]
+
+
+def bounded(least, most, wrong):
+    """Makes the validator of a number from least to most."""
+    def validate(val):
+        number = validate_pos_int(val)
+        if not least <= number <= most:
+            raise ValueError(wrong % number)
+        return number
+    return validate
+
+
+validate_http2_frame_size = bounded(16384, 16777215, "http2_max_frame_size must be between 16384 and 16777215, got %s")
+validate_http2_window_size = bounded(0, 2 ** 31 - 1, "HTTP/2 window size must be at most 2147483647: %s")
+validate_http2_stream_limit = bounded(1, sys.maxsize, "HTTP/2 max concurrent streams must be at least 1: %s")
 
 
 def auto_int(_, text):
-    """An int as a command line has it, which may be octal with a single 0."""
+    """An integer from a command line, which is octal if it begins with 0."""
     return int(re.sub("^0(?=[0-9])", "0o", text), 0)
 
 
@@ -279,7 +318,7 @@ def get_default_config_file():
     return path if os.path.exists(path) else None
 
 
-# The validators of settings for which the type of the default does not tell.
+# Validators of settings whose values differ in type from the default.
 VALIDATORS = {
     "user": validate_user, "group": validate_group, "chdir": validate_chdir, "statsd_host": validate_statsd_address,
     "worker_class": validate_class, "logger_class": validate_class, "reload_engine": validate_reload_engine,
@@ -288,6 +327,10 @@ VALIDATORS = {
     "forwarder_headers": validate_string_to_list, "sendfile": validate_bool,
     "header_map": validate_header_map_behaviour, "asgi_loop": validate_asgi_loop,
     "asgi_lifespan": validate_asgi_lifespan, "http_parser": validate_http_parser,
+    "proxy_protocol": validate_proxy_protocol, "http2_cleartext": validate_http2_cleartext,
+    "http_protocols": validate_http_protocols, "uwsgi_allow_ips": validate_string_to_addr_list, "ssl_version": lambda val: val,
+    "http2_max_frame_size": validate_http2_frame_size, "http2_initial_window_size": validate_http2_window_size,
+    "http2_max_concurrent_streams": validate_http2_stream_limit,
 }
 
 # Classes of settings that are not named like their setting.
@@ -321,15 +364,15 @@ def known(name, section, cli, meta, usage, default, alone, optional, repeats, ou
 
 
 def passed_on(value):
-    return value  # the server checks it
+    return value  # the server checks the value
 
 
 filled = False
 
 
 def fill_settings():
-    """Makes the settings of the server known. Elsewhere than under the server this is left
-    until somebody asks for them, as it takes a process and needs the binary."""
+    """Makes the settings of the server known. In a program that the server has not started,
+    this waits until somebody asks for a setting, because the binary has to run."""
     global filled
     if not filled:
         filled = True
@@ -353,12 +396,8 @@ def load_class(uri, default="gunicorn.workers.sync.SyncWorker", section="gunicor
         return uri
     try:
         if uri.startswith("egg:"):
-            from importlib import metadata
-            distribution, _, name = uri[4:].partition("#")
-            for entry in metadata.distribution(distribution).entry_points:
-                if entry.group == section and entry.name == (name or default):
-                    return entry.load()
-            raise ImportError("Entry point %r not found" % ((section, name),))
+            from _gunicorn.classes import entry_point
+            return entry_point(uri, default, section)
         module, _, name = uri.rpartition(".")
         module = importlib.import_module(module or uri)
     except Exception:
@@ -471,8 +510,8 @@ def warn(text):
 # The classes below stand for parts of a server written in Python -------------
 
 class StandIn(type):
-    """The class of classes that are not made here. They have every method that somebody
-    may want to replace, and each is refused when it is called."""
+    """The class of classes that are not made here. Such a class seems to have every method,
+    so that a patch finds the one to replace. Calling a method is an error."""
 
     def __getattr__(cls, name):
         if name.startswith("__"):
@@ -659,7 +698,7 @@ class WSGIApplication(Application):
 
 
 def run(prog=None):
-    """What the command gunicorn does, in a program."""
+    """Does in a program the same as the command gunicorn."""
     refuse_served("gunicorn.app.wsgiapp.run")
     WSGIApplication("%(prog)s [OPTIONS] [APP_MODULE]", prog=prog).run()
 
@@ -716,9 +755,10 @@ SUPPORTED_WORKERS = {
 
 # Modules ---------------------------------------------------------------------
 
-# Names of each module: what this file defines, else NAME() for a function that is refused
-# when it is called, NAME or NAME<BASE for a class that is refused when it is made; three
-# dots for all of REQUEST_ERRORS. A class that several modules have belongs to the first.
+# Names of each module. A name that this file does not define is NAME() for a function that
+# is refused when it is called, NAME or NAME<BASE for a class that is refused when it is made.
+# Three dots stand for all of REQUEST_ERRORS. A class that several modules have belongs to the
+# first.
 NAMES = """
 gunicorn:
 gunicorn.errors: HaltServer ConfigError AppImportError
@@ -734,9 +774,9 @@ gunicorn.config: validate_bool validate_dict validate_pos_int validate_string va
 gunicorn.config: validate_list_of_files_or_patterns validate_string_to_list validate_string_to_addr_list
 gunicorn.config: validate_class validate_callable validate_user validate_group validate_post_request validate_chdir
 gunicorn.config: validate_statsd_address validate_reload_engine validate_header_map_behaviour validate_asgi_loop
-gunicorn.config: validate_asgi_lifespan validate_http_parser validate_ssl_version() validate_proxy_protocol()
-gunicorn.config: validate_http_protocols() validate_http2_cleartext() validate_http2_window_size()
-gunicorn.config: validate_http2_stream_limit() validate_http2_frame_size()
+gunicorn.config: validate_asgi_lifespan validate_http_parser validate_ssl_version() validate_proxy_protocol
+gunicorn.config: validate_http_protocols validate_http2_cleartext validate_http2_window_size
+gunicorn.config: validate_http2_stream_limit validate_http2_frame_size
 gunicorn.debug: Spew spew unspew
 gunicorn.glogging: Logger CONFIG_DEFAULTS SYSLOG_FACILITIES SafeAtoms loggers parse_syslog_address
 gunicorn.instrument:
@@ -778,8 +818,8 @@ gunicorn.workers.geventlet: EventletWorker
 gunicorn.workers.gtornado: TornadoWorker
 """
 
-# Modules of the standard library that Gunicorn's modules have imported, and that are
-# imported here when somebody takes them from one of these.
+# Modules of the standard library that are attributes of Gunicorn's modules. Each is imported
+# when somebody takes it from one of the modules here.
 LIBRARY = set("""argparse ast asyncio base64 binascii copy email errno fcntl glob grp html importlib inspect io ipaddress
     json linecache logging os platform pwd queue random re select selectors shlex signal socket ssl stat struct sys
     tempfile textwrap threading time traceback urllib warnings""".split())
@@ -788,7 +828,7 @@ SERVER, SERVER_SOFTWARE = "gunicorn", "gunicorn/%d.%d.%d" % wsgi.VERSION
 
 
 def member(module, word):
-    """What a word of NAMES stands for."""
+    """The object that a word of NAMES stands for."""
     name, _, base = word.partition("<")
     there = {**vars(http), **globals(), **REQUEST_ERRORS}
     if name in there:
@@ -821,8 +861,7 @@ def make(name, words):
 
 
 def imported(module, name):
-    """An attribute of a module that it would have got by an import, or the class of a
-    setting."""
+    """An attribute that Gunicorn's module has by an import, or the class of a setting."""
     if name in LIBRARY:
         __import__(name)
         return sys.modules[name]

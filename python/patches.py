@@ -1,5 +1,5 @@
-"""What a configuration file has replaced in Gunicorn's server. This file is loaded only if
-modules of that are."""
+"""Finds the parts of Gunicorn's server that a configuration file has replaced. This file is
+loaded only if modules of that server are loaded."""
 
 import os
 import sys
@@ -12,8 +12,9 @@ SERVER = ("http", "workers", "arbiter", "pidfile", "reloader", "sock", "systemd"
 
 
 def replaced():
-    """Names in Gunicorn's server that the configuration file has replaced, or modules beside
-    it, to no effect here. Installed packages that patch cope with other servers."""
+    """Names in Gunicorn's server that the configuration file, or a module beside the file, has
+    replaced. Such a replacement has no effect in this server. Replacements by installed
+    packages do not count, as those packages cope with other servers."""
     library = os.path.dirname(os.__file__)
 
     def foreign(value):

@@ -54,7 +54,7 @@ def main(name=None):
         os.environ.setdefault("PYTHONWARNINGS", ",".join(sys.warnoptions))
     if getattr(sys.stdout, "write_through", False):  # option -u
         os.environ.setdefault("PYTHONUNBUFFERED", "1")
-    if args[:1] != ["--man"]:  # which has to be the first
+    if args[:1] != ["--man"]:  # --man has to be the first argument
         args = ["--python", sys.executable] + args
     server = find_server()
     os.execv(server, [name or server] + args)
@@ -71,7 +71,8 @@ def settings():
         ["gunicorn: settings"], executable=find_server(), stdout=subprocess.PIPE, check=True).stdout)
 
 
-# Settings that only Application makes use of, as in Gunicorn, and of the last two no server.
+# Settings that have an effect only in subclasses of Application, as in Gunicorn. The last two
+# are for Application.run, which then starts no server.
 WHOLE = ("chdir", "pythonpath", "daemon", "spew", "check_config", "print_config")
 
 
@@ -82,7 +83,7 @@ class Program:
         import threading
         from _gunicorn.package import Application
         self.app, self.threads = app, threading.active_count() - 1
-        self.whole = isinstance(app, Application)  # all settings act, those too that BaseApplication ignores
+        self.whole = isinstance(app, Application)  # the settings in WHOLE have an effect
         # In the words of the user, as python -m does not leave the module's name in argv.
         self.argv = [sys.executable] + getattr(sys, "orig_argv", [""] + sys.argv)[1:]
 
@@ -90,13 +91,12 @@ class Program:
         self.loggers = [(log.handlers[:], log.filters[:]) for log in loggers()]
 
     def reload(self):
-        """Loads the settings again, for a reload. Whatever raises an exception there has
-        printed or will print the reason."""
+        """Loads the settings again, for a reload. The caller prints exceptions."""
         self.app.reload()
 
     def read(self, names):
-        """What wsgi.read_config returns for a file: the settings as a module, and a dict of
-        them for the server."""
+        """Returns the settings as wsgi.read_config returns those of a file: as a module, and
+        in a dict for the server."""
         module = types.ModuleType("__config__")
         for name, setting in self.app.cfg.settings.items():
             if "given" in vars(setting) and (self.whole or name not in WHOLE):
@@ -165,9 +165,10 @@ def forget_passed_on():
 
 
 def daemonize(inherit):
-    """Goes to the background, as Gunicorn does before its arbiter begins: standard input,
-    and output to a terminal or any without inherit, is /dev/null. An arbiter that another
-    one has started is in the background already."""
+    """Goes to the background, as Gunicorn does before its arbiter begins. Standard input
+    becomes /dev/null, and so do standard output and error, unless inherit is true and they
+    lead to no terminal. An arbiter that another arbiter has started is in the background
+    already."""
     if "GUNICORN_FD" in os.environ:
         return
     sys.stdout.flush()

@@ -66,9 +66,9 @@ def make(cls, age, server, server_pid, settings):
 
 
 class Heartbeat:
-    """The object worker.tmp. In a class that serves by itself it tells the worker process
-    that the class is alive, and how many requests the class has counted; elsewhere the worker
-    process knows."""
+    """The object worker.tmp. For a class that serves by itself, this object tells the worker
+    process that the class is alive, and how many requests the class has counted. About any
+    other class the worker process knows both."""
 
     word = count = wire = files = None
     ready = False
@@ -106,8 +106,9 @@ class Heartbeat:
 # In the forked process --------------------------------------------------------
 
 def set_up_process():
-    """Prepares a process for a class that serves by itself. Its signals are its own; one
-    that no class knows has faulthandler write the stacks, even inside C code."""
+    """Prepares a process for a class that serves by itself, and handles signals itself. A
+    real-time signal that no class knows makes faulthandler write the stacks, even inside C
+    code."""
     for number in wsgi.STOP:
         signal.signal(number, signal.SIG_DFL)
     faulthandler.register(ANNOUNCED - signal.SIGABRT, wsgi.TRACE, all_threads=True)
@@ -182,9 +183,9 @@ def handle_exit(self, number, frame):
 
 
 def handle_quit(self, number, frame):
-    self.alive = False
+    self.alive, self.quits = False, True
     self.cfg.worker_int(self)
-    sys.exit(0)
+    sys.exit(0)  # which ends the lane; run() goes on with it
 
 
 def handle_abort(self, number, frame):
@@ -221,6 +222,9 @@ def run(self):
         elif replaced(self, "notify"):
             lane.queue = Watched(lane.queue, self, lane.wire, 1 if lane.threads else self.timeout or 0.5)
     lane.serve()
+    self.alive = False
+    if getattr(self, "quits", False):
+        sys.exit(0)
 
 
 def beat(worker, sleep):
@@ -230,8 +234,8 @@ def beat(worker, sleep):
 
 
 class Watched:
-    """The queue of the main thread in a class that has a method notify. It is called at
-    the intervals of Gunicorn's workers: before each request, and while none comes."""
+    """The queue of the main thread in a class that has a method notify. The method is called
+    at the intervals of Gunicorn's workers: before each request, and while none comes."""
 
     def __init__(self, queue, worker, wire, wait):
         self.queue, self.worker, self.wire, self.wait = queue, worker, wire, wait * 1000
@@ -298,6 +302,10 @@ class Worker(facade.Worker):
         begin(self)
 
     load_wsgi = load_wsgi
+
+    def handle_error(self, req, client, addr, exc):
+        from _gunicorn.http import Serving
+        Serving.handle_error(self, req, client, addr, exc)
 
     def init_signals(self):
         for name in self.SIGNALS:

@@ -47,11 +47,12 @@ ANSWER = 5  # descriptor to which a configuration file's values are written
 HEADER = struct.Struct("<IIIBBxx")
 REQUEST_HEADER = struct.Struct("<IIIBBH")  # as HEADER, and the length of the marshal that requests have in common
 QUEUE_MAX = 1 << 17  # bytes of the longest message in the queue, as in lane.go
-# The memory shared with the worker, as in shared.go: bytes of the words, which are those of so many lanes, of the
-# places, and of a ring.
+# The memory shared with the worker, as in shared.go: the number of lanes that have words, and the bytes of all words,
+# of all places and of a ring.
 LANES = 4096
 WORDS_SIZE, PLACES_SIZE, RING_SIZE = 65536, 4194304, 4194304
 META_MAX = (4 << 20) - 16  # bytes of marshal in a frame, as in lane.go
+PAIRS_MOST = META_MAX // 15 + 1  # headers that are too long for a frame even if empty: marshal takes 15 bytes for each
 
 REQUEST, INDIRECT, BODY, OPEN, ASK, LENT, RECORD = 1, 2, 3, 4, 5, 6, 7  # from the worker
 READY, RESPONSE, BLOCK, FILE, FAILED, READ, HINTS, WATCH = 8, 9, 10, 11, 12, 13, 14, 15
@@ -356,12 +357,12 @@ def say_here(say, flags):
 
 def read_config(spec, paste, path, names):
     """Runs the configuration file spec (PATH or python:MODULE, "" for none) as a program
-    started in the directory path. Returns the file's module, and a dict of its globals that
-    are in names, in a form for marshal; and what the file of PasteDeploy says that is given
-    by paste or by the configuration file. An error in a file ends this process."""
+    started in the directory path. Returns the file's module, and a dict in a form for
+    marshal: the file's globals that are in names, and the settings of PasteDeploy's file if
+    paste or the configuration file names one. An error in a file ends this process."""
     if path not in sys.path:
         sys.path.insert(0, path)
-    import gunicorn  # it is in sys.modules under Gunicorn, too
+    import gunicorn  # a file may count on sys.modules["gunicorn"], as under Gunicorn
     if spec.startswith("python:"):
         try:
             module = config_module({"config": spec})
@@ -410,7 +411,7 @@ def fail(reason):
 
 def describe(module, names):
     """The globals of a configuration file's module that are in names, in a form for marshal,
-    and whatever else the server has to know of them."""
+    and further facts about the file."""
     answer = {}
     for name, value in vars(module).items():
         if name in ("worker_class", "logger_class") and isinstance(value, FunctionType):
@@ -558,7 +559,7 @@ def positional_params(function):
 # Process -------------------------------------------------------------------
 
 VERSION = (26, 1, 0)  # version of Gunicorn whose interface the modules of package.py have
-NO_FILE = "<gunicorn package.py>"  # the __file__ of these modules
+NO_FILE = "<gunicorn package.py>"  # the __file__ of the modules of package.py
 WORKERS = {"sync": "sync", "gthread": "gthread", "gevent": "ggevent", "eventlet": "geventlet", "asgi": "gasgi"}
 
 # Modules of package.py that every Python imports before the application, as under
@@ -569,10 +570,10 @@ OUTLINES = {"gunicorn", "gunicorn.app", "gunicorn.app.base", "gunicorn.app.wsgia
 
 
 class Finder:
-    """Finds the modules of _gunicorn, and those of gunicorn in package.py unless the real
-    package is installed. It comes after the import hooks of instrumentation, and before
-    the finder that searches sys.path, so that a directory of the user's with the name
-    gunicorn is not taken for the package."""
+    """Finds the modules of _gunicorn, and the modules of gunicorn in package.py unless the
+    real package is installed. The finder comes after the import hooks of instrumentation,
+    and before the finder that searches sys.path, so that a directory of the user's with the
+    name gunicorn is not taken for the package."""
 
     settings = None  # settings with which __config__ can be imported, None if it cannot
 
@@ -626,7 +627,7 @@ def package(wanted=False):
 
 
 def is_small():
-    """Whether the module gunicorn is that of package.py and not the real package."""
+    """Whether the module gunicorn is the one of package.py, and not the real package."""
     return getattr(sys.modules["gunicorn"], "__file__", None) == NO_FILE
 
 
@@ -688,17 +689,17 @@ send_signal = os.kill
 
 @functools.wraps(send_signal)
 def kill(pid, number):
-    """Sends the arbiter what an application sends its parent: under Gunicorn these are the
-    same process."""
+    """Stands in for os.kill. A signal that the application sends to its parent goes to the
+    arbiter, which is the parent under Gunicorn."""
     send_signal(arbiter if os.getpid() == served and pid == os.getppid() else pid, number)
 
 
-stopping = False  # the application's handler of a stop signal is called, or has exited
+stopping = False  # the application's handler of a stop signal has been called
 raise_stop = signal.raise_signal
 
 
 def announced(number, frame):
-    """The worker has been told to stop, and the application has a handler for that."""
+    """Calls the application's handler of a stop signal, because the worker has got the signal."""
     global stopping
     if not stopping:
         stopping = True
@@ -788,8 +789,9 @@ def set_up_process(guarded=True):
 
 
 def find_title():
-    """Has setproctitle find the place of the title, as Gunicorn does, before anybody moves
-    the first variable of the environment, by whose place it is found."""
+    """Has setproctitle find the memory of the process title, as Gunicorn does. setproctitle
+    finds that memory by the first variable of the environment, and so has to look before
+    anybody replaces the variable."""
     try:
         from setproctitle import getproctitle
     except ImportError:
@@ -908,17 +910,17 @@ def log():
 
 
 def buffer_lines():
-    """Has standard error pass on each line, as newer versions do: a traceback must not come
-    out at the end."""
+    """Makes standard error write each line at once, as newer versions of Python do: a
+    traceback must not wait for the end of the process."""
     if sys.version_info < (3, 9) and hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(line_buffering=True)
 
 
 def start(role):
-    """The life of a Python that the server has started. Elsewhere this file only defines
-    things: an installed package has a copy of it for programs that import gunicorn."""
-    # sitecustomize, say, may have imported the installed package already. The package of
-    # the server that runs takes its place.
+    """The life of a Python that the server has started. An installed package has a copy of
+    this file, which only defines things for programs that import gunicorn."""
+    # sitecustomize, say, may have imported the installed package already. The modules of
+    # the running server replace the installed ones.
     if "gunicorn" in sys.modules and is_small():
         for name in list(sys.modules):
             if name.lstrip("_").partition(".")[0] == "gunicorn" and name not in ("_gunicorn", "_gunicorn.wsgi"):

@@ -168,7 +168,7 @@ func TestFlask(t *testing.T) {
 			}
 			size := strconv.Itoa(3 << 20)
 			if reference {
-				size = "0" // what it sends by sendfile is not counted
+				size = "0" // Gunicorn does not count bytes that it sends by sendfile
 			}
 			for _, re := range []string{
 				`^127\.0\.0\.1 - - \[.*\] "POST /upload HTTP/1\.1" 200 \d+ "-" "python-requests/[\d.]+"$`,

@@ -44,7 +44,7 @@ const (
 	opContinuation, opText, opBinary = 0, 1, 2
 	opClose, opPing, opPong          = 8, 9, 10
 	wsFin, wsRSV1, wsMasked          = 0x80, 0x40, 0x80
-	wsTail                           = "\x00\x00\xff\xff" // which compressed messages go without
+	wsTail                           = "\x00\x00\xff\xff" // the end of a flushed block, which compressed messages leave out
 	deflateMin                       = 128                // shorter messages are not compressed
 )
 
@@ -104,7 +104,7 @@ type wsPeer struct {
 	in       *bufio.Reader
 	log      strings.Builder
 	open     byte // opcode of the message that has begun, 0 for none
-	packed   bool // which is compressed
+	packed   bool // the messages are compressed
 	message  []byte
 	window   []byte // the end of what has been decompressed, which later messages refer to
 	closed   bool
@@ -206,7 +206,7 @@ func (p *wsPeer) frame() error {
 
 func (p *wsPeer) close(payload []byte) error {
 	p.closed = true
-	code := 1005 // which stands for none
+	code := 1005 // 1005 stands for no code
 	if len(payload) > 0 {
 		if len(payload) == 1 || !utf8.Valid(payload[2:]) {
 			return fmt.Errorf("close frame of %q", payload)
@@ -355,7 +355,7 @@ type wsCase struct {
 	At      int // when not 0: the byte with which a mistake is one
 	Steps   []struct {
 		Frame []byte
-		Lines []string // that it adds to the transcript
+		Lines []string // lines that the event adds to the transcript
 	}
 	Closed bool // a close frame was read
 	Open   bool // a close frame behind it is not read as one: it ends within a frame
@@ -411,7 +411,7 @@ func (tt *wsCase) play(c net.Conn, way string) error {
 		}
 		strict = strict || len(want) < 2 // nothing is left out
 		if tt.Open {
-			return judge(p.said(), want, strict, !tt.Bad) // it was cut off in a frame, and the client leaves
+			return judge(p.said(), want, strict, !tt.Bad) // the server was cut off in a frame, and the client leaves
 		}
 		want = append(want, `close 1000 ""`)
 		if err := p.send(wsCloseFrame(1000, "")); err != nil {

@@ -28,9 +28,9 @@ var blastFrom = flag.Uint64("blast", 0, "number of the first mistake that TestBl
 // blastHello asks for a WebSocket.
 const blastHello = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
-// blastFault is what the log must not have: all else that an application's mistakes
-// bring about is expected.
-const blastFault = `protocol error|WORKER TIMEOUT|exited with code|was sent SIG|panic:|goroutine \d`
+// blastFaults is what the log must not have: all else that an application's mistakes bring
+// about is expected. A regular expression would be slower than the log grows.
+var blastFaults = [...]string{"protocol error", "WORKER TIMEOUT", "exited with code", "was sent SIG", "panic:", "goroutine "}
 
 func TestBlast(t *testing.T) {
 	if reference {
@@ -96,7 +96,7 @@ func blast(t *testing.T, sockets bool, from uint64, args []string) {
 	}
 	defer log.Close()
 	// In half an hour the log grows to gigabytes, so each line is looked at once.
-	fault, lines := compile(t, blastFault), bufio.NewReaderSize(log, 1<<20)
+	lines := bufio.NewReaderSize(log, 1<<20)
 	part := ""
 	faults := func() (found []string) {
 		for {
@@ -104,7 +104,7 @@ func blast(t *testing.T, sockets bool, from uint64, args []string) {
 			if part += more; err != nil {
 				return found
 			}
-			if fault.MatchString(part) {
+			if slices.ContainsFunc(blastFaults[:], func(text string) bool { return strings.Contains(part, text) }) {
 				found = append(found, part)
 			}
 			part = ""
@@ -187,7 +187,7 @@ func (b *blaster) ask(number uint64) error {
 			time.Sleep(time.Duration(r.IntN(20)) * time.Millisecond) // a client that is slow
 		}
 		if r.IntN(16) == 0 {
-			return nil // it leaves
+			return nil // the client leaves
 		}
 	}
 	if r.IntN(8) == 0 {
@@ -195,7 +195,7 @@ func (b *blaster) ask(number uint64) error {
 		return nil
 	}
 	if r.IntN(4) == 0 {
-		time.Sleep(time.Duration(r.IntN(50)) * time.Millisecond) // it reads slowly
+		time.Sleep(time.Duration(r.IntN(50)) * time.Millisecond) // the client reads slowly
 	}
 	if _, err = io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 		return errors.New("no end in time")

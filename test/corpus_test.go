@@ -302,7 +302,7 @@ func exchangeStream(conn net.Conn, stream []byte, piece int, want []outcome) (st
 	conn.SetDeadline(time.Now().Add(waitLimit))
 	for b := range slices.Chunk(stream, piece) {
 		if _, err := conn.Write(b); err != nil {
-			break // it has refused what came before
+			break // the server has refused an earlier request
 		}
 	}
 	if half, ok := conn.(interface{ CloseWrite() error }); ok {

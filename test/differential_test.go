@@ -78,9 +78,9 @@ var (
 	requestLine = regexp.MustCompile(`^[^\r\n]* HTTP/1\.1\r\n`)
 )
 
-// withHost has the cases with the Host field that HTTP/1.1 demands, unless that
-// would change what a case is about, since to the peers its want would be all. And
-// it has what this server makes of each.
+// withHost returns the cases with the Host field that HTTP/1.1 demands, for the lack of which
+// alone the peers would refuse a case, unless the field would change the subject of the case.
+// It also returns how this server understands each case.
 func withHost(t *testing.T, cases []rawCase) (raws [][]byte, own []opinion) {
 	t.Helper()
 	var questions []question

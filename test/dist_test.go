@@ -20,7 +20,7 @@ func TestDist(t *testing.T) {
 	if reference {
 		t.Skip("about this program's packages")
 	}
-	arches := []string{"amd64", "arm64"} // those with packages for Debian
+	arches := []string{"amd64", "arm64"} // architectures with packages for Debian
 	if !slices.Contains(arches, runtime.GOARCH) {
 		arches = append(arches, runtime.GOARCH)
 	}

@@ -55,8 +55,8 @@ type front struct {
 	stream  bool // and that of another proxy's between the two
 	command func(conf string) *exec.Cmd
 	conf    string // template of its configuration
-	server  string // how that names the server, with %s for its address
-	more    string // what that has beside
+	server  string // how the template names the server, with %s for its address
+	more    string // further text of the template
 }
 
 var fronts = []front{

@@ -340,8 +340,8 @@ func livesUpgrade(t *testing.T, workers string) {
 	l.nothingLost()
 }
 
-// livesQuit ends the old server by QUIT: what has not begun there goes to the new one, and
-// what runs has the time to end.
+// livesQuit ends the old server by QUIT: requests that have not begun there go to the new one,
+// and requests that run have the time to end.
 func livesQuit(t *testing.T, workers string) {
 	s := livesServer(t, "-w", workers)
 	l := startLoad(t, s, 64)
@@ -424,7 +424,7 @@ func livesCrash(t *testing.T, any bool) {
 	s.expected = append(s.expected, compile(t, `(its Python|Worker) \(pid:\d+\) was sent SIGKILL!`))
 	l := startLoad(t, s, 64)
 	l.waitAnswers(100)
-	l.gap.Store(0) // it had to boot
+	l.gap.Store(0) // the server had to boot
 	pythons, workers := 0, 0
 	for end := time.Now().Add(time.Duration(times(5, 150)) * time.Second); time.Now().Before(end); {
 		time.Sleep(time.Duration(200+rand.IntN(800)) * time.Millisecond) // at random moments: this is no wait

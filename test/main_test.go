@@ -95,7 +95,7 @@ const waitLimit = 10 * time.Second
 
 var (
 	testBinary string // the program under test
-	reference  bool   // it is a Python Gunicorn
+	reference  bool   // the program under test is a Python Gunicorn
 )
 
 func TestMain(m *testing.M) {
@@ -377,7 +377,7 @@ func underTest(t testing.TB, dir string, env []string, args ...string) *exec.Cmd
 	}
 	binary := testBinary
 	if own := filepath.Join(dir, "gunicorn"); !reference && readAll(own) != "" {
-		binary = own // that a test may replace
+		binary = own // a copy that a test may replace
 	}
 	cmd := exec.Command(binary, args...)
 	cmd.Dir = dir
@@ -541,8 +541,8 @@ func (s *server) dialPlain(n int) net.Conn {
 // run the application, both from one look at the processes.
 func (s *server) family() (workers, pythons []int) {
 	all := processes(s.dir)
-	// A template, which is a child of the arbiter too, is the parent of those that
-	// it has forked. So is a new arbiter, of which nothing is asked here.
+	// A template, a child of the arbiter too, is the parent of the Pythons that it has
+	// forked. A new arbiter is the parent of its workers, and nothing is asked of it here.
 	var parents []int
 	for _, p := range all {
 		switch {
@@ -1139,10 +1139,10 @@ func (s *script) pids(kind string) []int {
 
 func (s *script) shell(command string) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*waitLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), 6*waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
-	cmd.WaitDelay = time.Second // what it leaves in the background writes elsewhere
+	cmd.WaitDelay = time.Second // processes that the command leaves in the background write elsewhere
 	cmd.Dir = s.dir
 	lib, _ := filepath.Abs("testdata/lib")
 	cmd.Env = slices.Concat(environment(s.t, s.dir), []string{"PYTHONPATH=" + lib}, s.env)

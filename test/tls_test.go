@@ -423,8 +423,8 @@ func TestTLSSessions(t *testing.T) {
 			s.waitWorkers(3)
 			config.MaxVersion, config.ClientSessionCache = version, tls.NewLRUClientSessionCache(4)
 			client, workers := over(config), map[string]bool{}
-			// The workers after HUP are others, and resume what those before
-			// it began.
+			// The workers after HUP are others, and resume sessions of the workers
+			// before HUP.
 			for i, end := 0, time.Now().Add(2*waitLimit); i < 10 || len(workers) < 2 && time.Now().Before(end); i++ {
 				facts := get(t, client, s.url+"/facts")
 				if i > 0 && !strings.Contains(facts, "SSL_SESSION_RESUMED=Resumed\n") {
@@ -488,7 +488,7 @@ func TestTLSHandshakes(t *testing.T) {
 	s, _, config := tlsServer(t, "--worker-connections", "2000")
 	hello := clientHello(t, s)
 	var stuck []net.Conn
-	for i := range 600 { // which is more than run at a time
+	for i := range 600 { // more than the limit of clients at a time
 		conn := s.dialPlain(1)
 		defer conn.Close()
 		switch i % 3 {
@@ -772,10 +772,9 @@ func TestTLSRenewal(t *testing.T) {
 	stop()
 }
 
-// loadTLS makes requests over connections that are kept and over new ones until
-// it is stopped; none may fail. A request on a connection that was kept may find
-// it closed: then it is made once more, as RFC 9110 §9.2.2 has clients do, by
-// net/http itself.
+// loadTLS makes requests over connections that are kept and over new ones until stop is
+// called; none may fail. A request may find that a kept connection is closed: net/http then
+// makes the request once more, as RFC 9110 §9.2.2 has clients do.
 func loadTLS(t *testing.T, s *server, config *tls.Config) (stop func()) {
 	t.Helper()
 	var clients sync.WaitGroup

@@ -160,7 +160,7 @@ func TestHostileReader(t *testing.T) {
 		t.Run("offer "+offer, func(t *testing.T) {
 			h := startHostile(t, "--client-send-timeout", "2")
 			h.join("/push", offer)
-			if offer == "" { // what is compressed a thousandfold fits the kernel's buffers for long
+			if offer == "" { // messages compressed a thousandfold fit the kernel's buffers for long
 				h.waitText("stdout", `push: waits after \d+`, h.stdout)
 				n, _ := strconv.Atoi(regexp.MustCompile(`after (\d+)`).FindStringSubmatch(h.stdout())[1])
 				if n > 256 {

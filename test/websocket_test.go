@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestWebSocket has libraries that know gunicorn.socket speak with a client
-// that knows nothing of this server.
+// TestWebSocket has libraries that use gunicorn.socket speak with a client that knows nothing
+// of this server.
 func TestWebSocket(t *testing.T) {
 	for name, args := range map[string][]string{
 		"sync":     {"-w", "2"},
@@ -28,7 +28,7 @@ func TestWebSocket(t *testing.T) {
 			s := site.start(t, append(args, "--access-logfile", "-", "sockets:app")...)
 			s.expected = append(s.expected, regexp.MustCompile(`^Traceback`)) // of /error
 			client := []string{tool(t, "sockets_client.py"), url + s.addr, "/echo"}
-			if name == "sync" || name == "eventlet" { // it is of no use among threads
+			if name == "sync" || name == "eventlet" { // eventlet's WebSocket is of no use among threads
 				client = append(client, "/eventlet")
 			}
 			site.python(t, nil, client...)
@@ -44,7 +44,7 @@ func TestTLSPeercert(t *testing.T) {
 		t.Helper()
 		client := over(c)
 		defer client.CloseIdleConnections()
-		for range 2 { // what is looked at is not taken away
+		for range 2 { // looking at the socket does not take it away
 			if got := get(t, client, s.url+"/socket"); !strings.HasPrefix(got, want) {
 				t.Errorf("%q, want %q", got, want)
 			}

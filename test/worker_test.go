@@ -17,8 +17,8 @@ import (
 	"time"
 )
 
-// A client that takes its response in sips fills the buffers over and over;
-// what it gets is whole, and nothing grows with the response.
+// A client that takes its response in sips fills the buffers over and over. The response is
+// complete, and nothing grows with its length.
 func TestResponseInSips(t *testing.T) {
 	dir := t.TempDir()
 	app := `

@@ -40,8 +40,8 @@ const wsGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 type socket struct {
 	fd      int
 	deflate bool      // permessage-deflate is agreed on
-	in      []byte    // what has come of frames that are not whole
-	want    string    // what must come back, "" when nothing is due
+	in      []byte    // bytes of frames that are not complete
+	want    string    // the text that must come back, "" while none is due
 	sent    time.Time // when it was sent
 	count   int       // messages that came back
 	err     error     // why it has ended
