@@ -507,6 +507,7 @@ func (w *worker) flushCarriers() {
 		w.flushFrames(k)
 		w.pour(k)
 	}
+	clear(w.dirty) // else carriers that are gone would stay
 	w.dirty = w.dirty[:0]
 }
 
