@@ -305,7 +305,9 @@ func (w *worker) newStream(k *carrier, s *stream) *conn {
 		served: k.conn.served, output: output{file: -1}}
 	k.conn.served++
 	k.conn.expires = 0
-	k.conn.unlist()
+	if k.conn.list == &w.resting {
+		k.conn.unlist()
+	}
 	s.conn, s.carrier = c, k
 	w.carried++
 	w.weigh(c)
@@ -505,6 +507,7 @@ func (w *worker) flushCarriers() {
 		w.flushFrames(k)
 		w.pour(k)
 	}
+	clear(w.dirty) // else carriers that are gone would stay
 	w.dirty = w.dirty[:0]
 }
 
@@ -924,7 +927,18 @@ func (w *worker) dismiss(c *conn) {
 	w.touch(k)
 }
 
-// giveUpIdle closes an idle connection at once, because another client wants its place.
+// lags reports whether all that a connection is for are requests whose clients are slow with a body
+// that no Python has begun.
+func (k *carrier) lags() bool {
+	for _, s := range k.streams {
+		if t := s.conn.turn; t == nil || t.state != readingBody || !t.upload.late(k.w.now, placePatience) {
+			return false
+		}
+	}
+	return true
+}
+
+// giveUpIdle closes an idle or lagging connection at once, because another client wants its place.
 func (w *worker) giveUpIdle(c *conn) {
 	if c.carrier != nil {
 		w.dismiss(c)

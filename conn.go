@@ -371,7 +371,10 @@ func (w *worker) awaitHead(c *conn) {
 // lag lists c as lagging: its client has sent only a part of a PROXY header, of a TLS
 // handshake, of a head, or of a body that Python has not begun.
 func (w *worker) lag(c *conn) {
-	if c.list != &w.lagging && c.fd != noSocket { // a stream takes no place that another client might have
+	if s, streamed := c.transport.(*stream); streamed {
+		c = s.carrier.conn // a stream takes no place that another client might have
+	}
+	if c.list != &w.lagging {
 		c.lagged = w.now
 		w.lagging.add(c)
 	}

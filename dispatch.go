@@ -154,8 +154,9 @@ func (w *worker) makeWay() bool {
 			w.giveUpIdle(c)
 		default:
 			w.crowded("slow ones are closed for new ones")
-			c.unlist()
-			if w.yield(c); !c.gone && !c.shakes() {
+			if c.unlist(); c.carrier != nil {
+				w.giveUpIdle(c)
+			} else if w.yield(c); !c.gone && !c.shakes() {
 				w.close(c)
 			}
 		}
@@ -168,8 +169,9 @@ func (w *worker) makeWay() bool {
 // slowest is the connection to close for a new client, nil for none: the connection that
 // has been idle for longest; without an idle one, the first whose client may have left;
 // failing that, the one that has been slow for longest with the rest of a request or
-// handshake, if for longer than placePatience. Two kinds of slow connection are spared: a
-// body that keeps to client_min_rate, and a handshake in which the server's part is due.
+// handshake, if for longer than placePatience. Three kinds of slow connection are spared: a
+// body that keeps to client_min_rate, a handshake in which the server's part is due, and one of
+// HTTP/2 with a stream that is not slow.
 func (w *worker) slowest() *conn {
 	if w.resting.first != nil {
 		return w.resting.first
@@ -182,7 +184,7 @@ func (w *worker) slowest() *conn {
 		if c == nil || w.since(c.lagged) < placePatience {
 			return nil
 		}
-		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.computes()) {
+		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.computes() || c.carrier != nil && !c.carrier.lags()) {
 			return c
 		}
 		c.unlist()

@@ -72,7 +72,7 @@ func blast(t *testing.T, sockets bool, from uint64, args []string) {
 			t.Fatal(err)
 		}
 	}
-	s := startServer(t, dir, append([]string{"--keep-alive", "60"}, args...)...)
+	s := startServer(t, dir, append([]string{"--keep-alive", "60", "--access-logfile", "access", "--access-logformat", "%(r)s %({wsgi.input}e)s %({new}e)s"}, args...)...)
 	s.expected = append(s.expected, compile(t, `.`))
 	l := startLoad(t, s, 8)
 	l.waitAnswers(100)

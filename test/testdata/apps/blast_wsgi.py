@@ -152,6 +152,13 @@ def bad(r, environ, start_response):
             write(b"for another")
         elif mischief == 3:
             other["gunicorn.socket"].getpeername()
+    if r.randrange(6) == 0:
+        for _ in range(r.randrange(4)):
+            environ[r.choice((*environ, "new", None, 1, b"b", (), "\ud800"))] = odd(r)
+    if r.randrange(30) == 0:
+        environ.clear()
+    if r.randrange(8) == 0 and "gunicorn.http2.send_trailers" in environ:
+        environ["gunicorn.http2.send_trailers"](r.choice((odd(r), [("a", odd(r))], [(odd(r), "b")], [("a", "b")], [("a", "b")] * 1000)))
     status, headers = "200 OK", [("Content-Type", "text/plain")]
     if r.randrange(3) == 0:
         headers.append(("Content-Length", r.choice(("5", "0", "500000", "5"))))
