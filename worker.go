@@ -571,8 +571,12 @@ func (w *worker) finished() bool {
 			}
 		}
 	}
-	return w.python.gone && (w.slot.phase() == phaseQuitting || p.ended && w.open == 0 || !p.ready && (!w.stopping() || w.open == 0))
+	served := w.open == 0 || w.deadline != 0 && w.python.gone && !slices.ContainsFunc(w.conns, unanswered) // at the deadline the arbiter kills this worker
+	return w.python.gone && (w.slot.phase() == phaseQuitting || p.ended && served || !p.ready && (!w.stopping() || w.open == 0))
 }
+
+// unanswered reports whether a part of c's last response may not be sent yet.
+func unanswered(c *conn) bool { return c != nil && (c.state != lingering || c.lent) }
 
 // expects reports whether a client may still send a request: Python need not wait for clients
 // that only have to take their last response.
