@@ -105,13 +105,6 @@ type child struct {
 	killed     bool  // the arbiter has sent KILL
 }
 
-// bound is one listening socket.
-type bound struct {
-	fd        int
-	addr      address // address as configured
-	inherited bool    // the socket came from fd:// or a service manager, to which it belongs
-}
-
 // halt is the reason to stop the server because of a child's exit status.
 type halt struct {
 	reason string
@@ -130,29 +123,7 @@ func (a *arbiter) run() (status int) {
 		}
 	}()
 	if err := a.start(); err != nil {
-		a.unlinkSockets()
-		a.removePidfile()
-		var start *startError
-		var left hookExit
-		var ended templateEnded
-		switch {
-		case errors.As(err, &start):
-			fmt.Fprint(os.Stderr, start.text)
-			return start.status
-		case errors.As(err, &left):
-			return int(left)
-		case errors.As(err, &ended):
-			if status, known := awaitEnd(int(ended), quickLimit); known && status.Exited() {
-				return status.ExitStatus() // by os._exit, which says nothing
-			}
-			fallthrough
-		case !errors.Is(err, errCannotBind) && !errors.Is(err, errInterrupted):
-			fmt.Fprintf(os.Stderr, "\nError: %v\n\n", err)
-			if a.cfg.daemon && a.log != nil { // nobody reads a daemon's standard error
-				a.log.errorf("%v", err)
-			}
-		}
-		return exitFailure
+		return a.notStarted(err)
 	}
 	for {
 		a.promote()
@@ -187,6 +158,34 @@ func (a *arbiter) run() (status int) {
 		a.startHelpers()
 		a.keep()
 	}
+}
+
+// notStarted tidies up after a start that has failed, reports the error unless somebody else
+// has, and returns the exit status.
+func (a *arbiter) notStarted(err error) int {
+	a.unlinkSockets()
+	a.removePidfile()
+	var start *startError
+	var left hookExit
+	var ended templateEnded
+	switch {
+	case errors.As(err, &start):
+		fmt.Fprint(os.Stderr, start.text)
+		return start.status
+	case errors.As(err, &left):
+		return int(left)
+	case errors.As(err, &ended):
+		if status, known := awaitEnd(int(ended), quickLimit); known && status.Exited() {
+			return status.ExitStatus() // by os._exit, which says nothing
+		}
+		fallthrough
+	case !errors.Is(err, errCannotBind) && !errors.Is(err, errInterrupted):
+		fmt.Fprintf(os.Stderr, "\nError: %v\n\n", err)
+		if a.cfg.daemon && a.log != nil { // nobody reads a daemon's standard error
+			a.log.errorf("%v", err)
+		}
+	}
+	return exitFailure
 }
 
 // start opens everything that workers need.
@@ -977,18 +976,5 @@ func (a *arbiter) shutListeners() {
 	}
 	for _, g := range a.generations() {
 		g.listeners = nil
-	}
-}
-
-// unlinkSockets removes the files of unix sockets, unless another arbiter still
-// listens there.
-func (a *arbiter) unlinkSockets() {
-	if a.shared() {
-		return
-	}
-	for _, l := range a.allListeners() {
-		if l.addr.network == "unix" && !l.inherited {
-			_ = unix.Unlink(l.addr.path)
-		}
 	}
 }

@@ -798,13 +798,21 @@ func (g *generation) prepare(first bool) error {
 // ends, the socket closes, and the template ends the worker's Python. There is no answer.
 func (t *template) adopt(age, pid, fd int) error {
 	b := appendMarshal(nil, map[string]any{"do": "adopt", "age": age, "worker": pid})
-	return os.NewSyscallError("sendmsg", unix.Sendmsg(t.sock, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL))
+	err := unix.Sendmsg(t.sock, b, unix.UnixRights(fd), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	if err == unix.EPIPE {
+		return nil // the template process has ended: the worker will say so, and the arbiter acts on it
+	}
+	return os.NewSyscallError("sendmsg", err)
 }
 
 // askFork asks the template process for a Python that has the given descriptors. The
 // template answers with the pid, and later with the exit status.
 func askFork(sock int, fds ...int) error {
-	return os.NewSyscallError("sendmsg", unix.Sendmsg(sock, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL))
+	err := unix.Sendmsg(sock, []byte{0}, unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+	if err == unix.EPIPE {
+		return errors.New("the process from which its Python is forked has ended")
+	}
+	return os.NewSyscallError("sendmsg", err)
 }
 
 // Programs that run themselves ------------------------------------------------

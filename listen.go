@@ -35,6 +35,13 @@ func (a *arbiter) listening() string {
 	return strings.Join(names, ",")
 }
 
+// bound is one listening socket.
+type bound struct {
+	fd        int
+	addr      address // address as configured
+	inherited bool    // the socket came from fd:// or a service manager, to which it belongs
+}
+
 func (l *bound) String() string {
 	sa, err := unix.Getsockname(l.fd)
 	if err != nil {
@@ -97,6 +104,19 @@ func (a *arbiter) openListeners(c *config, old []*bound) (list []*bound, err err
 		list = append(list, &bound{fd: fd, addr: addr})
 	}
 	return list, nil
+}
+
+// unlinkSockets removes the files of unix sockets, unless another arbiter still
+// listens there.
+func (a *arbiter) unlinkSockets() {
+	if a.shared() {
+		return
+	}
+	for _, l := range a.allListeners() {
+		if l.addr.network == "unix" && !l.inherited {
+			_ = unix.Unlink(l.addr.path)
+		}
+	}
 }
 
 // addressesOf parses the setting bind, whose syntax has been checked.

@@ -218,7 +218,7 @@ func (w *worker) yield(c *conn) {
 	case c.state == open && t.state == inLane && t.talk != nil && !t.talk.within && !c.pending():
 		w.tellGone(t, 1013, "", graceSet)
 		w.endTalk(t, 1013, "")
-	case c.state == open && t.state == inLane && w.python.gateway.cancels && !t.started && !t.taken && t.owed != owesEnviron:
+	case c.state == open && t.state == inLane && w.python.gateway.cancels && !t.started && !t.taken:
 		w.cancel(t, 0, bad)
 	default:
 		c.transport.reset(c)

@@ -715,6 +715,8 @@ func walkSeeds(f *testing.F, table []walkStep) {
 		// A client leaves while its request waits behind another in a lane, and is taken back.
 		{walkSibling, []any{"ask", 0, 0, "take", 0, 0, "speak", 0, 0, "ask", 0, 0, "take", 0, 0, "ask", 1, 0, "leave", 1, 0, "moment", 0, 255}},
 		{walkSibling, []any{"ask", 0, 0, "ask", 1, 0, "ask", 2, 0, "moment", 0, 255, "take", 0, 0, "speak", 2, 3, "hand over", 0, 0}},
+		// A request with a long environ is overdue before Python has taken it.
+		{walkASGI, []any{"ask", 0, 41, "tick", 0, 7}},
 	} {
 		b := []byte{told.kind}
 		for of := range slices.Chunk(told.steps, 3) {
@@ -1109,6 +1111,9 @@ func (s *walk) hear(th *walkThread) (moved bool) {
 }
 
 func (s *walk) heard(th *walkThread, f frame, payload []byte) {
+	if f.kind == kindGone && s.requests[f.number] == nil {
+		s.take(th)
+	}
 	r := s.requests[f.number]
 	if r == nil {
 		return // the request is over, or has not begun
@@ -1130,6 +1135,11 @@ func (s *walk) heard(th *walkThread, f frame, payload []byte) {
 		th.lent = -1
 	case kindCredit:
 		r.sent -= int(f.meta)
+	case kindGone:
+		if r.awaits && r.mark == "" { // the environ does not come any more
+			s.say(th, frame{number: r.number, kind: kindFailed}.append(nil), -1)
+			s.end(r, false)
+		}
 	}
 }
 

@@ -903,12 +903,16 @@ class Server:
         if stream is None:
             if kind == GONE and not number:
                 self.part(loads(payload)[2] / 1000)
-            if kind != GONE or number <= self.newest:
+            if kind != GONE:
                 return  # the stream is over here, and the worker did not know yet
             # The request is in the queue, perhaps behind others, unless the worker
             # has taken it back.
             while self.newest < number and self.take():
                 pass
+            if self.asked.pop(number, None) is not None:
+                # The worker answered the request before it had sent the long environ.
+                self.push(frame(number, FAILED))
+                return
             stream = self.streams.get(number)
             if stream is None:
                 return
