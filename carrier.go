@@ -207,6 +207,9 @@ func (w *worker) carry(c *conn) {
 		turn += n
 		w.digest(k, w.cbuf[:at+n])
 	}
+	if !c.gone && (k.opens.id != 0 || k.parts > 0) {
+		w.lag(c) // not idle
+	}
 	if k.opens.id != 0 && c.expires == 0 && w.cfg.clientHeaderTimeout > 0 {
 		c.expires = w.after(w.cfg.clientHeaderTimeout)
 	} else if k.opens.id == 0 && len(k.streams) > 0 {
