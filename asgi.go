@@ -672,8 +672,6 @@ func (w *worker) hear(t *turn) {
 		case opClose:
 			// The close frame is answered once the application has received
 			// all earlier messages, so that its replies to them are not lost.
-			// An answer to a close frame without a code has no code either
-			// (RFC 6455 5.5.1).
 			t.talk.bye, t.talk.byeBy = &wsError{code: e.code}, w.after(answerLimit)
 			w.postGone(t.lane, frame{number: t.number, kind: kindBye}, e.code, e.reason, -1)
 			return

@@ -300,6 +300,9 @@ func echoed(want []string) (list []string) {
 			list = append(list, "close "+rest+" ")
 		case kind == "close":
 			code, _, _ := strings.Cut(rest, " ")
+			if code == "1005" { // a close frame without a code is answered with 1000
+				code = "1000"
+			}
 			list = append(list, "close "+code+` ""`)
 		default:
 			list = append(list, line)
