@@ -717,6 +717,7 @@ func walkSeeds(f *testing.F, table []walkStep) {
 		{walkSibling, []any{"ask", 0, 0, "ask", 1, 0, "ask", 2, 0, "moment", 0, 255, "take", 0, 0, "speak", 2, 3, "hand over", 0, 0}},
 		// A request with a long environ is overdue before Python has taken it.
 		{walkASGI, []any{"ask", 0, 41, "tick", 0, 7}},
+		{walkASGI, []any{"ask", 1, 48, "ask", 0, 41, "tick", 0, 7}},
 		// Python answers when it has been given up.
 		{0, []any{"ask", 0, 50, "take", 0, 0, "tick held", 0, 7, "speak", 0, 0}},
 	} {
@@ -1113,8 +1114,7 @@ func (s *walk) hear(th *walkThread) (moved bool) {
 }
 
 func (s *walk) heard(th *walkThread, f frame, payload []byte) {
-	if f.kind == kindGone && s.requests[f.number] == nil {
-		s.take(th)
+	for f.kind == kindGone && s.requests[f.number] == nil && s.take(th) {
 	}
 	r := s.requests[f.number]
 	if r == nil {
