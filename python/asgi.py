@@ -87,13 +87,13 @@ def encode_head(status, headers):
     if type(headers) is not list:
         headers = list(islice(headers, PAIRS_MOST))
     try:
+        meta = marshal.dumps((line, headers), 2)
+        if meta == checked:
+            return meta
         for name, value in headers:
             if type(name) is not bytes or type(value) is not bytes:
                 break
         else:
-            meta = marshal.dumps((line, headers), 2)
-            if meta == checked:
-                return meta
             check(headers)
             if len(meta) <= META_MAX:
                 checked = meta
@@ -313,7 +313,8 @@ class Stream:
         try:
             app = server.app if server.access is None else server.access.asgi(self)
             await app(scope, self.receive, self.send)
-            self.returned()
+            if not self.done:
+                self.returned()
         except BaseException as e:
             # SystemExit and KeyboardInterrupt are caught too, as no request may end
             # the server.
@@ -474,8 +475,6 @@ class Http(Stream):
         self.finish()
 
     def returned(self):
-        if self.done:
-            return
         if not self.gone:
             self.server.log.error("ASGI callable returned without %s response.%s",
                                   "completing" if self.begun else "starting", self.tag)
@@ -610,8 +609,6 @@ class WebSocket(Stream):
         self.finish()
 
     def returned(self):
-        if self.done:
-            return
         if self.gone:
             self.fail(QUIET)
         elif self.accepted:
@@ -1012,6 +1009,9 @@ class Server:
     def written(self, n):
         out = self.out
         self.pending -= n
+        if not self.pending:
+            out.clear()  # most writes take everything
+            n = 0
         while n:
             size = len(out[0])
             if n < size:
