@@ -155,7 +155,7 @@ func (w *worker) turn(wait time.Duration) int {
 	n := epollWait(w.ep, w.events[:], wait)
 	w.now = w.loop.clock(w.now)
 	w.clock.set(time.Now())
-	w.share = fileShare
+	w.share = 0 // files come last, so that nobody else waits for them
 	for i := range w.events[:n] {
 		w.handle(&w.events[i])
 		w.relieve()
@@ -163,17 +163,26 @@ func (w *worker) turn(wait time.Duration) int {
 	if w.tls != nil && w.tls.alone && len(w.tls.running) > 0 {
 		runtime.Gosched()
 	}
-	w.goOn()
 	w.flushOut()
 	w.runDue()
-	w.bury()
-	w.dispatch()
-	w.bury()
+	w.settle()
+	if len(w.again) > 0 {
+		w.goOn()
+		w.flushOut()
+		w.settle()
+	}
 	w.flushStreams()
 	w.flushCarriers()
 	w.arm()
 	w.access.flush()
 	return n
+}
+
+// settle closes the connections that are marked, and gives Python what it can run.
+func (w *worker) settle() {
+	w.bury()
+	w.dispatch()
+	w.bury()
 }
 
 // handle gives an event to the owner of its descriptor.

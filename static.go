@@ -30,7 +30,7 @@ import (
 const (
 	// ownCost is what an answer without Python counts against fileShare, beside its
 	// bytes: opening a file takes about as long as sending that many bytes.
-	ownCost = 16 << 10
+	ownCost = 32 << 10
 
 	// smallFile is the longest file that is read into memory and sent with its head. For
 	// a longer file, sendfile(2) is worth its two further system calls.
