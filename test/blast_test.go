@@ -6,6 +6,7 @@ package test
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -13,9 +14,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,6 +63,7 @@ type blaster struct {
 	s       *server
 	next    atomic.Uint64 // number of the last mistake
 	sockets bool          // there are WebSockets
+	streams *http.Client  // speaks HTTP/2, on one connection
 	running sync.Map      // numbers of mistakes
 	halt    atomic.Bool
 	clients sync.WaitGroup
@@ -72,18 +76,20 @@ func blast(t *testing.T, sockets bool, from uint64, args []string) {
 			t.Fatal(err)
 		}
 	}
-	s := startServer(t, dir, append([]string{"--keep-alive", "60", "--access-logfile", "access", "--access-logformat", "%(r)s %({wsgi.input}e)s %({new}e)s"}, args...)...)
+	s := startServer(t, dir, append([]string{"--keep-alive", "60", "--http-protocols", "h2,h1", "--http2-cleartext", "both", "--access-logfile", "access", "--access-logformat", "%(r)s %({wsgi.input}e)s %({new}e)s"}, args...)...)
 	s.expected = append(s.expected, compile(t, `.`))
 	l := startLoad(t, s, 8)
 	l.waitAnswers(100)
 	pythons := s.python()
-	b := &blaster{t: t, s: s, sockets: sockets}
+	b := &blaster{t: t, s: s, sockets: sockets, streams: h2Client()}
 	b.next.Store(from - 1)
 	t.Cleanup(func() { b.halt.Store(true) })
 	for range 6 {
 		b.clients.Add(1)
 		go b.client()
 	}
+	b.clients.Add(1)
+	go b.honest()
 	for range 4 {
 		if sockets {
 			b.clients.Add(1)
@@ -142,7 +148,11 @@ func (b *blaster) client() {
 	for !b.halt.Load() {
 		number := b.next.Add(1)
 		b.running.Store(number, nil)
-		if err := b.ask(number); err != nil {
+		ask := b.ask
+		if number%4 == 0 {
+			ask = b.askStream
+		}
+		if err := ask(number); err != nil {
 			b.t.Errorf("mistake %d: %v", number, err)
 			return
 		}
@@ -201,6 +211,61 @@ func (b *blaster) ask(number uint64) error {
 		return errors.New("no end in time")
 	}
 	return nil
+}
+
+// h2Client is a client that has one connection and speaks HTTP/2.
+func h2Client() *http.Client {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Transport: &http.Transport{Protocols: protocols}, Timeout: 3 * waitLimit}
+}
+
+// askStream asks for one mistake by a stream of HTTP/2. All that is wanted is an end.
+func (b *blaster) askStream(number uint64) error {
+	r := rand.New(rand.NewPCG(number, 1))
+	method, body := "GET", io.Reader(nil)
+	if r.IntN(2) == 0 {
+		method = "POST"
+		if body = strings.NewReader(strings.Repeat("u", []int{1, 1000, 70_000, 300_000, 1_500_000}[r.IntN(5)])); r.IntN(2) == 0 {
+			body = io.MultiReader(body) // of a length that is not known before
+		}
+	}
+	request, err := http.NewRequest(method, fmt.Sprintf("http://%s/bad?%d", b.s.addr, number), body)
+	if err != nil {
+		return err
+	}
+	answer, err := b.streams.Do(request)
+	if err == nil {
+		defer answer.Body.Close()
+		if r.IntN(8) == 0 {
+			_, _ = io.CopyN(io.Discard, answer.Body, int64(r.IntN(1000)))
+			return nil // the client resets the stream
+		}
+		_, err = io.Copy(io.Discard, answer.Body)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("no end in time: %w", err)
+	}
+	return nil
+}
+
+// honest asks for what is right, on the connection whose other streams are mistakes. Its
+// numbers are none of those of the other honest clients.
+func (b *blaster) honest() {
+	defer b.clients.Done()
+	for n := -1; !b.halt.Load(); n-- {
+		want := strconv.Itoa(n)
+		answer, err := b.streams.Get("http://" + b.s.addr + "/?" + want)
+		if err != nil {
+			b.t.Errorf("honest request %s: %v", want, err)
+			return
+		}
+		got, err := io.ReadAll(answer.Body)
+		if answer.Body.Close(); answer.StatusCode != 200 || string(got) != want || err != nil {
+			b.t.Errorf("honest request %s: %d %q, %v", want, answer.StatusCode, got, err)
+			return
+		}
+	}
 }
 
 // echo is an honest client of WebSockets: each message is to come back.
