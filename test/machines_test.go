@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -52,9 +53,7 @@ func ip(t *testing.T, args ...string) {
 	}
 }
 
-const subnet = "10.231.77"
-
-var networks int // made so far: the kernel takes a while to forget one
+var networks atomic.Int32 // made so far: the kernel takes a while to forget one
 
 // machines makes n namespaces, joined to ours by a bridge, and starts a server in each.
 func machines(t *testing.T, n int, dir string, args ...string) (list []*machine) {
@@ -62,8 +61,9 @@ func machines(t *testing.T, n int, dir string, args ...string) (list []*machine)
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make network namespaces")
 	}
-	networks++
-	tag := fmt.Sprintf("g%x%d", os.Getpid()&0xffff, networks)
+	number := networks.Add(1)
+	tag := fmt.Sprintf("g%x%d", os.Getpid()&0xffff, number)
+	subnet := fmt.Sprintf("10.%d.%d", 128+os.Getpid()%127, number)
 	if out, err := exec.Command("ip", "netns", "add", tag+"x").CombinedOutput(); err != nil {
 		t.Skipf("no network namespaces here: %v %s", err, out)
 	}
@@ -164,7 +164,7 @@ func (m *machine) kill() {
 
 // balancer starts HAProxy or nginx with an example of the manual, in which only addresses
 // and numbers differ, and returns its address.
-func balancer(t *testing.T, command func(conf string) *exec.Cmd, text string, pairs ...string) string {
+func balancer(t *testing.T, list []*machine, command func(conf string) *exec.Cmd, text string, pairs ...string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -172,8 +172,8 @@ func balancer(t *testing.T, command func(conf string) *exec.Cmd, text string, pa
 	}
 	addr := l.Addr().String()
 	l.Close()
-	for i := 1; i <= 3; i++ {
-		pairs = append(pairs, fmt.Sprintf("10.0.0.%d:8000", i), fmt.Sprintf("%s.%d:8000", subnet, i))
+	for i, m := range list {
+		pairs = append(pairs, fmt.Sprintf("10.0.0.%d:8000", i+1), m.addr)
 	}
 	pairs = append(pairs, "bind :80", "bind "+addr, "listen 80", "listen "+addr)
 	dir := t.TempDir()
@@ -237,6 +237,7 @@ func TestMachinesUpgrade(t *testing.T) {
 	if reference {
 		return
 	}
+	t.Parallel()
 	for name, front := range map[string]struct {
 		command func(string) *exec.Cmd
 		text    string
@@ -247,8 +248,9 @@ func TestMachinesUpgrade(t *testing.T) {
 			manualText(t, "upstream shop {\n") + "}\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			list, s := machinesLoad(t)
-			s.addr = balancer(t, front.command, front.text, "maxconn 8", "maxconn 4")
+			s.addr = balancer(t, list, front.command, front.text, "maxconn 8", "maxconn 4")
 			l := startLoad(t, s, 16)
 			l.pause = func() string { return "&0.01" }
 			l.waitAnswers(100)
@@ -275,17 +277,19 @@ func TestMachinesCrash(t *testing.T) {
 	if reference {
 		return
 	}
+	t.Parallel()
 	t.Run("once", func(t *testing.T) { crashMachines(t, false) })
 	t.Run("again", func(t *testing.T) { crashMachines(t, true) })
 }
 
 func crashMachines(t *testing.T, again bool) {
+	t.Parallel()
 	list, s := machinesLoad(t)
 	pairs := []string{"maxconn 8", "maxconn 4"}
 	if again {
 		pairs = append(pairs, "\nbackend shop\n", "\nbackend shop\n"+manualText(t, "    retry-on conn-failure empty-response\n"))
 	}
-	s.addr = balancer(t, haproxy, manualText(t, "defaults\n"), pairs...)
+	s.addr = balancer(t, list, haproxy, manualText(t, "defaults\n"), pairs...)
 	l := startLoad(t, s, 32)
 	l.twice = again
 	l.pause = func() string { return "&0.05" }
@@ -327,6 +331,7 @@ func TestKubernetes(t *testing.T) {
 	if reference {
 		return
 	}
+	t.Parallel()
 	text := manualText(t, "spec:\n")
 	args := strings.Split(regexp.MustCompile(`args: \[gunicorn, (.*)\]`).FindStringSubmatch(text)[1], ", ")
 	for i := range args {
