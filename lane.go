@@ -655,10 +655,12 @@ func (q *queueLane) due() int64 {
 // napMax is how long the worker sleeps through events at a time. Python's answers and the
 // clients' next requests gather meanwhile. Without the nap each of them would wake the
 // worker, and waking costs the worker as well as the process that wakes it. With Flask
-// and 32 connections naps save a quarter of the processor time of a request.
+// and 32 connections naps save a quarter of the processor time of a request, and more where
+// several workers share the processors: a worker that wakes there interrupts a Python.
 const (
-	napMax   = 150 * time.Microsecond
-	smallMax = 16 << 10 // dozens of responses of this length find room in a pipe
+	napMax   = 300 * time.Microsecond
+	napPace  = 40 * time.Microsecond // calls shorter than this bring answers in batches by themselves
+	smallMax = 16 << 10              // dozens of responses of this length find room in a pipe
 )
 
 // slack allows a nap where nobody loses by it: Python has work for several naps, and no
@@ -666,10 +668,10 @@ const (
 // more from the worker; and its answer would be late by at most a tenth of the time that
 // it has taken. Python must find neither its pipe full nor its queue empty, so there is
 // no nap after a long response, or while a request has a long body outside of shared
-// memory. Where calls are shorter than a quarter of a nap, answers gather anyway.
+// memory.
 func (q *queueLane) slack(now int64) time.Duration {
 	p := q.lane.python
-	if int64(q.load())*p.pace < int64(moment)/2 || q.long || p.pace < int64(napMax)/4 || p.most > 1 && !p.brief() {
+	if int64(q.load())*p.pace < int64(moment)/2 || q.long || p.pace < int64(napPace) || p.most > 1 && !p.brief() {
 		return 0
 	}
 	for _, t := range q.flight {
