@@ -1116,6 +1116,9 @@ func (s *script) signal(name, who string) {
 	if len(pids) == 0 {
 		s.t.Fatalf("there is no %s", who)
 	}
+	// A Python that gets a signal just before a system call runs its handler after the call. An
+	// idle one is asleep, and a busy one sees the signal soon.
+	poll(time.Second, func() bool { return strings.Contains(readAll(fmt.Sprintf("/proc/%d/stat", pids[0])), ") S ") })
 	if err := syscall.Kill(pids[0], sig); err != nil {
 		s.t.Fatal(err)
 	}
