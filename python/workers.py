@@ -235,7 +235,8 @@ def beat(worker, sleep):
 
 class Watched:
     """The queue of the main thread in a class that has a method notify. The method is called
-    at the intervals of Gunicorn's workers: before each request, and while none comes."""
+    at the intervals of Gunicorn's workers, before each request and while none comes, as long
+    as the worker is alive."""
 
     def __init__(self, queue, worker, wire, wait):
         self.queue, self.worker, self.wire, self.wait = queue, worker, wire, wait * 1000
@@ -244,10 +245,11 @@ class Watched:
 
     def watch(self):
         while True:
-            try:
-                self.worker.notify()
-            except SystemExit:
-                self.worker.alive = False
+            if self.worker.alive:
+                try:
+                    self.worker.notify()
+                except SystemExit:
+                    self.worker.alive = False
             if not self.worker.alive and not self.left:
                 self.left = True
                 self.wire.say(frame(0, RETIRE))
