@@ -428,7 +428,8 @@ func (w *worker) reap() {
 
 // readFate reads what the template process reports about the Python that it has forked
 // for this worker: first the pid, at the end the wait status. If the template is gone,
-// no report will come, and tick looks for the Python instead.
+// no report will come, and tick looks for the Python instead: not at once, as a template
+// that ended with the arbiter is no news of the Python.
 func (w *worker) readFate(int, uint32) {
 	var b [16]byte
 	n, errno := rawRead(w.python.fate, b[:])
@@ -438,7 +439,6 @@ func (w *worker) readFate(int, uint32) {
 	if n == 0 {
 		w.forget(w.python.fate)
 		w.python.orphaned = true
-		w.lookForPython()
 		return
 	}
 	for said := b[:n]; len(said) >= 5; said = said[5:] {

@@ -676,8 +676,8 @@ class Template:
                 os.close(other)
             self.children[pid] = fd
             self.began(worker, pid)
-            self.tell(channel, b"P", pid)
             return False
+        self.tell(channel, b"P", os.getpid())  # from the child, as the template may be killed before it does
         self.close()
         wsgi.QUEUE, wsgi.WIRE, wsgi.TRACE, wsgi.PAGE = fds[:4]
         for listener, other in zip(worker.sockets, fds[4:]):
