@@ -73,34 +73,49 @@ def pairs(headers):
             for name, value in islice(headers, PAIRS_MOST)]
 
 
-checked = b""  # the last head whose headers were checked: an application's heads are often alike
+heads = {}  # results of encode_head, by its arguments: most applications have few heads
+HEADS_MAX = 64  # heads in heads, which is then emptied
+HEAD_MAX = 1024  # bytes of marshal of the longest head in heads
 
 
 def encode_head(status, headers):
-    """Status and headers as marshal."""
-    global checked
+    """Status and headers as marshal, and whether they begin a stream of events."""
+    if type(headers) is not list:
+        headers = list(islice(headers, PAIRS_MOST))
+    try:
+        key = status, tuple(headers)
+        head = heads.get(key)
+        if head is not None:
+            return head
+    except TypeError:  # a name or value that can be changed has no hash
+        key = None
     line = STATUS.get(status)
     if line is None:
         line = "%d Unknown" % status
         if not 200 <= status <= 999:
             raise ValueError("invalid status %d" % status)
-    if type(headers) is not list:
-        headers = list(islice(headers, PAIRS_MOST))
     try:
         meta = marshal.dumps((line, headers), 2)
-        if meta == checked:
-            return meta
         for name, value in headers:
             if type(name) is not bytes or type(value) is not bytes:
                 break
         else:
             check(headers)
             if len(meta) <= META_MAX:
-                checked = meta
-                return meta
+                head = meta, begins_events(meta)
+                if key and len(meta) <= HEAD_MAX:
+                    if len(heads) == HEADS_MAX:
+                        heads.clear()
+                    heads[key] = head
+                return head
     except ValueError:
         pass
-    return meta_of((line, check(pairs(headers))))
+    meta = meta_of((line, check(pairs(headers))))
+    return meta, begins_events(meta)
+
+
+def begins_events(meta):
+    return meta.find(b"text/event-stream") >= 0  # "in" costs an exception before the search
 
 
 # The names and values that a worker accepts in a response header (checkField in response.go).
@@ -297,14 +312,14 @@ class Stream:
     def start(self, event):
         if self.meta is not None:
             raise self.unexpected(event)
-        meta = self.meta = encode_head(event["status"], event.get("headers", ()))
+        self.meta, events = encode_head(event["status"], event.get("headers", ()))
         if "trailers" in event and event["trailers"]:
             self.trailers = []
-        if b"text/event-stream" in meta:
+        if events:
             # A browser reports the stream as open when the head has come, so the
             # head must not wait for the first event.
             self.events = self.begun = True
-            self.server.push(frame(self.number, RESPONSE, meta))
+            self.server.push(frame(self.number, RESPONSE, self.meta))
 
     async def run(self, scope):
         server = self.server
@@ -602,7 +617,7 @@ class WebSocket(Stream):
         self.finish()
 
     def refuse(self, status):
-        meta = encode_head(status, [(b"content-length", b"0")])
+        meta, _ = encode_head(status, [(b"content-length", b"0")])
         self.server.push(frame(self.number, RESPONSE, meta, LAST))
         self.meta, self.begun = meta, True
         self.gone = (1006, "")
