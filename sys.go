@@ -148,6 +148,21 @@ func nap(d time.Duration) {
 	}
 }
 
+// waitForOthers has the kernel let a process that runs finish its turn before a thread of
+// this process that has woken (SCHED_BATCH, sched(7)). A policy that the operator has chosen
+// stays. Processes that this one starts later inherit the policy.
+func waitForOthers() error {
+	if policy, _, errno := unix.RawSyscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0); errno != 0 || policy != unix.SCHED_NORMAL {
+		return nil
+	}
+	var priority int32 // 0, as only real-time policies have priorities
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_SCHED_SETSCHEDULER, 0, unix.SCHED_BATCH, uintptr(unsafe.Pointer(&priority)))
+	if errno != 0 {
+		return os.NewSyscallError("sched_setscheduler", errno)
+	}
+	return nil
+}
+
 // rawRecvmsg reads from a unix socket and receives at most one descriptor, made
 // close-on-exec. passed is -1 without a descriptor, and -2 if descriptors were
 // lost, because the process may open no more files or several were sent. A

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"syscall"
@@ -275,6 +276,11 @@ func runWorker() int {
 		w.log.errorf("Exception in worker process: %v", err)
 		return exitBoot
 	}
+	if w.crowds() {
+		if err := waitForOthers(); err != nil {
+			w.log.debugf("%v", err)
+		}
+	}
 	w.serve()
 	w.relay()
 	w.access.flush()
@@ -525,6 +531,11 @@ func (w *worker) obeyDue() int64 {
 	}
 	return w.termAt + int64(groupWait)
 }
+
+// crowds reports whether all workers and their Pythons are more than the processors. A worker
+// that wakes then takes the processor from a Python, which costs both more than the worker
+// needs to pass on an answer: the worker had better wait until the Python pauses.
+func (w *worker) crowds() bool { return 2*w.cfg.workers > runtime.NumCPU() }
 
 // parentGone is called when the arbiter has died. The worker then ends by itself.
 func (w *worker) parentGone(int, uint32) {
