@@ -276,7 +276,7 @@ func runWorker() int {
 		w.log.errorf("Exception in worker process: %v", err)
 		return exitBoot
 	}
-	if w.crowds() {
+	if w.oversubscribed() {
 		if err := waitForOthers(); err != nil {
 			w.log.debugf("%v", err)
 		}
@@ -532,10 +532,10 @@ func (w *worker) obeyDue() int64 {
 	return w.termAt + int64(groupWait)
 }
 
-// crowds reports whether all workers and their Pythons are more than the processors. A worker
-// that wakes then takes the processor from a Python, which costs both more than the worker
-// needs to pass on an answer: the worker had better wait until the Python pauses.
-func (w *worker) crowds() bool { return 2*w.cfg.workers > runtime.NumCPU() }
+// oversubscribed reports whether all workers and their Pythons are more than the processors.
+// A worker that wakes then takes the processor from a Python, which costs both more than the
+// worker needs to pass on an answer: the worker had better wait until the Python pauses.
+func (w *worker) oversubscribed() bool { return 2*w.cfg.workers > runtime.NumCPU() }
 
 // parentGone is called when the arbiter has died. The worker then ends by itself.
 func (w *worker) parentGone(int, uint32) {
