@@ -113,7 +113,7 @@ type conn struct {
 	expires   int64  // when the wait for a head or a handshake, the idle time or lingering ends; 0 for never
 	closeAt   int64  // when lingering ends, even if the client still sends
 	shaken    int64  // when the handshake began, or began to wait for its turn
-	lagged    int64  // since when the rest of a request or handshake has been missing
+	listed    int64  // when it came into the list of idlers that it is in
 	peer      endpoint
 	carrier   *carrier  // the HTTP/2 on this socket, nil for HTTP/1.1
 	pump      *pump     // joins the client to a sibling or to the application, nil for none
@@ -364,7 +364,7 @@ func (w *worker) awaitHead(c *conn) {
 		c.expires = w.after(limit)
 	}
 	if c.unlist(); len(c.in) == 0 {
-		w.resting.add(c)
+		w.resting.add(c, w.now)
 	}
 }
 
@@ -374,10 +374,7 @@ func (w *worker) lag(c *conn) {
 	if s, streamed := c.transport.(*stream); streamed {
 		c = s.carrier.conn // a stream takes no place that another client might have
 	}
-	if c.list != &w.lagging {
-		c.lagged = w.now
-		w.lagging.add(c)
-	}
+	w.lagging.add(c, w.now)
 }
 
 // hasten moves the end of c's wait forward to by, if it is later or never.
@@ -391,13 +388,14 @@ func (c *conn) hasten(by int64) {
 // to wait.
 type idlers struct{ first, last *conn }
 
-// add moves a connection from the list that it is in, if any, to the end of this one.
-func (l *idlers) add(c *conn) {
+// add moves a connection from the list that it is in, if any, to the end of this one. A
+// connection that is in this list stays at its place.
+func (l *idlers) add(c *conn, now int64) {
 	if c.list == l {
 		return
 	}
 	c.unlist()
-	c.list, c.before = l, l.last
+	c.list, c.listed, c.before = l, now, l.last
 	if l.last == nil {
 		l.first = c
 	} else {
@@ -804,7 +802,7 @@ func (w *worker) leave(c *conn) {
 	} else {
 		c.expires = w.after(lingerIdle)
 		c.closeAt = w.after(lingerLimit)
-		w.resting.add(c)
+		w.resting.add(c, w.now)
 	}
 	w.linger(c)
 }

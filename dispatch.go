@@ -115,9 +115,9 @@ func (w *worker) held() int {
 	return w.open + w.files + w.pumps + laneDescriptors*(len(w.python.lanes)-1)
 }
 
-// countDescriptors finds how many descriptors clients may use. Go's runtime has raised
-// the soft limit to the hard limit already, and gives the original limit to programs
-// that this process starts.
+// countDescriptors finds how many descriptors clients may use, and makes room for the first
+// tableAtStart of them. Go's runtime has raised the soft limit to the hard limit already, and
+// gives the original limit to programs that this process starts.
 func (w *worker) countDescriptors() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -129,6 +129,8 @@ func (w *worker) countDescriptors() error {
 	}
 	unix.Close(next)
 	w.descriptors = int(min(limit.Cur, math.MaxInt32)) - next - descriptorsApart
+	w.room = tableAtStart
+	enlargeTable(w.room)
 	return nil
 }
 
@@ -167,21 +169,21 @@ func (w *worker) makeWay() bool {
 }
 
 // slowest is the connection to close for a new client, nil for none: the connection that
-// has been idle for longest; without an idle one, the first whose client may have left;
-// failing that, the one that has been slow for longest with the rest of a request or
-// handshake, if for longer than placePatience. Three kinds of slow connection are spared: a
+// has been idle for longest, unless its client has only just connected; without an idle one,
+// the first whose client may have left; failing that, the one that has been slow for longest
+// with the rest of a request or handshake, if for longer than placePatience. Three kinds of slow connection are spared: a
 // body that keeps to client_min_rate, a handshake in which the server's part is due, and one of
 // HTTP/2 with a stream that is not slow.
 func (w *worker) slowest() *conn {
-	if w.resting.first != nil {
-		return w.resting.first
+	if c := w.resting.first; c != nil && (c.served > 0 || w.since(c.listed) >= placePatience) {
+		return c
 	}
 	if t := w.firstAside(); t != nil {
 		return t.conn
 	}
 	for {
 		c := w.lagging.first
-		if c == nil || w.since(c.lagged) < placePatience {
+		if c == nil || w.since(c.listed) < placePatience {
 			return nil
 		}
 		if !(c.reading() && !c.between() && !c.turn.upload.late(w.now, placePatience) || c.computes() || c.carrier != nil && !c.carrier.lags()) {

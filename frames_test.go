@@ -712,6 +712,32 @@ func TestLeft(t *testing.T) {
 	}
 }
 
+// TestSlowest: a client that has just connected keeps its place for placePatience, one whose
+// connection is idle after a request does not, and the one that has been idle for longest is
+// the first to go.
+func TestSlowest(t *testing.T) {
+	p := newPlainWorker(t)
+	fresh := p.conn
+	p.awaitHead(fresh)
+	served := p.add(nothing(), fresh.peer, false)
+	served.served = 1
+	if c := p.slowest(); c != nil {
+		t.Errorf("at once: %v", c)
+	}
+	if due := p.placeDue(); due != p.after(placePatience) {
+		t.Errorf("the loop wakes at %d, not at %d", due, p.after(placePatience))
+	}
+	p.now += int64(placePatience)
+	p.awaitHead(served)
+	if c := p.slowest(); c != fresh {
+		t.Errorf("after placePatience: %v", c)
+	}
+	fresh.unlist()
+	if c := p.slowest(); c != served {
+		t.Errorf("after a request: %v", c)
+	}
+}
+
 // TestReversed: while clients leave, the newest request runs first, but for every turn that
 // is the oldest's.
 func TestReversed(t *testing.T) {

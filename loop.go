@@ -28,6 +28,7 @@ type loop struct {
 	clock  func(last int64) int64 // reads the clock: wake, or a test's function
 	now    int64                  // time of this turn
 	seats  []seat                 // owners of descriptors, by descriptor
+	room   int                    // size to which the process's table of descriptors was enlarged
 	serial int32                  // serial number of the latest listen
 	events [128]unix.EpollEvent   // room for the events of one turn
 	again  []*conn                // connections that had their share of this turn and can do more at once
@@ -46,7 +47,7 @@ type seat struct {
 
 // openLoop makes a loop that watches nothing yet.
 func openLoop() (l loop, err error) {
-	l.clock, l.now = wake, monotonic()
+	l.clock, l.now, l.room = wake, monotonic(), smallTable
 	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		err = os.NewSyscallError("epoll_create1", err)
 	}
@@ -58,6 +59,10 @@ func openLoop() (l loop, err error) {
 func (l *loop) listen(fd int, events uint32, o owner) error {
 	for fd >= len(l.seats) {
 		l.seats = append(l.seats, make([]seat, max(64, fd+1-len(l.seats)))...)
+	}
+	if fd >= l.room/2 {
+		l.room *= 2
+		go enlargeTable(l.room) // while the loop goes on in the other half
 	}
 	l.serial++
 	l.seats[fd] = seat{o, l.serial}
@@ -133,8 +138,10 @@ func (w *worker) runDue() {
 // placeDue is when the patience with the slowest client ends while other clients wait
 // for its place: a connection, or a handshake. It returns 0 for never.
 func (w *worker) placeDue() (due int64) {
-	if c := w.lagging.first; c != nil && !w.accepting {
-		due = sooner(due, c.lagged+int64(placePatience))
+	for _, c := range [...]*conn{w.resting.first, w.lagging.first} {
+		if c != nil && !w.accepting {
+			due = sooner(due, c.listed+int64(placePatience))
+		}
 	}
 	if t := w.tls; t != nil && len(t.queue) > 0 {
 		t.evict(w.now, len(t.queue))

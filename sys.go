@@ -119,6 +119,25 @@ func rawAccept(fd int, sa *unix.RawSockaddrAny) (int, syscall.Errno) {
 	}
 }
 
+const (
+	smallTable   = 64   // descriptors in the kernel's table for a process at first
+	tableAtStart = 1024 // descriptors in the table of a worker, in 8 KB: enough for most workers
+)
+
+// enlargeTable has the kernel enlarge its table of this process's descriptors to n, or to the
+// limit of open files. The kernel does so by itself when the table is full, but then the thread
+// that needs a descriptor waits for 10 ms or more, until no other thread can be looking at the
+// former table (expand_fdtable in Linux's fs/file.c).
+func enlargeTable(n int) {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur < uint64(n) {
+		n = int(limit.Cur)
+	}
+	if fd, err := unix.FcntlInt(fdLifeline, unix.F_DUPFD_CLOEXEC, n-1); err == nil {
+		unix.Close(fd)
+	}
+}
+
 // shortWait is how long a worker waits for an event without telling the
 // scheduler. Under load, events come sooner than this, and a wait known to the
 // scheduler costs two more futex calls and wakes another thread.
