@@ -25,7 +25,7 @@ import (
 	"time"
 )
 
-var livesLong = flag.Bool("long", false, "run TestLives for as long as its figures in README.md took, and TestBlast for half an hour")
+var livesLong = flag.Bool("long", false, "run TestLives and TestBlast for about an hour, and TestMLflow")
 
 // livesApp writes its number, and takes as long as it is told.
 const livesApp = `

@@ -20,6 +20,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http/httputil"
 	"os"
 	"slices"
 	"strconv"
@@ -155,7 +156,7 @@ func (c *client) askOnce(path string, deadline time.Time) error {
 		return err
 	}
 	good := bytes.HasPrefix(line, []byte("HTTP/1.1 200 "))
-	length, last := -1, false
+	length, chunked, last := -1, false, false
 	for {
 		if line, err = c.in.ReadSlice('\n'); err != nil {
 			return noEOF(err)
@@ -170,14 +171,23 @@ func (c *client) askOnce(path string, deadline time.Time) error {
 			if length, err = strconv.Atoi(string(value)); err != nil {
 				return err
 			}
+		case bytes.EqualFold(name, []byte("transfer-encoding")):
+			chunked = true
 		case bytes.EqualFold(name, []byte("connection")):
 			last = bytes.EqualFold(value, []byte("close"))
 		}
 	}
-	if length < 0 {
-		return errors.New("an answer without Content-Length")
+	switch {
+	case chunked:
+		if _, err = io.Copy(io.Discard, httputil.NewChunkedReader(c.in)); err == nil {
+			_, err = c.in.ReadSlice('\n') // the end of the trailer section
+		}
+	case length < 0:
+		return errors.New("an answer without an end")
+	default:
+		_, err = c.in.Discard(length)
 	}
-	if _, err := c.in.Discard(length); err != nil {
+	if err != nil {
 		return noEOF(err)
 	}
 	if c.fresh = false; last || !good {
