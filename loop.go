@@ -153,6 +153,14 @@ func (w *worker) placeDue() (due int64) {
 	return due
 }
 
+// sooner is the earlier of two times, of which 0 means never.
+func sooner(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
 // turn is one turn of the loop: it waits for events, handles them, and does what is
 // due. It returns the number of descriptors that had an event.
 func (w *worker) turn(wait time.Duration) int {

@@ -60,7 +60,7 @@
 //
 //	wsgi.py       runs first: loads the application, holds what all Python processes share
 //	logs.py       the loggers of a Python; access.py lines of the access log that the worker cannot make
-//	lane.py       runs a WSGI application's requests; asgi.py an ASGI one's
+//	lane.py       runs a WSGI application's requests; asgi.py an ASGI one's; websocket.py its WebSockets
 //	lifespan.py   starts an ASGI application up and shuts it down
 //	call.py       one WSGI request: its input, its response, its socket
 //	hooks.py      runs the configuration file's hooks, and forks workers' Pythons
@@ -69,7 +69,7 @@
 //	facade.py     the cfg, worker, request and response that hooks and package show
 //	classes.py    tells kinds of worker classes of the user's, and knows uvicorn's options
 //	workers.py    makes workers of such classes, and is what Gunicorn's classes do for them
-//	http.py       HTTP and servers in Python, for such classes that need them
+//	http.py       HTTP in Python, for such classes that need it; servers.py their servers
 //	patches.py    finds parts of Gunicorn's server that a configuration file has replaced
 //	debug.py      the Python side of --reload and --spew
 //

@@ -941,14 +941,6 @@ func (w *worker) lanesDue() (due int64) {
 	return due
 }
 
-// sooner is the earlier of two times, of which 0 means never.
-func sooner(a, b int64) int64 {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
-}
-
 // lookAtLanes finds requests that have run for more than a moment, and requests that
 // have used up their time. Lines of the access log that wait for room are sent.
 func (w *worker) lookAtLanes() {

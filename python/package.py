@@ -19,7 +19,7 @@ import sys
 import types
 from os import chown, getcwd
 
-from _gunicorn import facade, http, wsgi
+from _gunicorn import facade, http, servers, wsgi
 from _gunicorn.http import REQUEST_ERRORS
 from _gunicorn.facade import HOP_HEADERS, parse_address, validate_callable
 from _gunicorn.glogging import (CONFIG_DEFAULTS, COUNTER_TYPE, GAUGE_TYPE, HISTOGRAM_TYPE, METRIC_VAR, MTYPE_VAR,
@@ -830,7 +830,7 @@ SERVER, SERVER_SOFTWARE = "gunicorn", "gunicorn/%d.%d.%d" % wsgi.VERSION
 def member(module, word):
     """The object that a word of NAMES stands for."""
     name, _, base = word.partition("<")
-    there = {**vars(http), **globals(), **REQUEST_ERRORS}
+    there = {**vars(http), **vars(servers), **globals(), **REQUEST_ERRORS}
     if name in there:
         return there[name]
     if word.endswith("()"):
@@ -855,7 +855,7 @@ def make(name, words):
         vars(MODULES[parent]).setdefault(last, module)
     for word in list(REQUEST_ERRORS) if "..." in words else words:
         value = member(name, word)
-        if getattr(value, "__module__", None) in (__name__, "_gunicorn.glogging", "_gunicorn.http", "_gunicorn.workers"):
+        if getattr(value, "__module__", None) in (__name__, "_gunicorn.glogging", "_gunicorn.http", "_gunicorn.servers", "_gunicorn.workers"):
             value.__module__ = name
         vars(module).setdefault(word.partition("<")[0].rstrip("()"), value)
 
@@ -866,7 +866,7 @@ def imported(module, name):
         __import__(name)
         return sys.modules[name]
     if module == "gunicorn.workers.ggevent" and name in ("PyWSGIServer", "PyWSGIHandler"):
-        value = http.pywsgi(name)
+        value = servers.pywsgi(name)
         setattr(MODULES[module], name, value)
         return value
     for parent in ("gunicorn.", "gunicorn.http.", "gunicorn.workers.") if module.count(".") else ():

@@ -306,7 +306,7 @@ class Worker(facade.Worker):
     load_wsgi = load_wsgi
 
     def handle_error(self, req, client, addr, exc):
-        from _gunicorn.http import Serving
+        from _gunicorn.servers import Serving
         Serving.handle_error(self, req, client, addr, exc)
 
     def init_signals(self):
