@@ -168,14 +168,19 @@ func (w *worker) makeWay() bool {
 	return false
 }
 
+// firstPatience is how long a client may take over its first byte before its connection is
+// closed for another client. Honest clients send the byte as soon as they are connected, and
+// clients that send nothing must not hold all places for long.
+const firstPatience = 50 * time.Millisecond
+
 // slowest is the connection to close for a new client, nil for none: the connection that
-// has been idle for longest, unless its client has only just connected; without an idle one,
+// has been idle for longest, unless its client has just connected; without an idle one,
 // the first whose client may have left; failing that, the one that has been slow for longest
 // with the rest of a request or handshake, if for longer than placePatience. Three kinds of slow connection are spared: a
 // body that keeps to client_min_rate, a handshake in which the server's part is due, and one of
 // HTTP/2 with a stream that is not slow.
 func (w *worker) slowest() *conn {
-	if c := w.resting.first; c != nil && (c.served > 0 || w.since(c.listed) >= placePatience) {
+	if c := w.resting.first; c != nil && (c.served > 0 || w.since(c.listed) >= firstPatience) {
 		return c
 	}
 	if t := w.firstAside(); t != nil {

@@ -712,7 +712,7 @@ func TestLeft(t *testing.T) {
 	}
 }
 
-// TestSlowest: a client that has just connected keeps its place for placePatience, one whose
+// TestSlowest: a client that has just connected keeps its place for firstPatience, one whose
 // connection is idle after a request does not, and the one that has been idle for longest is
 // the first to go.
 func TestSlowest(t *testing.T) {
@@ -724,13 +724,13 @@ func TestSlowest(t *testing.T) {
 	if c := p.slowest(); c != nil {
 		t.Errorf("at once: %v", c)
 	}
-	if due := p.placeDue(); due != p.after(placePatience) {
-		t.Errorf("the loop wakes at %d, not at %d", due, p.after(placePatience))
+	if due := p.placeDue(); due != p.after(firstPatience) {
+		t.Errorf("the loop wakes at %d, not at %d", due, p.after(firstPatience))
 	}
-	p.now += int64(placePatience)
+	p.now += int64(firstPatience)
 	p.awaitHead(served)
 	if c := p.slowest(); c != fresh {
-		t.Errorf("after placePatience: %v", c)
+		t.Errorf("after firstPatience: %v", c)
 	}
 	fresh.unlist()
 	if c := p.slowest(); c != served {

@@ -28,7 +28,7 @@ type loop struct {
 	clock  func(last int64) int64 // reads the clock: wake, or a test's function
 	now    int64                  // time of this turn
 	seats  []seat                 // owners of descriptors, by descriptor
-	room   int                    // size to which the process's table of descriptors was enlarged
+	room   int                    // size to which the table of descriptors was enlarged, 0 while it is left to the kernel
 	serial int32                  // serial number of the latest listen
 	events [128]unix.EpollEvent   // room for the events of one turn
 	again  []*conn                // connections that had their share of this turn and can do more at once
@@ -47,7 +47,7 @@ type seat struct {
 
 // openLoop makes a loop that watches nothing yet.
 func openLoop() (l loop, err error) {
-	l.clock, l.now, l.room = wake, monotonic(), smallTable
+	l.clock, l.now = wake, monotonic()
 	if l.ep, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		err = os.NewSyscallError("epoll_create1", err)
 	}
@@ -60,7 +60,7 @@ func (l *loop) listen(fd int, events uint32, o owner) error {
 	for fd >= len(l.seats) {
 		l.seats = append(l.seats, make([]seat, max(64, fd+1-len(l.seats)))...)
 	}
-	if fd >= l.room/2 {
+	if l.room > 0 && fd >= l.room/2 {
 		l.room *= 2
 		go enlargeTable(l.room) // while the loop goes on in the other half
 	}
@@ -138,17 +138,20 @@ func (w *worker) runDue() {
 // placeDue is when the patience with the slowest client ends while other clients wait
 // for its place: a connection, or a handshake. It returns 0 for never.
 func (w *worker) placeDue() (due int64) {
-	for _, c := range [...]*conn{w.resting.first, w.lagging.first} {
-		if c != nil && !w.accepting {
-			due = sooner(due, c.listed+int64(placePatience))
+	ends := func(began int64, patience time.Duration) {
+		if at := began + int64(patience); at > w.now { // arm, at the end of each turn, makes use of a place that is due already
+			due = sooner(due, at)
 		}
+	}
+	if c := w.resting.first; c != nil && !w.accepting {
+		ends(c.listed, firstPatience)
+	}
+	if c := w.lagging.first; c != nil && !w.accepting {
+		ends(c.listed, placePatience)
 	}
 	if t := w.tls; t != nil && len(t.queue) > 0 {
 		t.evict(w.now, len(t.queue))
-		due = sooner(due, t.running[0].shaken+int64(placePatience))
-	}
-	if due <= w.now {
-		return 0 // arm, at the end of each turn, makes use of a place that is due already
+		ends(t.running[0].shaken, placePatience)
 	}
 	return due
 }

@@ -119,10 +119,9 @@ func rawAccept(fd int, sa *unix.RawSockaddrAny) (int, syscall.Errno) {
 	}
 }
 
-const (
-	smallTable   = 64   // descriptors in the kernel's table for a process at first
-	tableAtStart = 1024 // descriptors in the table of a worker, in 8 KB: enough for most workers
-)
+// tableAtStart is how many descriptors the kernel's table of a worker has room for, in 8 KB:
+// enough for most workers.
+const tableAtStart = 1024
 
 // enlargeTable has the kernel enlarge its table of this process's descriptors to n, or to the
 // limit of open files. The kernel does so by itself when the table is full, but then the thread

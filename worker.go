@@ -43,9 +43,9 @@ const (
 	// client hardly notices a second in the kernel's queue.
 	acceptPause = time.Second
 
-	// placePatience is how long a client may take to begin its first request, and over a
-	// head or a handshake, before its connection is closed for another client, if one
-	// wants its place. Honest clients need a few round trips.
+	// placePatience is how long a client may take over a head or a handshake before
+	// its connection is closed for another client, if one wants its place. Honest
+	// clients need a few round trips.
 	placePatience = time.Second
 
 	// killDelay is how long a Python that hangs has between ABRT and KILL, for

@@ -166,7 +166,7 @@ func TestASGICrowd(t *testing.T) {
 		t.Run(c.signal, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, "fastapi_site.py")
-			srv := s.start(t, append(c.args, "-k", "asgi", "--graceful-timeout", "2", "--access-logfile", "-", "fastapi_site:app")...)
+			srv := s.start(t, append(c.args, "-k", "asgi", "--graceful-timeout", "10", "--access-logfile", "-", "fastapi_site:app")...)
 			s.python(t, nil, tool(t, "asgi_crowd.py"), srv.url, strconv.Itoa(srv.pid), c.signal, c.code)
 			srv.waitLog(`\[WARNING\] Forcing close of 200 connections$`)
 			if c.signal == "HUP" {

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -62,13 +63,22 @@ func machines(t *testing.T, n int, dir string, args ...string) (list []*machine)
 		t.Skip("only root can make network namespaces")
 	}
 	number := networks.Add(1)
-	tag := fmt.Sprintf("g%x%d", os.Getpid()&0xffff, number)
-	subnet := fmt.Sprintf("10.%d.%d", 128+os.Getpid()%127, number)
-	if out, err := exec.Command("ip", "netns", "add", tag+"x").CombinedOutput(); err != nil {
+	trial := fmt.Sprintf("g%d-%d", os.Getpid(), number)
+	if out, err := exec.Command("ip", "netns", "add", trial).CombinedOutput(); err != nil {
 		t.Skipf("no network namespaces here: %v %s", err, out)
 	}
-	ip(t, "netns", "del", tag+"x")
-	ip(t, "link", "add", tag+"b", "type", "bridge")
+	ip(t, "netns", "del", trial)
+	var tag, subnet string
+	claimed := false
+	for _, n := range rand.Perm(127) { // other runs of the tests have subnets, too
+		tag, subnet = fmt.Sprintf("g%d-%d", 128+n, number), fmt.Sprintf("10.%d.%d", 128+n, number)
+		if claimed = exec.Command("ip", "link", "add", tag+"b", "type", "bridge").Run() == nil; claimed {
+			break
+		}
+	}
+	if !claimed {
+		t.Fatal("no bridge can be made")
+	}
 	t.Cleanup(func() { exec.Command("ip", "link", "del", tag+"b").Run() })
 	ip(t, "addr", "add", subnet+".254/24", "dev", tag+"b")
 	ip(t, "link", "set", tag+"b", "up")
