@@ -68,6 +68,39 @@ func (w *worker) tick() {
 	}
 }
 
+// lanesDue is when lookAtLanes is needed next, 0 for never.
+func (w *worker) lanesDue() (due int64) {
+	if len(w.python.lanes[0].lines) > 0 {
+		due = w.after(moment)
+	}
+	limit := w.requestLimit()
+	for _, l := range w.python.busy {
+		due = sooner(due, l.due())
+		if limit > 0 && l.client.since == 0 && l.halted == 0 {
+			due = sooner(due, w.after(limit-l.ran(w.now)))
+		}
+	}
+	return due
+}
+
+// lookAtLanes finds requests that have run for more than a moment, and requests that
+// have used up their time. Lines of the access log that wait for room are sent.
+func (w *worker) lookAtLanes() {
+	w.sendLines()
+	p, limit := w.python, w.requestLimit()
+	for i := 0; i < len(p.busy) && !p.closed && !w.leaving; {
+		l := p.busy[i]
+		if limit > 0 && l.ran(w.now) >= limit && l.settle(w.now) {
+			w.overdue(l)
+		} else if at := l.due(); at != 0 && at <= w.now {
+			l.stall(w)
+		}
+		if i < len(p.busy) && p.busy[i] == l {
+			i++
+		}
+	}
+}
+
 // hurry enforces the limits in time of a connection and its request.
 func (w *worker) hurry(c *conn) {
 	t := c.turn

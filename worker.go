@@ -273,7 +273,11 @@ func runWorker() int {
 	}
 	w.log.infof("Booting worker with pid: %d", w.pid)
 	if err := w.boot(); err != nil {
-		w.log.errorf("Exception in worker process: %v", err)
+		if readable(fdLifeline) {
+			w.sayOrphaned() // what it asked of the arbiter's other processes has failed for that
+		} else {
+			w.log.errorf("Exception in worker process: %v", err)
+		}
 		return exitBoot
 	}
 	if w.oversubscribed() {
@@ -540,10 +544,15 @@ func (w *worker) oversubscribed() bool { return 2*w.cfg.workers > runtime.NumCPU
 // parentGone is called when the arbiter has died. The worker then ends by itself.
 func (w *worker) parentGone(int, uint32) {
 	w.forget(fdLifeline)
-	w.log.python = nil // the logging process has died with the arbiter
-	w.log.infof("Parent changed, shutting down: <Worker %d>", w.pid)
+	w.sayOrphaned()
 	w.deadline = w.after(w.cfg.gracefulTimeout)
 	w.end()
+}
+
+// sayOrphaned logs that the arbiter has died, and its logging process with it.
+func (w *worker) sayOrphaned() {
+	w.log.python = nil
+	w.log.infof("Parent changed, shutting down: <Worker %d>", w.pid)
 }
 
 // stopping reports whether this worker takes no more work of its own accord.
@@ -924,39 +933,6 @@ func (w *worker) holdable() int {
 		return heldPressed
 	}
 	return held
-}
-
-// lanesDue is when lookAtLanes is needed next, 0 for never.
-func (w *worker) lanesDue() (due int64) {
-	if len(w.python.lanes[0].lines) > 0 {
-		due = w.after(moment)
-	}
-	limit := w.requestLimit()
-	for _, l := range w.python.busy {
-		due = sooner(due, l.due())
-		if limit > 0 && l.client.since == 0 && l.halted == 0 {
-			due = sooner(due, w.after(limit-l.ran(w.now)))
-		}
-	}
-	return due
-}
-
-// lookAtLanes finds requests that have run for more than a moment, and requests that
-// have used up their time. Lines of the access log that wait for room are sent.
-func (w *worker) lookAtLanes() {
-	w.sendLines()
-	p, limit := w.python, w.requestLimit()
-	for i := 0; i < len(p.busy) && !p.closed && !w.leaving; {
-		l := p.busy[i]
-		if limit > 0 && l.ran(w.now) >= limit && l.settle(w.now) {
-			w.overdue(l)
-		} else if at := l.due(); at != 0 && at <= w.now {
-			l.stall(w)
-		}
-		if i < len(p.busy) && p.busy[i] == l {
-			i++
-		}
-	}
 }
 
 // standDown asks the arbiter for a replacement, and serves until the arbiter has the
