@@ -491,6 +491,24 @@ func (w *worker) parse(c *conn) bool {
 	return w.headComplete(c.turn, n)
 }
 
+// ownAnswer returns the part of the worker that may answer a request without Python, nil
+// for none.
+func (w *worker) ownAnswer(r *request) answerer {
+	if w.health.asked(r) {
+		return w.health
+	}
+	if len(w.mounts) == 0 {
+		return nil
+	}
+	path := w.unquoted(r.path)
+	for _, m := range w.mounts {
+		if bytes.HasPrefix(path, []byte(m.prefix)) {
+			return m
+		}
+	}
+	return nil
+}
+
 // headComplete begins with the body of a request whose head has n bytes. It returns false if the
 // request is refused.
 func (w *worker) headComplete(t *turn, n int) bool {

@@ -152,24 +152,6 @@ func (w *worker) renewStatic() {
 // answersItself reports whether the worker answers some requests without Python.
 func (w *worker) answersItself() bool { return len(w.mounts) > 0 }
 
-// ownAnswer returns the part of the worker that may answer a request without Python, nil
-// for none.
-func (w *worker) ownAnswer(r *request) answerer {
-	if w.health.asked(r) {
-		return w.health
-	}
-	if !w.answersItself() {
-		return nil
-	}
-	path := w.unquoted(r.path)
-	for _, m := range w.mounts {
-		if bytes.HasPrefix(path, []byte(m.prefix)) {
-			return m
-		}
-	}
-	return nil
-}
-
 // unquoted decodes the percent escapes of a path, into scratch if there are any.
 func (w *worker) unquoted(path []byte) []byte {
 	if bytes.IndexByte(path, '%') < 0 {
