@@ -115,7 +115,7 @@ func (w *worker) held() int {
 	return w.open + w.files + w.pumps + laneDescriptors*(len(w.python.lanes)-1)
 }
 
-// countDescriptors finds how many descriptors clients may use, and makes room for the first
+// countDescriptors finds how many descriptors clients may use, and has room made for the first
 // tableAtStart of them. Go's runtime has raised the soft limit to the hard limit already, and
 // gives the original limit to programs that this process starts.
 func (w *worker) countDescriptors() error {
@@ -130,7 +130,7 @@ func (w *worker) countDescriptors() error {
 	unix.Close(next)
 	w.descriptors = int(min(limit.Cur, math.MaxInt32)) - next - descriptorsApart
 	w.room = tableAtStart
-	enlargeTable(w.room)
+	go enlargeTable(w.room)
 	return nil
 }
 
