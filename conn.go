@@ -714,6 +714,8 @@ func (w *worker) drain(c *conn) {
 	w.resume(c)
 	if t := c.turn; t != nil && t.state == draining {
 		w.drained(c)
+	} else if c.pump != nil { // its socket raised an event while there was no room
+		w.move(c)
 	}
 	if c.carrier != nil {
 		w.pour(c.carrier)
